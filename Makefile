@@ -1,0 +1,34 @@
+# make report | test | lab | full-report | bench | tidy - each sets up .venv first, if need be.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: report full-report test lab bench tidy setup
+
+report: setup
+	$(BIN)/labrnn report params/quick/*.yaml
+
+full-report: setup
+	$(BIN)/labrnn report params/full/*.yaml
+
+# One thread a process: several OpenMP teams on the same cores get in each other's way.
+test: export OMP_NUM_THREADS = 1
+test: setup
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+# Jupyter keeps its token and listens on this machine only; to root it wants to be told so.
+lab: setup
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks \
+	    $(if $(filter 0,$(shell id -u)),--allow-root)
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+tidy: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/nbstripout notebooks/*.ipynb
+
+setup:
+	@command -v $(PYTHON) >/dev/null || { echo "labrnn needs Python 3.10 or newer; on Debian and \
+	Ubuntu: apt install python3"; exit 1; }
+	@$(PYTHON) tools/bootstrap.py

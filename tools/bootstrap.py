@@ -1,0 +1,56 @@
+"""Make .venv, or bring it up to date: labrnn, editable, with the versions in constraints.txt.
+
+Needs Python 3.10+ and nothing else: Debian's own Python has neither pip nor ensurepip, so the pip
+that does the work lies beside this file. That pip reads the user's settings (PIP_INDEX_URL,
+PIP_FIND_LINKS, proxies, pip.conf) as always.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+if sys.version_info < (3, 10):  # noqa: UP036 - this file is the one that has to say so
+    sys.exit(
+        f"labrnn needs Python 3.10 or newer, and {sys.executable} is {sys.version.split()[0]}. "
+        "If there is a newer one, name it: make PYTHON=python3.12 ..."
+    )
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+PIP = next(ROOT.glob("tools/pip-*.whl"))
+STAMP = VENV / "labrnn-setup.txt"
+
+
+def wanted() -> tuple[str, str]:
+    """What the stamp of a finished set-up says: where and for which Python, and what is in it."""
+    sources = [ROOT / "pyproject.toml", ROOT / "constraints.txt", PIP]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    return f"Python {sys.version_info[0]}.{sys.version_info[1]} in {VENV}\n", digest
+
+
+def main() -> None:
+    place, digest = wanted()
+    found = STAMP.read_text() if STAMP.exists() else None
+    if PYTHON.exists() and found == place + digest:
+        return
+    print(f"Setting up {VENV}: some minutes the first time.", flush=True)
+    # What an interrupted set-up left is not to be trusted, and a moved environment still points to
+    # its old place. An environment without a stamp is the user's own: add to it, never empty it.
+    stale = found is not None and not (PYTHON.exists() and found.startswith(place))
+    if stale or not PYTHON.exists():
+        venv.create(VENV, clear=stale, symlinks=os.name != "nt")
+    STAMP.write_text("unfinished\n")
+    command = [PYTHON, PIP / "pip", "install", "--no-input", "--no-warn-script-location"]
+    command += ["--constraint", ROOT / "constraints.txt", PIP, "--editable", f"{ROOT}[test]"]
+    try:
+        subprocess.run(command, check=True)
+    except (subprocess.CalledProcessError, KeyboardInterrupt):
+        sys.exit("Set-up did not finish, see above. The same command begins it afresh.")
+    STAMP.write_text(place + digest)
+
+
+main()
