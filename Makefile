@@ -1,8 +1,9 @@
-# make report | test | lab | full-report | bench | tidy - each sets up .venv first, if need be.
+# make report | test | lab | full-report | bench | tidy | constraints
+# Each sets up .venv first, if need be.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: report full-report test lab bench tidy setup
+.PHONY: report full-report test lab bench tidy constraints setup
 
 report: setup
 	$(BIN)/labrnn report params/quick/*.yaml
@@ -27,6 +28,13 @@ tidy: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/nbstripout notebooks/*.ipynb
+
+# Keeps the versions that are there and adds what is new; UPGRADE=--upgrade renews them.
+constraints: setup
+	$(BIN)/python -m pip install --quiet uv
+	UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --universal --python-version 3.10 \
+	    --all-extras --no-annotate --custom-compile-command "make constraints" $(UPGRADE) \
+	    --output-file constraints.txt pyproject.toml
 
 setup:
 	@command -v $(PYTHON) >/dev/null || { echo "labrnn needs Python 3.10 or newer; on Debian and \
