@@ -1,0 +1,45 @@
+"""Fetch Stanford's archive of the 50,000 reviews, checked before it is used."""
+
+import os
+from pathlib import Path
+
+from labrnn.errors import LabError
+
+ARCHIVE = "aclImdb_v1.tar.gz"
+URL = f"https://ai.stanford.edu/~amaas/data/sentiment/{ARCHIVE}"
+SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
+
+
+def download(folder: str | os.PathLike | None = None) -> Path:
+    """Path of the archive in `folder` (default: the user's cache), fetched if it is not there.
+
+    It appears under its name only when whole and right; a broken transfer is begun anew once.
+    The environment variable LABRNN_DOWNLOAD_URL names a mirror. Raises LabError without a network.
+    """
+    import pooch
+
+    url = os.environ.get("LABRNN_DOWNLOAD_URL") or URL
+    folder = Path(folder or pooch.os_cache("labrnn")).expanduser().absolute()
+    fetcher = pooch.create(folder, base_url="", registry={ARCHIVE: f"sha256:{SHA256}"},
+                           urls={ARCHIVE: url}, retry_if_failed=1)
+    # As stored: a server's own gzip around the archive would be undone, or worse, undo both.
+    by_http = pooch.HTTPDownloader(progressbar=True, chunk_size=1 << 16, timeout=30,
+                                   headers={"Accept-Encoding": "identity"})
+    try:
+        return Path(fetcher.fetch(ARCHIVE, downloader=by_http))
+    except (OSError, ValueError) as fault:  # requests' errors are OSErrors
+        raise LabError(f"{folder / ARCHIVE}: not downloaded from {url} ({_reason(fault)}); run it"
+                       f" again with a network, or get {ARCHIVE} elsewhere and put it into"
+                       f" {folder}") from fault
+
+
+def _reason(fault: Exception) -> str:
+    import requests
+
+    if isinstance(fault, requests.HTTPError):
+        return f"the server answered {fault.response.status_code}"
+    if isinstance(fault, requests.RequestException):
+        return f"no connection: {type(fault).__name__}"
+    if isinstance(fault, OSError):
+        return str(fault)
+    return "what came has another checksum and was deleted"

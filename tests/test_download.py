@@ -1,0 +1,127 @@
+"""The download against a server on this machine that can also fail in the ways servers do."""
+
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from labrnn import download as module
+from labrnn.download import ARCHIVE, download
+from labrnn.errors import LabError
+
+CONTENT = bytes(range(256)) * 1000
+
+
+class Server(ThreadingHTTPServer):
+    """Answers each request by the next of its `answers`; the last one again when they run out."""
+
+    answers: list
+    requests = 0
+
+    def answer(self):
+        self.requests += 1
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        answer = self.server.answer()
+        if isinstance(answer, int):
+            self.send_error(answer)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("LABRNN_DOWNLOAD_URL", f"http://127.0.0.1:{server.server_port}/a.tar.gz")
+        monkeypatch.setattr(module, "SHA256", hashlib.sha256(CONTENT).hexdigest())
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def refused(folder, says: str) -> None:
+    """The download fails with a message that says what to do, and leaves nothing behind."""
+    with pytest.raises(LabError) as caught:
+        download(folder)
+    message = str(caught.value)
+    assert says in message
+    assert f"get {ARCHIVE} elsewhere and put it into {folder}" in message
+    assert "\n" not in message
+    assert not list(folder.glob("*"))
+
+
+def test_fetched_once(server, tmp_path, capsys):
+    server.answers = [CONTENT]
+    path = download(tmp_path / "new")
+    assert path == tmp_path / "new" / ARCHIVE
+    assert path.read_bytes() == CONTENT
+    assert "100%" in capsys.readouterr().err
+    assert download(tmp_path / "new") == path
+    assert server.requests == 1
+
+
+def test_put_there_by_hand(server, tmp_path):
+    server.answers = [404]
+    (tmp_path / ARCHIVE).write_bytes(CONTENT)
+    assert download(tmp_path).read_bytes() == CONTENT
+    assert server.requests == 0
+
+
+def test_a_damaged_copy_is_replaced(server, tmp_path):
+    server.answers = [CONTENT]
+    (tmp_path / ARCHIVE).write_bytes(CONTENT[:-1])
+    assert download(tmp_path).read_bytes() == CONTENT
+
+
+def test_a_server_that_dies_midway_is_asked_again(server, tmp_path):
+    server.answers = [CONTENT[:100_000], CONTENT]
+    assert download(tmp_path).read_bytes() == CONTENT
+    assert server.requests == 2
+    assert [file.name for file in tmp_path.iterdir()] == [ARCHIVE]
+
+
+def test_a_server_that_keeps_dying(server, tmp_path):
+    server.answers = [CONTENT[:100_000]]
+    refused(tmp_path, "no connection")
+    server.answers = [CONTENT]
+    assert download(tmp_path).read_bytes() == CONTENT
+
+
+def test_wrong_content(server, tmp_path):
+    server.answers = [CONTENT[::-1]]
+    refused(tmp_path, "another checksum")
+
+
+def test_not_found(server, tmp_path):
+    server.answers = [404]
+    refused(tmp_path, "the server answered 404")
+
+
+def test_no_network(server, tmp_path):
+    server.answers = [CONTENT]
+    server.socket.close()
+    refused(tmp_path, "no connection: ConnectionError")
+
+
+def test_an_address_that_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABRNN_DOWNLOAD_URL", "file:///etc/passwd")
+    refused(tmp_path, "InvalidSchema")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(LabError, match=ARCHIVE):
+        download(tmp_path / "file")

