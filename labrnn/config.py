@@ -1,0 +1,148 @@
+"""One training, described in full, and the reading of params files.
+
+Names and defaults are the lab's; values outside the lab's limits are refused. The right way is
+the default where the published solution had a defect; the published way is an option.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from labrnn.errors import LabError
+
+
+class Strict(BaseModel):
+    """Immutable, without unknown fields; NaN and infinity are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TrialConfig(Strict):
+    """One training: data, model, optimisation, seed.
+
+    Two configurations that train the same thing are equal: a field without influence (the readout
+    of a unidirectional model, the forget bias of a GRU) goes back to its default.
+    """
+
+    # data: what becomes of a review
+    train_reviews: int = Field(0, ge=0, description="training reviews in use, 0 for all")
+    max_tokens: int = Field(256, ge=1, le=4096, description="known words kept of a review")
+    min_count: int = Field(5, ge=1, description="a word's least occurrences in the training set")
+    stop_words: Literal["drop", "keep_negations", "keep"] = "drop"
+    duplicates: Literal["keep", "drop"] = "keep"
+    # model
+    cell: Literal["lstm", "gru"] = "lstm"
+    embedding_dim: int = Field(1, ge=1, le=256)
+    hidden_dim: int = Field(100, ge=10, le=320)
+    n_layers: int = Field(1, ge=1, le=4)
+    dropout_rate: float = Field(0.0, ge=0, lt=1)
+    bidirectional: bool = False
+    readout: Literal["final_state", "last_step"] = Field(
+        "final_state", description="each direction's final state, or its output at the last step"
+    )
+    recurrent_init: Literal["stacked", "per_gate"] = Field(
+        "stacked", description="orthogonal on the stacked matrix of all gates, or on each gate"
+    )
+    forget_bias: float = Field(0.0, ge=-10, le=10)
+    # optimisation
+    optim: Literal["sgd", "adagrad", "adam", "rmsprop"] = "sgd"
+    lr: float = Field(0.01, gt=0, le=10)
+    warmup_steps: int = Field(200, ge=0)
+    batch_size: int = Field(96, ge=1, le=4096)
+    epochs: int = Field(5, ge=1, le=100)
+    seed: int = Field(5, ge=0, lt=2**31)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_what_has_no_influence(cls, values):
+        values = dict(values)
+        if not values.get("bidirectional") and values.get("readout") == "last_step":
+            del values["readout"]
+        if values.get("cell") == "gru":
+            values.pop("forget_bias", None)
+        return values
+
+    def difference(self):
+        """Fields that differ from the defaults, sorted, e.g. `LR=0.001,OPTIM=rmsprop`.
+
+        The cell and the seed are told elsewhere: a figure's title names the cell, and its lines
+        are the seeds.
+        """
+        changed = self.model_dump(exclude_defaults=True, exclude={"cell", "seed"})
+        return ",".join(f"{name.upper()}={value}" for name, value in sorted(changed.items()))
+
+    def but(self, **changes):
+        """A copy with some fields changed, validated."""
+        return validated(TrialConfig, self.model_dump() | changes, "TrialConfig")
+
+
+def validated(model, values, where):
+    """`model(**values)`, or a LabError that names place, field, value and cure of every fault."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        faults = "\n".join(_fault(model, e) for e in error.errors())
+        raise LabError(f"{where}: {error.error_count()} bad value(s)\n{faults}") from None
+
+
+def _fault(model, error):
+    field = ".".join(str(part) for part in error["loc"]) or "(all)"
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(field, model.model_fields, n=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"known: {', '.join(model.model_fields)}"
+        return f"  {field}: unknown parameter; {hint}"
+    value = repr(error["input"])
+    value = value if len(value) <= 80 else value[:77] + "..."
+    message = error["msg"].removeprefix("Value error, ")
+    return f"  {field} = {value}: {message[0].lower()}{message[1:]}"
+
+
+def read_yaml(path):
+    """A params file's mapping of names to plain values.
+
+    Raises:
+        LabError: the file is missing, is no UTF-8 YAML, holds tags, aliases or a repeated name,
+            or is not a mapping of names.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        values = yaml.load(text, Loader=_PlainLoader) if text.strip() else {}
+    except FileNotFoundError:
+        raise LabError(f"{path}: no such params file; see params/quick for examples") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise LabError(f"{path}: not plain YAML: {reason}; write `name: value` lines") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise LabError(
+            f"{path}: holds a {type(values).__name__}, not parameters; write `name: value` lines"
+        )
+    for name in values:
+        if not isinstance(name, str):
+            raise LabError(
+                f"{path}: parameter name {name!r} is read as {type(name).__name__}; put it in quotes"
+            )
+    return values
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Safe YAML without aliases (they can blow up) and without names given twice."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"alias {self.peek_event().anchor!r} is not allowed here")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise yaml.YAMLError(f"{twice[0]!r} is given twice")
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,296 @@
+"""From reviews to token ids: split, stop words, vocabulary, tokenizer, encoded corpus (Lab 1 a-d)."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from filelock import FileLock
+from sklearn.model_selection import train_test_split
+
+from labrnn import sources
+from labrnn.errors import LabError
+
+PAD, UNK = "<pad>", "<unk>"
+NEGATIONS = frozenset({"no", "nor", "not", "against", "don't", "ain"})
+SPLITS = ("train", "valid", "test")
+
+
+@lru_cache
+def stop_words(policy="drop"):
+    """NLTK's 179 English stop words, from NLTK's corpus where installed, else from the package.
+
+    `keep_negations` leaves out `no`, `nor`, `not`, `against` and every `...n't`; `keep` is empty.
+    """
+    packaged = frozenset((files("labrnn") / "data/stop_words.txt").read_text("utf-8").split())
+    try:
+        from nltk.corpus import stopwords
+
+        words = frozenset(stopwords.words("english"))
+        # Later releases of the corpus hold other words: the lab's are the 179 of its time.
+        words = words if len(words) == len(packaged) else packaged
+    except LookupError:
+        words = packaged
+    if policy == "keep":
+        return frozenset()
+    if policy == "keep_negations":
+        contracted = {w for w in words if w.endswith("n't") or w + "'t" in words}
+        return words - NEGATIONS - contracted
+    return words
+
+
+def preprocess_string(word):
+    """The lab's hook for one word; its default leaves the word as it is."""
+    return word
+
+
+def words_of(text, preprocess=preprocess_string):
+    """A review's words: split on blanks, lower case."""
+    return [preprocess(word.lower()) for word in text.split()]
+
+
+def split_rows(rows):
+    """Rows of the three splits, 7:1:2, as the lab draws them (scikit-learn, random state 1002).
+
+    Args:
+        rows: row numbers to split, [n].
+
+    Returns:
+        dict from `train`, `valid`, `test` to row numbers in the lab's order.
+    """
+    options = {"random_state": 1002, "shuffle": True}
+    train, rest = train_test_split(rows, test_size=0.3, **options)
+    valid, test = train_test_split(rest, test_size=2 / 3, **options)
+    return {"train": train, "valid": valid, "test": test}
+
+
+class Vocabulary:
+    """Words and their indices; `<pad>` is 0, `<unk>` is 1."""
+
+    def __init__(self, words):
+        self.words = [PAD, UNK, *words]
+        self.index = {word: i for i, word in enumerate(self.words)}
+
+    @classmethod
+    def build(cls, texts, min_count=5, stop=None, preprocess=preprocess_string):
+        """Words of the training texts, at least `min_count` times, by first appearance (Lab 1 b)."""
+        stop = stop_words() if stop is None else stop
+        counts = {}
+        for text in texts:
+            for word in words_of(text, preprocess):
+                counts[word] = counts.get(word, 0) + 1
+        return cls([w for w, n in counts.items() if n >= min_count and w not in stop])
+
+    def __len__(self):
+        return len(self.words)
+
+    def tokenize(self, text, max_tokens=256, preprocess=preprocess_string):
+        """Ids of the known words, at most `max_tokens`; unknown words are dropped (Lab 1 c).
+
+        A text without a known word becomes one `<unk>`, so that no example has length 0.
+        """
+        ids = [i for w in words_of(text, preprocess) if (i := self.index.get(w, 0)) > 1]
+        return ids[:max_tokens] or [self.index[UNK]]
+
+    def words_at(self, ids):
+        """The words of some ids: the inverse of `tokenize` on known words."""
+        return [self.words[i] for i in ids]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All reviews of a source as token ids, with their split.
+
+    Attributes:
+        ids: tokens of all reviews, one after another, int32 [tokens].
+        offsets: where each review begins, int64 [reviews + 1].
+        labels: 1 = positive, int8 [reviews].
+        rows: split -> row numbers in the lab's order.
+        words: the vocabulary's words from index 2 on.
+        facts: name, fingerprint and counts of the source.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+    rows: dict
+    words: list
+    facts: dict
+
+    @property
+    def fingerprint(self):
+        return self.facts["fingerprint"]
+
+    @cached_property
+    def vocabulary(self):
+        return Vocabulary(self.words)
+
+    @property
+    def vocabulary_size(self):
+        return len(self.words) + 2
+
+    @cached_property
+    def lengths(self):
+        """Tokens of each review, [reviews]."""
+        return np.diff(self.offsets)
+
+    def example(self, row):
+        """One item of the data set: `{"ids", "length", "label"}` (Lab 1 d)."""
+        ids = self.ids[self.offsets[row] : self.offsets[row + 1]]
+        return {"ids": ids.tolist(), "length": len(ids), "label": int(self.labels[row])}
+
+
+def encode(reviews, config):
+    """The corpus of `reviews` under the data fields of a `TrialConfig`.
+
+    Same result as `Vocabulary.build` and `tokenize`, review by review, at the speed of Arrow's
+    string kernels: every distinct word is looked at once.
+    """
+    words, codes, bounds = _dictionary(reviews.texts)
+    pool = np.arange(len(reviews.texts))
+    if config.duplicates == "drop":
+        seen = {}
+        pool = np.array([i for i, t in enumerate(reviews.texts) if seen.setdefault(t, i) == i])
+    rows = split_rows(pool)
+    if config.train_reviews:
+        if config.train_reviews > len(rows["train"]):
+            raise LabError(
+                f"{reviews.name}: train_reviews = {config.train_reviews}, but its training set "
+                f"has {len(rows['train'])} reviews; take at most that, or 0 for all"
+            )
+        rows["train"] = rows["train"][: config.train_reviews]
+    token_of = _vocabulary_codes(words, codes, bounds, rows["train"], config)
+    ids, offsets = _tokens(codes, bounds, token_of, config.max_tokens)
+    kept = np.flatnonzero(token_of)
+    by_index = kept[np.argsort(token_of[kept])]
+    facts = {
+        "name": reviews.name,
+        "fingerprint": reviews.fingerprint,
+        "reviews": len(reviews.texts),
+        "without_known_words": int((ids[offsets[:-1]] == 1).sum()),
+    }
+    return Corpus(ids, offsets, reviews.labels, rows, words.take(pa.array(by_index)).to_pylist(),
+                  facts)
+
+
+def _dictionary(texts):
+    """Distinct words, the code of every word, and where each text's codes begin."""
+    plain = []
+    for text in texts:
+        text = text.lower()
+        # Arrow's ASCII split knows six kinds of blank, Python knows more.
+        odd = not text.isascii() or any(c in text for c in "\x1c\x1d\x1e\x1f")
+        plain.append(" ".join(text.split()) if odd else text.strip())
+    lists = pc.ascii_split_whitespace(pa.array(plain, pa.large_string()))
+    encoded = lists.values.dictionary_encode()
+    return encoded.dictionary, encoded.indices.to_numpy(), lists.offsets.to_numpy().astype(np.int64)
+
+
+def _vocabulary_codes(words, codes, bounds, train, config):
+    """The vocabulary index of every distinct word, 0 where it is not in the vocabulary."""
+    lengths = np.diff(bounds)[train]
+    ends = np.cumsum(lengths)
+    places = np.arange(ends[-1]) + np.repeat(bounds[:-1][train] - (ends - lengths), lengths)
+    ordered = codes[places]
+    counts = np.bincount(ordered, minlength=len(words))
+    first = np.full(len(words), len(ordered), dtype=np.int64)
+    first[ordered[::-1]] = np.arange(len(ordered) - 1, -1, -1)
+    known = counts >= config.min_count
+    stop = pa.array(sorted(stop_words(config.stop_words)), words.type)
+    known &= ~pc.is_in(words, value_set=stop).to_numpy(zero_copy_only=False)
+    if not known.any():
+        raise LabError(
+            f"no word occurs {config.min_count} times in {len(train)} training reviews; "
+            "lower min_count or give more reviews"
+        )
+    known = np.flatnonzero(known)
+    token_of = np.zeros(len(words), dtype=np.int32)
+    token_of[known[np.argsort(first[known])]] = np.arange(2, len(known) + 2)
+    return token_of
+
+
+def _tokens(codes, bounds, token_of, max_tokens):
+    """Flat ids and offsets: unknown words dropped, cut, `<unk>` where nothing is left."""
+    ids = token_of[codes]
+    known = ids > 0
+    ends = np.concatenate(([0], np.cumsum(known)))
+    counts = np.diff(ends[bounds])
+    place = np.arange(ends[-1]) - np.repeat(np.cumsum(counts) - counts, counts)
+    ids = ids[known][place < max_tokens]
+    counts = np.minimum(counts, max_tokens)
+    empty = np.flatnonzero(counts == 0)
+    ids = np.insert(ids, np.cumsum(counts)[empty], 1)
+    counts[empty] = 1
+    return ids.astype(np.int32), np.concatenate(([0], np.cumsum(counts)))
+
+
+# --- the cache ---------------------------------------------------------------------------------
+
+CACHE_FORMAT = 2
+DATA_FIELDS = ("train_reviews", "max_tokens", "min_count", "stop_words", "duplicates")
+
+
+def cache_folder():
+    """Where encoded corpora lie: `LABRNN_CACHE`, else the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labrnn"
+    return Path(os.environ.get("LABRNN_CACHE") or default)
+
+
+def load_corpus(config, data: Optional[str] = None):
+    """The encoded corpus of a source, from the disk cache where it was encoded before.
+
+    Args:
+        config: a `TrialConfig`; only its data fields count.
+        data: the notebook's parameter; `LABRNN_DATA` is stronger (see `sources.find_source`).
+
+    Raises:
+        LabError: the source is missing or unreadable.
+    """
+    path = sources.find_source(data)
+    fields = config.model_dump(include=set(DATA_FIELDS))
+    identity = [CACHE_FORMAT, sources.source_digest(path), sorted(fields.items())]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{key}.lock"):
+            cached = folder / f"corpus-{key}.arrow"
+            corpus = _load(cached)
+            if corpus is None:
+                corpus = encode(sources.read_reviews(path), config)
+                _save(corpus, cached)
+            return corpus
+    except PermissionError:
+        return encode(sources.read_reviews(path), config)
+
+
+def _save(corpus, path):
+    columns = {"ids": corpus.ids, "offsets": corpus.offsets, "labels": corpus.labels,
+               "words": corpus.words, **corpus.rows}
+    table = pa.table({name: pa.array([values]) for name, values in columns.items()})
+    table = table.replace_schema_metadata({"facts": json.dumps(corpus.facts)})
+    aside = path.with_suffix(f".{os.getpid()}.partial")
+    with pa.ipc.new_file(aside, table.schema) as writer:
+        writer.write_table(table)
+    os.replace(aside, path)
+
+
+def _load(path):
+    try:
+        with pa.memory_map(str(path)) as file:
+            table = pa.ipc.open_file(file).read_all()
+        values = {name: table[name].chunk(0).values for name in table.column_names}
+        facts = json.loads(table.schema.metadata[b"facts"])
+    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+        return None  # absent or damaged: it is made anew
+    words = values.pop("words").to_pylist()
+    arrays = {name: column.to_numpy() for name, column in values.items()}
+    rows = {name: arrays.pop(name) for name in SPLITS}
+    return Corpus(**arrays, rows=rows, words=words, facts=facts)
