@@ -5,14 +5,13 @@
 
 import ast
 import base64
-import datetime
 import itertools
 import json
 import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import pypandoc
 from bs4 import BeautifulSoup
@@ -46,8 +45,8 @@ class Prose:
 class Picture:
     suffix: str
     data: bytes
-    width: Optional[float] = None  # points
-    sub: Optional[Prose] = None
+    width: float | None = None  # points
+    sub: Prose | None = None
 
 
 @dataclass
@@ -68,10 +67,14 @@ class Block:
     kind: str
     content: Any
     label: str = ""
-    caption: Optional[Prose] = None
-    short: Optional[Prose] = None
+    caption: Prose | None = None
+    short: Prose | None = None
     number: str = ""
     columns: int = 1
+
+    def part(self, k):
+        """The label of sub-figure k, 0 is (a)."""
+        return f"{self.label}-{chr(97 + k)}"
 
     def prose(self):
         """All Markdown of the block."""
@@ -231,7 +234,7 @@ def _table(page):
             cells.append((clean(cell.get_text().strip()), *(int(n or 1) or 1 for n in spans)))
         (head if row.find_parent("thead") else body).append(cells)
     if len(head) == 2 and len(head[0]) == len(head[1]):  # names of index and of columns
-        pairs = list(zip(*head))
+        pairs = list(zip(*head, strict=True))
         if not any(a[0] and b[0] for a, b in pairs):
             head = [[a if a[0] else b for a, b in pairs]]
     rows = [row for row in head + body if row]
@@ -263,9 +266,9 @@ def number(blocks):
             count = next(counters[block.kind])
             block.number = f"S{count}" if block.kind == "figure" else str(count)
         name = targets[block.label] = f"{block.kind.capitalize()} {block.number}"
-        if block.kind == "figure" and len(block.content) > 1:
+        if block.kind == "figure" and block.content[0].sub:
             for k in range(len(block.content)):
-                targets[f"{block.label}-{chr(97 + k)}"] = name + chr(97 + k)
+                targets[block.part(k)] = name + chr(97 + k)
     return targets
 
 
@@ -286,7 +289,7 @@ def convert(pieces, targets, writer):
     done = subprocess.run(command, input=job.encode(), capture_output=True)
     if done.returncode:
         raise RuntimeError(done.stderr.decode(errors="replace"))
-    for piece, result in zip(pieces, json.loads(done.stdout)):
+    for piece, result in zip(pieces, json.loads(done.stdout), strict=True):
         if result["problems"]:
             raise LabError(
                 f"{piece.where}: pandoc does not know this TeX: {result['problems'][0]}; write "

@@ -58,13 +58,14 @@ class TypstWriter(Writer):
     def write(self, doc):
         body = self.blocks(doc)
         day = _day(doc.date)
+        date = day and f"datetime(year: {day.year}, month: {day.month}, day: {day.day})"
         return "\n".join(
             [
                 '#import "report.typ": *',
                 f"#show: report.with(title: [{doc.title.out}], plain: {literal(doc.title.plain)},",
                 f"  authors: {_array(map(literal, doc.authors))},",
                 f"  shown-date: {literal(self.shown_date)}, cover: {str(doc.cover).lower()},",
-                f"  date: {f'datetime(year: {day:%Y}, month: {day.month}, day: {day.day})' if day else 'none'})",
+                f"  date: {date or 'none'})",
                 body,
             ]
         )
@@ -99,15 +100,14 @@ class TypstWriter(Writer):
         parts = []
         for k, picture in enumerate(block.content):
             alt = picture.sub or block.caption
+            file = literal(self.store(picture.suffix, picture.data))
             width = f"{picture.width}pt" if picture.width else "auto"
-            file = self.store(picture.suffix, picture.data)
-            parts.append((literal(file), literal(alt.plain if alt else "picture"), width))
+            part = [file, literal(alt.plain if alt else "picture"), width]
+            if picture.sub:
+                part += [f"[{picture.sub.out}]", literal(block.part(k))]
+            parts.append(part)
         if block.content[0].sub:
-            parts = [
-                _array((*part, f"[{picture.sub.out}]", literal(f"{block.label}-{chr(97 + k)}")))
-                for k, (part, picture) in enumerate(zip(parts, block.content))
-            ]
-            body = f"panels({block.columns}, {_array(parts)})"
+            body = f"panels({int(block.columns)}, {_array(map(_array, parts))})"
         else:
             body = "picture({}, {}, width: {})".format(*parts[0])
         return self._numbered("image", block, body)
@@ -154,7 +154,8 @@ class HtmlWriter(Writer):
                 for b in doc.blocks
                 if b.kind == kind and b.label
             )
-            lists += rows and f"<details><summary>List of {kind}s</summary><ul>{rows}</ul></details>"
+            head = f"<summary>List of {kind}s</summary>"
+            lists += rows and f"<details>{head}<ul>{rows}</ul></details>"
         by = " · ".join(filter(None, [", ".join(doc.authors), self.shown_date]))
         page = string.Template((TEMPLATES / "report.html").read_text())
         return page.substitute(
@@ -172,7 +173,8 @@ class HtmlWriter(Writer):
 
     def _contents(self, blocks):
         rows = [
-            f'<li class="level{h["level"]}"><a href="#{h["id"]}">{h["number"]} {h["title"]}</a></li>'
+            f'<li class="level{h["level"]}">'
+            f'<a href="#{html.escape(h["id"])}">{h["number"]} {h["title"]}</a></li>'
             for block in blocks
             if block.kind == "prose"
             for h in block.content.headings
@@ -185,7 +187,7 @@ class HtmlWriter(Writer):
         for heading in block.content.headings:
             level = heading["level"]
             counts = (self.counters + [0] * level)[:level]
-            self.counters = counts[:-1] + [counts[-1] + 1]
+            self.counters = [*counts[:-1], counts[-1] + 1]
             first = chr(64 + self.counters[0]) if self.letters else str(self.counters[0])
             heading["number"] = ".".join([first, *map(str, self.counters[1:])])
             place = f'id="{heading["id"]}">'
@@ -221,9 +223,8 @@ class HtmlWriter(Writer):
             source = self.store(picture.suffix, picture.data)
             part = f'<img src="{source}" alt="{alt}"{width}>'
             if picture.sub:
-                letter = chr(97 + k)
-                name = f"{html.escape(block.label)}-{letter}"
-                part = f'<div id="{name}">{part}<p>({letter}) {picture.sub.out}</p></div>'
+                sub = f"({chr(97 + k)}) {picture.sub.out}"
+                part = f'<div id="{html.escape(block.part(k))}">{part}<p>{sub}</p></div>'
             parts.append(part)
         body = "".join(parts)
         if block.content[0].sub:
@@ -292,11 +293,9 @@ def literal(text, longest=None):
     """A Typst string; runs of more than `longest` characters without a blank may be broken."""
     text = clean(text).replace("\r", "")
     if longest:
-        text = re.sub(
-            rf"\S{{{longest + 1},}}",
-            lambda run: re.sub(rf"[^,;/=&?]{{0,{longest - 1}}}[,;/=&?]|\S{{{longest}}}", "\\g<0>\u200b", run[0]),
-            text,
-        )
+        piece = rf"[^,;/=&?]{{0,{longest - 1}}}[,;/=&?]|\S{{{longest}}}"
+        run = rf"\S{{{longest + 1},}}"
+        text = re.sub(run, lambda found: re.sub(piece, "\\g<0>\u200b", found[0]), text)
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
