@@ -1,0 +1,191 @@
+"""What the project stands on: set-up, pinned versions, clean sources."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import packages_distributions, requires
+from itertools import product
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*command, **kwargs):
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **kwargs)
+
+
+def sources():
+    """Every file that git would keep, found without git."""
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().split()]
+    for folder, folders, files in os.walk(ROOT):
+        here = Path(folder)
+        folders[:] = [
+            name
+            for name in folders
+            if name != ".git" and not any((here / name).match(pattern) for pattern in ignored)
+        ]
+        yield from (here / name for name in files)
+
+
+def pins(python="3.11", system="linux"):
+    """Canonical name -> exact version, as constraints.txt says for that Python and system."""
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.9",
+        "sys_platform": system,
+        "os_name": "nt" if system == "win32" else "posix",
+        "platform_machine": "x86_64",
+        "implementation_name": "cpython",
+    }
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    wanted = [Requirement(line) for line in lines if not line.startswith("#")]
+    held = [r for r in wanted if r.marker is None or r.marker.evaluate(environment)]
+    found = {canonicalize_name(r.name): str(r.specifier) for r in held}
+    assert len(found) == len(held)
+    return found
+
+
+# Sources
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]], ids=" ".join)
+def test_ruff(arguments):
+    result = run(sys.executable, "-m", "ruff", *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_notebooks_are_stripped():
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    assert notebooks
+    result = run(sys.executable, "-m", "nbstripout", "--verify", *notebooks)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_sources_name_no_machine():
+    bad = re.compile(
+        r"(?<![\w.~])/(?:root|work|home)/\w|\b(?:pypi|pythonhosted|npmjs)\.(?:org|com)"
+    )
+    found = []
+    for path in sources():
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path}:{n}: {line}" for n, line in enumerate(lines, 1) if bad.search(line)]
+    assert not found, "\n".join(found)
+
+
+# Versions
+
+
+@pytest.mark.parametrize(
+    ("python", "system"),
+    list(product(["3.10", "3.11", "3.12", "3.13", "3.14"], ["linux", "darwin", "win32"])),
+)
+def test_every_dependency_is_pinned(python, system):
+    names = {canonicalize_name(Requirement(line).name) for line in requires("labrnn")}
+    pinned = pins(python, system)
+    assert names <= set(pinned), names - set(pinned)
+    assert all(re.fullmatch(r"==[\w.]+", version) for version in pinned.values())
+
+
+def test_environment_yml_equals_the_tested_versions():
+    text = (ROOT / "environment.yml").read_text()
+    lines = [line for line in text.splitlines() if "- " in line and not line.endswith("pip:")]
+    assert all(re.search(r" # \w", line) for line in lines)
+    pip = yaml.safe_load(text)["dependencies"][-1]["pip"]
+    assert [pip[0], pip[-1]] == ["--constraint constraints.txt", "--editable ."]
+    wanted = (Requirement(line) for line in requires("labrnn"))
+    names = {r.name for r in wanted if not r.marker or r.marker.evaluate({"extra": "test"})}
+    tested = pins()
+    assert sorted(pip[1:-1]) == sorted(f"{name}{tested[canonicalize_name(name)]}" for name in names)
+
+
+def imported(path):
+    """Top-level names of what a module imports from outside the standard library and labrnn."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module]
+        else:
+            names = []
+        yield from {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"labrnn"}
+
+
+def test_every_import_is_declared():
+    declared = {canonicalize_name(Requirement(line).name) for line in requires("labrnn")}
+    homes = packages_distributions()
+    for path in (ROOT / "labrnn").rglob("*.py"):
+        for name in imported(path):
+            its_homes = {canonicalize_name(home) for home in homes.get(name, [])}
+            assert its_homes & declared, f"{path} imports {name}"
+
+
+# Set-up, with a pip that only writes down that it was called
+
+
+@pytest.fixture
+def project(tmp_path):
+    folder = tmp_path / "a project"
+    (folder / "tools").mkdir(parents=True)
+    for name in ("tools/bootstrap.py", "pyproject.toml", "constraints.txt"):
+        (folder / name).write_bytes((ROOT / name).read_bytes())
+    with zipfile.ZipFile(folder / "tools/pip-0.whl", "w") as wheel:
+        wheel.writestr(
+            "pip/__main__.py",
+            "import os, sys\n"
+            "open(os.path.join(sys.prefix, 'calls'), 'a').write('.')\n"
+            "sys.exit(int(os.environ.get('PIP_FAILS', '0')))",
+        )
+    return folder
+
+
+def set_up(folder, fails="0"):
+    """Exit code, what was printed, and how often pip has run since .venv was made."""
+    result = run(
+        sys.executable, folder / "tools/bootstrap.py", env=os.environ | {"PIP_FAILS": fails}
+    )
+    return result.returncode, result.stdout + result.stderr, (folder / ".venv/calls").stat().st_size
+
+
+def test_set_up_is_done_once(project):
+    assert set_up(project)[::2] == (0, 1)
+    assert set_up(project) == (0, "", 1)
+
+
+def test_set_up_follows_new_versions(project):
+    set_up(project)
+    with (project / "constraints.txt").open("a") as file:
+        file.write("# newer\n")
+    assert set_up(project)[::2] == (0, 2)
+
+
+def test_unfinished_set_up_begins_afresh(project):
+    code, said, _ = set_up(project, fails="1")
+    assert code == 1
+    assert "did not finish" in said
+    (project / ".venv/half-written").touch()
+    assert set_up(project)[::2] == (0, 1)
+    assert not (project / ".venv/half-written").exists()
+
+
+def test_moved_project_is_set_up_again(project):
+    set_up(project)
+    moved = project.rename(project.parent / "elsewhere")
+    assert set_up(moved)[::2] == (0, 1)
+
+
+def test_environment_of_the_user_is_kept(project):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", project / ".venv"], check=True)
+    (project / ".venv/mine").touch()
+    assert set_up(project)[::2] == (0, 1)
+    assert (project / ".venv/mine").exists()
