@@ -191,7 +191,8 @@ class HtmlWriter(Writer):
             first = chr(64 + self.counters[0]) if self.letters else str(self.counters[0])
             heading["number"] = ".".join([first, *map(str, self.counters[1:])])
             place = f'id="{heading["id"]}">'
-            out = out.replace(place, f"{place}{heading['number']} ", 1)
+            if level < 4:
+                out = out.replace(place, f"{place}{heading['number']} ", 1)
         return f"<div>{out}</div>"
 
     def code(self, block):
@@ -242,20 +243,24 @@ class HtmlWriter(Writer):
             "".join(f"<tr>{self._row(row, tag, table)}</tr>\n" for row in rows)
             for tag, rows in (('th scope="col"', table.head), ("td", table.body))
         )
-        caption = f"<caption>{self._caption(block)}</caption>" if block.label else ""
-        name = f' id="{html.escape(block.label)}"' if block.label else ""
+        name, caption, about = "", "", "table"
+        if block.label:
+            name, about = f' id="{html.escape(block.label)}"', html.escape(block.caption.plain)
+            caption = f"<caption>{self._caption(block)}</caption>"
         return (
-            f'<div class="wide" tabindex="0" role="group" aria-label="table"><table{name}>'
+            f'<div class="wide" tabindex="0" role="group" aria-label="{about}"><table{name}>'
             f"{caption}<thead>{head}</thead><tbody>{body}</tbody></table></div>"
         )
 
     def _row(self, row, tag, table):
         cells = []
         for k, (text, wide, high) in enumerate(row):
+            kind = 'th scope="row"' if k == 0 and not table.head else tag
             style = ' class="number"' if k in table.numeric else ""
             style = ' class="long"' if k in table.long else style
             span = f' colspan="{wide}" rowspan="{high}"' if wide > 1 or high > 1 else ""
-            cells.append(f"<{tag}{style}{span}>{html.escape(text)}</{tag[:2]}>")
+            text = re.sub(r",(?=\S)", ",<wbr>", html.escape(text))
+            cells.append(f"<{kind}{style}{span}>{text}</{kind[:2]}>")
         return "".join(cells)
 
     def _caption(self, block):

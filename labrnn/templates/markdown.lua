@@ -51,7 +51,7 @@ local function filter(fragment)
     if bare and title then
       text = {pandoc.Str(title)}
     elseif bare then
-      text = {pandoc.Str((name:match('^tbl') and 'a table' or 'a figure') .. ' not shown here')}
+      text = {pandoc.Str((name:match('tbl%-[^.]*$') and 'a table' or 'a figure') .. ' not shown here')}
     end
     if not title then return text end
     if not typst then return pandoc.Link(text, '#' .. target) end

@@ -1,0 +1,74 @@
+"""What a result was made with: versions, device, commit."""
+
+import platform
+import subprocess
+from datetime import datetime, timezone
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("labrnn", "torch", "numba", "numpy", "scikit-learn", "pandas")
+
+
+def environment(device, seconds):
+    """The record that is kept beside a trial.
+
+    Args:
+        device: the `torch.device` that trained.
+        seconds: time of the epochs, validation included.
+    """
+    return {
+        "versions": versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "device": device_name(device),
+        "seconds": round(seconds, 3),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
+    }
+
+
+def versions():
+    """Versions of the packages that decide the figures."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+@lru_cache
+def commit():
+    """The project's commit, with `+` where tracked files differ from it; empty without git."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words):
+        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True,
+                              timeout=10, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("diff", "--name-only", "HEAD") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def device_name(device):
+    """The processor's or the card's name."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        for line in _lines("/proc/cpuinfo"):
+            if line.startswith("model name"):
+                return f"cpu: {line.split(':', 1)[1].strip()}"
+    return f"{device.type}: {platform.processor() or platform.machine()}"
+
+
+def _lines(path):
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,245 @@
+"""The lab's parts: the parameters of each notebook, and the trials that it asks for.
+
+A part declares its settings as a pure function of its parameters, so that a batch run, a notebook
+and a dry run agree on what is needed. A setting is a configuration that differs from the others
+of its part in something the lab asks about; it is trained once with every seed.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from labrnn.config import Strict, TrialConfig
+
+Optim = Literal["sgd", "adagrad", "adam", "rmsprop"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One configuration of a part.
+
+    Attributes:
+        name: what the reports call it, e.g. `2 layers`.
+        config: without its seed.
+        figure: number of its training curve in the lab, e.g. `5b`; empty if it has none.
+    """
+
+    name: str
+    config: TrialConfig
+    figure: str = ""
+
+    def trials(self, seeds):
+        """Its configurations, one a seed."""
+        return [self.config.but(seed=seed) for seed in seeds]
+
+
+class Part(Strict):
+    """What every part's notebook can be told."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+
+    data: str = Field("", description="reviews: a file or folder; empty for the packaged ones")
+    fingerprint: str = Field("", description="expected fingerprint of the reviews, empty for any")
+    store: str = Field("", description="folder of the stored trials; empty for the usual one")
+    train: bool = Field(True, description="train what is not stored; else show it as not run")
+    jobs: int = Field(0, ge=0, description="trainings at once, 0 for the number of cores")
+    device: str = Field("", description="cpu, cuda, mps; empty for the best at hand")
+    checkpoint: Literal["best", "last"] = Field(
+        "best", description="tested epoch: lowest validation loss, or the last as published"
+    )
+
+    def settings(self):
+        """The part's settings, in the lab's order."""
+        return []
+
+
+class TrainingPart(Part):
+    """A part that trains; the defaults are the quick setting, minutes on two cores."""
+
+    seeds: list[int] = Field([5], min_length=1, description="each setting is trained with each")
+    epochs: int = Field(5, ge=1, le=100, description="passes over the training reviews")
+    train_reviews: int = Field(8000, ge=0, description="training reviews in use, 0 for all")
+    max_tokens: int = Field(128, ge=1, le=4096, description="known words kept of a review")
+    batch_size: int = Field(32, ge=1, le=4096, description="reviews a step; the lab takes 96")
+
+    @cached_property
+    def base(self):
+        """The lab's defaults under this part's data and length."""
+        names = {"epochs", "train_reviews", "max_tokens", "batch_size"}
+        return TrialConfig(**self.model_dump(include=names))
+
+    def trials(self):
+        """Every trial of the part."""
+        return [trial for setting in self.settings() for trial in setting.trials(self.seeds)]
+
+
+class _Sgd(TrainingPart):
+    lr: float = Field(0.01, gt=0, le=10, description="learning rate after the warm-up")
+
+
+class Lstm(_Sgd):
+    name, title = "lab1_lstm", "The LSTM classifier, trained with SGD"
+
+    def settings(self):
+        return [Setting("LSTM", self.base.but(lr=self.lr), "1")]
+
+
+class Gru(_Sgd):
+    name, title = "lab1_gru", "The GRU classifier, trained with SGD"
+
+    def settings(self):
+        return [Setting("GRU", self.base.but(cell="gru", lr=self.lr), "2")]
+
+
+OPTIMIZERS = {"adagrad": "Adagrad", "adam": "Adam", "rmsprop": "RMSprop", "sgd": "SGD"}
+
+
+class LstmOptimizers(TrainingPart):
+    name, title = "lab2a_lstm_optimizers", "Four optimisers for the LSTM"
+    cell: ClassVar[str] = "lstm"
+    number: ClassVar[str] = "3"
+
+    optimizers: list[Optim] = Field(list(OPTIMIZERS), description="which to compare")
+    lr: float = Field(0.001, gt=0, le=10, description="learning rate of the adaptive ones")
+    sgd_lr: float = Field(0.01, gt=0, le=10, description="learning rate of SGD")
+
+    def settings(self):
+        return [
+            Setting(OPTIMIZERS[optim], self._config(self.cell, optim), self.number + "abcd"[k])
+            for k, optim in enumerate(self.optimizers)
+        ]
+
+    def _config(self, cell, optim):
+        lr = self.sgd_lr if optim == "sgd" else self.lr
+        return self.base.but(cell=cell, optim=optim, lr=lr)
+
+
+class GruOptimizers(LstmOptimizers):
+    name, title = "lab2b_gru_optimizers", "Four optimisers for the GRU, and the two cells compared"
+    cell, number = "gru", "4"
+
+    def rivals(self):
+        """The LSTM under the same optimisers, for the comparison of the cells."""
+        return [Setting(OPTIMIZERS[o], self._config("lstm", o)) for o in self.optimizers]
+
+    def trials(self):
+        rivals = [trial for setting in self.rivals() for trial in setting.trials(self.seeds)]
+        return super().trials() + rivals
+
+
+class _OneDimension(TrainingPart):
+    """One dimension of the LSTM changed, the others as they are."""
+
+    field: ClassVar[str]
+    number: ClassVar[str]
+    unit: ClassVar[str]
+
+    optim: Optim = Field("rmsprop", description="optimiser of all trials")
+    lr: float = Field(0.001, gt=0, le=10, description="learning rate after the warm-up")
+
+    def values(self):
+        return getattr(self, {"n_layers": "depths", "hidden_dim": "widths"}.get(self.field, "sizes"))
+
+    def settings(self):
+        base = self.base.but(optim=self.optim, lr=self.lr)
+        return [
+            Setting(self._named(v), base.but(**{self.field: v}), self.number + "abcdefgh"[k % 8])
+            for k, v in enumerate(self.values())
+        ]
+
+    def _named(self, value):
+        return f"{value} {self.unit if value != 1 else self.unit.removesuffix('s')}"
+
+
+class Depth(_OneDimension):
+    name, title = "lab2c_depth", "Deeper: one to four layers"
+    field, number, unit = "n_layers", "5", "layers"
+    depths: list[int] = Field([1, 2, 3, 4], description="numbers of layers to compare")
+
+
+class Width(_OneDimension):
+    name, title = "lab2d_width", "Wider: hidden states of 10 to 319 units"
+    field, number, unit = "hidden_dim", "6", "units"
+    widths: list[int] = Field([10, 20, 100, 150, 200, 260, 285, 319], max_length=8,
+                              description="hidden units to compare, 10 to 320")
+
+
+class EmbeddingSize(_OneDimension):
+    name, title = "lab2e_embedding", "Embeddings of one to 256 dimensions"
+    field, number, unit = "embedding_dim", "7", "dimensions"
+    sizes: list[int] = Field([1, 2, 8, 32, 64, 128, 188, 256], max_length=8,
+                             description="embedding dimensions to compare, 1 to 256")
+
+
+class Compound(TrainingPart):
+    name, title = "lab2f_compound", "Compound scaling: depth, width and embedding together"
+
+    optim: Optim = Field("rmsprop", description="optimiser of all trials")
+    lr: float = Field(0.001, gt=0, le=10, description="learning rate after the warm-up")
+    depths: list[int] = Field([1, 2, 3, 4], description="numbers of layers")
+    widths: list[int] = Field([20, 280, 290, 305], description="hidden units")
+    sizes: list[int] = Field([32, 188, 256], description="embedding dimensions")
+    max_trials: int = Field(50, ge=1, le=50, description="the lab's limit on the grid")
+
+    def settings(self):
+        base = self.base.but(optim=self.optim, lr=self.lr)
+        return [
+            Setting(f"E{e} H{h} L{n}", base.but(n_layers=n, hidden_dim=h, embedding_dim=e,
+                                                dropout_rate=compound_dropout(n, h, e)))
+            for n in self.depths for h in self.widths for e in self.sizes
+        ]
+
+
+def compound_dropout(n_layers, hidden_dim, embedding_dim):
+    """The lab's rule for the compound trials: 0.2 for the larger ones."""
+    return 0.2 if n_layers >= 3 or hidden_dim >= 250 or embedding_dim >= 200 else 0.0
+
+
+class Bidirectional(TrainingPart):
+    name, title = "lab2g_bidirectional", "Reading both ways"
+
+    optim: Optim = Field("rmsprop", description="optimiser of all trials")
+    lr: float = Field(0.001, gt=0, le=10, description="learning rate after the warm-up")
+    wide: int = Field(305, ge=10, le=320, description="hidden units of the best compound trial")
+    narrow: int = Field(20, ge=10, le=320, description="hidden units of the most economical one")
+    embedding_dim: int = Field(32, ge=1, le=256, description="embedding dimensions of all trials")
+
+    def settings(self):
+        """Figures 9 to 11, bidirectional models with both readouts."""
+        base = self.base.but(optim=self.optim, lr=self.lr, embedding_dim=self.embedding_dim)
+        wide = base.but(hidden_dim=self.wide, dropout_rate=0.2)
+        narrow = base.but(hidden_dim=self.narrow)
+        cases = [
+            ("9a", "LSTM, 2 layers, both ways", wide.but(n_layers=2, bidirectional=True)),
+            ("9b", "LSTM, 1 layer, both ways", wide.but(bidirectional=True)),
+            ("10a", "small LSTM, both ways", narrow.but(bidirectional=True)),
+            ("10b", "small LSTM, one way", narrow),
+            ("11a", "GRU, 2 layers, both ways", wide.but(cell="gru", n_layers=2, bidirectional=True)),
+            ("11b", "GRU, 2 layers, one way", wide.but(cell="gru", n_layers=2)),
+        ]
+        last_step = [
+            Setting(name + ", last step", config.but(readout="last_step"))
+            for _, name, config in cases if config.bidirectional
+        ]
+        return [Setting(name, config, figure) for figure, name, config in cases] + last_step
+
+
+class Questions(Part):
+    name, title = "questions", "Ten statements, true or false"
+
+
+class Data(TrainingPart):
+    name, title = "lab1_data", "Loader, vocabulary, tokenizer, examples"
+
+    def trials(self):
+        return []
+
+
+PARTS = {
+    part.name: part
+    for part in (Questions, Data, Lstm, Gru, LstmOptimizers, GruOptimizers, Depth, Width,
+                 EmbeddingSize, Compound, Bidirectional)
+}
