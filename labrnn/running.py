@@ -100,7 +100,8 @@ def run_trials(configs, data="", fingerprint="", store=None, jobs=0, device="", 
     store = store or default_store()
     configs = list(dict.fromkeys(configs))
     outcome = Outcome()
-    fingerprint = fingerprint_of(configs, data, fingerprint) if configs else ""
+    if configs and (train or not fingerprint):
+        fingerprint = fingerprint_of(configs, data, fingerprint)
     for config in configs:
         if trial := store.find(config, fingerprint):
             outcome.trials[config] = trial

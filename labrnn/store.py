@@ -69,14 +69,27 @@ class Trial:
             ) from None
 
     @cached_property
-    def config(self):
+    def _stored(self):
         stored = self._json("trial.json")
         if stored.get("format") != FORMAT:
             raise LabError(
                 f"{self.folder}: written in store format {stored.get('format')}, this version "
                 f"reads {FORMAT}; use the labrnn that wrote it"
             )
-        return validated(TrialConfig, stored["config"], self.folder / "trial.json")
+        return stored
+
+    @property
+    def config(self):
+        return validated(TrialConfig, self._stored["config"], self.folder / "trial.json")
+
+    @property
+    def data(self):
+        """Facts of the source: name, fingerprint, counts."""
+        return self._stored["data"]
+
+    @property
+    def vocabulary_size(self):
+        return self._stored["vocabulary_size"]
 
     @cached_property
     def history(self):

@@ -1,0 +1,148 @@
+"""A notebook's handle on its part: validated parameters, trials, results."""
+
+import ast
+
+from labrnn import statistics
+from labrnn.config import validated
+from labrnn.errors import LabError
+from labrnn.models import count_parameters
+from labrnn.parts import PARTS
+from labrnn.running import run_trials
+from labrnn.store import Store, default_store
+from labrnn.text import load_corpus
+
+
+class Lab:
+    """One part, as its notebook sees it.
+
+    Args:
+        name: the part's, e.g. `lab2c_depth`.
+        namespace: the notebook's `globals()`; its parameters are read from there.
+
+    Attributes:
+        part: the validated parameters, a `labrnn.parts.Part`.
+        results: what `run` found or trained.
+
+    Raises:
+        LabError: a parameter is unknown or bad.
+    """
+
+    def __init__(self, name, namespace):
+        part = PARTS[name]
+        given = {field: namespace[field] for field in part.model_fields if field in namespace}
+        given |= {field: namespace.get(field) for field in _injected(namespace)}
+        self.part = validated(part, given, f"notebook {name}")
+        self.store = (
+            Store(self.part.store, default_store().shelves) if self.part.store else default_store()
+        )
+
+    def run(self):
+        """Find or train the part's trials, with progress; returns the `Results`."""
+        from labrnn.progress import NotebookDisplay
+
+        part = self.part
+        outcome = run_trials(
+            part.trials(), part.data, part.fingerprint, self.store, part.jobs, part.device,
+            part.train, display=NotebookDisplay(),
+        )
+        self.results = Results(part, outcome)
+        return self.results
+
+    @property
+    def corpus(self):
+        """The part's reviews as a `Corpus`; None where they are not at hand."""
+        try:
+            corpus = load_corpus(self.part.base, self.part.data)
+        except LabError:
+            if self.part.fingerprint:
+                return None
+            raise
+        wanted = self.part.fingerprint
+        return corpus if not wanted or corpus.fingerprint == wanted else None
+
+    def trial(self, setting_name, seed=None):
+        """The stored trial of a setting, or None if it was not run."""
+        return self.results.trial(self.results[setting_name], seed)
+
+
+def _injected(namespace):
+    """Names that papermill's injected cell sets: a misspelt one must not pass unseen."""
+    cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters")]
+    statements = ast.parse(cells[-1]).body if cells else []
+    return [s.targets[0].id for s in statements if isinstance(s, ast.Assign)]
+
+
+class Results:
+    """A part's settings with their trials; what was not run or failed is absent.
+
+    Args:
+        part: a `TrainingPart`.
+        outcome: a `running.Outcome`.
+    """
+
+    def __init__(self, part, outcome):
+        self.part, self.outcome = part, outcome
+        self.settings = part.settings()
+        self.checkpoint = part.checkpoint
+
+    def __getitem__(self, name):
+        """The setting of that name."""
+        return next(setting for setting in self.settings if setting.name == name)
+
+    def trial(self, setting, seed=None):
+        """The trial of a setting with a seed (default: the part's first), or None."""
+        seed = self.part.seeds[0] if seed is None else seed
+        return self.outcome.trials.get(setting.config.but(seed=seed))
+
+    def trials(self, setting):
+        """The setting's trials that were run, by seed."""
+        found = {seed: self.trial(setting, seed) for seed in self.part.seeds}
+        return {seed: trial for seed, trial in found.items() if trial}
+
+    @property
+    def run(self):
+        """The settings with at least one trial."""
+        return [setting for setting in self.settings if self.trials(setting)]
+
+    @property
+    def missing(self):
+        """The settings without a trial."""
+        return [setting for setting in self.settings if not self.trials(setting)]
+
+    def correct(self, setting, seeds=None):
+        """Whether each seed's model is right on each test review, bool [seeds, reviews]."""
+        trials = self.trials(setting)
+        return [
+            (table[self.checkpoint] > 0.5).to_numpy() == table["label"].to_numpy()
+            for table in (trials[seed].predictions for seed in (seeds or trials))
+        ]
+
+    def accuracy(self, setting):
+        """Test accuracy of a setting, a `statistics.Estimate`."""
+        return statistics.accuracy(self.correct(setting))
+
+    def difference(self, setting, other):
+        """Test accuracy of a setting minus another's, on the seeds that both have."""
+        mine, theirs = self.trials(setting), self.trials(other)
+        shared = [seed for seed in mine if seed in theirs]
+        if not shared:
+            return statistics.difference(self.correct(setting), self.correct(other))
+        return statistics.difference(self.correct(setting, shared), self.correct(other, shared))
+
+    def parameters(self, setting):
+        """Trainable parameters of a setting that was run."""
+        trial = next(iter(self.trials(setting).values()))
+        return count_parameters(setting.config, trial.vocabulary_size)
+
+    def metric(self, setting, name):
+        """A test metric of the tested epoch, e.g. `loss`, by seed."""
+        return {s: t.metrics[self.checkpoint][name] for s, t in self.trials(setting).items()}
+
+    def curves(self, setting, name):
+        """A quantity of the history over the epochs, a list a seed."""
+        return [[epoch[name] for epoch in trial.history] for trial in self.trials(setting).values()]
+
+    def seconds(self, setting):
+        """Mean training seconds of an epoch, over epochs and seeds."""
+        values = [v for curve in self.curves(setting, "train_seconds") for v in curve]
+        return sum(values) / len(values)
