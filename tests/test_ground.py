@@ -187,5 +187,13 @@ def test_moved_project_is_set_up_again(project):
 def test_environment_of_the_user_is_kept(project):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", project / ".venv"], check=True)
     (project / ".venv/mine").touch()
-    assert set_up(project)[::2] == (0, 1)
+    assert set_up(project, fails="1")[::2] == (1, 1)
+    assert set_up(project)[::2] == (0, 2)
     assert (project / ".venv/mine").exists()
+
+
+def test_failed_update_keeps_what_was_there(project):
+    set_up(project)
+    (project / "constraints.txt").write_text("# newer\n")
+    assert set_up(project, fails="1")[::2] == (1, 2)
+    assert set_up(project)[::2] == (0, 3)

@@ -41,15 +41,19 @@ def main() -> None:
     # What an interrupted set-up left is not to be trusted, and a moved environment still points to
     # its old place. An environment without a stamp is the user's own: add to it, never empty it.
     stale = found is not None and not (PYTHON.exists() and found.startswith(place))
+    users_own = found is None and PYTHON.exists()
     if stale or not PYTHON.exists():
         venv.create(VENV, clear=stale, symlinks=os.name != "nt")
-    STAMP.write_text("unfinished\n")
+    if not users_own:
+        STAMP.write_text("unfinished\n")
     command = [PYTHON, PIP / "pip", "install", "--no-input", "--no-warn-script-location"]
     command += ["--constraint", ROOT / "constraints.txt", PIP, "--editable", f"{ROOT}[test]"]
     try:
         subprocess.run(command, check=True)
-    except (subprocess.CalledProcessError, KeyboardInterrupt):
-        sys.exit("Set-up did not finish, see above. The same command begins it afresh.")
+    except (subprocess.CalledProcessError, KeyboardInterrupt) as fault:
+        if found and not stale and not isinstance(fault, KeyboardInterrupt):
+            STAMP.write_text(found)  # no network, say: pip left what was there as it was
+        sys.exit("Set-up did not finish, see above. To go on, run the same command again.")
     STAMP.write_text(place + digest)
 
 
