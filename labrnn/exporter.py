@@ -19,6 +19,7 @@ from pygments.lexers import PythonLexer
 from traitlets import Bool
 
 from labrnn.document import TEMPLATES, clean, convert, document, number
+from labrnn.errors import LabError
 
 MIMES = {"svg": "image/svg+xml", "png": "image/png", "jpg": "image/jpeg"}
 FONTS = typst.Fonts(include_system_fonts=False)  # every machine prints the same
@@ -28,7 +29,13 @@ def to_pdf(doc):
     """The document as PDF (bytes, the same for the same document). Raises LabError."""
     writer = TypstWriter()
     main = writer.write(doc).encode()
-    return typst.compile({"main.typ": main, **writer.files}, font_paths=FONTS)
+    try:
+        return typst.compile({"main.typ": main, **writer.files}, font_paths=FONTS)
+    except typst.TypstError as error:
+        raise LabError(
+            f"report {doc.title.plain!r}: no PDF, because Typst says: {error.message}; look for "
+            "a damaged picture, or take the HTML report"
+        ) from error
 
 
 def to_html(doc):

@@ -85,14 +85,14 @@ def _read(path):
     try:
         return nbformat.read(path, as_version=4)
     except (OSError, ValueError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        raise LabError(f"{path}: not a notebook that can be read ({error}); run its part again")
+        raise LabError(f"{path}: not a readable notebook ({error}); run its part again") from error
 
 
 def _write(path, data):
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         aside.write_bytes(data)
-        os.replace(aside, path)
+        aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
     return path

@@ -78,6 +78,7 @@ local function filter(fragment)
   function rules.Math(math)
     local out = write({pandoc.Plain({math})})
     for _, mend in ipairs(mends) do out = out:gsub(mend[1], mend[2]) end
+    out = out:gsub('cases%b()', function(cases) return cases:gsub(' & ', ' quad & ') end)
     return code(out)
   end
   rules.Code = function(el) return code('#raw(' .. literal(el.text) .. ');') end
