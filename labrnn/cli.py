@@ -51,23 +51,49 @@ def train(params, data, jobs, device):
       labrnn train params/quick/*.yaml --jobs 2
     """
     from labrnn.batch import read_params
-    from labrnn.progress import display_for_terminal
-    from labrnn.running import run_trials
 
     choose(data)
-    by_source = {}
-    for path in params:
-        part = read_params(path)
+    sys.exit(1 if train_parts([read_params(path) for path in params], jobs, device) else 0)
+
+
+def train_parts(parts, jobs=None, device=""):
+    """Train what is missing of some parts; returns the failures' messages, each told already."""
+    from labrnn.progress import describe, display_for_terminal
+    from labrnn.running import run_trials
+
+    by_source, failures = {}, []
+    for part in parts:
         by_source.setdefault((part.data, part.fingerprint, part.store), []).extend(part.trials())
-    failed = False
     for (source, fingerprint, store), trials in by_source.items():
         outcome = run_trials(trials, source, fingerprint, open_store(store), jobs or 0, device,
                              display=display_for_terminal())
-        for config, message in outcome.failures.items():
-            click.echo(f"failed: {config.cell} {config.difference()} seed {config.seed}: {message}")
+        failures += [f"{describe(c)}: {message}" for c, message in outcome.failures.items()]
         click.echo(f"{len(outcome.trials)} trials stored, {len(outcome.failures)} failed")
-        failed = failed or bool(outcome.failures)
-    sys.exit(1 if failed else 0)
+    for message in failures:
+        click.echo(f"failed: {message}", err=True)
+    return failures
+
+
+@main.command()
+@click.argument("params", nargs=-1, required=True, metavar="PARAMS...")
+@data_option
+@jobs_option
+@click.option("--author", default="labrnn", show_default=True, help="Printed on the reports.")
+@click.option("--out", metavar="FOLDER", help="[default: reports/<folder of the params file>]")
+def report(params, data, jobs, author, out):
+    """Execute notebooks and render PDF reports; what did not change is skipped.
+
+    \b
+    Example:
+      labrnn report params/quick/*.yaml --author "Ada Lovelace"
+    """
+    from labrnn.batch import plan, read_params, run_all
+    from labrnn.running import cores
+
+    choose(data)
+    failures = train_parts([p for p in map(read_params, params) if p.train], jobs)
+    failures += run_all(plan(params, out, author), jobs or cores(), tell=click.echo)
+    sys.exit(1 if failures else 0)
 
 
 def choose(data):

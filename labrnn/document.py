@@ -97,9 +97,10 @@ def document(nb, name):
     title, blocks = part(nb, name)
     if "title" in nb.metadata:
         title = Prose(str(nb.metadata.title))
-    authors = nb.metadata.get("authors", [])
-    authors = [authors] if isinstance(authors, (str, dict)) else authors
-    authors = [clean(a.get("name", "") if isinstance(a, dict) else a) for a in authors]
+    authors = [
+        clean(author.get("name", "") if isinstance(author, dict) else author)
+        for author in nb.metadata.get("authors", [])
+    ]
     return Document(title, authors, str(nb.metadata.get("date", "")), blocks + made_by(nb))
 
 

@@ -10,6 +10,8 @@ import datetime
 import html
 import re
 import string
+import tempfile
+from pathlib import Path
 
 import typst
 from nbconvert.exporters import Exporter
@@ -30,7 +32,10 @@ def to_pdf(doc):
     writer = TypstWriter()
     main = writer.write(doc).encode()
     try:
-        return typst.compile({"main.typ": main, **writer.files}, font_paths=FONTS)
+        with tempfile.TemporaryDirectory() as folder:
+            for name, data in {"main.typ": main, **writer.files}.items():
+                Path(folder, name).write_bytes(data)
+            return typst.compile(Path(folder, "main.typ"), root=folder, font_paths=FONTS)
     except typst.TypstError as error:
         raise LabError(
             f"report {doc.title.plain!r}: no PDF, because Typst says: {error.message}; look for "

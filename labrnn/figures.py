@@ -1,0 +1,288 @@
+"""Every figure of the lab: functions from results to matplotlib figures, made to be printed.
+
+Lines differ in dash and marker as well as in colour; sizes are those on the page, in inches.
+"""
+
+from contextlib import contextmanager
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#1f5a99", "#c8561b", "#2c7a4b", "#75459c", "#6b6b6b"
+SERIES = [(BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D")]
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "figure.constrained_layout.use": True,
+}
+
+
+@contextmanager
+def page(width, height, rows=1, columns=1, **grid):
+    """A figure of this size and its axes, under the lab's style."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height))
+        yield figure, figure.subplots(rows, columns, **grid)
+
+
+def percent(value, digits=1):
+    """A fraction as per cent."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def training_curve(results, setting, width=3.1):
+    """Accuracy over the epochs in the lab's layout, loss below it (figures 1 to 7, 9 to 11).
+
+    y from 0.45 to 1.05, best validation accuracy in the legend, difference from the defaults and
+    test accuracy in the title; every seed a thin line, their mean a thick one; the dotted line is
+    chance. A setting that was not run gives an empty figure that says so.
+    """
+    with page(width, 3.0, 2, sharex=True, height_ratios=[2.2, 1]) as (figure, (top, bottom)):
+        top.set(ylim=(0.45, 1.05), ylabel="accuracy")
+        bottom.set(xlabel="epoch", ylabel="loss")
+        trials = results.trials(setting)
+        title = _folded(setting.config.difference() or "defaults")
+        if not trials:
+            top.set_title(f"{title}\nnot run")
+            top.text(0.5, 0.5, "not run", transform=top.transAxes, ha="center", color=GREY)
+            return figure
+        for kind, (color, dash, marker), word in (
+            ("train", SERIES[0], "training"), ("valid", SERIES[1], "validation"),
+        ):
+            curves = np.array(results.curves(setting, f"{kind}_accuracy"))
+            label = word
+            if kind == "valid":
+                label = f"validation, best {curves.mean(axis=0).max():.3f}"
+            _lines(top, curves, color, dash, marker, label)
+            _lines(bottom, np.array(results.curves(setting, f"{kind}_loss")), color, dash, marker)
+        accuracy = results.accuracy(setting)
+        top.set_title(f"{title}\ntest accuracy {_plus_minus(accuracy)}")
+        top.axhline(0.5, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
+        bottom.axhline(np.log(2), color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
+        bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+        top.legend(loc="lower right", handlelength=3)
+        return figure
+
+
+def _lines(axes, curves, color, dash, marker, label=None):
+    epochs = np.arange(1, curves.shape[1] + 1)
+    if len(curves) > 1:
+        for curve in curves:
+            axes.plot(epochs, curve, color=color, linestyle=dash, linewidth=0.5, alpha=0.6)
+    axes.plot(epochs, curves.mean(axis=0), color=color, linestyle=dash, marker=marker, label=label)
+
+
+def _folded(difference, width=46):
+    """A difference string on as many lines as a sub-figure needs."""
+    lines = [""]
+    for item in difference.split(","):
+        if lines[-1] and len(lines[-1]) + len(item) > width:
+            lines[-1] += ","
+            lines.append("")
+        lines[-1] += ("," if lines[-1] else "") + item
+    return "\n".join(lines)
+
+
+def _plus_minus(estimate):
+    half = (estimate.high - estimate.low) / 2
+    seeds = f", {estimate.seeds} seeds" if estimate.seeds > 1 else ""
+    return f"{estimate.mean:.3f} ± {half:.3f}{seeds}"
+
+
+def compare_curves(results, settings, kind="valid_accuracy", width=6.0):
+    """One quantity over the epochs for several settings, named at the end of their lines."""
+    with page(width, 2.6) as (figure, axes):
+        ends = []
+        for (color, dash, marker), setting in zip(SERIES, settings, strict=False):
+            curves = np.array(results.curves(setting, kind))
+            _lines(axes, curves, color, dash, marker)
+            ends.append((curves.mean(axis=0)[-1], setting.name, color))
+        epochs = curves.shape[1]
+        low, high = axes.get_ylim()
+        for y, (value, name, color) in zip(_apart([e[0] for e in ends], (high - low) / 14), ends,
+                                           strict=True):
+            axes.annotate(name, (epochs, value), (epochs + 0.12, y), color=color, va="center")
+        axes.set(xlabel="epoch", ylabel=_words(kind), xlim=(0.8, epochs + 0.9))
+        axes.xaxis.set_major_locator(FixedLocator(range(1, epochs + 1)))
+        if "accuracy" in kind:
+            axes.axhline(0.5, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
+        return figure
+
+
+def _words(kind):
+    split, quantity = kind.split("_")
+    return {"train": "training", "valid": "validation"}[split] + " " + quantity
+
+
+def _apart(values, least):
+    """Heights for labels: the values, moved until neighbours are `least` apart."""
+    order, heights = np.argsort(values), np.array(values, dtype=float)
+    for lower, upper in zip(order, order[1:], strict=False):
+        heights[upper] = max(heights[upper], heights[lower] + least)
+    return heights
+
+
+def one_dimension(results, field, label, published=None, width=3.1):
+    """Test accuracy and seconds an epoch against one dimension (figures 8a to 8c).
+
+    Args:
+        field: of the configuration, e.g. `n_layers`.
+        label: of the x axis.
+        published: value -> published test accuracy, drawn as hollow diamonds.
+    """
+    with page(width, 3.2, 2, sharex=True, height_ratios=[2.2, 1]) as (figure, (top, bottom)):
+        settings = results.run
+        values = [getattr(s.config, field) for s in settings]
+        estimates = [results.accuracy(s) for s in settings]
+        for value, setting in zip(values, settings, strict=True):
+            dots = list(results.metric(setting, "accuracy").values())
+            top.plot([value] * len(dots), dots, ".", color=BLUE, markersize=3, alpha=0.6)
+        means = [e.mean for e in estimates]
+        reach = [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
+        top.errorbar(values, means, reach, color=BLUE, marker="o", linewidth=1.2, capsize=2,
+                     elinewidth=0.8, label="ours, 95 % interval")
+        shown = {v: a for v, a in (published or {}).items() if v in values}
+        if shown:
+            top.plot(list(shown), list(shown.values()), "D", color=ORANGE, fillstyle="none",
+                     label="published, one seed")
+        top.axhline(0.5, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
+        top.set(ylabel="test accuracy", ylim=(0.45, 1.0))
+        top.legend(loc="lower left")
+        bottom.plot(values, [results.seconds(s) for s in settings], color=GREEN, marker="^",
+                    linestyle="-.")
+        bottom.set(xlabel=label, ylabel="s / epoch", ylim=(0, None))
+        _value_axis(bottom, values)
+        return figure
+
+
+def _value_axis(axes, values):
+    if max(values) / min(values) > 5:
+        axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(values))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.tick_params(axis="x", labelrotation=60 if len(values) > 5 else 0, labelsize=7)
+
+
+def compound_scatter(results, others=(), width=6.0):
+    """Parameters against test accuracy of the compound trials, depth by marker and colour.
+
+    Args:
+        others: (name, `Results`) of single-dimension studies, drawn as grey lines.
+    """
+    with page(width, 3.6) as (figure, axes):
+        for depth, (color, _, marker) in zip((1, 2, 3, 4), SERIES, strict=True):
+            settings = [s for s in results.run if s.config.n_layers == depth]
+            if settings:
+                x, estimates = _places(results, settings)
+                reach = [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
+                axes.errorbar(x, [e.mean for e in estimates], reach, fmt=marker, color=color,
+                              elinewidth=0.5, label=f"{depth} layer{'s' * (depth > 1)}")
+        for (name, study), dash in zip(others, ("-", "--", ":"), strict=False):
+            x, estimates = _places(study, study.run)
+            order = np.argsort(x)
+            axes.plot(np.array(x)[order], np.array([e.mean for e in estimates])[order],
+                      color=GREY, linestyle=dash, linewidth=1, label=f"{name} alone")
+        axes.set_xscale("log")
+        axes.set(xlabel="trainable parameters", ylabel="test accuracy")
+        axes.legend(loc="lower left", ncols=2)
+        return figure
+
+
+def _places(results, settings):
+    return ([results.parameters(s) for s in settings], [results.accuracy(s) for s in settings])
+
+
+def compound_heat(results, width=6.0):
+    """Test accuracy of the grid: a panel a depth, hidden units against embedding; empty = not run."""
+    part = results.part
+    cells = {(s.config.n_layers, s.config.hidden_dim, s.config.embedding_dim):
+             results.accuracy(s).mean for s in results.run}
+    low, high = min(cells.values()), max(cells.values())
+    with page(width, 2.2, 1, len(part.depths), sharey=True, squeeze=False) as (figure, (panels,)):
+        for axes, depth in zip(panels, part.depths, strict=True):
+            grid = np.array([[cells.get((depth, h, e), np.nan) for e in part.sizes]
+                             for h in part.widths])
+            axes.pcolormesh(grid, cmap="Blues", vmin=low - 0.02, vmax=high, edgecolors="white")
+            for (row, column), value in np.ndenumerate(grid):
+                ink = "white" if value > low + 0.7 * (high - low) else "black"
+                text = "–" if np.isnan(value) else f"{value:.3f}"
+                axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=ink,
+                          fontsize=6)
+            axes.set_xticks(np.arange(len(part.sizes)) + 0.5, part.sizes)
+            axes.set_yticks(np.arange(len(part.widths)) + 0.5, part.widths)
+            axes.set(title=f"{depth} layer{'s' * (depth > 1)}", xlabel="embedding")
+            axes.grid(visible=False)
+        panels[0].set_ylabel("hidden units")
+        return figure
+
+
+def forest(differences, label="difference in test accuracy, points", width=6.0):
+    """Differences with their intervals, one a line; the line at 0 is no difference.
+
+    Args:
+        differences: (name, `Estimate`) pairs, drawn from the top.
+    """
+    with page(width, 0.5 + 0.24 * len(differences)) as (figure, axes):
+        for place, (name, estimate) in enumerate(differences):
+            color, marker = (GREY, "o") if estimate.low <= 0 <= estimate.high else (BLUE, "s")
+            mean, low, high = (100 * v for v in (estimate.mean, estimate.low, estimate.high))
+            axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt=marker, color=color,
+                          capsize=2)
+        axes.axvline(0, color="black", linewidth=0.6)
+        axes.set_yticks(range(len(differences)), [name for name, _ in differences])
+        axes.set(xlabel=label, ylim=(len(differences) - 0.5, -0.5))
+        return figure
+
+
+def review_lengths(lengths, max_tokens, width=6.0):
+    """How long reviews are, all words beside known words.
+
+    Args:
+        lengths: name -> lengths of all reviews.
+        max_tokens: where the tokenizer cuts.
+    """
+    with page(width, 2.3) as (figure, axes):
+        bins = np.arange(0, 620, 20)
+        for (color, dash, _), (name, values) in zip(SERIES, lengths.items(), strict=False):
+            shares, _ = np.histogram(np.minimum(values, bins[-1] - 1), bins)
+            axes.stairs(100 * shares / len(values), bins, color=color, linestyle=dash,
+                        linewidth=1.3, label=f"{name}, median {np.median(values):.0f}")
+        axes.axvline(max_tokens, color=GREY, linestyle=":")
+        axes.annotate(f"cut after {max_tokens}", (max_tokens, axes.get_ylim()[1]), (4, -8),
+                      textcoords="offset points", color=GREY)
+        axes.set(xlabel="words in a review (600 and more in the last bin)", ylabel="reviews, %")
+        axes.legend(loc="upper right", bbox_to_anchor=(1, 0.85))
+        return figure
+
+
+def word_frequencies(counts, min_count, width=6.0):
+    """Occurrences of the training words by rank, on logarithmic axes.
+
+    Args:
+        counts: occurrences of each distinct word.
+        min_count: the vocabulary's threshold.
+    """
+    with page(width, 2.3) as (figure, axes):
+        ordered = np.sort(counts)[::-1]
+        rank = np.unique(np.geomspace(1, len(ordered), 400).astype(int))
+        axes.loglog(rank, ordered[rank - 1], color=BLUE)
+        kept = int((ordered >= min_count).sum())
+        axes.axvline(kept, color=GREY, linestyle=":")
+        axes.annotate(f"{kept:,} words occur {min_count} times or more", (kept, ordered[0]),
+                      (-4, -6), textcoords="offset points", ha="right", color=GREY)
+        axes.set(xlabel="rank of the word", ylabel="occurrences")
+        return figure
