@@ -1,0 +1,54 @@
+"""What every test stands on: folders of its own, and two small corpora."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from labrnn.config import TrialConfig
+from labrnn.sources import Reviews, find_source, read_reviews
+from labrnn.text import encode
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    """No test reads or writes the user's cache, store or choice of data."""
+    monkeypatch.setenv("LABRNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LABRNN_STORE", str(tmp_path / "trials"))
+    monkeypatch.delenv("LABRNN_DATA", raising=False)
+
+
+@pytest.fixture(scope="session")
+def reviews():
+    """300 generated reviews that a small model learns in a few epochs."""
+    random = np.random.default_rng(7)
+    plain = [f"word{i}" for i in range(30)]
+    telling = [["dull", "awful", "boring"], ["great", "lovely", "superb"]]
+    labels = random.integers(0, 2, 300).astype(np.int8)
+    texts = []
+    for label in labels:
+        words = random.choice(plain, random.integers(3, 30)).tolist()
+        for word in random.choice(telling[label], random.integers(2, 5)).tolist():
+            words.insert(random.integers(0, len(words) + 1), word)
+        texts.append(" ".join(words))
+    return Reviews(texts, labels, "generated", None, "0" * 16)
+
+
+@pytest.fixture(scope="session")
+def corpus(reviews):
+    """The generated reviews, encoded."""
+    return encode(reviews, TrialConfig())
+
+
+@pytest.fixture(scope="session")
+def real_reviews():
+    """Every fiftieth of the packaged reviews: 500, as long and as odd as real ones are."""
+    every = read_reviews(find_source())
+    rows = slice(0, None, 50)
+    return dataclasses.replace(every, texts=every.texts[rows], labels=every.labels[rows])
+
+
+@pytest.fixture(scope="session")
+def real_corpus(real_reviews):
+    """The packaged reviews' sample, encoded."""
+    return encode(real_reviews, TrialConfig())
