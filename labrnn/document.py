@@ -167,7 +167,7 @@ def _in_use(defaults, injected):
 
 def _outputs(cell, where, shift, prefix):
     def prose(source, **more):
-        return source and Prose(clean(source), where, prefix=prefix, **more)
+        return source and Prose(source, where, prefix=prefix, **more)
 
     blocks = []
     for output in cell.outputs:
@@ -277,7 +277,8 @@ def convert(pieces, targets, writer):
     """Fill `out`, `plain` and `headings` of all Prose in one run of pandoc. Raises LabError."""
     fragments = [
         {
-            "source": _mathematics(piece.source) + "\n",  # pandoc drops a table's last line without
+            "source": clean(_mathematics(piece.source))
+            + "\n",  # pandoc drops a table's last line without
             "inline": piece.inline,
             "shift": piece.shift,
             "prefix": piece.prefix,

@@ -83,9 +83,12 @@ def _prose(markdown, where="the write-up"):
 
 def _read(path):
     try:
-        return nbformat.read(path, as_version=4)
-    except (OSError, ValueError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        raise LabError(f"{path}: not a readable notebook ({error}); run its part again") from error
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:  # nbformat lets through whatever its old converters stumble on
+        reason = str(error).strip().partition("\n")[0]
+        raise LabError(f"{path}: not a readable notebook ({reason}); run its part again") from error
+    return notebook
 
 
 def _write(path, data):

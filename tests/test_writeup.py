@@ -1,0 +1,158 @@
+"""The one document, built from small executed parts and read back."""
+
+import re
+
+import nbformat
+import pypdfium2
+import pytest
+from bs4 import BeautifulSoup
+from nbformat import v4
+
+from labrnn.errors import LabError
+from labrnn.writeup import SECTIONS, build
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="99pt" height="99pt"><path d="M0 0h9z"/></svg>'
+TABLE = "<table><thead><tr><th>gate</th></tr></thead><tbody><tr><td>input</td></tr></tbody></table>"
+
+
+def part(folder, name, number=None, text="", source="secret_code = 1"):
+    """An executed notebook with a figure, a table, a print and computed prose."""
+    entry = {"label": "fig-x", "caption": f"The figure of {name}."}
+    if number:
+        entry["number"] = number
+    outputs = [
+        v4.new_output("stream", text=f"printed by {name}"),
+        v4.new_output("display_data", {"image/svg+xml": SVG}, metadata={"report": entry}),
+        v4.new_output(
+            "display_data",
+            {"text/html": TABLE},
+            metadata={"report": {"label": "tbl-x", "caption": f"The table of {name}."}},
+        ),
+        v4.new_output("display_data", {"text/markdown": f"Said by {name}, see [](#fig-x)."}),
+    ]
+    cells = [
+        v4.new_markdown_cell(
+            f"# Part *{name[-4:]}*\n\n{text}\n\n## Result\n\n[](#result)Prose {name}."
+        ),
+        v4.new_code_cell(source, outputs=outputs),
+        v4.new_markdown_cell("## Discussion\n\nAll is well."),
+    ]
+    nb = v4.new_notebook(cells=cells, metadata={"labrnn": {"device": f"cpu of {name}"}})
+    path = folder / f"{name}.ipynb"
+    nbformat.write(nb, path)
+    return path
+
+
+def pages(path):
+    with pypdfium2.PdfDocument(path) as found:
+        texts = [found[k].get_textpage().get_text_range() for k in range(len(found))]
+    return [re.sub(r"\s+", " ", text) for text in texts]
+
+
+def write(folder, *paths):
+    return build(paths, folder / "out", "The *whole* lab", ["A. B.", "C. D."], "2026-11-24")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("writeup")
+    paths = [
+        part(folder, "lab2a_lstm_optimizers", 3, "As in [](#lab1_lstm.fig-x) and [](#fig-x)."),
+        part(folder, "lab1_lstm", 1),
+        part(folder, "lab1_data"),
+        part(folder, "mine"),
+        folder / "lab2c_depth.ipynb",  # does not exist
+    ]
+    return write(folder, *paths)
+
+
+def test_sections_parts_and_appendix_are_in_the_labs_order(written):
+    pdf, _ = written
+    assert pdf.name == "write_up.pdf"
+    found = pages(pdf)
+    assert found[0].strip() == "The whole lab A. B., C. D. · 24 November 2026"
+    front, text = found[1], " ".join(found[2:])
+    order = ["1 Questions", "2 Lab 1", "2.1 Part data", "2.2 Part lstm", "2.3 lab1_gru", "3 Lab 2"]
+    order += ["3.1 Part zers", "3.2 lab2b_gru_optimizers", "4 Further parts", "4.1 Part mine"]
+    order += ["A Executed notebooks", "A.1 lab1_data.ipynb", "A.4 mine.ipynb"]
+    for where in (front, text):
+        places = [where.index(name) for name in order]
+        assert places == sorted(places)
+
+
+def test_every_list_names_the_page_where_the_thing_is(written):
+    found = pages(written[0])
+    rows = re.findall(r"((?:Figure|Table) S?\d) (The \w+ of \w+)[ .]+(\d+)", found[1])
+    assert len(rows) == 8
+    for name, caption, page in rows:
+        assert f"{name}. {caption}." in found[int(page) - 1]
+    numbers = {caption: name for name, caption, _ in rows}
+    assert numbers["The figure of lab1_lstm"] == "Figure 1"
+    assert numbers["The figure of lab2a_lstm_optimizers"] == "Figure 3"
+    assert numbers["The figure of lab1_data"] == "Figure S1"
+    assert numbers["The figure of mine"] == "Figure S2"
+
+
+def test_sections_are_without_code_and_the_appendix_without_repetition(written):
+    text = " ".join(pages(written[0])[2:])
+    sections, appendix = text.split("A Executed notebooks", 1)
+    assert "secret_code" not in sections
+    assert "printed by" not in sections
+    assert "Said by mine, see Figure S2." in sections
+    assert appendix.count("secret_code = 1") == 4
+    assert "printed by mine" in appendix
+    assert "Prose" not in appendix
+    assert "The figure of" not in appendix
+    assert "device cpu of mine" in appendix
+    page = next(k for k, x in enumerate(pages(written[0]), 1) if "Figure S2. The figure" in x)
+    assert f"Figure S2, page {page}" in appendix
+
+
+def test_parts_refer_to_their_own_labels_and_by_name_to_those_of_others(written):
+    assert "As in Figure 1 and Figure 3." in " ".join(pages(written[0]))
+
+
+def test_parts_that_were_not_run_are_named(written):
+    text = " ".join(pages(written[0])[2:])
+    missing = {name for names in SECTIONS.values() for name in names}
+    missing -= {"lab2a_lstm_optimizers", "lab1_lstm", "lab1_data"}
+    for name in missing:
+        assert f"{name} This part was not run." in text
+
+
+def test_html_holds_the_same_with_distinct_ids(written):
+    page = BeautifulSoup(written[1].read_text(), "html.parser")
+    ids = [tag["id"] for tag in page.find_all(id=True)]
+    assert len(ids) == len(set(ids))
+    assert {link["href"] for link in page.find_all("a")} <= {f"#{name}" for name in ids}
+    text = " ".join(page.get_text().split())
+    for said in ("As in Figure 1 and Figure 3.", "3.1 Part zers", "A.4 mine.ipynb"):
+        assert said in text
+    assert text.count("This part was not run.") == 8
+    assert len(page.find_all("img")) == 4
+
+
+def test_same_parts_give_the_same_bytes(tmp_path, written):
+    paths = [part(tmp_path, "lab1_data")]
+    first = [path.read_bytes() for path in write(tmp_path, *paths)]
+    assert [path.read_bytes() for path in write(tmp_path, *paths)] == first
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"cells": 3}', '{"nbformat": 4}'])
+def test_an_unreadable_notebook_is_named_and_nothing_is_written(tmp_path, content):
+    (tmp_path / "lab1_gru.ipynb").write_text(content)
+    with pytest.raises(LabError, match=r"lab1_gru\.ipynb"):
+        write(tmp_path, tmp_path / "lab1_gru.ipynb")
+    assert not (tmp_path / "out" / "write_up.pdf").exists()
+
+
+def test_a_fault_in_one_part_names_it_and_keeps_the_old_document(tmp_path):
+    old = write(tmp_path, part(tmp_path, "lab1_data"))[0].read_bytes()
+    broken = part(tmp_path, "lab1_lstm", text="$\\nonsense$")
+    with pytest.raises(LabError, match=r"lab1_lstm, cell 1: .*nonsense"):
+        write(tmp_path, broken)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "write_up.html",
+        "write_up.pdf",
+    ]
+    assert (tmp_path / "out" / "write_up.pdf").read_bytes() == old
