@@ -65,14 +65,18 @@ class TrialConfig(Strict):
             values.pop("forget_bias", None)
         return values
 
-    def difference(self):
+    def difference(self, base=None):
         """Fields that differ from the defaults, sorted, e.g. `LR=0.001,OPTIM=rmsprop`.
 
         The cell and the seed are told elsewhere: a figure's title names the cell, and its lines
         are the seeds.
+
+        Args:
+            base: the configuration to differ from, the defaults where None.
         """
-        changed = self.model_dump(exclude_defaults=True, exclude={"cell", "seed"})
-        return ",".join(f"{name.upper()}={value}" for name, value in sorted(changed.items()))
+        usual = (base or TrialConfig()).model_dump()
+        mine = sorted(self.model_dump(exclude={"cell", "seed"}).items())
+        return ",".join(f"{name.upper()}={value}" for name, value in mine if value != usual[name])
 
     def but(self, **changes):
         """A copy with some fields changed, validated."""

@@ -3,6 +3,7 @@
 Lines differ in dash and marker as well as in colour; sizes are those on the page, in inches.
 """
 
+import textwrap
 from contextlib import contextmanager
 
 import matplotlib as mpl
@@ -46,17 +47,18 @@ def percent(value, digits=1):
 def training_curve(results, setting, width=3.1):
     """Accuracy over the epochs in the lab's layout, loss below it (figures 1 to 7, 9 to 11).
 
-    y from 0.45 to 1.05, best validation accuracy in the legend, difference from the defaults and
-    test accuracy in the title; every seed a thin line, their mean a thick one; the dotted line is
+    y from 0.45 to 1.05, best validation accuracy in the legend, difference from the part's base
+    (at the published setting: the defaults) and test accuracy in the title; every seed a thin line, their mean a thick one; the dotted line is
     chance. A setting that was not run gives an empty figure that says so.
     """
     with page(width, 3.0, 2, sharex=True, height_ratios=[2.2, 1]) as (figure, (top, bottom)):
         top.set(ylim=(0.45, 1.05), ylabel="accuracy")
         bottom.set(xlabel="epoch", ylabel="loss")
-        trials = results.trials(setting)
-        title = _folded(setting.config.difference() or "defaults")
-        if not trials:
-            top.set_title(f"{title}\nnot run")
+        title = f"{setting.config.cell.upper()} "
+        title += setting.config.difference(results.part.base) or "defaults"
+        title = textwrap.fill(title.replace(",", ", "), 15 * int(width))
+        if not results.trials(setting):
+            figure.suptitle(f"{title}\nnot run", size=7)
             top.text(0.5, 0.5, "not run", transform=top.transAxes, ha="center", color=GREY)
             return figure
         for kind, (color, dash, marker), word in (
@@ -69,11 +71,12 @@ def training_curve(results, setting, width=3.1):
             _lines(top, curves, color, dash, marker, label)
             _lines(bottom, np.array(results.curves(setting, f"{kind}_loss")), color, dash, marker)
         accuracy = results.accuracy(setting)
-        top.set_title(f"{title}\ntest accuracy {_plus_minus(accuracy)}")
+        figure.suptitle(f"{title}\ntest accuracy {_plus_minus(accuracy)}", size=7)
         top.axhline(0.5, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
         bottom.axhline(np.log(2), color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
         bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
-        top.legend(loc="lower right", handlelength=3)
+        bottom.set_ylim(0, max(0.8, bottom.get_ylim()[1]))
+        top.legend(handlelength=3)
         return figure
 
 
@@ -83,17 +86,6 @@ def _lines(axes, curves, color, dash, marker, label=None):
         for curve in curves:
             axes.plot(epochs, curve, color=color, linestyle=dash, linewidth=0.5, alpha=0.6)
     axes.plot(epochs, curves.mean(axis=0), color=color, linestyle=dash, marker=marker, label=label)
-
-
-def _folded(difference, width=46):
-    """A difference string on as many lines as a sub-figure needs."""
-    lines = [""]
-    for item in difference.split(","):
-        if lines[-1] and len(lines[-1]) + len(item) > width:
-            lines[-1] += ","
-            lines.append("")
-        lines[-1] += ("," if lines[-1] else "") + item
-    return "\n".join(lines)
 
 
 def _plus_minus(estimate):

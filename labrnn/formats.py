@@ -222,8 +222,11 @@ def _tar_files(path: Path, stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
             if member.isfile() and _MEMBER.search(member.name):
                 yield member.name, archive.extractfile(member).read()
             archive.members = []  # tarfile would keep 100,000 headers
-    while stream.read(MIB):  # to the end, where the compression has its checksum
-        pass
+        # Zeros to the end, where a compression has its checksum: tarfile takes a damaged header
+        # and a file cut between two members for the end as well.
+        blocks = iter(lambda: archive.fileobj.read(MIB), b"")
+        if next(blocks, b"none").strip(b"\0") or any(block.strip(b"\0") for block in blocks):
+            raise tarfile.ReadError("no proper end")
 
 
 def _folder_rows(path: Path) -> Iterator[Row]:

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from labrnn.errors import LabError
 from labrnn.recurrent import run_layers
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -92,16 +93,16 @@ def find_device(name=""):
     Raises:
         LabError: the named device is not there.
     """
-    from labrnn.errors import LabError
-
     at_hand = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": 1,
     }
-    if name.split(":")[0] in at_hand and at_hand[name.split(":")[0]]:
+    if not name:
+        return torch.device(next(kind for kind, count in at_hand.items() if count))
+    kind, _, number = name.partition(":")
+    number = number or "0"
+    if number.isdecimal() and int(number) < at_hand.get(kind, 0):
         return torch.device(name)
-    if name:
-        known = ", ".join(kind for kind, there in at_hand.items() if there)
-        raise LabError(f"device = {name!r}: not on this machine; choose one of: {known}")
-    return torch.device(next(kind for kind, there in at_hand.items() if there))
+    known = ", ".join(kind for kind, count in at_hand.items() if count)
+    raise LabError(f"device = {name!r}: not on this machine; choose one of: {known}")

@@ -103,7 +103,7 @@ class LstmOptimizers(TrainingPart):
     number: ClassVar[str] = "3"
 
     optimizers: list[Optim] = Field(list(OPTIMIZERS), description="which to compare")
-    lr: float = Field(0.001, gt=0, le=10, description="learning rate of the adaptive ones")
+    lr: float = Field(0.003, gt=0, le=10, description="of the adaptive ones; the lab takes 0.001")
     sgd_lr: float = Field(0.01, gt=0, le=10, description="learning rate of SGD")
 
     def settings(self):
@@ -138,7 +138,7 @@ class _OneDimension(TrainingPart):
     unit: ClassVar[str]
 
     optim: Optim = Field("rmsprop", description="optimiser of all trials")
-    lr: float = Field(0.001, gt=0, le=10, description="learning rate after the warm-up")
+    lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
 
     def values(self):
         return getattr(self, {"n_layers": "depths", "hidden_dim": "widths"}.get(self.field, "sizes"))
@@ -163,25 +163,26 @@ class Depth(_OneDimension):
 class Width(_OneDimension):
     name, title = "lab2d_width", "Wider: hidden states of 10 to 319 units"
     field, number, unit = "hidden_dim", "6", "units"
-    widths: list[int] = Field([10, 20, 100, 150, 200, 260, 285, 319], max_length=8,
-                              description="hidden units to compare, 10 to 320")
+    widths: list[int] = Field([10, 16, 20, 32, 50, 64, 100, 128], max_length=8,
+                              description="hidden units to compare; the lab goes to 319")
 
 
 class EmbeddingSize(_OneDimension):
     name, title = "lab2e_embedding", "Embeddings of one to 256 dimensions"
     field, number, unit = "embedding_dim", "7", "dimensions"
-    sizes: list[int] = Field([1, 2, 8, 32, 64, 128, 188, 256], max_length=8,
-                             description="embedding dimensions to compare, 1 to 256")
+    sizes: list[int] = Field([1, 2, 4, 8, 16, 32, 64, 100], max_length=8,
+                             description="embedding dimensions; the lab goes to 256")
 
 
 class Compound(TrainingPart):
     name, title = "lab2f_compound", "Compound scaling: depth, width and embedding together"
 
     optim: Optim = Field("rmsprop", description="optimiser of all trials")
-    lr: float = Field(0.001, gt=0, le=10, description="learning rate after the warm-up")
+    lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
     depths: list[int] = Field([1, 2, 3, 4], description="numbers of layers")
-    widths: list[int] = Field([20, 280, 290, 305], description="hidden units")
-    sizes: list[int] = Field([32, 188, 256], description="embedding dimensions")
+    train_reviews: int = Field(2000, ge=0, description="training reviews in use, 0 for all")
+    widths: list[int] = Field([10, 20, 30, 40], description="units; the lab: 20, 280, 290, 305")
+    sizes: list[int] = Field([8, 16, 32], description="embedding; the lab: 32, 188, 256")
     max_trials: int = Field(50, ge=1, le=50, description="the lab's limit on the grid")
 
     def settings(self):
@@ -202,9 +203,9 @@ class Bidirectional(TrainingPart):
     name, title = "lab2g_bidirectional", "Reading both ways"
 
     optim: Optim = Field("rmsprop", description="optimiser of all trials")
-    lr: float = Field(0.001, gt=0, le=10, description="learning rate after the warm-up")
-    wide: int = Field(305, ge=10, le=320, description="hidden units of the best compound trial")
-    narrow: int = Field(20, ge=10, le=320, description="hidden units of the most economical one")
+    lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
+    wide: int = Field(64, ge=10, le=320, description="units of the large model; the lab takes 305")
+    narrow: int = Field(20, ge=10, le=320, description="units of the small model")
     embedding_dim: int = Field(32, ge=1, le=256, description="embedding dimensions of all trials")
 
     def settings(self):
@@ -231,7 +232,7 @@ class Questions(TrainingPart):
     name, title = "questions", "Ten statements, true or false"
 
     optim: Optim = Field("rmsprop", description="optimiser of the two models looked into")
-    lr: float = Field(0.001, gt=0, le=10, description="learning rate after the warm-up")
+    lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
 
     def settings(self):
         """An LSTM and a GRU of Lab 2 a and b, whose embedding and gates bear statements out."""

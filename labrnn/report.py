@@ -2,7 +2,8 @@
 
 Captions, labels and published numbers travel in the display metadata of an output (key
 `report`), so they can hold computed values and survive papermill. `labrnn.exporter` prints them.
-In Markdown, `[Figure](#fig-x)`, `[](#fig-x-c)` and `[Table](#tbl-x)` refer to them.
+In Markdown, `[Figure](#fig-x)`, `[Figure 3c](#fig-x-c)` and `[Table](#tbl-x)` refer to them; the
+reports put in the number that holds.
 """
 
 import base64

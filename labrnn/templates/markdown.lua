@@ -46,11 +46,10 @@ local function filter(fragment)
     if not job.targets[target] then target = name end
     title = job.targets[target]
     local plain = pandoc.utils.stringify(link.content)
-    local bare = plain == '' or plain == 'Figure' or plain == 'Table'
     local text = link.content
-    if bare and title then
+    if title and (plain == '' or plain:match('^Figure ?%w*$') or plain:match('^Table ?%w*$')) then
       text = {pandoc.Str(title)}
-    elseif bare then
+    elseif plain == '' or plain == 'Figure' or plain == 'Table' then
       text = {pandoc.Str((name:match('tbl%-[^.]*$') and 'a table' or 'a figure') .. ' not shown here')}
     end
     if not title then return text end
