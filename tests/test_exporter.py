@@ -87,12 +87,13 @@ def test_figures_and_tables_are_numbered_listed_and_referred_to(shown):
     report.show(table, "tbl-one", "Gates.")
     nb = notebook(
         "# Title\n\nSee [Figure](#fig-grid), [](#fig-grid-c), [](#fig-part), [Figure](#fig-more),"
-        " [Table](#tbl-one), [the first](#fig-extra), [](#fig-gone) and [Table](#tbl-gone).",
+        " [Table 9](#tbl-one), [the first](#fig-extra), [](#fig-gone), [Figure 5](#fig-five)"
+        " and [Table](#tbl-gone).",
         cell(outputs=shown),
     )
     said = (
         "See Figure 3, Figure 3c, Figure 8a, Figure S2, Table 1, the first, "
-        "a figure not shown here and a table not shown here."
+        "a figure not shown here, Figure 5 and a table not shown here."
     )
     text = " ".join(pages(pdf(nb)))
     assert said in text
