@@ -1,0 +1,244 @@
+"""The classifier against one of plain PyTorch, its size against the published, its start."""
+
+import csv
+from importlib.resources import files
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from labrnn.batches import Batches
+from labrnn.config import TrialConfig
+from labrnn.errors import LabError
+from labrnn.models import Classifier, count_parameters, find_device
+from labrnn.packing import Packing
+
+CPU = torch.device("cpu")
+CELLS = ("lstm", "gru")
+DIRECTIONS = (
+    {},
+    {"bidirectional": True},
+    {"bidirectional": True, "readout": "last_step"},
+)
+PUBLISHED_VOCABULARY = 56_729
+
+
+def model_of(vocabulary_size, sparse=False, **fields):
+    torch.manual_seed(1)
+    model = Classifier(TrialConfig(**fields), vocabulary_size, sparse).eval()
+    for name, weight in model.named_parameters():
+        if "bias" in name:  # zeros would hide a bias in the wrong place
+            nn.init.normal_(weight, std=0.1)
+    return model
+
+
+class Plain(nn.Module):
+    """The published way, written with `torch.nn` alone and in float64: padded, then packed."""
+
+    def __init__(self, model):
+        super().__init__()
+        config = model.config
+        self.embedding = nn.Embedding(*model.embedding.weight.shape, padding_idx=0)
+        self.rnn = {"lstm": nn.LSTM, "gru": nn.GRU}[config.cell](
+            config.embedding_dim,
+            config.hidden_dim,
+            config.n_layers,
+            bidirectional=config.bidirectional,
+            batch_first=True,
+        )
+        self.output = nn.Linear(config.hidden_dim * (1 + config.bidirectional), 2)
+        self.readout = config.readout if config.bidirectional else "last_step"
+        self.load_state_dict(model.state_dict())
+        self.double()
+
+    def forward(self, rows):
+        lengths = torch.tensor([len(row) for row in rows])
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+        packed = pack_padded_sequence(
+            self.embedding(ids), lengths, batch_first=True, enforce_sorted=False
+        )
+        out, state = self.rnn(packed)
+        state = state[0] if isinstance(state, tuple) else state
+        if self.readout == "final_state":
+            return self.output(torch.cat([state[-2], state[-1]], dim=1))
+        out = pad_packed_sequence(out, batch_first=True)[0]
+        return self.output(out[torch.arange(len(rows)), lengths - 1])
+
+
+def logits_of(model, rows, way=None):
+    packing = Packing([len(row) for row in rows])
+    ids = torch.tensor([rows[r][t] for r, t in zip(packing.rows, packing.steps, strict=True)])
+    return model(ids, packing, way)
+
+
+def slopes(model, logits):
+    labels = torch.arange(len(logits)) % 2
+    model.zero_grad()
+    nn.functional.cross_entropy(logits, labels).backward()
+    return {name: p.grad.to_dense() for name, p in model.named_parameters()}
+
+
+def assert_same(model, rows, way):
+    """Logits to 1e-5, gradients to 1e-5 of each tensor's largest."""
+    plain = Plain(model)
+    logits, expected = logits_of(model, rows, way), plain(rows)
+    assert (logits - expected).abs().max() <= 1e-5
+    found, theirs = slopes(model, logits), slopes(plain, expected)
+    assert found.keys() == theirs.keys()
+    for name in found:
+        assert (found[name] - theirs[name]).abs().max() <= 1e-5 * theirs[name].abs().max(), name
+
+
+ROWS = [[2, 3, 4, 5, 6], [7], [8, 9, 2, 2, 2, 2, 3], [4, 1, 5], [1], [3, 3, 9, 9, 8, 7, 5]]
+
+
+@pytest.mark.parametrize("way", ["fused", "dense", "packed"])
+@pytest.mark.parametrize("fields", DIRECTIONS, ids=["one way", "final state", "last step"])
+@pytest.mark.parametrize("n_layers", [1, 2, 3, 4])
+@pytest.mark.parametrize("cell", CELLS)
+def test_logits_and_gradients_are_those_of_plain_pytorch(cell, n_layers, fields, way):
+    model = model_of(10, cell=cell, n_layers=n_layers, embedding_dim=3, hidden_dim=12, **fields)
+    assert_same(model, ROWS, way)
+
+
+@pytest.mark.parametrize("fields", [{}, {"n_layers": 2, "bidirectional": True}], ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_real_reviews(real_corpus, cell, fields):
+    model = model_of(real_corpus.vocabulary_size, cell=cell, embedding_dim=8, **fields)
+    rows = [real_corpus.example(row)["ids"] for row in real_corpus.rows["train"][:24]]
+    assert max(map(len, rows)) > 200
+    assert_same(model, rows, "fused")
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_company_and_order_change_nothing(real_corpus, cell):
+    model = model_of(real_corpus.vocabulary_size, cell=cell, n_layers=2, bidirectional=True)
+    rows = real_corpus.rows["valid"]
+
+    @torch.no_grad()
+    def logits(size, rows):
+        return torch.cat(
+            [model(b.ids, b.packing) for b in Batches(real_corpus, size, CPU).of(rows)]
+        )
+
+    together = logits(len(rows), rows)
+    torch.testing.assert_close(logits(1, rows), together, rtol=0, atol=1e-6)
+    torch.testing.assert_close(logits(7, rows[::-1]), together.flip(0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_direction_read_at_the_last_step_has_read_one_token(cell):
+    """The published defect: earlier tokens do not reach the backward half."""
+    fields = {"cell": cell, "bidirectional": True, "embedding_dim": 3, "hidden_dim": 10}
+    one, other = [2, 3, 4, 5], [9, 8, 7, 5]
+    packing, ids = Packing([4]), torch.tensor([one, other])
+    for readout, blind in (("last_step", True), ("final_state", False)):
+        model = model_of(10, readout=readout, **fields)
+        read = [model.read(model.rnn(model.embedding(row))[0], packing)[0, 10:] for row in ids]
+        assert torch.equal(*read) == blind
+
+
+def test_dropout_before_the_output_only_in_training():
+    model = model_of(10, dropout_rate=0.5)
+    assert torch.equal(logits_of(model, ROWS), logits_of(model, ROWS))
+    model.train()
+    assert not torch.equal(logits_of(model, ROWS), logits_of(model, ROWS))
+    never = model_of(10, dropout_rate=0.0).train()
+    assert torch.equal(logits_of(never, ROWS), logits_of(model.eval(), ROWS))
+
+
+def test_the_sparse_embedding_has_the_same_gradient():
+    found, expected = (
+        slopes(m, logits_of(m, ROWS)) for m in (model_of(10, sparse=s) for s in (True, False))
+    )
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=1e-9)
+
+
+# ------------------------------------------------------------------------------------------- size
+
+
+def published_trials():
+    """(configuration, number of parameters) of the 79 published trainings."""
+    with (files("labrnn") / "data/published_results.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            config = TrialConfig(
+                cell=row["cell"],
+                optim=row["optimizer"],
+                lr=row["lr"],
+                n_layers=row["n_layers"],
+                hidden_dim=row["hidden_dim"],
+                embedding_dim=row["embedding_dim"],
+                dropout_rate=row["dropout"],
+                bidirectional=row["bidirectional"] == "True",
+            )
+            yield config, int(row["num_params"])
+
+
+def test_parameter_counts_are_the_published():
+    trials = list(published_trials())
+    assert len(trials) == 79
+    for config, published in trials:
+        assert count_parameters(config, PUBLISHED_VOCABULARY) == published, config
+        with torch.device("meta"):
+            model = Classifier(config, PUBLISHED_VOCABULARY)
+        assert sum(p.numel() for p in model.parameters()) == published, config
+
+
+# ------------------------------------------------------------------------------------------ start
+
+
+def assert_orthogonal(matrix):
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.t()
+    torch.testing.assert_close(tall.t() @ tall, torch.eye(tall.shape[1]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("recurrent_init", ["stacked", "per_gate"])
+def test_the_start_is_the_published(cell, recurrent_init):
+    config = TrialConfig(
+        cell=cell,
+        recurrent_init=recurrent_init,
+        embedding_dim=50,
+        hidden_dim=40,
+        n_layers=2,
+        bidirectional=True,
+    )
+    model = Classifier(config, 2000)
+    for name, weight in model.rnn.named_parameters():
+        if "bias" in name:
+            assert (weight == 0).all()
+        elif recurrent_init == "stacked":
+            assert_orthogonal(weight)
+        else:
+            for gate in weight.chunk(4 if cell == "lstm" else 3):
+                assert_orthogonal(gate)
+    assert (model.output.bias == 0).all()
+    assert (model.embedding.weight[0] == 0).all()
+    xavier = (2 / (2000 + 50)) ** 0.5
+    assert model.embedding.weight[1:].std().item() == pytest.approx(xavier, rel=0.03)
+    assert model.output.weight.std().item() == pytest.approx((2 / (80 + 2)) ** 0.5, rel=0.25)
+
+
+def test_forget_bias_is_the_forget_gates_alone():
+    rnn = Classifier(TrialConfig(hidden_dim=10, n_layers=2, forget_bias=1.5), 5).rnn
+    for name, bias in rnn.named_parameters():
+        if "bias_ih" in name:
+            assert (bias[10:20] == 1.5).all()
+            assert bias.sum() == 15
+        elif "bias_hh" in name:
+            assert (bias == 0).all()
+
+
+def test_checkpoints_fit_nn_lstm():
+    model = model_of(10, n_layers=2, bidirectional=True)
+    nn.LSTM(1, 100, 2, bidirectional=True).load_state_dict(model.rnn.state_dict())
+
+
+def test_devices():
+    assert find_device("cpu") == CPU
+    assert find_device().type in ("cpu", "cuda", "mps")
+    for name in ("tpu", "cuda:99", "cpu:x", "CPU"):
+        with pytest.raises(LabError, match="not on this machine"):
+            find_device(name)
