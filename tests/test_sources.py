@@ -304,6 +304,11 @@ def flipped(raw: bytes, at: float) -> bytes:
     return raw[:i] + bytes([raw[i] ^ 0x55]) + raw[i + 1:]
 
 
+def flipped_header(member: int) -> bytes:
+    raw = tar_bytes()  # every member takes a block for its header and one for its text
+    return raw[:1024 * member + 1] + b"~" + raw[1024 * member + 2:]
+
+
 def encrypted_zip() -> bytes:
     raw = bytearray(zip_bytes(("r.csv", csv_bytes())))
     raw[6] |= 1
@@ -311,14 +316,21 @@ def encrypted_zip() -> bytes:
     return bytes(raw)
 
 
-def sparse_tar() -> bytes:
-    """One member of a few bytes that claims a terabyte of holes."""
+def sparse_tar(content=b"", **headers) -> bytes:
+    """A member of a few bytes that claims to be far more, most of it holes."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo("aclImdb/train/pos/0_7.txt")
-        info.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(1 << 40)}
-        archive.addfile(info)
+        info.size = len(content)
+        info.pax_headers = {f"GNU.sparse.{key}": value for key, value in headers.items()}
+        archive.addfile(info, io.BytesIO(content))
     return out.getvalue()
+
+
+def petabyte_tar() -> bytes:
+    info = tarfile.TarInfo("aclImdb/README")
+    info.size = 1 << 50
+    return info.tobuf(tarfile.GNU_FORMAT) + tar_bytes()
 
 
 def with_member(change: tuple[str, bytes]) -> bytes:
@@ -350,7 +362,7 @@ BAD_FILES = {
     "short row": ("r.csv", csv_bytes() + b"lonely\n", "row 49 below the header has 1 cells"),
     "unquoted comma": ("r.csv", csv_bytes() + b"well, yes,positive\n", "row 49 below the header"
                        " has 3 cells"),
-    "NUL": ("r.csv", with_cell(2, text="a\0b"), "NUL"),
+    "NUL": ("r.csv", with_cell(2, text="a~b").replace(b"~", b"\0"), "NUL"),
     "latin 1": ("r.csv", csv_bytes() + b"na\xefve,positive\n", "0xef"),
     "cut within a letter": ("r.csv", csv_bytes() + b'"na\xc3', "unexpected end"),
     "surrogate": ("r.csv", csv_bytes() + b"\xed\xa0\x80,positive\n", "UTF-8"),
@@ -380,6 +392,8 @@ BAD_FILES = {
     "tar cut": ("a.tar.gz", tar_bytes(mode="w:gz")[:-100], "cut short"),
     "plain tar cut": ("a.tar", tar_bytes()[:-25_000], "cut short"),
     "tar flipped": ("a.tar.gz", flipped(tar_bytes(mode="w:gz"), 0.5), "a.tar.gz"),
+    "tar cut between members": ("a.tar", tar_bytes()[:1024 * 40], "no proper end"),
+    "tar header flipped": ("a.tar", flipped_header(20), "no proper end"),
     "tar of else": ("a.tar", tar_bytes([("IMDB Dataset.csv", csv_bytes())]), "0 of its 0"),
     "tar twice": ("a.tar", with_member(members()[-1]), "an id of its own"),
     "tar odd name": ("a.tar", with_member(("aclImdb/train/pos/film.txt", b"x")), "film.txt"),
@@ -399,7 +413,9 @@ BAD_FILES = {
     "tar hard link": ("a.tar", tar_bytes(name="aclImdb/train/pos/99_7.txt",
                                          type=tarfile.LNKTYPE, linkname="aclImdb/README"), "link"),
     "tar device": ("a.tar", tar_bytes(name="aclImdb/zero", type=tarfile.CHRTYPE), "device"),
-    "tar sparse": ("a.tar", sparse_tar(), "sparse"),
+    "tar sparse": ("a.tar", sparse_tar(map="0,0", size=str(1 << 40)), "sparse"),
+    "tar of endless holes": ("a.tar", sparse_tar(b"99999999\n", major="1", minor="0"), "damaged"),
+    "tar of a petabyte": ("a.tar", petabyte_tar(), "promises"),
     "parquet cut": ("r.parquet", b"PAR1 and then nothing", "Parquet"),
 }
 
