@@ -9,15 +9,25 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from labrnn.errors import LabError
 
 
 class Strict(BaseModel):
-    """Immutable, without unknown fields; NaN and infinity are refused."""
+    """Immutable, without unknown fields; NaN, infinity and truth values as numbers are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_elsewhere(cls, value, info):
+        # Pydantic would take True for 1; YAML reads `yes`, `no`, `on` and `off` as truth values.
+        values = value if isinstance(value, (list, tuple)) else [value]
+        truth = any(isinstance(one, bool) for one in values)
+        if truth and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("a truth value; give a number, or put a word in quotes")
+        return value
 
 
 class TrialConfig(Strict):
@@ -55,15 +65,13 @@ class TrialConfig(Strict):
     epochs: int = Field(5, ge=1, le=100)
     seed: int = Field(5, ge=0, lt=2**31)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_what_has_no_influence(cls, values):
-        values = dict(values)
-        if not values.get("bidirectional") and values.get("readout") == "last_step":
-            del values["readout"]
-        if values.get("cell") == "gru":
-            values.pop("forget_bias", None)
-        return values
+    @model_validator(mode="after")
+    def _reset_what_has_no_influence(self):
+        if not self.bidirectional:
+            self.__dict__["readout"] = "final_state"
+        if self.cell == "gru":
+            self.__dict__["forget_bias"] = 0.0
+        return self
 
     def difference(self, base=None):
         """Fields that differ from the defaults, sorted, e.g. `LR=0.001,OPTIM=rmsprop`.
@@ -131,7 +139,7 @@ def read_yaml(path):
     for name in values:
         if not isinstance(name, str):
             raise LabError(
-                f"{path}: parameter name {name!r} is read as {type(name).__name__}; put it in quotes"
+                f"{path}: parameter name {name!r} is read as {type(name).__name__}; quote it"
             )
     return values
 
