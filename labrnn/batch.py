@@ -139,8 +139,9 @@ class Job:
         """What the report was made with."""
         devices = sorted({trial.environment["device"] for trial in self.trials})
         data = sorted({f"{t.data['name']}, fingerprint {t.fingerprint}" for t in self.trials})
-        return {"versions": versions(), "device": "; ".join(devices), "commit": commit(),
-                "data": "; ".join(data), "trials": len(self.trials)}
+        facts = {"data": "; ".join(data), "trials": len(self.trials), "device": "; ".join(devices),
+                 "versions": versions(), "commit": commit()}
+        return {name: value for name, value in facts.items() if value}
 
 
 def file_digest(path):

@@ -4,6 +4,7 @@ import ast
 
 from labrnn import statistics
 from labrnn.config import validated
+from labrnn.description import describe_data
 from labrnn.errors import LabError
 from labrnn.models import count_parameters
 from labrnn.parts import PARTS
@@ -47,6 +48,10 @@ class Lab:
         )
         self.results = Results(part, outcome)
         return self.results
+
+    def describe_data(self):
+        """What the part's reviews look like, see `labrnn.description`."""
+        return describe_data(self.part.base, self.part.data, self.part.fingerprint, self.store)
 
     @property
     def corpus(self):
