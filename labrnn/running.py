@@ -13,6 +13,7 @@ from labrnn.environment import environment
 from labrnn.errors import LabError
 from labrnn.store import default_store
 from labrnn.text import load_corpus
+from labrnn.trial import trial_key
 
 SILENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -55,7 +56,7 @@ def train_and_store(config, data="", store=None, device="", on_epoch=None):
         torch.set_num_threads(1)
     corpus = load_corpus(config, data)
     fingerprint = corpus.fingerprint
-    with store.claim(config, fingerprint) as mine:
+    with store.claim(fingerprint, trial_key(config)) as mine:
         if not mine:
             return None
         if trial := store.find(config, fingerprint):

@@ -8,6 +8,8 @@
         environment.json  versions, device, seconds, commit
         model.safetensors weights of the best epoch; may be left out of a copy
         DONE              written last: a digest of each file above
+
+Beside the trials lie `.partial` (trainings under way, a folder each), `.locks` and `.logs`.
 """
 
 import csv
@@ -15,131 +17,37 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from filelock import FileLock, Timeout
 
-from labrnn.config import TrialConfig, validated
 from labrnn.errors import LabError
+from labrnn.trial import CODE_VERSION, FORMAT, WEIGHTS, Trial, trial_key
 
 PROJECT = Path(__file__).resolve().parent.parent
-FORMAT = 1
-# Raised by hand when a change to the training changes its figures: older trials stay, unused.
-CODE_VERSION = 1
-WEIGHTS = "model.safetensors"
+# A training's state after an epoch, by attribute of `Progress`.
+TENSORS = {name: f"{name}.safetensors" for name in ("last", "best", "optimizer")}
 
 
-def trial_key(config):
-    """The name of a trial's folder: a digest of what decides its figures.
+def _writes(method):
+    """A store that cannot be written is the user's to cure: OSError becomes LabError."""
 
-    Only fields that differ from their defaults count, so that a new field with a neutral default
-    leaves the stored trials valid; paths, devices and workers do not count.
-    """
-    identity = {"code": CODE_VERSION, **config.model_dump(mode="json", exclude_defaults=True)}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A finished trial on disk, read when asked."""
-
-    folder: Path
-
-    @property
-    def key(self):
-        return self.folder.name
-
-    @property
-    def fingerprint(self):
-        return self.folder.parent.name
-
-    def _json(self, name):
+    @wraps(method)
+    def guarded(self, *args, **kwargs):
         try:
-            return json.loads((self.folder / name).read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            return method(self, *args, **kwargs)
+        except OSError as error:
             raise LabError(
-                f"{self.folder / name}: cannot be read ({error}); "
-                "`labrnn trials verify` lists damaged trials, `labrnn trials gc` removes them"
+                f"{self.root}: the store cannot be written ({error.strerror or error}); make room, "
+                "or name another folder with LABRNN_STORE; what is finished is kept"
             ) from None
 
-    @cached_property
-    def _stored(self):
-        stored = self._json("trial.json")
-        if stored.get("format") != FORMAT:
-            raise LabError(
-                f"{self.folder}: written in store format {stored.get('format')}, this version "
-                f"reads {FORMAT}; use the labrnn that wrote it"
-            )
-        return stored
-
-    @property
-    def config(self):
-        return validated(TrialConfig, self._stored["config"], self.folder / "trial.json")
-
-    @property
-    def data(self):
-        """Facts of the source: name, fingerprint, counts."""
-        return self._stored["data"]
-
-    @property
-    def vocabulary_size(self):
-        return self._stored["vocabulary_size"]
-
-    @cached_property
-    def history(self):
-        return self._json("history.json")
-
-    @cached_property
-    def metrics(self):
-        return self._json("metrics.json")
-
-    @cached_property
-    def environment(self):
-        return self._json("environment.json")
-
-    @cached_property
-    def predictions(self):
-        """Test reviews, one a line: row, label, best, last (probabilities of `positive`)."""
-        return pd.read_csv(self.folder / "predictions.csv")
-
-    def weights(self):
-        """The model's tensors after the best epoch.
-
-        Raises:
-            LabError: this copy was made without weights.
-        """
-        from safetensors.torch import load_file
-
-        path = self.folder / WEIGHTS
-        if not path.exists():
-            raise LabError(f"{path}: this copy of the trial has no weights; train it again")
-        return load_file(path)
-
-    def damage(self):
-        """What `DONE` and the files disagree on, a list of sentences; empty if sound."""
-        try:
-            digests = json.loads((self.folder / "DONE").read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            return [f"DONE cannot be read: {error}"]
-        faults = []
-        for name, digest in digests.items():
-            path = self.folder / name
-            if not path.exists():
-                if name != WEIGHTS:
-                    faults.append(f"{name} is missing")
-            elif _digest(path) != digest:
-                faults.append(f"{name} has changed since it was written")
-        return faults
-
-
-def _digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return guarded
 
 
 class Store:
@@ -151,68 +59,73 @@ class Store:
     """
 
     def __init__(self, root, shelves=()):
-        self.root, self.shelves = Path(root), [Path(s) for s in shelves]
+        self.root, self.shelves = Path(root).absolute(), [Path(s).absolute() for s in shelves]
 
     def find(self, config, fingerprint):
-        """The finished trial of a configuration on some data, or None."""
+        """The finished trial of a configuration on some data, or None.
+
+        Raises:
+            LabError: another version of labrnn wrote it.
+        """
         for root in (self.root, *self.shelves):
-            folder = root / fingerprint / trial_key(config)
-            if (folder / "DONE").exists():
-                return Trial(folder)
+            trial = Trial(root / fingerprint / trial_key(config))
+            if trial.finished:
+                trial.check_format()
+                return trial
         return None
 
-    def trials(self):
-        """All finished trials, those of the root first."""
-        seen = set()
+    def places(self):
+        """Whatever lies where a trial should, as a `Trial`, finished or not; the root's first."""
         for root in (self.root, *self.shelves):
-            for done in sorted(root.glob("*/*/DONE")):
-                name = (done.parent.parent.name, done.parent.name)
-                if name not in seen:
-                    seen.add(name)
-                    yield Trial(done.parent)
+            for data in _subfolders(root):
+                yield from map(Trial, _subfolders(data))
 
-    def partial(self, config, fingerprint):
-        """The folder of an unfinished training, made if needed."""
-        folder = self.root / fingerprint / ".partial" / trial_key(config)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+    def trials(self):
+        """All finished trials; one that lies in several folders comes once."""
+        seen = set()
+        for trial in self.places():
+            name = (trial.fingerprint, trial.key)
+            if trial.finished and name not in seen:
+                seen.add(name)
+                yield trial
 
     @contextmanager
-    def claim(self, config, fingerprint):
-        """Hold a trial for the time of its training; yields False if another process holds it.
+    def claim(self, fingerprint, key):
+        """Hold a trial while it is written; yields False if another process holds it.
 
         The lock goes with its process, however that ends.
         """
+        lock = self._lock(fingerprint, key)
+        try:
+            yield lock is not None
+        finally:
+            if lock:
+                with suppress(OSError):  # Windows keeps an open file: the rest is for `clean`
+                    os.unlink(lock.lock_file)
+                lock.release()
+
+    @_writes
+    def _lock(self, fingerprint, key):
         folder = self.root / fingerprint / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{trial_key(config)}.lock")
+        lock = FileLock(folder / f"{key}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+            return None
+        return lock
 
-    def save_progress(self, config, fingerprint, progress):
-        """Keep a training's state after an epoch; the state before is removed afterwards."""
-        from safetensors.torch import save_file
+    def _partial(self, fingerprint, key):
+        return self.root / fingerprint / ".partial" / key
 
-        partial = self.partial(config, fingerprint)
-        epoch = len(progress.history)
-        aside, final = partial / f"{epoch}.writing", partial / f"epoch-{epoch}"
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(final, ignore_errors=True)
-        aside.mkdir()
-        for name in ("last", "best", "optimizer"):
-            save_file(getattr(progress, name), aside / f"{name}.safetensors")
-        _write(aside / "history.json", _dump(progress.history))
-        os.replace(aside, final)
-        for old in partial.iterdir():
-            if old != final:
-                shutil.rmtree(old, ignore_errors=True)
+    def _states(self, config, fingerprint):
+        """Folders of an interrupted training's epochs, the newest first."""
+        states = self._partial(fingerprint, trial_key(config)).glob("epoch-*")
+        return sorted(states, key=_epoch, reverse=True)
+
+    def epochs_kept(self, config, fingerprint):
+        """Epochs that an interrupted training need not repeat."""
+        return max(map(_epoch, self._states(config, fingerprint)), default=0)
 
     def load_progress(self, config, fingerprint):
         """The newest state of an interrupted training, or None."""
@@ -220,44 +133,131 @@ class Store:
 
         from labrnn.training import Progress
 
-        states = self.partial(config, fingerprint).glob("epoch-*")
-        for folder in sorted(states, key=lambda f: -int(f.name.split("-")[1])):
+        for folder in self._states(config, fingerprint):
             try:
-                history = json.loads((folder / "history.json").read_text("utf-8"))
-                parts = [load_file(folder / f"{n}.safetensors") for n in ("last", "best", "optimizer")]
-            except Exception:  # a damaged state of whatever kind is passed over, an older one serves
+                history = json.loads((folder / "history.json").read_bytes())
+                return Progress(history, *(load_file(folder / name) for name in TENSORS.values()))
+            except Exception:  # damaged in whatever way: an older state serves, or none
                 shutil.rmtree(folder, ignore_errors=True)
-                continue
-            return Progress(history, *parts)
         return None
 
+    @_writes
+    def save_progress(self, config, fingerprint, progress):
+        """Keep a training's state after an epoch; the state before is removed afterwards."""
+        from safetensors.torch import save
+
+        partial = self._partial(fingerprint, trial_key(config))
+        epoch = len(progress.history)
+        aside, final = _emptied(partial / f"{epoch}.writing"), partial / f"epoch-{epoch}"
+        for name, file in TENSORS.items():
+            _write(aside / file, save(getattr(progress, name)))
+        _write(aside / "history.json", _dump(progress.history))
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(aside, final)
+        for old in partial.iterdir():
+            if old != final:
+                shutil.rmtree(old, ignore_errors=True)
+
+    @_writes
     def save(self, config, corpus, progress, tested, environment):
         """Turn a finished training into a stored trial; the folder appears whole or not at all."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        fingerprint = corpus.fingerprint
-        aside = self.partial(config, fingerprint) / "done.writing"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        stored = {"format": FORMAT, "code_version": CODE_VERSION, "fingerprint": fingerprint,
+        stored = {"format": FORMAT, "code_version": CODE_VERSION, "fingerprint": corpus.fingerprint,
                   "config": config.model_dump(mode="json"), "data": corpus.facts,
                   "vocabulary_size": corpus.vocabulary_size}
-        metrics = {which: metrics for which, (metrics, _) in tested.items()}
-        _write(aside / "trial.json", _dump(stored))
-        _write(aside / "history.json", _dump(progress.history))
-        _write(aside / "metrics.json", _dump(metrics))
-        _write(aside / "environment.json", _dump(environment))
         rows = corpus.rows["test"]
-        _write(aside / "predictions.csv", _predictions(rows, corpus.labels[rows], tested))
-        save_file(progress.best, aside / WEIGHTS)
-        digests = {path.name: _digest(path) for path in sorted(aside.iterdir())}
+        files = {
+            "environment.json": _dump(environment),
+            "history.json": _dump(progress.history),
+            "metrics.json": _dump({which: metrics for which, (metrics, _) in tested.items()}),
+            WEIGHTS: save(progress.best),
+            "predictions.csv": _predictions(rows, corpus.labels[rows], tested),
+            "trial.json": _dump(stored),
+        }
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        return self._place(corpus.fingerprint, trial_key(config), files, digests)
+
+    def _place(self, fingerprint, key, files, digests):
+        """Write a trial's files aside and let them appear at once; what is finished there stays."""
+        partial, final = self._partial(fingerprint, key), self.root / fingerprint / key
+        aside = _emptied(partial / "done.writing")
+        for name, content in files.items():
+            _write(aside / name, content)
         _write(aside / "DONE", _dump(digests))
-        final = self.root / fingerprint / trial_key(config)
         if not (final / "DONE").exists():
             shutil.rmtree(final, ignore_errors=True)
             os.rename(aside, final)
-        shutil.rmtree(aside.parent, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
         return Trial(final)
+
+    @_writes
+    def take(self, trial, weights=True):
+        """Copy a trial of another store to this one, with its weights or without.
+
+        Returns:
+            `copied`; `there already`; `differs` if a trial of the same configuration with other
+            figures is there, which stays; `busy` if it is being trained.
+
+        Raises:
+            LabError: the trial is damaged, or another version's.
+        """
+        if faults := trial.damage():
+            raise LabError(f"{trial.folder}: {'; '.join(faults)}; not copied")
+        weights = weights and trial.has_weights
+        with self.claim(trial.fingerprint, trial.key) as held:
+            mine = Trial(self.root / trial.fingerprint / trial.key)
+            if mine.finished and mine.digests != trial.digests:
+                return "differs"
+            if mine.finished and (mine.has_weights or not weights):
+                return "there already"
+            if not held:
+                return "busy"
+            if mine.finished:
+                aside = mine.folder / f"{WEIGHTS}.writing"
+                _write(aside, trial.read(WEIGHTS))
+                os.replace(aside, mine.folder / WEIGHTS)
+            else:
+                names = [name for name in trial.digests if weights or name != WEIGHTS]
+                files = {name: trial.read(name) for name in names}
+                self._place(mine.fingerprint, mine.key, files, trial.digests)
+        return "copied"
+
+    @_writes
+    def clean(self, unfinished=False, damaged=False):
+        """Remove what interrupted writing left and no process holds.
+
+        Args:
+            unfinished: also the epochs of interrupted trainings, which could go on from there.
+            damaged: also damaged trials and broken copies.
+
+        Returns:
+            the paths removed.
+        """
+        removed = []
+        for data in _subfolders(self.root):
+            locks = {path.stem: path for path in (data / ".locks").glob("*.lock")}
+            begun = [path.name for path in (data / ".partial").glob("*")]
+            for key in sorted({*locks, *begun, *(path.name for path in _subfolders(data))}):
+                with self.claim(data.name, key) as held:
+                    if not held:
+                        continue
+                    stale = [*self._leftovers(Trial(data / key), unfinished, damaged)]
+                    for path in stale:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                removed += stale + [locks[key]] * (key in locks)
+        return removed
+
+    def _leftovers(self, trial, unfinished, damaged):
+        partial = self._partial(trial.fingerprint, trial.key)
+        yield from trial.folder.glob("*.writing")
+        if partial.is_dir():
+            wanted = any(partial.glob("epoch-*")) and not (unfinished or trial.finished)
+            yield from partial.glob("*.writing") if wanted else [partial]
+        if damaged and trial.folder.is_dir() and re.fullmatch("[0-9a-f]{16}", trial.key):
+            with suppress(LabError):  # another version's trial is not ours to judge
+                if trial.damage():
+                    yield trial.folder
 
 
 def default_store():
@@ -266,13 +266,36 @@ def default_store():
     return Store(root, shelves=[PROJECT / "reports" / "full" / "trials"])
 
 
+def _subfolders(folder):
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if e.name[0] != "." and e.is_dir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise LabError(f"{folder}: cannot be listed ({error.strerror}); correct the path of the "
+                       "store (LABRNN_STORE) or its permissions") from None
+    return [Path(folder, name) for name in sorted(names)]
+
+
+def _epoch(state):
+    number = state.name.removeprefix("epoch-")
+    return int(number) if number.isdecimal() else 0
+
+
+def _emptied(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
 def _predictions(rows, labels, tested):
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "label", "best", "last"])
     best, last = (np.char.mod("%.4f", _rounded(tested[which][1])) for which in ("best", "last"))
-    writer.writerows(zip(rows.tolist(), labels.tolist(), best, last))
-    return text.getvalue()
+    writer.writerows(zip(rows.tolist(), labels.tolist(), best, last, strict=True))
+    return text.getvalue().encode()
 
 
 def _rounded(probabilities):
@@ -282,11 +305,11 @@ def _rounded(probabilities):
 
 
 def _dump(value):
-    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
-def _write(path, text):
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+def _write(path, content):
+    with open(path, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
