@@ -2,6 +2,8 @@
 
 import ast
 
+import numpy as np
+
 from labrnn import statistics
 from labrnn.config import validated
 from labrnn.description import describe_data
@@ -64,6 +66,10 @@ class Lab:
             raise
         wanted = self.part.fingerprint
         return corpus if not wanted or corpus.fingerprint == wanted else None
+
+    def also(self, part):
+        """`Results` of another part whose trials this one asked for as well."""
+        return Results(part, self.results.outcome)
 
     def trial(self, setting_name, seed=None):
         """The stored trial of a setting, or None if it was not run."""
@@ -148,6 +154,5 @@ class Results:
         return [[epoch[name] for epoch in trial.history] for trial in self.trials(setting).values()]
 
     def seconds(self, setting):
-        """Mean training seconds of an epoch, over epochs and seeds."""
-        values = [v for curve in self.curves(setting, "train_seconds") for v in curve]
-        return sum(values) / len(values)
+        """Training seconds of an epoch, the median over epochs and seeds."""
+        return float(np.median([v for c in self.curves(setting, "train_seconds") for v in c]))

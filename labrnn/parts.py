@@ -184,6 +184,12 @@ class Compound(TrainingPart):
     widths: list[int] = Field([10, 20, 30, 40], description="units; the lab: 20, 280, 290, 305")
     sizes: list[int] = Field([8, 16, 32], description="embedding; the lab: 32, 188, 256")
     max_trials: int = Field(50, ge=1, le=50, description="the lab's limit on the grid")
+    study_widths: list[int] = Field(
+        [10, 20, 50, 128], max_length=8, description="of the study of width alone, see lab2d_width"
+    )
+    study_sizes: list[int] = Field(
+        [1, 4, 16, 64], max_length=8, description="of the study of embeddings alone"
+    )
 
     def settings(self):
         base = self.base.but(optim=self.optim, lr=self.lr)
@@ -192,6 +198,18 @@ class Compound(TrainingPart):
                                                 dropout_rate=compound_dropout(n, h, e)))
             for n in self.depths for h in self.widths for e in self.sizes
         ]
+
+    def studies(self):
+        """Labs 2 c to e under this part's data and optimiser, to hold the grid against."""
+        same = self.model_dump(include=set(_OneDimension.model_fields))
+        return {
+            "depth": Depth(**same, depths=self.depths),
+            "width": Width(**same, widths=self.study_widths),
+            "embedding": EmbeddingSize(**same, sizes=self.study_sizes),
+        }
+
+    def trials(self):
+        return super().trials() + [t for study in self.studies().values() for t in study.trials()]
 
 
 def compound_dropout(n_layers, hidden_dim, embedding_dim):
