@@ -1,4 +1,4 @@
-"""From reviews to token ids: split, stop words, vocabulary, tokenizer, encoded corpus (Lab 1 a-d)."""
+"""From reviews to token ids (Lab 1 a-d): split, vocabulary, tokenizer, encoded corpus, cache."""
 
 import hashlib
 import json
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 import pyarrow as pa
@@ -80,7 +79,7 @@ class Vocabulary:
 
     @classmethod
     def build(cls, texts, min_count=5, stop=None, preprocess=preprocess_string):
-        """Words of the training texts, at least `min_count` times, by first appearance (Lab 1 b)."""
+        """Words met `min_count` times in the training texts, by first appearance (Lab 1 b)."""
         stop = stop_words() if stop is None else stop
         counts = {}
         for text in texts:
@@ -97,7 +96,7 @@ class Vocabulary:
         A text without a known word becomes one `<unk>`, so that no example has length 0.
         """
         ids = [i for w in words_of(text, preprocess) if (i := self.index.get(w, 0)) > 1]
-        return ids[:max_tokens] or [self.index[UNK]]
+        return ids[:max_tokens] or [1]
 
     def words_at(self, ids):
         """The words of some ids: the inverse of `tokenize` on known words."""
@@ -169,15 +168,14 @@ def encode(reviews, config):
     token_of = _vocabulary_codes(words, codes, bounds, rows["train"], config)
     ids, offsets = _tokens(codes, bounds, token_of, config.max_tokens)
     kept = np.flatnonzero(token_of)
-    by_index = kept[np.argsort(token_of[kept])]
+    by_index = pa.array(kept[np.argsort(token_of[kept])])
     facts = {
         "name": reviews.name,
         "fingerprint": reviews.fingerprint,
         "reviews": len(reviews.texts),
         "without_known_words": int((ids[offsets[:-1]] == 1).sum()),
     }
-    return Corpus(ids, offsets, reviews.labels, rows, words.take(pa.array(by_index)).to_pylist(),
-                  facts)
+    return Corpus(ids, offsets, reviews.labels, rows, words.take(by_index).to_pylist(), facts)
 
 
 def _dictionary(texts):
@@ -203,7 +201,8 @@ def _vocabulary_codes(words, codes, bounds, train, config):
     first = np.full(len(words), len(ordered), dtype=np.int64)
     first[ordered[::-1]] = np.arange(len(ordered) - 1, -1, -1)
     known = counts >= config.min_count
-    stop = pa.array(sorted(stop_words(config.stop_words)), words.type)
+    # An empty text has no word in Python, an empty one in Arrow.
+    stop = pa.array(sorted(stop_words(config.stop_words) | {""}), words.type)
     known &= ~pc.is_in(words, value_set=stop).to_numpy(zero_copy_only=False)
     if not known.any():
         raise LabError(
@@ -233,7 +232,7 @@ def _tokens(codes, bounds, token_of, max_tokens):
 
 # --- the cache ---------------------------------------------------------------------------------
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 DATA_FIELDS = ("train_reviews", "max_tokens", "min_count", "stop_words", "duplicates")
 
 
@@ -243,7 +242,7 @@ def cache_folder():
     return Path(os.environ.get("LABRNN_CACHE") or default)
 
 
-def load_corpus(config, data: Optional[str] = None):
+def load_corpus(config, data: str | None = None):
     """The encoded corpus of a source, from the disk cache where it was encoded before.
 
     Args:
@@ -267,29 +266,37 @@ def load_corpus(config, data: Optional[str] = None):
                 corpus = encode(sources.read_reviews(path), config)
                 _save(corpus, cached)
             return corpus
-    except PermissionError:
+    except OSError:  # no room, no permission: it works without a cache
         return encode(sources.read_reviews(path), config)
 
 
 def _save(corpus, path):
-    columns = {"ids": corpus.ids, "offsets": corpus.offsets, "labels": corpus.labels,
-               "words": corpus.words, **corpus.rows}
+    columns = {name: getattr(corpus, name) for name in ("ids", "offsets", "labels", "words")}
+    columns |= corpus.rows
     table = pa.table({name: pa.array([values]) for name, values in columns.items()})
     table = table.replace_schema_metadata({"facts": json.dumps(corpus.facts)})
-    aside = path.with_suffix(f".{os.getpid()}.partial")
-    with pa.ipc.new_file(aside, table.schema) as writer:
+    buffer = pa.BufferOutputStream()
+    with pa.ipc.new_file(buffer, table.schema) as writer:
         writer.write_table(table)
+    content = buffer.getvalue()
+    aside = path.with_suffix(f".{os.getpid()}.partial")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.write(hashlib.sha256(content).digest())
     os.replace(aside, path)
 
 
 def _load(path):
-    try:
-        with pa.memory_map(str(path)) as file:
-            table = pa.ipc.open_file(file).read_all()
-        values = {name: table[name].chunk(0).values for name in table.column_names}
-        facts = json.loads(table.schema.metadata[b"facts"])
-    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
-        return None  # absent or damaged: it is made anew
+    """The corpus of a cache file; None where there is none or it is damaged."""
+    if not path.exists():
+        return None
+    stored = memoryview(path.read_bytes())
+    content, digest = stored[:-32], stored[-32:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    table = pa.ipc.open_file(pa.py_buffer(content)).read_all()
+    values = {name: table[name].chunk(0).values for name in table.column_names}
+    facts = json.loads(table.schema.metadata[b"facts"])
     words = values.pop("words").to_pylist()
     arrays = {name: column.to_numpy() for name, column in values.items()}
     rows = {name: arrays.pop(name) for name in SPLITS}
