@@ -62,7 +62,7 @@ def train_parts(parts, jobs=None, device=""):
     from labrnn.running import run_trials
 
     by_source, failures = {}, []
-    for part in parts:
+    for part in (part for part in parts if part.trains):
         by_source.setdefault((part.data, part.fingerprint, part.store), []).extend(part.trials())
     for (source, fingerprint, store), trials in by_source.items():
         outcome = run_trials(trials, source, fingerprint, open_store(store), jobs or 0, device,

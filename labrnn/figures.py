@@ -278,3 +278,23 @@ def word_frequencies(counts, min_count, width=6.0):
                       (-4, -6), textcoords="offset points", ha="right", color=GREY)
         axes.set(xlabel="rank of the word", ylabel="occurrences")
         return figure
+
+
+def agreement(rows, width=4.2):
+    """Our last-epoch test accuracy against the published one, with the band of noise.
+
+    Args:
+        rows: of `reproduction.compare`; those that were not run are left out.
+    """
+    with page(width, width) as (figure, axes):
+        run = [row for row in rows if row.seeds]
+        for agrees, color, marker in ((True, BLUE, "o"), (False, ORANGE, "s")):
+            some = [row for row in run if row.agrees == agrees]
+            axes.errorbar([row.published.test_acc for row in some], [row.last for row in some],
+                          [row.noise for row in some], fmt=marker, color=color, elinewidth=0.5,
+                          markersize=3, label="within noise" if agrees else "outside")
+        axes.plot([0.45, 0.95], [0.45, 0.95], color=GREY, linewidth=0.8, linestyle=":")
+        axes.set(xlim=(0.45, 0.95), ylim=(0.45, 0.95), aspect="equal",
+                 xlabel="published test accuracy", ylabel="ours, last epoch")
+        axes.legend(loc="upper left")
+        return figure

@@ -107,7 +107,11 @@ class Results:
 
     def trials(self, setting):
         """The setting's trials that were run, by seed."""
-        found = {seed: self.trial(setting, seed) for seed in self.part.seeds}
+        return self.trials_of(setting.config)
+
+    def trials_of(self, config):
+        """The trials of a configuration that were run, by seed."""
+        found = {s: self.outcome.trials.get(config.but(seed=s)) for s in self.part.seeds}
         return {seed: trial for seed, trial in found.items() if trial}
 
     @property

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from labrnn.config import Strict, TrialConfig
+from labrnn.published import name_of, published
 
 Optim = Literal["sgd", "adagrad", "adam", "rmsprop"]
 
@@ -40,6 +41,7 @@ class Part(Strict):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    trains: ClassVar[bool] = True
 
     data: str = Field("", description="reviews: a file or folder; empty for the packaged ones")
     fingerprint: str = Field("", description="expected fingerprint of the reviews, empty for any")
@@ -258,6 +260,41 @@ class Questions(TrainingPart):
         return [Setting("LSTM", base), Setting("GRU", base.but(cell="gru"))]
 
 
+class Reproduction(TrainingPart):
+    """All published trainings; it shows what other parts have trained and trains nothing."""
+
+    name, title = "reproduction", "Our trainings beside the published 79"
+    trains: ClassVar[bool] = False
+
+    lr: float = Field(0.003, gt=0, le=10, description="of the adaptive ones; the lab takes 0.001")
+    sgd_lr: float = Field(0.01, gt=0, le=10, description="learning rate of SGD")
+
+    def settings(self):
+        """The published way: bidirectional models are read at the last step."""
+        return [
+            Setting(name_of(row), self._config(row), row.figure)
+            for row in published().itertuples()
+        ]
+
+    def _config(self, row):
+        return self.base.but(
+            cell=row.cell,
+            optim=row.optimizer,
+            lr=self.sgd_lr if row.optimizer == "sgd" else self.lr,
+            n_layers=row.n_layers,
+            hidden_dim=row.hidden_dim,
+            embedding_dim=row.embedding_dim,
+            dropout_rate=row.dropout,
+            bidirectional=row.bidirectional,
+            readout="last_step",
+        )
+
+    def trials(self):
+        """Both readouts of the bidirectional ones."""
+        published_way = super().trials()
+        return published_way + [t.but(readout="final_state") for t in published_way]
+
+
 class Data(TrainingPart):
     name, title = "lab1_data", "Reviews, vocabulary, tokens"
 
@@ -265,5 +302,5 @@ class Data(TrainingPart):
 PARTS = {
     part.name: part
     for part in (Questions, Data, Lstm, Gru, LstmOptimizers, GruOptimizers, Depth, Width,
-                 EmbeddingSize, Compound, Bidirectional)
+                 EmbeddingSize, Compound, Bidirectional, Reproduction)
 }
