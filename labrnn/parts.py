@@ -229,7 +229,7 @@ class Bidirectional(TrainingPart):
     embedding_dim: int = Field(32, ge=1, le=256, description="embedding dimensions of all trials")
 
     def settings(self):
-        """Figures 9 to 11, bidirectional models with both readouts."""
+        """Figures 9 to 11, the one-way partners that (f) has trained, and the other readout."""
         base = self.base.but(optim=self.optim, lr=self.lr, embedding_dim=self.embedding_dim)
         wide = base.but(hidden_dim=self.wide, dropout_rate=0.2)
         narrow = base.but(hidden_dim=self.narrow)
@@ -241,11 +241,16 @@ class Bidirectional(TrainingPart):
             ("11a", "GRU, 2 layers, both ways", wide.but(cell="gru", n_layers=2, bidirectional=True)),
             ("11b", "GRU, 2 layers, one way", wide.but(cell="gru", n_layers=2)),
         ]
+        one_way = [
+            Setting("LSTM, 2 layers, one way", wide.but(n_layers=2)),
+            Setting("LSTM, 1 layer, one way", wide),
+        ]
         last_step = [
             Setting(name + ", last step", config.but(readout="last_step"))
             for _, name, config in cases if config.bidirectional
         ]
-        return [Setting(name, config, figure) for figure, name, config in cases] + last_step
+        drawn = [Setting(name, config, figure) for figure, name, config in cases]
+        return drawn + one_way + last_step
 
 
 class Questions(TrainingPart):
