@@ -1,6 +1,7 @@
 """What every test stands on: folders of its own, and two small corpora."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -8,6 +9,11 @@ import pytest
 from labrnn.config import TrialConfig
 from labrnn.sources import Reviews, find_source, read_reviews
 from labrnn.text import encode
+
+
+def pytest_configure():
+    """One thread, set before torch comes: several OpenMP teams get in each other's way."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

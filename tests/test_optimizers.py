@@ -1,0 +1,173 @@
+"""The optimisers: lazily moved rows against PyTorch's dense updates, warm-up, saved state.
+
+Gradients are made up, the same for both sides: fed by a loss, rounding would grow into chaos.
+"""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import optim
+
+from labrnn import optimizers
+from labrnn.config import TrialConfig
+from labrnn.models import Classifier
+from labrnn.optimizers import LazyRows, Optimizer, takes_rows, warmup
+
+CPU = torch.device("cpu")
+LAZY = ("sgd", "adagrad", "rmsprop")
+ALL = (*LAZY, "adam")
+DENSE = {
+    "sgd": lambda p: optim.SGD(p, 1.0, momentum=0.9),
+    "adagrad": lambda p: optim.Adagrad(p, 1.0, eps=1e-6),
+    "adam": lambda p: optim.Adam(p, 1.0, eps=1e-6),
+    "rmsprop": lambda p: optim.RMSprop(p, 1.0, eps=1e-6, momentum=0.9),
+}
+
+
+def gradients(rows, width, steps, seed=0):
+    """Touched rows and their gradients, a pair a step.
+
+    Row 0 is touched at the first step and after 500, row 1 never, the rest more or less often.
+    """
+    random = np.random.default_rng(seed)
+    often = 1 / np.arange(1, rows - 1)
+    for step in range(steps):
+        some = 2 + np.unique(random.choice(rows - 2, random.integers(1, 9), p=often / often.sum()))
+        touched = np.concatenate(([0], some)) if step in (0, 501) else some
+        values = random.normal(size=(len(touched), width)).astype(np.float32)
+        yield torch.from_numpy(touched), torch.from_numpy(values)
+
+
+def sparse(rows, values, shape):
+    return torch.sparse_coo_tensor(rows[None], values, shape, check_invariants=True)
+
+
+def close(found, expected):
+    return (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("name", "settle_every"),
+    [("sgd", 10_000), ("sgd", 70), ("adagrad", 10_000), ("rmsprop", 10_000), ("rmsprop", 1)],
+)
+def test_lazy_rows_move_as_all_rows_do(name, settle_every):
+    rows, width, lr = 40, 3, 0.01 if name == "sgd" else 0.001
+    torch.manual_seed(0)
+    table = torch.nn.Parameter(torch.randn(rows, width))
+    dense = torch.nn.Parameter(table.detach().double())
+    lazy, theirs = LazyRows(name, table), DENSE[name]([dense])
+    for step, (touched, values) in enumerate(gradients(rows, width, 600), 1):
+        lazy.catch_up(touched.numpy())
+        if step % 20 == 0 or 0 in touched:
+            assert close(table[touched], dense[touched]), step
+        rate = warmup(lr, step, 200)
+        table.grad = sparse(touched, values, table.shape)
+        lazy.step(rate)
+        dense.grad = sparse(touched, values.double(), table.shape).to_dense()
+        theirs.param_groups[0]["lr"] = rate
+        theirs.step()
+        if step % settle_every == 0:
+            lazy.settle()
+            assert close(table, dense), step
+    lazy.settle()
+    assert close(table, dense)
+    state = theirs.state[dense]
+    if name != "adagrad":
+        assert close(lazy.buffer, state["momentum_buffer"])
+    if name != "sgd":
+        assert close(lazy.square, state["sum" if name == "adagrad" else "square_avg"])
+
+
+def test_a_row_touched_twice_in_one_gradient_counts_twice():
+    table = torch.nn.Parameter(torch.zeros(5, 2))
+    table.grad = sparse(torch.tensor([3, 3]), torch.ones(2, 2), table.shape)
+    LazyRows("sgd", table).step(0.5)
+    assert table.tolist() == [[0, 0], [0, 0], [0, 0], [-1, -1], [0, 0]]
+
+
+def made_up(model, step):
+    """Ids that a batch might have, and a gradient for each parameter by name."""
+    random = torch.Generator().manual_seed(step)
+    ids = torch.randint(1, 30, (6,), generator=random).unique()
+    slopes = {name: torch.randn(p.shape, generator=random) for name, p in model.named_parameters()}
+    name = "embedding.weight"
+    slopes[name] = sparse(ids, slopes[name][ids], slopes[name].shape)
+    return ids, slopes
+
+
+CONFIG = TrialConfig(hidden_dim=10, embedding_dim=2, warmup_steps=5)
+
+
+def new(name):
+    """A small model and its optimiser."""
+    torch.manual_seed(2)
+    config = CONFIG.but(optim=name)
+    model = Classifier(config, 30, sparse=takes_rows(name, CPU))
+    return model, Optimizer(config, model)
+
+
+def go(model, optimizer, steps):
+    """Some steps of made-up gradients, then settled, as after an epoch."""
+    for step in steps:
+        ids, slopes = made_up(model, step)
+        optimizer.before(ids)
+        for name, p in model.named_parameters():
+            p.grad = slopes[name] if p is model.embedding.weight else slopes[name].to_dense()
+            p.grad = p.grad if model.embedding.sparse else p.grad.to_dense()
+        optimizer.step()
+    optimizer.settle()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_whole_model_moves_as_under_pytorch(name):
+    model, optimizer = new(name)
+    plain = copy.deepcopy(model).double()
+    start = {key: p.detach().clone() for key, p in plain.named_parameters()}
+    theirs = DENSE[name](plain.parameters())
+    go(model, optimizer, range(12))
+    for step in range(12):
+        _, slopes = made_up(model, step)
+        for key, p in plain.named_parameters():
+            p.grad = slopes[key].to_dense().double()
+        theirs.param_groups[0]["lr"] = CONFIG.lr * min(1, (step + 1) / 5)
+        theirs.step()
+    for (key, p), q in zip(model.named_parameters(), plain.parameters(), strict=True):
+        assert close(p, q), key
+        assert not torch.equal(q, start[key])
+    assert (model.embedding.weight[0] == 0).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_saved_state_goes_on_to_the_same_bit(name):
+    model, optimizer = new(name)
+    go(model, optimizer, range(8))
+    weights, state = copy.deepcopy((model.state_dict(), optimizer.tensors()))
+    again, fresh = new(name)
+    again.load_state_dict(weights)
+    fresh.load(state)
+    assert fresh.steps == 8
+    for pair in ((model, optimizer), (again, fresh)):
+        go(*pair, range(8, 14))
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+        assert not torch.equal(value, weights[key]), key
+    assert optimizer.tensors().keys() == fresh.tensors().keys() == state.keys()
+    for key, value in optimizer.tensors().items():
+        assert torch.equal(value, fresh.tensors()[key]), key
+
+
+def test_warmup_is_linear_then_constant():
+    assert [warmup(0.1, step, 4) for step in (1, 2, 4, 5, 1000)] == pytest.approx(
+        [0.025, 0.05, 0.1, 0.1, 0.1]
+    )
+    assert warmup(0.1, 1, 0) == 0.1
+    assert warmup(0.01, 1, 200) == pytest.approx(0.01 / 200)
+
+
+def test_where_lazy_rows_serve(monkeypatch):
+    assert [takes_rows(name, CPU) for name in ALL] == [True, True, True, False]
+    assert not takes_rows("sgd", torch.device("cuda"))
+    monkeypatch.setattr(optimizers, "compiled", None)
+    assert not takes_rows("sgd", CPU)
