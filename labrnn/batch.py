@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import sys
 import tempfile
+import traceback
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -21,6 +24,8 @@ from labrnn.parts import PARTS
 from labrnn.store import PROJECT, Store, default_store
 
 SUFFIXES = (".ipynb", ".pdf", ".html")
+TITLE = "LSTM and GRU on film reviews: the lab, rerun and checked"
+CELL_SECONDS = 4 * 3600  # a cell that takes longer hangs
 
 
 def read_params(path):
@@ -74,19 +79,13 @@ class Job:
             digest.update(hashlib.sha256(piece).digest())
         return digest.hexdigest()
 
-    def is_done(self):
-        """Whether its reports are there, whole, and made from the same inputs."""
-        try:
-            record = json.loads(self.record.read_text("utf-8"))
-            return record["key"] == self.key() and all(
-                record["digests"].get(p.name) == file_digest(p) for p in self.outputs()
-            )
-        except (OSError, ValueError, KeyError, AttributeError):
-            return False
-
     @property
     def record(self):
-        return self.out / ".done" / f"{self.name}.json"
+        return Record(self.out, self.name)
+
+    def is_done(self):
+        """Whether its reports are there, whole, and made from the same inputs."""
+        return self.record.holds(self.key(), self.outputs())
 
     def run(self):
         """Execute and render aside, then move the results to their places; the record comes last.
@@ -97,25 +96,22 @@ class Job:
         key, work = self.key(), self.out / ".work" / self.name
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        log = self.out / ".logs" / f"{self.name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
         executed = work / f"{self.name}.ipynb"
         try:
             execute(self.source, executed, self.part.model_dump(mode="json"))
             self._describe(executed)
             render(executed)
         except Exception as error:
-            log.write_text(f"{type(error).__name__}: {error}\n", "utf-8")
-            raise LabError(f"{self.name}: {explain(error)}\n  log: {log}") from error
+            traceback.print_exc()
+            raise LabError(f"{self.name}: {explain(error)}\n  log: {self.log}") from None
         for path in self.outputs():
             os.replace(work / path.name, path)
-        record = {"key": key, "digests": {p.name: file_digest(p) for p in self.outputs()}}
-        self.record.parent.mkdir(exist_ok=True)
-        aside = self.record.with_suffix(".writing")
-        aside.write_text(json.dumps(record, indent=1), "utf-8")
-        os.replace(aside, self.record)
         shutil.rmtree(work)
-        log.unlink(missing_ok=True)
+        self.record.write(key, self.outputs())
+
+    @property
+    def log(self):
+        return self.out / ".logs" / f"{self.name}.log"
 
     def _describe(self, executed):
         """Title page facts and 'how this report was made', from the trials, into the metadata."""
@@ -144,6 +140,33 @@ class Job:
         return {name: value for name, value in facts.items() if value}
 
 
+@dataclass(frozen=True)
+class Record:
+    """What some outputs were made from, written after them: the only sign that they are done."""
+
+    out: Path
+    name: str
+
+    @property
+    def path(self):
+        return self.out / ".done" / f"{self.name}.json"
+
+    def holds(self, key, outputs):
+        """Whether the outputs are there, whole, and made from inputs with this key."""
+        try:
+            record = json.loads(self.path.read_text("utf-8"))
+            return record == {"key": key, "outputs": {p.name: file_digest(p) for p in outputs}}
+        except (OSError, ValueError):
+            return False
+
+    def write(self, key, outputs):
+        record = {"key": key, "outputs": {p.name: file_digest(p) for p in outputs}}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_suffix(".writing")
+        aside.write_text(json.dumps(record, indent=1), "utf-8")
+        os.replace(aside, self.path)
+
+
 def file_digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -169,7 +192,7 @@ def execute(source, target, parameters):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     papermill.execute_notebook(
         source, target, parameters=parameters, kernel_name="python3", progress_bar=False,
-        start_timeout=180, **_own_socket(),
+        start_timeout=180, execution_timeout=CELL_SECONDS, **_own_socket(),
     )
 
 
@@ -213,6 +236,8 @@ def explain(error):
         return f"cell {error.exec_count} failed\n  " + "\n  ".join(words.splitlines()[-8:])
     if kind == "DeadKernelError":
         return "its kernel died (out of memory, or killed)"
+    if kind == "CellTimeoutError":
+        return f"a cell took longer than {CELL_SECONDS} s"
     return f"{kind}: {error}"
 
 
@@ -240,7 +265,7 @@ def stored_trials(part, store):
 
 
 def run_all(jobs, at_once, tell=print):
-    """Run what is not done, several notebooks at once.
+    """Run what is not done, several notebooks at once, each in a process with its own log.
 
     Returns:
         messages of those that failed; the others are finished all the same.
@@ -249,12 +274,42 @@ def run_all(jobs, at_once, tell=print):
     if len(due) < len(jobs):
         tell(f"{len(jobs) - len(due)} of {len(jobs)} reports are up to date")
     failures = []
-    with ThreadPoolExecutor(max_workers=at_once) as pool:
-        for job, future in [(job, pool.submit(job.run)) for job in due]:
+    with ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn")) as pool:
+        for job, future in [(job, pool.submit(_run, job)) for job in due]:
             try:
                 future.result()
                 tell(f"{job.name}: {job.outputs()[1]}")
-            except LabError as error:
-                failures.append(str(error))
-                print(f"FAILED {error}", file=sys.stderr)
+            except (LabError, BrokenProcessPool) as error:
+                failures.append(f"{job.name}: {error}" if "pool" in str(error) else str(error))
+                print(f"FAILED {failures[-1]}", file=sys.stderr)
     return failures
+
+
+def _run(job):
+    """In a process of the pool: what it and its kernel print goes to the job's log."""
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(job.log, "w", encoding="utf-8") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+        job.run()
+
+
+def write_ups(jobs, tell=print):
+    """The one document of every configuration among the jobs, from its executed notebooks."""
+    from labrnn import writeup
+
+    for out in dict.fromkeys(job.out for job in jobs):
+        notebooks = [out / f"{name}.ipynb" for name in PARTS]
+        notebooks = [path for path in notebooks if path.exists()]
+        mine = [job for job in jobs if job.out == out]
+        if not notebooks:
+            continue
+        digest = hashlib.sha256(package_digest())
+        for path in notebooks:
+            digest.update(path.read_bytes())
+        record, key = Record(out, "write_up"), digest.hexdigest()
+        pages = [out / "write_up.pdf", out / "write_up.html"]
+        if not record.holds(key, pages):
+            writeup.build(notebooks, out, TITLE, [mine[0].author], max(job.day() for job in mine))
+            record.write(key, pages)
+        tell(f"all parts in one document: {pages[0]}")

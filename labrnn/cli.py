@@ -87,12 +87,14 @@ def report(params, data, jobs, author, out):
     Example:
       labrnn report params/quick/*.yaml --author "Ada Lovelace"
     """
-    from labrnn.batch import plan, read_params, run_all
+    from labrnn.batch import plan, read_params, run_all, write_ups
     from labrnn.running import cores
 
     choose(data)
     failures = train_parts([p for p in map(read_params, params) if p.train], jobs)
-    failures += run_all(plan(params, out, author), jobs or cores(), tell=click.echo)
+    due = plan(params, out, author)
+    failures += run_all(due, jobs or cores(), tell=click.echo)
+    write_ups(due, tell=click.echo)
     sys.exit(1 if failures else 0)
 
 

@@ -271,6 +271,7 @@ class Reproduction(TrainingPart):
     name, title = "reproduction", "Our trainings beside the published 79"
     trains: ClassVar[bool] = False
 
+    train: bool = Field(False, description="it shows what is stored and trains nothing")
     lr: float = Field(0.003, gt=0, le=10, description="of the adaptive ones; the lab takes 0.001")
     sgd_lr: float = Field(0.01, gt=0, le=10, description="learning rate of SGD")
 
