@@ -1,0 +1,271 @@
+"""Training: exact figures, the tested epoch, resuming to the last bit, an untouched test set."""
+
+import copy
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from test_models import Plain
+
+from labrnn import training
+from labrnn.batches import Batches, shuffled
+from labrnn.config import TrialConfig
+from labrnn.errors import LabError
+from labrnn.training import Meter, Progress, evaluate, new_model, train
+
+CPU = torch.device("cpu")
+SMALL = TrialConfig(optim="rmsprop", hidden_dim=10, batch_size=16, epochs=3, warmup_steps=10)
+FIGURES = ("loss", "accuracy", "loss_batch_mean", "accuracy_batch_mean")
+
+
+def figures_of(logits, labels, size):
+    """The four figures from all logits at once, in float64 numpy."""
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
+    top = logits.max(1, keepdims=True)
+    logs = logits - top - np.log(np.exp(logits - top).sum(1, keepdims=True))
+    losses, hits = -logs[np.arange(len(labels)), labels], logits.argmax(1) == labels
+    cuts = range(size, len(labels), size)
+    means = [[part.mean() for part in np.split(values, cuts)] for values in (losses, hits)]
+    return dict(zip(FIGURES, (losses.mean(), hits.mean(), *map(np.mean, means)), strict=True))
+
+
+def without_seconds(history):
+    return [{k: v for k, v in epoch.items() if "seconds" not in k} for epoch in history]
+
+
+def assert_same_bits(one, other):
+    assert without_seconds(one.history) == without_seconds(other.history)
+    for name in ("last", "best", "optimizer"):
+        found, expected = getattr(one, name), getattr(other, name)
+        assert found.keys() == expected.keys()
+        for key in found:
+            assert torch.equal(found[key], expected[key]), (name, key)
+
+
+# ---------------------------------------------------------------------------------------- batches
+
+
+def test_batches_hold_each_row_as_it_is(real_corpus):
+    rows = real_corpus.rows["valid"]
+    batches = list(Batches(real_corpus, 16, CPU).of(rows))
+    assert [len(b.labels) for b in batches] == [16, 16, 16, 2]
+    for batch, chunk in zip(batches, np.split(rows, [16, 32, 48]), strict=True):
+        for k, row in enumerate(chunk):
+            example = real_corpus.example(row)
+            assert batch.ids[batch.packing.rows == k].tolist() == example["ids"]
+            assert batch.packing.lengths[k] == example["length"]
+            assert batch.labels[k] == example["label"]
+
+
+def test_epochs_are_shuffled_by_seed_and_number():
+    rows = np.arange(100, 200)
+    orders = [shuffled(rows, seed, epoch).tolist() for seed in (1, 2) for epoch in (1, 2)]
+    assert all(sorted(order) == rows.tolist() for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert shuffled(rows, 1, 1).tolist() == orders[0]
+
+
+# ---------------------------------------------------------------------------------------- figures
+
+
+def test_the_meter_weighs_examples_and_also_batches():
+    random = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(21, 2, generator=random), torch.arange(21) % 2
+    meter = Meter(CPU)
+    for start in range(0, 21, 8):
+        loss = meter.add(logits[start : start + 8], labels[start : start + 8])
+    assert loss.item() == pytest.approx(figures_of(logits[16:], labels[16:], 8)["loss"])
+    expected = figures_of(logits, labels, 8)
+    assert meter.read() == pytest.approx(expected)
+    assert expected["loss"] != pytest.approx(expected["loss_batch_mean"], abs=1e-3)
+
+
+def test_figures_of_a_training_are_those_of_plain_pytorch(corpus):
+    """Validation after the last epoch and the test, by a padded model of `torch.nn` alone."""
+    config = SMALL.but(bidirectional=True, n_layers=2, dropout_rate=0.2, batch_size=36)
+    progress = train(config, corpus)
+    tested = training.test(config, corpus, progress)
+    for epoch, weights, metrics, split in (
+        (3, progress.last, progress.history[-1], "valid"),
+        (3, progress.last, tested["last"][0], "test"),
+        (progress.best_epoch, progress.best, tested["best"][0], "test"),
+    ):
+        model = new_model(config, corpus, CPU)
+        model.load_state_dict(weights)
+        rows = corpus.rows[split]
+        with torch.no_grad():
+            logits = Plain(model)([corpus.example(row)["ids"] for row in rows])
+        prefix = "valid_" if split == "valid" else ""
+        for name, value in figures_of(logits, corpus.labels[rows], 36).items():
+            assert metrics[prefix + name] == pytest.approx(value, rel=1e-5), (split, name)
+        assert metrics["epoch"] == epoch
+    np.testing.assert_allclose(tested["best"][1], logits.softmax(1)[:, 1], atol=1e-5)
+
+
+def test_training_figures_are_those_met_on_the_way(corpus):
+    """With one batch an epoch they are the untrained model's."""
+    config = SMALL.but(batch_size=1000, epochs=1)
+    model = Plain(new_model(config, corpus, CPU))
+    rows = corpus.rows["train"]
+    with torch.no_grad():
+        logits = model([corpus.example(row)["ids"] for row in rows])
+    (epoch,) = train(config, corpus).history
+    for name, value in figures_of(logits, corpus.labels[rows], 1000).items():
+        assert epoch[f"train_{name}"] == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize("optim", ["adagrad", "adam", "rmsprop", "sgd"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_small_model_learns(corpus, cell, optim):
+    lr = {"sgd": 0.5, "adagrad": 0.1}.get(optim, 0.01)
+    config = SMALL.but(cell=cell, optim=optim, lr=lr, embedding_dim=4, epochs=8)
+    progress = train(config, corpus)
+    assert progress.history[-1]["train_accuracy"] > 0.95
+    assert training.test(config, corpus, progress)["best"][0]["accuracy"] > 0.9
+    assert (progress.last["embedding.weight"][0] == 0).all()
+    assert progress.last["embedding.weight"].isfinite().all()
+
+
+def test_evaluation_is_without_dropout_and_leaves_no_trace(corpus):
+    model = new_model(SMALL.but(dropout_rate=0.5, n_layers=2), corpus, CPU).train()
+    before = copy.deepcopy(model.state_dict())
+    batches, rows = Batches(corpus, 16, CPU), corpus.rows["valid"]
+    one, other = evaluate(model, batches, rows)[1], evaluate(model, batches, rows[::-1])[1]
+    np.testing.assert_allclose(one, other[::-1], atol=1e-6)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
+
+
+# ------------------------------------------------------------------------------- the tested epoch
+
+
+@pytest.mark.parametrize(
+    ("losses", "epoch"),
+    [([0.5], 1), ([0.5, 0.3, 0.4], 2), ([0.5, 0.3, 0.3], 2), ([0.3, 0.4, 0.2], 3)],
+)
+def test_the_best_epoch_is_the_first_of_lowest_loss(losses, epoch):
+    assert Progress([{"valid_loss": loss} for loss in losses], {}, {}, {}).best_epoch == epoch
+
+
+def test_the_best_epoch_is_kept_and_tested(corpus):
+    """Validation labels turned round: what is learnt makes the loss rise, the first is best."""
+    labels = corpus.labels.copy()
+    labels[corpus.rows["valid"]] ^= 1
+    turned = dataclasses.replace(corpus, labels=labels)
+    config, met = SMALL.but(embedding_dim=4, lr=0.01, epochs=4), []
+    progress = train(config, turned, on_epoch=lambda p: met.append(copy.deepcopy(p.last)))
+    assert progress.best_epoch == 1
+    assert len(met) == 4
+    for found, expected in ((progress.best, met[0]), (progress.last, met[3])):
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+    tested = training.test(config, turned, progress)
+    assert (tested["best"][0]["epoch"], tested["last"][0]["epoch"]) == (1, 4)
+    assert tested["best"][0]["loss"] != tested["last"][0]["loss"]
+
+
+def test_one_epoch_is_tested_once(corpus):
+    progress = train(SMALL.but(epochs=1), corpus)
+    tested = training.test(SMALL, corpus, progress)
+    assert tested["last"] is tested["best"]
+
+
+def test_test_reviews_are_not_touched_in_training(corpus):
+    """Their ids and labels poisoned: any use of them fails."""
+    ids, labels = corpus.ids.copy(), corpus.labels.copy()
+    for row in corpus.rows["test"]:
+        ids[corpus.offsets[row] : corpus.offsets[row + 1]] = 1_000_000
+        labels[row] = 77
+    poisoned = dataclasses.replace(corpus, ids=ids, labels=labels)
+    progress = train(SMALL, poisoned)
+    assert_same_bits(progress, train(SMALL, corpus))
+    with pytest.raises(IndexError):
+        training.test(SMALL, poisoned, progress)
+
+
+# ---------------------------------------------------------------------------- again and going on
+
+
+@pytest.mark.parametrize("optim", ["adagrad", "adam", "rmsprop", "sgd"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_resumed_training_is_the_undisturbed_to_the_last_bit(corpus, cell, optim):
+    config = SMALL.but(cell=cell, optim=optim, dropout_rate=0.3, n_layers=2, embedding_dim=3)
+    kept = []
+    undisturbed = train(config, corpus, on_epoch=lambda p: kept.append(copy.deepcopy(p)))
+    torch.manual_seed(99)  # whatever else the process drew meanwhile
+    for k in (0, 1):
+        assert len(kept[k].history) == k + 1
+        assert_same_bits(train(config, corpus, resume=kept[k]), undisturbed)
+
+
+def test_a_finished_training_resumes_to_itself(corpus):
+    progress = train(SMALL, corpus)
+    assert_same_bits(train(SMALL, corpus, resume=copy.deepcopy(progress)), progress)
+
+
+def test_the_seed_decides(corpus):
+    one, again = train(SMALL, corpus), train(SMALL, corpus)
+    assert_same_bits(one, again)
+    other = train(SMALL.but(seed=6), corpus)
+    assert not torch.equal(one.last["output.weight"], other.last["output.weight"])
+
+
+IN_ANOTHER_PROCESS = """
+import json, sys
+sys.modules.update(dict.fromkeys(sys.argv[1:]))  # these cannot be imported
+import numpy as np
+from labrnn import optimizers, recurrent
+from labrnn.config import TrialConfig
+from labrnn.sources import Reviews
+from labrnn.text import encode
+from labrnn.training import train
+
+assert (recurrent.FusedLayer is None) == (optimizers.compiled is None) == ("numba" in sys.argv)
+texts, labels, config = json.load(sys.stdin)
+corpus = encode(Reviews(texts, np.array(labels, np.int8), "generated", None, ""), TrialConfig())
+progress = train(TrialConfig(**config), corpus)
+last = {name: value.tolist() for name, value in progress.last.items()}
+print(json.dumps([progress.history, last]))
+"""
+
+
+def in_another_process(config, reviews, *missing):
+    """History and last weights of a training there, without the modules that are `missing`."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ANOTHER_PROCESS, *missing],
+        input=json.dumps([reviews.texts, reviews.labels.tolist(), config.model_dump()]),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_another_process_comes_to_the_same_bit(reviews, corpus):
+    """A training resumed tomorrow has another process's memory beneath it."""
+    history, last = in_another_process(SMALL, reviews)
+    here = train(SMALL, corpus)
+    assert without_seconds(history) == without_seconds(here.history)
+    for name, value in here.last.items():
+        assert torch.equal(torch.tensor(last[name]), value), name
+
+
+def test_without_numba_it_trains_as_well(reviews, corpus):
+    config = SMALL.but(epochs=1, optim="sgd", lr=0.1)
+    history, _ = in_another_process(config, reviews, "numba")
+    (expected,) = train(config, corpus).history
+    for name in ("train_loss", "valid_loss"):
+        assert history[0][name] == pytest.approx(expected[name], rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_ends_in_one_message(corpus, monkeypatch):
+    def broken(config, corpus, device):
+        model = new_model(config, corpus, device)
+        torch.nn.init.constant_(model.output.bias, torch.nan)
+        return model
+
+    monkeypatch.setattr(training, "new_model", broken)
+    with pytest.raises(LabError, match=r"not finite after epoch 1; lower lr = 0\.01"):
+        train(SMALL, corpus)
