@@ -1,7 +1,10 @@
 """How a run of trials is shown while it lasts: on a terminal, in a pipe, in a notebook."""
 
+import re
 import sys
 import time
+from contextlib import suppress
+from datetime import datetime
 
 from rich.console import Console
 from rich.live import Live
@@ -16,60 +19,72 @@ def describe(config):
 
 
 class Display:
-    """Counts trials and estimates the end; writes a plain line an event.
+    """Counts trials and estimates the end; writes a plain line an event, here and to the log.
 
-    A trial's share of the work is its cost; the estimate is the time so far over the share done.
+    The estimate is the time so far over the share of the work done, by the trials' costs.
     """
 
     def __init__(self, stream=None):
         self.stream = stream or sys.stderr
 
-    def begin(self, missing, stored):
-        self.began, self.total, self.stored = time.monotonic(), len(missing), len(stored)
-        self.work = {config: cost(config) for config in missing}
-        self.share = dict.fromkeys(missing, 0.0)
+    def begin(self, plan, log):
+        """Told once, with the `Plan` of a run and its open log file."""
+        self.log, self.began = log, time.monotonic()
+        self.left, self.work = dict(plan.missing), sum(plan.missing.values())
         self.running, self.done, self.failed = {}, 0, 0
-        self.line(f"{self.stored} trials stored, {self.total} to train")
+        self.tell(f"{len(plan.trials)} trials stored, {len(plan.missing)} to train; {log.name}")
 
     def event(self, config, event):
+        """Told of all that happens to a trial, see `worker.carry_out` and `running`."""
         kind = event["event"]
-        if kind == "started":
-            self.running[config] = None
-        elif kind == "epoch":
-            self.running[config] = event
-            self.share[config] = event["epoch"] / config.epochs
-            self.line(f"{describe(config)}: epoch {event['epoch']}/{config.epochs}, "
-                      f"loss {event['train_loss']:.3f}, validation {event['valid_accuracy']:.4f}, "
-                      f"{event['seconds']:.1f} s")
+        if kind in ("started", "epoch"):
+            self.running[config] = event if kind == "epoch" else None
         else:
             self.running.pop(config, None)
-            self.share[config] = 1.0
+        if kind == "epoch":
+            self.left[config] = cost(config) * (1 - event["epoch"] / config.epochs)
+            self.tell(f"{describe(config)}: epoch {event['epoch']}/{config.epochs}, "
+                      f"loss {event['train_loss']:.3f}, validation {event['valid_accuracy']:.4f}, "
+                      f"{event['seconds']:.1f} s")
+        elif kind in ("done", "failed"):
+            self.left[config] = 0.0
             self.done, self.failed = self.done + (kind == "done"), self.failed + (kind != "done")
             verdict = "stored" if kind == "done" else f"FAILED: {event['message']}"
-            self.line(f"{describe(config)}: {verdict}; {self.summary()}")
+            self.tell(f"{describe(config)}: {verdict}; {self.summary()}", event.get("trace", ""))
+        elif kind == "busy":
+            self.tell(f"{describe(config)}: another process is training it")
+        elif kind == "died":
+            self.tell(f"{describe(config)}: {event['message']}; it goes on from its last epoch")
 
     def summary(self):
         """Trials done and the estimated time to the end."""
-        finished = sum(self.work[c] * share for c, share in self.share.items())
-        left = sum(self.work.values()) - finished
-        spent = time.monotonic() - self.began
-        end = f", about {clock(spent * left / finished)} left" if finished and left else ""
-        failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.done} of {self.total} trained{failed}{end}"
+        text = f"{self.done} of {len(self.left)} trained"
+        if self.failed:
+            text += f", {self.failed} failed"
+        left = sum(self.left.values())
+        if 0 < left < self.work:
+            spent = time.monotonic() - self.began
+            text += f", about {clock(spent * left / (self.work - left))} left"
+        return text
+
+    def tell(self, text, more=""):
+        with suppress(OSError):  # a full disk must not stop what needs none
+            self.log.write(f"{datetime.now():%H:%M:%S} {text}\n{more}")
+        self.line(text)
 
     def line(self, text):
         print(text, file=self.stream, flush=True)
 
     def end(self):
-        pass
+        """Told once, however the run ended."""
 
 
 class TerminalDisplay(Display):
     """A live table on a terminal: what is running, and the summary."""
 
-    def begin(self, missing, stored):
+    def begin(self, plan, log):
         self.live = Live(console=Console(stderr=True), refresh_per_second=4)
-        super().begin(missing, stored)
+        super().begin(plan, log)
         self.live.start()
 
     def event(self, config, event):
@@ -85,8 +100,8 @@ class TerminalDisplay(Display):
         return table
 
     def line(self, text):
-        if "FAILED" in text or "to train" in text:
-            self.live.console.print(text, markup=False)
+        if not re.search(": epoch|: stored", text):
+            self.live.console.print(text, markup=False, highlight=False)
 
     def end(self):
         self.live.update(self.summary())
@@ -96,11 +111,11 @@ class TerminalDisplay(Display):
 class NotebookDisplay(Display):
     """One line under the cell, replaced at each event; nothing remains of it in a report."""
 
-    def begin(self, missing, stored):
+    def begin(self, plan, log):
         from IPython.display import Markdown, display
 
         self.handle = display(Markdown(""), display_id=True)
-        super().begin(missing, stored)
+        super().begin(plan, log)
 
     def line(self, text):
         from IPython.display import Markdown

@@ -20,6 +20,7 @@ import os
 import re
 import shutil
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 
@@ -60,6 +61,7 @@ class Store:
 
     def __init__(self, root, shelves=()):
         self.root, self.shelves = Path(root).absolute(), [Path(s).absolute() for s in shelves]
+        self.logs = self.root / ".logs"
 
     def find(self, config, fingerprint):
         """The finished trial of a configuration on some data, or None.
@@ -114,6 +116,18 @@ class Store:
         except Timeout:
             return None
         return lock
+
+    def held(self, fingerprint, key):
+        """Whether another process writes the trial at this moment."""
+        with self.claim(fingerprint, key) as mine:
+            return not mine
+
+    @_writes
+    def open_log(self):
+        """A new file in `.logs` for the lines of a run, open for writing."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        path = self.logs / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
+        return open(path, "a", encoding="utf-8", buffering=1)
 
     def _partial(self, fingerprint, key):
         return self.root / fingerprint / ".partial" / key

@@ -95,11 +95,12 @@ class Trial:
 
     @cached_property
     def _stored(self):
-        content = self.read("trial.json")
-        self.check_format()
-        return json.loads(content)
+        stored = json.loads(self.read("trial.json"))
+        if stored["format"] != FORMAT:
+            self.check_format()
+        return stored
 
-    @property
+    @cached_property
     def config(self):
         return validated(TrialConfig, self._stored["config"], self.folder / "trial.json")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -10,17 +11,23 @@ import traceback
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.running import train_and_store
-from labrnn.store import Store, default_store
+from labrnn.store import Store
 
 
 def main():
     """Serve orders until stdin closes. A parent that died closes it: then stop at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # a stray print must not be read as an event
+
+    def tell(event):
+        print(json.dumps(event), file=events, flush=True)
+
     orders = queue.SimpleQueue()
     threading.Thread(target=_read, args=(orders,), daemon=True).start()
-    events, sys.stdout = sys.stdout, sys.stderr  # a stray print must not be read as an event
+    tell({"event": "ready"})
     while True:
-        event = _train(orders.get(), lambda event: print(json.dumps(event), file=events, flush=True))
-        print(json.dumps(event), file=events, flush=True)
+        tell(carry_out(orders.get(), tell))
 
 
 def _read(orders):
@@ -29,21 +36,25 @@ def _read(orders):
     os._exit(0)
 
 
-def _train(order, tell):
+def carry_out(order, tell):
+    """Train a trial as ordered, telling each epoch; returns the last event: how it ended.
+
+    The order names `config`, `data`, `fingerprint`, `root` and `shelves` of the store, `device`.
+    """
     try:
-        store = Store(order["root"], default_store().shelves)
         trial = train_and_store(
-            TrialConfig(**order["config"]), order["data"], store, order["device"],
-            on_epoch=lambda entry: tell({"event": "epoch", **entry}),
+            TrialConfig(**order["config"]), order["data"], Store(order["root"], order["shelves"]),
+            order["device"], lambda entry: tell({"event": "epoch", **entry}), order["fingerprint"],
         )
+        if trial is None:
+            return {"event": "busy"}
+        accuracy = trial.metrics["best"]["accuracy"]
+        return {"event": "done", "folder": str(trial.folder), "accuracy": accuracy}
     except LabError as error:
         return {"event": "failed", "message": str(error)}
     except Exception as error:
-        traceback.print_exc()
-        return {"event": "failed", "message": f"{type(error).__name__}: {error}"}
-    if trial is None:
-        return {"event": "busy"}
-    return {"event": "done", "fingerprint": trial.fingerprint, "accuracy": trial.metrics["best"]["accuracy"]}
+        message = f"{type(error).__name__}: {error}"
+        return {"event": "failed", "message": message, "trace": traceback.format_exc()}
 
 
 if __name__ == "__main__":
