@@ -287,8 +287,10 @@ def convert(pieces, targets, writer):
         for piece in pieces
     ]
     job = json.dumps({"to": writer.format, "targets": targets, "fragments": fragments})
-    command = [pypandoc.get_pandoc_path(), "lua", str(TEMPLATES / "markdown.lua")]
-    done = subprocess.run(command, input=job.encode(), capture_output=True)
+    # Some Markdown makes pandoc take all memory there is: it stops at 2 GB instead.
+    command = [pypandoc.get_pandoc_path(), "+RTS", "-M2g", "-RTS"]
+    command += ["lua", str(TEMPLATES / "markdown.lua")]
+    done = subprocess.run(command, input=job.encode(), capture_output=True, timeout=300)
     if done.returncode:
         raise RuntimeError(done.stderr.decode(errors="replace"))
     for piece, result in zip(pieces, json.loads(done.stdout), strict=True):
