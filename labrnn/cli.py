@@ -1,7 +1,13 @@
 """The console script `labrnn`."""
 
+import csv
+import io
+import json
 import os
+import signal
 import sys
+import threading
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -13,6 +19,8 @@ class LabCommand(click.Group):
     """Faults of the input end with exit code 2 and their message, an interrupt with 130."""
 
     def main(self, *args, **kwargs):
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         try:
             return super().main(*args, standalone_mode=False, **kwargs)
         except LabError as error:
@@ -21,6 +29,8 @@ class LabCommand(click.Group):
         except click.ClickException as error:
             error.show()
             sys.exit(2)
+        except BrokenPipeError:  # as in `labrnn trials | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (KeyboardInterrupt, click.Abort):
             click.echo("\nstopped; what is finished is kept, the same command goes on from here",
                        err=True)
@@ -43,35 +53,74 @@ jobs_option = click.option("--jobs", type=click.IntRange(1), metavar="N",
 @data_option
 @jobs_option
 @click.option("--device", default="", help="cpu, cuda or mps [default: the best at hand].")
-def train(params, data, jobs, device):
+@click.option("--scheduler", default="", metavar="WHERE", help="Train in Dask workers: local (one "
+              "a core, or one a GPU), an address (tcp://host:8786), a scheduler file (.json) or a "
+              "description of a SLURM cluster (.yaml, see params/cluster/slurm.yaml).")
+@click.option("--dry-run", is_flag=True, help="Only show what would be trained, and how long.")
+def train(params, data, jobs, device, scheduler, dry_run):
     """Train the trials that params files ask for and that are not stored.
 
     \b
-    Example:
+    Examples:
       labrnn train params/quick/*.yaml --jobs 2
+      labrnn train params/full/*.yaml --scheduler params/cluster/slurm.yaml --dry-run
     """
     from labrnn.batch import read_params
 
     choose(data)
-    sys.exit(1 if train_parts([read_params(path) for path in params], jobs, device) else 0)
+    parts = [read_params(path) for path in params]
+    if dry_run:
+        show_plan(parts, jobs, scheduler)
+    else:
+        sys.exit(1 if train_parts(parts, jobs, device, scheduler) else 0)
 
 
-def train_parts(parts, jobs=None, device=""):
+def train_parts(parts, jobs=None, device="", scheduler=""):
     """Train what is missing of some parts; returns the failures' messages, each told already."""
     from labrnn.progress import describe, display_for_terminal
     from labrnn.running import run_trials
 
-    by_source, failures = {}, []
-    for part in (part for part in parts if part.trains):
-        by_source.setdefault((part.data, part.fingerprint, part.store), []).extend(part.trials())
-    for (source, fingerprint, store), trials in by_source.items():
+    failures = []
+    for (source, fingerprint, store), trials in by_source(parts).items():
         outcome = run_trials(trials, source, fingerprint, open_store(store), jobs or 0, device,
-                             display=display_for_terminal())
+                             display=display_for_terminal(), scheduler=scheduler)
         failures += [f"{describe(c)}: {message}" for c, message in outcome.failures.items()]
         click.echo(f"{len(outcome.trials)} trials stored, {len(outcome.failures)} failed")
     for message in failures:
         click.echo(f"failed: {message}", err=True)
     return failures
+
+
+def by_source(parts):
+    """The trials of the parts that train, by (data, fingerprint, store)."""
+    found = {}
+    for part in (part for part in parts if part.trains):
+        found.setdefault((part.data, part.fingerprint, part.store), []).extend(part.trials())
+    return found
+
+
+def show_plan(parts, jobs, scheduler):
+    """Print what `train` would do: each missing trial, the estimated time, the job script."""
+    from labrnn.progress import clock, describe
+    from labrnn.running import cores, pace, plan_trials
+
+    script = ""
+    if scheduler.endswith((".yaml", ".yml")):
+        from labrnn.cluster import job_script
+
+        jobs, script = job_script(scheduler)
+    jobs = jobs or cores()
+    for (source, fingerprint, store), trials in by_source(parts).items():
+        store = open_store(store)
+        plan, (speed, known) = plan_trials(trials, source, fingerprint, store), pace(store)
+        for config, work in plan.missing.items():
+            click.echo(f"{describe(config)}: {clock(work / speed)}")
+        for config, message in plan.failures.items():
+            click.echo(f"{describe(config)}: {message}", err=True)
+        basis = f"from {known} stored trials" if known else "a guess, no trial is stored"
+        click.echo(f"{len(plan.trials)} trials stored, {len(plan.missing)} to train, about "
+                   f"{clock(plan.seconds(speed, jobs))} with {jobs} at once ({basis})")
+    click.echo(script, nl=False)
 
 
 @main.command()
@@ -109,3 +158,120 @@ def open_store(path):
     from labrnn.store import Store, default_store
 
     return Store(path, default_store().shelves) if path else default_store()
+
+
+@main.group(invoke_without_command=True)
+@click.option("--store", "folder", default="", metavar="FOLDER",
+              help="[default: LABRNN_STORE, else trials/ and the full lab's reports]")
+@click.option("--json", "form", flag_value="json", help="One JSON object a line.")
+@click.option("--csv", "form", flag_value="csv", help="Comma-separated values.")
+@click.pass_context
+def trials(context, folder, form):
+    """List the stored trials; check, clean and copy them.
+
+    \b
+    Examples:
+      labrnn trials
+      labrnn trials verify
+      labrnn trials export reports/full/trials params/full/*.yaml
+    """
+    from labrnn.store import Store
+
+    context.obj = Store(folder) if folder else open_store("")
+    if context.invoked_subcommand is None:
+        rows, faults = [], []
+        for trial in context.obj.places():
+            try:
+                rows.append(trial.row())
+            except LabError as error:
+                faults.append(str(error))
+        click.echo(tabulated(rows, form))
+        for fault in faults:
+            click.echo(f"not listed: {fault}", err=True)
+
+
+def tabulated(rows, form):
+    """Rows, dicts of plain values, as aligned columns, as CSV or as a JSON object a line."""
+    if form == "json":
+        return "\n".join(map(json.dumps, rows))
+    head = list(rows[0]) if rows else ["no trials"]
+    lines = [head, *([str(value) for value in row.values()] for row in rows)]
+    if form == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(lines)
+        return text.getvalue().rstrip()
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+@trials.command()
+@click.pass_obj
+def verify(store):
+    """Compare every file with the digest that was stored with it; exit code 1 if one differs."""
+    sound, damaged = 0, False
+    for trial in store.places():
+        try:
+            faults = trial.damage()
+        except LabError as error:
+            click.echo(str(error), err=True)
+            continue
+        sound, damaged = sound + (not faults), damaged or bool(faults)
+        for fault in faults:
+            click.echo(f"{trial.folder}: {fault}")
+    click.echo(f"{sound} trials are sound")
+    sys.exit(1 if damaged else 0)
+
+
+@trials.command()
+@click.option("--unfinished", is_flag=True, help="Also states that a training could go on from.")
+@click.option("--damaged", is_flag=True, help="Also damaged trials and broken copies.")
+@click.pass_obj
+def gc(store, unfinished, damaged):
+    """Remove what interrupted writing left behind, and locks that nothing holds."""
+    for path in store.clean(unfinished, damaged):
+        click.echo(f"removed {path}")
+
+
+@trials.command()
+@click.argument("folder")
+@click.argument("params", nargs=-1, metavar="[PARAMS...]")
+@click.option("--weights", is_flag=True, help="With the models' weights.")
+@click.pass_obj
+def export(store, folder, params, weights):
+    """Copy finished trials to FOLDER, all or those of some params files; it is then a store."""
+    from labrnn.batch import read_params
+    from labrnn.running import plan_trials
+    from labrnn.store import Store
+
+    found = list(store.trials())
+    if params:
+        wanted = by_source([read_params(path) for path in params])
+        plans = [plan_trials(t, data, print_, store) for (data, print_, _), t in wanted.items()]
+        found = [trial for plan in plans for trial in plan.trials.values()]
+    copy(found, Store(folder), weights)
+
+
+@trials.command("import")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False))
+@click.pass_obj
+def import_(store, folder):
+    """Copy the trials of FOLDER, a store, to this one; what is there already stays."""
+    from labrnn.store import Store
+
+    copy(Store(folder).trials(), store, weights=True)
+
+
+def copy(found, store, weights):
+    """Copy trials, telling what became of them; exit code 1 if one could not be copied."""
+    counts = Counter()
+    for trial in found:
+        try:
+            outcome = store.take(trial, weights)
+        except LabError as error:
+            outcome = "not copied"
+            click.echo(str(error), err=True)
+        counts[outcome] += 1
+        if outcome in ("differs", "busy"):
+            click.echo(f"{outcome}: {trial.folder}", err=True)
+    click.echo(", ".join(f"{n} {outcome}" for outcome, n in counts.items()) or "no trials")
+    sys.exit(1 if counts["not copied"] else 0)

@@ -259,7 +259,9 @@ class Store:
                     stale = [*self._leftovers(Trial(data / key), unfinished, damaged)]
                     for path in stale:
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
-                removed += stale + [locks[key]] * (key in locks)
+                    removed += stale
+                if key in locks:  # went with the claim
+                    removed.append(locks[key])
         return removed
 
     def _leftovers(self, trial, unfinished, damaged):

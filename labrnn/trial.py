@@ -144,6 +144,18 @@ class Trial:
             raise LabError(f"{self.folder}: this copy of the trial has no weights; train it again")
         return load(self.read(WEIGHTS))
 
+    def row(self):
+        """The trial in a line of a table: plain values by name."""
+        if not self.finished:
+            raise LabError(f"{self.folder}: no finished trial (no DONE)")
+        config, best = self.config, self.metrics["best"]
+        return {
+            "key": self.key, "data": self.fingerprint, "cell": config.cell, "seed": config.seed,
+            "accuracy": best["accuracy"], "loss": round(best["loss"], 6), "epoch": best["epoch"],
+            "seconds": self.environment["seconds"], "finished": self.environment["finished"],
+            "weights": self.has_weights, "configuration": config.difference(),
+        }
+
     def damage(self):
         """What `DONE` and the files disagree on, a list of sentences; empty if sound.
 
