@@ -5,6 +5,8 @@ from importlib.resources import files
 
 import pandas as pd
 
+from labrnn.config import TrialConfig
+
 VOCABULARY_SIZE = 56_729
 TEST_REVIEWS = 10_000
 
@@ -21,3 +23,17 @@ def name_of(row):
     if row.figure:
         return f"figure {row.figure}"
     return f"E{row.embedding_dim} H{row.hidden_dim} L{row.n_layers}"
+
+
+def published_accuracy(config):
+    """The published test accuracy of a configuration, whatever its seed and readout; else None."""
+    fields = {"cell": "cell", "optim": "optimizer", "lr": "lr", "n_layers": "n_layers",
+              "hidden_dim": "hidden_dim", "embedding_dim": "embedding_dim",
+              "dropout_rate": "dropout", "bidirectional": "bidirectional"}
+    usual = TrialConfig(**{ours: getattr(config, ours) for ours in fields})
+    if config.but(seed=usual.seed, readout=usual.readout) != usual:
+        return None
+    rows = published()
+    for ours, theirs in fields.items():
+        rows = rows[rows[theirs] == getattr(config, ours)]
+    return float(rows.test_acc.iloc[0]) if len(rows) else None

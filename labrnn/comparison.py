@@ -1,0 +1,180 @@
+"""What the trials of a part say when they are held against each other: which trained, which differ.
+
+Differences are tested on the test reviews and corrected for their number within the part. The
+setting that others are compared with is named by the lab or chosen on the validation reviews,
+never on the test reviews.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import starmap
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from labrnn import statistics
+from labrnn.parts import Setting
+
+LN2 = math.log(2)
+LEFT = 0.03  # the training loss of a model that left chance fell below ln 2 by more than this
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two settings on the same test reviews.
+
+    Attributes:
+        difference: first minus second, a `statistics.Estimate`.
+        p: corrected by Holm's method for the comparisons made with it.
+    """
+
+    first: Setting
+    second: Setting
+    difference: statistics.Estimate
+    p: float
+
+    @property
+    def clear(self):
+        """Whether chance alone hardly gives such a difference."""
+        return self.p < LEVEL
+
+    @property
+    def verdict(self):
+        """`better`, `worse`, `within noise`; `undecided` where models differ but one seed each
+        cannot tell a setting from its seed."""
+        if not self.clear:
+            return "within noise"
+        if self.difference.seeds == 1:
+            return "undecided"
+        return "better" if self.difference.mean > 0 else "worse"
+
+
+def compare(results, pairs):
+    """`Comparison`s of the pairs of settings that were both run, corrected together by Holm."""
+    run = [(a, b) for a, b in pairs if results.trials(a) and results.trials(b)]
+    differences = list(starmap(results.difference, run))
+    corrected = statistics.holm([d.p for d in differences])
+    return [
+        Comparison(a, b, difference, float(p))
+        for (a, b), difference, p in zip(run, differences, corrected, strict=True)
+    ]
+
+
+def against(results, reference, settings=None):
+    """The other settings compared with one of them."""
+    others = results.settings if settings is None else settings
+    return compare(results, [(s, reference) for s in others if s != reference])
+
+
+def trained(results, setting):
+    """Whether each seed's model left chance, by seed: in training loss and on the test reviews."""
+    verdicts = {}
+    for (seed, trial), row in zip(
+        results.trials(setting).items(), results.correct(setting), strict=True
+    ):
+        accuracy = statistics.accuracy([row])
+        fell = LN2 - min(epoch["train_loss"] for epoch in trial.history) > LEFT
+        verdicts[seed] = bool(fell and not accuracy.low <= 0.5 <= accuracy.high)
+    return verdicts
+
+
+def successful(results, settings=None):
+    """The settings of which at least one seed trained."""
+    settings = results.settings if settings is None else settings
+    return [s for s in settings if any(trained(results, s).values())]
+
+
+def tested(results, setting, name):
+    """A quantity of the history at the tested epoch, e.g. `valid_accuracy`: mean over seeds."""
+    values = [
+        trial.history[trial.metrics[results.checkpoint]["epoch"] - 1][name]
+        for trial in results.trials(setting).values()
+    ]
+    return float(np.mean(values))
+
+
+def by_validation(results, settings=None):
+    """The settings that were run, best validation accuracy of the tested epoch first."""
+    settings = results.settings if settings is None else settings
+    run = [s for s in settings if results.trials(s)]
+    return sorted(run, key=lambda s: -tested(results, s, "valid_accuracy"))
+
+
+def epochs_to(results, setting, accuracy):
+    """The first epoch with this validation accuracy, by seed; None where it is never reached."""
+    return {
+        seed: next((e["epoch"] for e in trial.history if e["valid_accuracy"] >= accuracy), None)
+        for seed, trial in results.trials(setting).items()
+    }
+
+
+def trend(results, settings, size):
+    """A line through the test accuracies of all trials that trained, against log2 of their size.
+
+    Every trial counts once, so that single seeds serve: the scatter round the line holds the
+    seeds' noise. Needs three sizes and more trials than that, or returns None.
+
+    Args:
+        size: setting -> a positive number.
+
+    Returns:
+        a `statistics.Estimate` of the change of accuracy for each doubling; its `seeds` are the
+        trials that count.
+    """
+    points = []
+    for setting in settings:
+        learnt, measured = trained(results, setting), results.metric(setting, "accuracy")
+        points += [(math.log2(size(setting)), measured[seed]) for seed in learnt if learnt[seed]]
+    x, y = np.array(points).T if points else ([], [])
+    if len(set(x)) < 3 or len(x) < 4:
+        return None
+    line = stats.linregress(x, y)
+    reach = stats.t.ppf((1 + statistics.LEVEL) / 2, len(x) - 2) * line.stderr
+    low, high = line.slope - reach, line.slope + reach
+    return statistics.Estimate(float(line.slope), float(low), float(high), len(x), 0, math.nan,
+                               float(line.pvalue))
+
+
+def results_table(results, compared=(), settings=None, name="setting"):
+    """A line a setting: size, test accuracy with its interval, epoch, time, difference.
+
+    Args:
+        compared: `Comparison`s; a setting's own difference is that in which it stands first.
+        settings: which, if not all.
+        name: heading of the first column.
+    """
+    found = {c.first: c for c in compared}
+    lines = []
+    for setting in results.settings if settings is None else settings:
+        line = dict.fromkeys(("parameters", "test accuracy", "n", "epoch", "s/epoch", "Δ points", "p"),
+                             "–")
+        if results.trials(setting):
+            line |= _measured(results, setting)
+        else:
+            line["test accuracy"] = "not run"
+        if setting in found:
+            line |= _compared(found[setting])
+        lines.append({name: setting.name} | line)
+    return pd.DataFrame(lines)
+
+
+def _measured(results, setting):
+    accuracy = results.accuracy(setting)
+    epochs = results.metric(setting, "epoch").values()
+    return {
+        "parameters": f"{results.parameters(setting):,}",
+        "test accuracy": f"{accuracy.mean:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}]",
+        "n": str(accuracy.seeds),
+        "epoch": ", ".join(str(epoch) for epoch in sorted(set(epochs))),
+        "s/epoch": f"{results.seconds(setting):.1f}",
+    }
+
+
+def _compared(comparison):
+    d = comparison.difference
+    return {
+        "Δ points": f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]",
+        "p": "< 0.001" if comparison.p < 0.001 else f"{comparison.p:.3f}",
+    }
