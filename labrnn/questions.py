@@ -5,9 +5,8 @@ and whatever is longer, stands here.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 
 from labrnn import statistics
 from labrnn.errors import LabError
+from labrnn.figures import BLUE, GREY, SERIES, page, percent
 from labrnn.models import Classifier
 from labrnn.report import quote
 
@@ -27,7 +27,7 @@ STATEMENTS = [
     ("A transformer's encoder learns auto-regressively", "False"),
     ("BERT and GPT are both transformer decoders", "False"),
     ("BERT is pre-trained on masked tokens and next sentences", "True"),
-    ("GPT and BERT are both zero-shot learners", "True"),
+    ("GPT and BERT are both zero-shot learners", "True, with reserve"),
     ("Gradient clipping cures vanishing gradients", "False"),
     ("Word embeddings can hold negative values", "True"),
     ("LSTM: old and new are weighted to a sum of 1", "False"),
@@ -46,7 +46,7 @@ class Finding:
 
     brief: str
     text: str
-    holds: Optional[bool]
+    holds: bool | None
 
 
 def verdicts(found):
@@ -59,15 +59,17 @@ def verdicts(found):
 
 
 def summary(found):
-    """Sentences on how many checks bear their verdicts out."""
-    against = [str(number) for number, finding in found.items() if finding.holds is False]
-    open_ = [str(number) for number, finding in found.items() if finding.holds is None]
-    borne_out = len(found) - len(against) - len(open_)
-    text = f"{borne_out} of {len(found)} checks bear the verdict on their statement out."
-    if against:
-        text += f" In this run these do not: {', '.join(against)}."
-    if open_:
-        text += f" In this run these could not be made: {', '.join(open_)}."
+    """Sentences on how many checks agree with their verdicts."""
+
+    def those(holds):
+        return [str(number) for number, finding in found.items() if finding.holds is holds]
+
+    agree = "all" if len(those(True)) == len(found) else f"{len(those(True))} of the"
+    text = f"In this run {agree} {len(found)} checks agree with their verdicts."
+    if those(False):
+        text += f" Not so: {', '.join(those(False))}."
+    if those(None):
+        text += f" Not made: {', '.join(those(None))}."
     return text
 
 
@@ -98,11 +100,11 @@ def same_attention(layer, query, ours, theirs):
     error = (ours - theirs).abs().max().item()
     stacked, (words, width) = tuple(layer.in_proj_weight.shape), query.shape
     return Finding(
-        f"3 × {width} numbers a token; ours and torch's attention differ by at most {error:.0e}",
+        f"3 × {width} numbers a token; our attention and torch's differ by {_power(error)}",
         f"`nn.MultiheadAttention` keeps the three matrices stacked in one of {stacked[0]} × "
         f"{stacked[1]}: each of the {words} tokens gets a query, a key and a value of {width} "
-        "numbers. Our four lines and torch's `scaled_dot_product_attention` agree: the largest "
-        f"difference is {_power(error)}.",
+        "numbers. Our few lines of attention agree with torch's `scaled_dot_product_attention`; "
+        f"the largest difference is {_power(error)}.",
         stacked == (3 * width, width) and error < 1e-5,
     )
 
@@ -112,15 +114,16 @@ def against_cosine(cosines, weights):
     same_first = (cosines.argmax(-1) == weights[0].argmax(-1)).float().mean().item()
     same_order = (cosines.argsort(-1) == weights[0].argsort(-1)).all(-1).float().mean().item()
     largest = [w.max(-1).values.mean().item() for w in weights]
+    negative = (cosines < 0).float().mean().item()
     return Finding(
-        f"same order of the keys for {same_order:.0%} of queries; longer queries get sharper "
-        f"weights ({', '.join(f'{x:.2f}' for x in largest)}) at equal cosines",
+        f"same order of keys for {percent(same_order, 0)} of the queries; at equal cosines the "
+        f"largest weight is {', '.join(f'{x:.2f}' for x in largest)} by length of the query",
         f"Over {len(cosines):,} random queries and {cosines.shape[1]} keys, weights and cosines "
-        f"put the same key first for {same_first:.0%} of the queries and all keys into the same "
-        f"order for {same_order:.0%}. Making the query longer changes no cosine, and yet the "
-        f"largest weight grows, on average from {largest[0]:.2f} to "
-        f"{' and '.join(f'{x:.2f}' for x in largest[1:])}. {(cosines < 0).float().mean():.0%} of "
-        "the cosines are negative; no weight can be.",
+        f"put the same key first for {percent(same_first, 0)} of the queries and all keys into the "
+        f"same order for {percent(same_order, 0)}. Making the query longer changes no cosine, and "
+        f"yet the largest weight grows, on average from {largest[0]:.2f} to "
+        f"{_list([f'{x:.2f}' for x in largest[1:]])}. {percent(negative, 0)} of the cosines are "
+        "negative; no weight can be.",
         same_order < 1 and largest == sorted(largest) and largest[0] < largest[-1],
     )
 
@@ -130,11 +133,11 @@ def row_sums(weights, normed):
     off = (weights.sum(-1) - 1).abs().max().item()
     after, negative = normed.sum(-1).abs().max().item(), (normed < 0).float().mean().item()
     return Finding(
-        f"each row sums to 1 within {off:.0e}; a layer norm would make that 0",
+        f"rows sum to 1 but for {_power(off)}; a layer norm makes that {round(after, 2):g}",
         f"Every one of the {len(weights):,} rows sums to 1 as it leaves the softmax, to within "
-        f"{_power(off)}. A layer norm on top does harm: the rows then sum to "
-        f"{'0' if after < 1e-3 else f'up to {after:.2f}'}, {negative:.0%} of the weights are "
-        "negative, and the output is no longer an average of the values.",
+        f"{_power(off)}. A layer norm on top does harm: the rows then sum to {round(after, 2):g}, "
+        f"{percent(negative, 0)} of the weights are negative, and the output is no longer an "
+        "average of the values.",
         off < 1e-5 and negative > 0,
     )
 
@@ -158,14 +161,13 @@ def influence(stack, pair, mask=None):
 def sees_later(both_sides, left_only, place):
     """Statement 4: `influence` of the token at index `place`, without and with a causal mask."""
     before, hidden = both_sides[:place], left_only[:place]
-    least, most, words = before.min(), hidden.max(), "token" if place == 1 else "tokens"
+    least, most = before.min(), hidden.max()
     return Finding(
         f"a later token moves every earlier output by {least:.2f} or more; under a causal mask "
         f"by {most:.2g}",
-        f"Only token {place + 1} of {len(both_sides)} was exchanged. In the encoder all {place} "
-        f"outputs of the {words} before it move, by {least:.2f} to {before.max():.2f}. With the "
-        f"same weights under a decoder's mask they move by {most:.2g}; the output at the "
-        f"exchanged token itself by {left_only[place]:.2f}.",
+        f"Only token {place + 1} of {len(both_sides)} is exchanged. In the encoder all {place} "
+        f"outputs before it move, by {least:.2f} to {before.max():.2f}. With the same weights "
+        f"under a decoder's mask they move by {most:.2g}.",
         bool(least > 1e-3 and most == 0),
     )
 
@@ -175,12 +177,12 @@ def looks_ahead(both_sides, left_only):
     ahead = [(torch.triu(w, 1).sum() / w.sum()).item() for w in (both_sides, left_only)]
     links = [int((w > 0).sum()) for w in (both_sides, left_only)]
     return Finding(
-        f"share of attention on later words: {ahead[0]:.0%} under BERT's mask, {ahead[1]:.0%} "
-        "under GPT's",
+        f"attention on later words: {percent(ahead[0], 0)} under BERT's mask, "
+        f"{percent(ahead[1], 0)} under GPT's",
         f"The mask is all that differs between the two matrices. Under BERT's, {links[0]} of "
-        f"{both_sides.numel()} pairs of words are linked and {ahead[0]:.0%} of the attention goes "
-        f"to words that come later; under GPT's {links[1]} are left and later words get "
-        f"{ahead[1]:.0%}.",
+        f"{both_sides.numel()} pairs of words are linked and {percent(ahead[0], 0)} of the "
+        f"attention goes to words that come later; under GPT's {links[1]} are left, and later "
+        f"words get {percent(ahead[1], 0)}.",
         ahead[0] > 0 and ahead[1] == 0,
     )
 
@@ -221,21 +223,24 @@ def pretraining_pair(rng, texts=TEXTS):
 
 def pretraining_rates(rng, pairs=1000):
     """Statement 6: how often the construction does what, over many pairs."""
-    follows, tables = zip(*(pretraining_pair(rng) for _ in range(pairs)))
+    follows, tables = zip(*(pretraining_pair(rng) for _ in range(pairs)), strict=True)
     tokens = pd.concat(tables)
     words = tokens[~tokens["token"].isin(["[CLS]", "[SEP]"])]
     chosen = words.loc[words["treatment"] != "", "treatment"]
     asked, share = len(chosen) / len(words), chosen.value_counts(normalize=True)
-    next_ = np.mean(follows)
+    successors = np.mean(follows)
     return Finding(
-        f"{asked:.0%} of tokens asked for, {share['masked']:.0%} of them as [MASK]; {next_:.0%} "
-        "true next sentences",
-        f"Over {pairs:,} such pairs {asked:.1%} of the words are to be predicted: "
-        f"{share['masked']:.0%} of them are masked, {share['replaced']:.0%} replaced, "
-        f"{share['kept']:.0%} left as they are. {next_:.0%} of the second sentences are true "
-        "successors. The published shares are 15 %, 80 %, 10 %, 10 % and 50 %.",
-        bool(abs(asked - 0.15) < 0.02 and abs(share["masked"] - 0.8) < 0.06
-             and abs(next_ - 0.5) < 0.06),
+        f"{percent(asked, 0)} of the words are asked for, {percent(share['masked'], 0)} of them "
+        f"masked; {percent(successors, 0)} true successors",
+        f"Over {pairs:,} such pairs {percent(asked)} of the words are to be predicted: "
+        f"{percent(share['masked'], 0)} of these are masked, {percent(share['replaced'], 0)} "
+        f"replaced, {percent(share['kept'], 0)} left as they are. {percent(successors, 0)} of the "
+        "second sentences are true successors.",
+        bool(
+            abs(asked - 0.15) < 0.02
+            and abs(share["masked"] - 0.8) < 0.06
+            and abs(successors - 0.5) < 0.06
+        ),
     )
 
 
@@ -279,13 +284,14 @@ def without_labels(corpus, wordings=(("great", "bad"), ("good", "bad"))):
     better = first.low > 0.5
     verdict = "better than a coin" if better else "not surely better than a coin"
     return Finding(
-        f"counts of unlabelled text, asked a cloze: {first.mean:.1%} right without a label",
+        "only the mechanism: counts of unlabelled text, asked a cloze, are right for "
+        f"{percent(first.mean)}",
         f"Which words share an unlabelled review with *{good}*, and which with *{bad}*? These "
         f"counts are a language model of the humblest kind. Asked which of the two would rather "
-        f"fill the blank in *a … film*, it tells {first.mean:.1%} of {first.reviews:,} test "
-        f"reviews rightly (95 % interval {first.low:.1%} to {first.high:.1%}), {verdict}, "
-        f"and has seen no label. With *{other}* in the place of *{good}* it is "
-        f"{second.mean:.1%}: as with the prompts of large models, the wording matters.",
+        f"fill the blank in *a … film*, it tells {percent(first.mean)} of {first.reviews:,} test "
+        f"reviews rightly (95 % interval {percent(first.low)} to {percent(first.high)}), "
+        f"{verdict}, and has seen no label. With *{other}* in the place of *{good}* it is "
+        f"{percent(second.mean)}: as with the prompts of large models, the wording matters.",
         better,
     )
 
@@ -317,17 +323,18 @@ def gradient_norms(gain, steps=256, units=16, limit=5.0, seed=5):
 def clipped(norms):
     """Statement 8: `norms` maps the gains, smallest first, to what `gradient_norms` gives."""
     (low, (faint, faint_clipped)), *_, (high, (loud, loud_clipped)) = norms.items()
-    total = np.linalg.norm(loud_clipped)
-    kept = faint_clipped[0] / faint[0]
-    factor = "unchanged" if np.isclose(kept, 1) else f"multiplied by {kept:.2f}"
+    total, kept = np.linalg.norm(loud_clipped), faint_clipped[0] / faint[0]
+    factor = "as it is" if np.isclose(kept, 1) else f"smaller still, by a factor of {kept:.2f}"
     return Finding(
-        f"gain {low}: {faint[0]:.0e} at step 1, {faint_clipped[0]:.0e} after clipping; gain {high}: "
-        f"{loud[0]:.0e}, then {loud_clipped[0]:.1f}",
-        f"Of a gradient of norm 1 at the last of {len(faint)} steps, a gain of {low} leaves "
-        f"{_power(faint[0])} at the first step, and clipping leaves that {factor}. A gain of "
-        f"{high} makes it {_power(loud[0])}, and there clipping helps: the whole gradient is "
-        f"brought down to a norm of {total:.1f}. Clipping multiplies all steps by one factor, "
-        "never above 1, so what the first step gets beside the last stays as it was.",
+        f"first of {len(faint)} steps: {_power(faint[0])} and after clipping "
+        f"{_power(faint_clipped[0])} (gain {low}); {_power(loud[0])} and {loud_clipped[0]:.1f} "
+        f"(gain {high})",
+        "The recurrence is linear: every step back multiplies the gradient by a fixed gain. "
+        f"Of a norm of 1 at the last of {len(faint)} steps a gain of {low} leaves "
+        f"{_power(faint[0])} at the first, and clipping leaves that {factor}. A gain of {high} "
+        f"makes it {_power(loud[0])}, and there clipping helps: the gradient as a whole is brought "
+        f"down to {total:.1f}. Both times all steps are multiplied by one factor, so that the "
+        "first stays as small or as large beside the last as it was.",
         bool(faint_clipped[0] <= faint[0] < 1e-6 and total < 1e-6 * np.linalg.norm(loud)),
     )
 
@@ -336,26 +343,35 @@ def clipped(norms):
 
 
 class Reader(NamedTuple):
-    """A model to look into, and what has to be said about it first."""
+    """A model to look into; `trained` is False if random weights stand in for missing ones."""
 
     model: Classifier
-    caveat: str
+    trained: bool
 
 
-def reader(lab, name):
-    """The trained model of a setting of `lab`; as it was initialised where no weights are stored."""
-    trial, config, corpus = lab.trial(name), lab.results[name].config, lab.corpus
+def reader(lab, name, corpus):
+    """The model of a setting with its stored weights, or with random ones where none are stored."""
+    trial = lab.trial(name)
     source = trial or corpus
-    torch.manual_seed(lab.part.seeds[0])
-    model = Classifier(config, source.vocabulary_size if source else 1000).eval()
+    model = Classifier(lab.results[name].config, source.vocabulary_size if source else 1000).eval()
     try:
         if trial:
             model.load_state_dict(trial.weights())
-            return Reader(model, "")
+            return Reader(model, True)
     except LabError:
-        pass  # results were copied without their weights
-    return Reader(model, f"*The weights of the trained {name} are not at hand in this run: this "
-                         f"is the {name} as it is initialised, untrained.* ")
+        pass  # a copy of the results without the weights
+    torch.manual_seed(lab.part.seeds[0])
+    for weight in model.parameters():
+        nn.init.normal_(weight, std=0.2)
+    return Reader(model, False)
+
+
+def _caveat(readers):
+    names = " and ".join(name for name, (_, trained) in readers.items() if not trained)
+    return names and (
+        f"*The weights of the trained {names} are not at hand in this run; what follows is "
+        "measured on random ones in their place.* "
+    )
 
 
 def embedded_words(model):
@@ -374,19 +390,24 @@ def extremes(values, corpus, count=3):
 
 def signs(readers, corpus):
     """Statement 9: signs of the embeddings of some readers, by name."""
-    text, shares = "", {}
-    for name, (model, caveat) in readers.items():
+    text, shares = _caveat(readers), {}
+    for name, (model, trained) in readers.items():
         values = embedded_words(model)
         shares[name] = (values < 0).mean()
-        text += (f"{caveat}The {name} holds a negative number for {shares[name]:.0%} of its "
-                 f"{len(values):,} words; they reach from {values.min():.2f} to {values.max():.2f}. ")
+        text += (
+            f"The {name} holds a negative number for {percent(shares[name], 0)} of its "
+            f"{len(values):,} words; they reach from {values.min():.2f} to {values.max():.2f}. "
+        )
         low, high = ([f"*{quote(w)}*" for w in words] for words in extremes(values, corpus))
-        if low and not caveat:
+        if low and trained:
             text += f"At the lower end stand {_list(low)}, at the upper {_list(high)}. "
+    all_trained = all(trained for _, trained in readers.values())
     return Finding(
-        "negative: " + ", ".join(f"{share:.0%} of the {n}'s words" for n, share in shares.items()),
+        ("" if all_trained else "random numbers in place of trained ones; ")
+        + "negative: "
+        + _list([f"{percent(x, 0)} of the {name}'s words" for name, x in shares.items()]),
         text.strip(),
-        all(0 < share < 1 for share in shares.values()),
+        all(0 < share < 1 for share in shares.values()) if all_trained else None,
     )
 
 
@@ -447,7 +468,7 @@ def memory(rnn, x):
             keep, take, old = update, 1 - update, hidden
             hidden = state = keep * old + take * new
         steps.append((keep, take, old, new, state))
-    return Memory(*map(torch.stack, zip(*steps))), hidden
+    return Memory(*map(torch.stack, zip(*steps, strict=True))), hidden
 
 
 def memories(readers, corpus):
@@ -465,32 +486,30 @@ def memories(readers, corpus):
 def gate_sums(found, error, readers, corpus):
     """Statement 10: what `memories` found for the readers `LSTM` and `GRU`."""
     lstm, gru = found["LSTM"], found["GRU"]
-    sums, gru_off = lstm.keep + lstm.take, (gru.keep + gru.take - 1).abs().max().item()
-    reach, far = lstm.state.abs().max().item(), ((sums - 1).abs() > 0.1).float().mean().item()
-    caveats = "".join(dict.fromkeys(r.caveat for r in readers.values()))
+    sums, reach = lstm.keep + lstm.take, lstm.state.abs().max().item()
+    far = ((sums - 1).abs() > 0.1).float().mean().item()
     what = "test reviews" if corpus else "rows of random words (the reviews are not at hand)"
-    beyond = ", which no average of values in (−1, 1) can" if reach > 1 else ""
+    beyond = ", out of reach for an average of values between −1 and 1" if reach > 1 else ""
     return Finding(
-        f"LSTM: forget + input from {sums.min():.2f} to {sums.max():.2f}; GRU: 1 within "
-        f"{gru_off:.0e}",
-        f"{caveats}Over {sums.shape[1]} {what}, {sums.shape[0]} steps and {sums.shape[2]} units, "
-        f"forget and input gate of the LSTM sum to {sums.min():.2f} to {sums.max():.2f}, on "
-        f"average to {sums.mean():.2f}; {far:.0%} of the sums are more than 0.1 away from 1. "
-        f"Its cell states lie between the old state and the new content in {lstm.between:.0%} of "
-        f"the steps and reach {reach:.1f}{beyond}. In the GRU the two weights sum to 1 "
-        f"(largest difference {_power(gru_off)}), and {gru.between:.0%} of the states lie "
-        f"between. Both layers, rebuilt here step by step, agree with torch's: the "
-        f"largest difference is {_power(error)}.",
-        bool((sums - 1).abs().max() > 0.01 and gru_off < 1e-5 and error < 1e-3),
+        f"forget + input gate of the LSTM: {sums.min():.2f} to {sums.max():.2f}; a GRU rebuilt "
+        f"with weights z and 1 − z is torch's to {_power(error)}",
+        f"{_caveat(readers)}Over {sums.shape[1]} {what}, {sums.shape[0]} steps and "
+        f"{sums.shape[2]} units the two gates of the LSTM sum to {sums.min():.2f} to "
+        f"{sums.max():.2f}, on average to {sums.mean():.2f}; {percent(far, 0)} of the sums are "
+        "more than 0.1 away from 1. Its new cell state lies between the old one and the new "
+        f"content in {percent(lstm.between, 0)} of the cases, and reaches {reach:.1f}{beyond}. "
+        "The GRU, rebuilt step by step with the weights $z$ and $1 - z$, agrees with torch's to "
+        f"{_power(error)}; its new state lies between in {percent(gru.between, 0)} of the cases.",
+        bool((sums - 1).abs().max() > 0.01 and gru.between > 0.999 and error < 1e-3),
     )
 
 
 def _power(x):
-    """A number as TeX, such as 1.2 × 10^-7."""
+    """A small or large number to two digits, such as 1.2 × 10⁻⁷."""
     if x == 0:
         return "0"
     digits, power = f"{x:.1e}".split("e")
-    return rf"${digits}\times 10^{{{int(power)}}}$"
+    return f"{digits} × 10" + str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _list(words):
@@ -499,111 +518,148 @@ def _list(words):
 
 # --- figures -----------------------------------------------------------------------------------
 
-STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False,
-         "axes.titlesize": 8, "legend.frameon": False, "lines.linewidth": 1.2, "lines.markersize": 4}
-BLUE, RED, GREY = "#1f5f9f", "#b5452c", "#c9ced6"
+PALE = "#d3d9e2"
+EDGE = {"edgecolor": "black", "linewidth": 0.5}
 
 
-def _panels(width, height, columns=1, **options):
-    return plt.subplots(1, columns, figsize=(width, height), layout="constrained", **options)
-
-
-@plt.rc_context(STYLE)
 def cosine_figure(cosines, weights, lengths):
-    """Cosines and weights of the first query whose keys the two rank differently."""
-    query = int((cosines.argmax(-1) != weights[0].argmax(-1)).nonzero()[0])
+    """Cosines and weights of the query on whose first key the two disagree most."""
+    chosen = weights[0].gather(1, cosines.argmax(-1, keepdim=True)).squeeze(1)
+    query = int((weights[0].max(-1).values - chosen).argmax())
     order = cosines[query].argsort(descending=True)
-    figure, (left, right) = _panels(5.6, 2.2, 2)
     places = np.arange(1, len(order) + 1)
-    left.bar(places, cosines[query][order], color=GREY, edgecolor="black", linewidth=0.6)
-    left.axhline(0, color="black", linewidth=0.6)
-    left.set(title="cosine similarity", xlabel="key, by falling cosine", xticks=places)
-    for w, length, line in zip(weights, lengths, ("o-", "s--", "^:")):
-        right.plot(places, w[query][order], line, color=BLUE, label=f"query × {length}",
-                   markerfacecolor="white")
-    right.set(title="attention weight", xlabel="key, by falling cosine", xticks=places, ylim=(0, 1))
-    right.legend()
-    return figure
+    with page(5.6, 2.1, 1, 2) as (figure, (left, right)):
+        left.bar(places, cosines[query][order], color=PALE, **EDGE)
+        left.axhline(0, color="black", linewidth=0.6)
+        left.set(title="cosine similarity", xlabel="key, by falling cosine", xticks=places)
+        for w, length, (color, dash, marker) in zip(weights, lengths, SERIES, strict=False):
+            right.plot(
+                places,
+                w[query][order],
+                color=color,
+                linestyle=dash,
+                marker=marker,
+                label=f"query × {length}",
+            )
+        right.set(title="attention weight", xlabel="key, by falling cosine", xticks=places)
+        right.legend()
+        return figure
 
 
-@plt.rc_context(STYLE)
 def influence_figure(both_sides, left_only, place):
-    """Change of each output after an exchange of the token at index `place`."""
-    figure, ax = _panels(4.6, 2.1)
+    """Change of each output after an exchange of the token at index `place`, its bars cut off."""
     places = np.arange(1, len(both_sides) + 1)
-    ax.bar(places - 0.2, both_sides, 0.38, color=GREY, edgecolor="black", linewidth=0.6,
-           label="encoder: sees both sides")
-    ax.bar(places + 0.2, left_only, 0.38, color="white", edgecolor=BLUE, linewidth=0.8,
-           hatch="////", label="decoder: sees what came before")
-    ax.axvline(place + 1, color="black", linestyle=":", linewidth=0.8, zorder=0)
-    ax.set(xlabel=f"output at token (token {place + 1} was exchanged)", ylabel="change",
-           xticks=places, ylim=(0, 1.35 * max(both_sides.max(), left_only.max())))
-    ax.legend(loc="upper left", ncols=2)
-    return figure
+    top = 1.5 * np.delete(np.maximum(both_sides, left_only), place).max()
+    with page(5, 2) as (figure, axes):
+        axes.bar(places - 0.2, both_sides, 0.38, color=PALE, label="encoder", **EDGE)
+        axes.bar(
+            places + 0.2,
+            left_only,
+            0.38,
+            color="white",
+            edgecolor=BLUE,
+            hatch="////",
+            label="decoder",
+        )
+        axes.text(
+            place + 1.45,
+            top,
+            f"up to {max(both_sides[place], left_only[place]):.1f}",
+            va="top",
+            fontsize=7,
+        )
+        axes.set(
+            xlabel=f"output at token (token {place + 1} is exchanged)",
+            ylabel="change",
+            xticks=places,
+            ylim=(0, top),
+        )
+        axes.grid(visible=False, axis="x")
+        axes.legend(loc="upper left", ncols=2)
+        return figure
 
 
-@plt.rc_context(STYLE)
 def mask_figure(matrices, words):
-    """Attention matrices [T, T] by title; what the mask forbids is crossed out."""
-    figure, axes = _panels(5.6, 2.7, len(matrices), sharey=True)
-    for ax, (title, weights) in zip(axes, matrices.items()):
-        ax.imshow(weights, cmap="Blues", vmin=0, vmax=1)
-        for y, x in (weights == 0).nonzero().tolist():
-            ax.plot(x, y, "x", color="#808080", markersize=5)
-        ticks = range(len(words))
-        ax.set(title=title, xlabel="looked at", xticks=ticks, yticks=ticks, yticklabels=words)
-        ax.set_xticklabels(words, rotation=45, ha="right", rotation_mode="anchor")
-        ax.spines[:].set_visible(False)
-    axes[0].set_ylabel("looks")
-    return figure
+    """Attention matrices [T, T] by title; what a mask forbids is crossed out."""
+    with page(5.6, 2.7, 1, len(matrices), sharey=True) as (figure, panels):
+        for axes, (title, weights) in zip(panels, matrices.items(), strict=True):
+            axes.imshow(weights, cmap="Blues", vmin=0, vmax=1)
+            for row, column in (weights == 0).nonzero().tolist():
+                axes.plot(column, row, "x", color=GREY)
+            axes.set(title=title, xlabel="looked at", yticks=range(len(words)), yticklabels=words)
+            axes.set_xticks(
+                range(len(words)), words, rotation=45, ha="right", rotation_mode="anchor"
+            )
+            axes.grid(visible=False)
+        panels[0].set_ylabel("looking")
+        return figure
 
 
-@plt.rc_context(STYLE)
 def clipping_figure(norms):
     """Gradient norm at each step for some gains, before and after clipping."""
-    figure, ax = _panels(5.2, 2.5)
-    for (gain, (before, after)), colour in zip(norms.items(), (BLUE, "black", RED)):
-        steps = np.arange(1, len(before) + 1)
-        ax.semilogy(steps, before, color=colour, linewidth=2.4, alpha=0.4)
-        ax.semilogy(steps, after, color=colour, linestyle="--")
-        ax.annotate(f"gain {gain}", (1, before[0]), (-4, 0), textcoords="offset points",
-                    ha="right", va="center", color=colour)
-    ax.plot([], [], color="grey", linewidth=2.4, alpha=0.4, label="unclipped")
-    ax.plot([], [], color="grey", linestyle="--", label="clipped")
-    ax.legend(loc="upper right")
-    ax.set(xlabel="step (the loss stands after the last)", ylabel="gradient norm",
-           xlim=(-0.16 * len(before), len(before) + 2))
-    return figure
+    with page(5.4, 2.4) as (figure, axes):
+        for (gain, (before, after)), (color, *_) in zip(norms.items(), SERIES, strict=False):
+            steps = np.arange(1, len(before) + 1)
+            axes.semilogy(steps, before, color=color, linewidth=3, alpha=0.35)
+            axes.semilogy(steps, after, color=color, linestyle="--", linewidth=1)
+            axes.annotate(
+                f"gain {gain}",
+                (1, before[0]),
+                (-4, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                color=color,
+            )
+        axes.plot([], [], color=GREY, linewidth=3, alpha=0.5, label="unclipped")
+        axes.plot([], [], color=GREY, linestyle="--", linewidth=1, label="clipped")
+        axes.legend(loc="upper right", handlelength=3)
+        axes.set(
+            xlabel="step; the loss stands after the last",
+            ylabel="gradient norm",
+            xlim=(-len(steps) / 6, len(steps)),
+            xticks=np.linspace(0, len(steps), 5),
+        )
+        return figure
 
 
-@plt.rc_context(STYLE)
 def embedding_figure(readers, corpus):
     """Histograms of the readers' embeddings, negative bars hatched, with the outermost words."""
-    figure, axes = _panels(5.8, 2.3, len(readers), sharey=True)
-    for ax, (name, (model, caveat)) in zip(axes, readers.items()):
-        values = embedded_words(model)
-        reach = np.abs(values).max()
-        bars = ax.hist(values, np.linspace(-reach, reach, 41), edgecolor="black", linewidth=0.4)[2]
-        for bar in bars:
-            below = bar.get_x() < -1e-9
-            bar.set(facecolor="white" if below else GREY, hatch="/////" if below else "")
-        ax.set(title=f"{name}{', untrained' if caveat else ''}", xlabel="value of a word")
-        for words, x, side in zip(extremes(values, corpus), (0.02, 0.98), ("left", "right")):
-            ax.text(x, 0.97, "\n".join(words), ha=side, va="top", style="italic", parse_math=False,
-                    transform=ax.transAxes)
-    axes[0].set_ylabel("words")
-    return figure
+    with page(5.8, 2.2, 1, len(readers), sharey=True) as (figure, panels):
+        for axes, (name, (model, trained)) in zip(panels, readers.items(), strict=True):
+            values = embedded_words(model)
+            edges = np.linspace(-1, 1, 31) * np.abs(values).max()
+            axes.hist(values[values < 0], edges, color="white", hatch="/////", **EDGE)
+            axes.hist(values[values >= 0], edges, color=PALE, **EDGE)
+            axes.set(title=name if trained else f"{name}, random weights", xlabel="value of a word")
+            low, high = map("\n".join, extremes(values, corpus if trained else None))
+            place = {"va": "top", "style": "italic", "parse_math": False}
+            axes.text(0.02, 0.97, low, ha="left", transform=axes.transAxes, **place)
+            axes.text(0.98, 0.97, high, ha="right", transform=axes.transAxes, **place)
+        panels[0].set_ylabel("words")
+        return figure
 
 
-@plt.rc_context(STYLE)
 def gate_figure(found):
-    """Sums of the two weights in the LSTM, and where those of the GRU all lie."""
-    figure, ax = _panels(4.6, 2.1)
+    """Sums of the two gates of the LSTM, and where the weights of a GRU sum to."""
     sums = (found["LSTM"].keep + found["LSTM"].take).flatten().numpy()
-    ax.hist(sums, np.linspace(0, 2, 81), color=GREY, edgecolor="black", linewidth=0.4,
-            weights=np.full(len(sums), 1 / len(sums)))
-    ax.axvline(1, color=BLUE, linestyle="--")
-    ax.text(0.98, 0.95, "GRU: all at 1", color=BLUE, ha="right", va="top", rotation=90,
-            transform=ax.get_xaxis_transform())
-    ax.set(xlabel="forget gate + input gate of the LSTM", ylabel="share of sums", xlim=(0, 2))
-    return figure
+    with page(5, 2) as (figure, axes):
+        axes.hist(
+            sums,
+            np.linspace(0, 2, 81),
+            weights=np.full(len(sums), 100 / len(sums)),
+            color=PALE,
+            **EDGE,
+        )
+        axes.axvline(1, color=BLUE, linestyle="--")
+        axes.annotate(
+            "GRU: all here",
+            (1, 1),
+            (3, -2),
+            color=BLUE,
+            va="top",
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+        )
+        axes.set(xlabel="forget gate + input gate", ylabel="sums, %", xlim=(0, 2))
+        return figure
