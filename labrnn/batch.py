@@ -21,6 +21,7 @@ from labrnn.config import read_yaml, validated
 from labrnn.environment import commit, versions
 from labrnn.errors import LabError
 from labrnn.parts import PARTS
+from labrnn.running import plan_trials
 from labrnn.store import PROJECT, Store, default_store
 
 SUFFIXES = (".ipynb", ".pdf", ".html")
@@ -254,14 +255,8 @@ def plan(params, out=None, author="labrnn"):
 
 def stored_trials(part, store):
     """The trials of a part that are in the store."""
-    from labrnn.running import fingerprint_of
-
-    configs = list(dict.fromkeys(part.trials()))
-    if not configs:
-        return []
-    known = part.fingerprint if part.fingerprint and not part.train else ""
-    fingerprint = known or fingerprint_of(configs, part.data, part.fingerprint)
-    return [trial for c in configs if (trial := store.find(c, fingerprint))]
+    plan = plan_trials(part.trials(), part.data, part.fingerprint, store, part.train)
+    return list(plan.trials.values())
 
 
 def run_all(jobs, at_once, tell=print):

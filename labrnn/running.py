@@ -126,14 +126,16 @@ class Plan(Outcome):
         return max(sum(work) / jobs, *work) / pace if work else 0.0
 
 
-def plan_trials(configs, data="", fingerprint="", store=None):
+def plan_trials(configs, data="", fingerprint="", store=None, train=True):
     """The `Plan` for some configurations; one named twice counts once.
 
     `fingerprint` is the data's expected one: stored trials of it are found even where the reviews
-    are not at hand.
+    are not at hand. Where nothing is to be trained it is taken at its word.
     """
     store = store or default_store()
-    plan = Plan(fingerprint=fingerprint_of(configs, data, fingerprint) if configs else "")
+    if configs and (train or not fingerprint):
+        fingerprint = fingerprint_of(configs, data, fingerprint)
+    plan = Plan(fingerprint=fingerprint)
     work = {}
     for config in dict.fromkeys(configs):
         try:
@@ -168,7 +170,7 @@ def run_trials(configs, data="", fingerprint="", store=None, jobs=0, device="", 
         LabError: no data, no store to write to, no process that can train.
     """
     store = store or default_store()
-    plan = plan_trials(configs, data, fingerprint, store)
+    plan = plan_trials(configs, data, fingerprint, store, train)
     if not train or not plan.missing:
         return plan
     for config in {tuple(getattr(c, f) for f in DATA_FIELDS): c for c in plan.missing}.values():
