@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from labrnn.models import count_parameters
+from labrnn.parts import OPTIMIZERS
 from labrnn.published import TEST_REVIEWS, VOCABULARY_SIZE, published
 
 NORMAL_95 = 1.959964
@@ -88,16 +89,15 @@ def table(rows):
     lines = []
     for row in rows:
         known = row.published
-        difference = row.setting.config.but(readout="final_state").difference()
         lines.append({
             "figure": known.figure or "–",
-            "setting": f"{known.cell.upper()} {difference}".replace(",", ", "),
+            "setting": _setting(row.setting.config),
             "parameters": f"{row.parameters:,}",
             "published": f"{known.test_acc:.3f}",
-            "ours, last epoch": f"{row.last:.3f}" if row.seeds else "not run",
+            "last epoch": f"{row.last:.3f}" if row.seeds else "not run",
             "n": row.seeds or "",
-            "difference": f"{row.gap:+.3f}" if row.seeds else "",
-            "noise ±": f"{row.noise:.3f}" if row.seeds else "",
+            "gap": f"{row.gap:+.3f}" if row.seeds else "",
+            "± noise": f"{row.noise:.3f}" if row.seeds else "",
             "within": {True: "yes", False: "no"}[row.agrees] if row.seeds else "",
             "best epoch": "" if math.isnan(row.best) else f"{row.best:.3f}",
         })
@@ -120,7 +120,7 @@ def summary(rows, results):
                 "last epoch's test accuracy lies within the noise of the published one.")
     others = sorted((row for row in run if not row.agrees), key=lambda row: -abs(row.gap))
     if others:
-        named = ", ".join(f"{_name(row)} ({100 * row.gap:+.1f} points)" for row in others)
+        named = ", ".join(f"{row.setting.name} ({100 * row.gap:+.1f} points)" for row in others)
         text.append(f"It does not in {len(others)}: {named}.")
     spread = seed_spread(results)
     text.append(
@@ -138,5 +138,9 @@ def summary(rows, results):
     return " ".join(text)
 
 
-def _name(row):
-    return f"{row.setting.name}"
+def _setting(config):
+    """A configuration in one short line."""
+    words = f"{config.cell.upper()} {OPTIMIZERS[config.optim]}"
+    size = f"E{config.embedding_dim} H{config.hidden_dim} L{config.n_layers}"
+    more = [f"dropout {config.dropout_rate:g}"] if config.dropout_rate else []
+    return ", ".join([words, size, *more, *(["both ways"] if config.bidirectional else [])])
