@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -158,6 +159,84 @@ def open_store(path):
     from labrnn.store import Store, default_store
 
     return Store(path, default_store().shelves) if path else default_store()
+
+
+@main.command()
+@data_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--download", is_flag=False, flag_value="", default=None, metavar="[FOLDER]",
+              help="Fetch Stanford's archive of 50,000 reviews [default: to the user's cache].")
+def data(data, as_json, download):
+    """Describe the reviews in use, or fetch more.
+
+    \b
+    Examples:
+      labrnn data
+      labrnn data --data "IMDB Dataset.csv" --json
+      labrnn data --download ~/Downloads
+    """
+    from labrnn import download as web
+    from labrnn.sources import describe, find_source, read_reviews
+
+    if download is not None:
+        path = web.download(download)
+        click.echo(f"{path}: complete and right; use it with --data or LABRNN_DATA")
+        return
+    path = find_source(override=data)
+    facts = {"path": str(path), **describe(read_reviews(path))}
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    words = ", ".join(f"{name} {count:,.0f}" for name, count in facts.pop("words").items())
+    for name, value in {**facts, "words a review": words}.items():
+        value = f"{value:,}" if isinstance(value, int) else printable(value)
+        click.echo(f"{name.replace('_', ' '):<19}{value}")
+
+
+@main.command()
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@data_option
+@click.option("--trial", default="", metavar="KEY", help="How the key of a stored trial begins "
+              "[default: the one with the lowest validation loss].")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a text.")
+def predict(texts, data, trial, as_json):
+    """Ask a stored model whether texts, or the lines of standard input, are positive.
+
+    The model reads the words that it knows; the others, stop words among them, are dropped.
+
+    \b
+    Examples:
+      labrnn predict "A wonderful film." "Two hours of boredom."
+      labrnn predict --json < reviews.txt
+    """
+    from labrnn.prediction import choose_trial
+    from labrnn.prediction import predict as ask
+    from labrnn.progress import describe
+
+    choose(data)
+    trial, corpus = choose_trial(open_store(""), key=trial)
+    if not texts:
+        lines = click.get_text_stream("stdin", encoding="utf-8-sig", errors="replace")
+        texts = [line.rstrip("\r\n") for line in lines]
+    answers = ask(trial, corpus, texts) if texts else []
+    for text, answer in zip(texts, answers, strict=True):
+        if as_json:
+            click.echo(json.dumps({"text": text, **asdict(answer), "trial": trial.key,
+                                   "model": describe(trial.config)}))
+            continue
+        click.echo(f"{answer.label} {answer.probability:.3f}  {printable(text)}")
+        if not answer.known:
+            click.echo("  no word of it is known: this says nothing about the text")
+        for name in ("known", "dropped", "cut"):
+            if words := getattr(answer, name):
+                click.echo(f"  {name} ({len(words)}): {printable(' '.join(words))}")
+    if not as_json:
+        click.echo(f"model: {describe(trial.config)}, trial {trial.key}, on {corpus.facts['name']}")
+
+
+def printable(text):
+    """The text without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 @main.group(invoke_without_command=True)
