@@ -1,0 +1,57 @@
+"""Trials that are trained in a moment, for the tests of the store and of what fills it."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from labrnn.config import TrialConfig
+from labrnn.running import train_and_store
+from labrnn.store import Store
+
+TINY = TrialConfig(hidden_dim=10, epochs=6, max_tokens=32, batch_size=32, optim="rmsprop", lr=0.01,
+                   warmup_steps=10, n_layers=2, dropout_rate=0.2)
+
+
+def write_reviews(reviews, path):
+    """The reviews as a CSV file; returns its path."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["review", "sentiment"])
+        labels = [["negative", "positive"][label] for label in reviews.labels]
+        writer.writerows(zip(reviews.texts, labels, strict=True))
+    return str(path)
+
+
+def write_params(folder, **values):
+    """A params file whose trials are four seeds of a tiny model, unless told otherwise."""
+    values = {"widths": [10], "seeds": [0, 1, 2, 3], "epochs": 12, "train_reviews": 0} | values
+    path = Path(folder) / "lab2d_width.yaml"
+    path.write_text("".join(f"{name}: {value}\n" for name, value in values.items()))
+    return str(path)
+
+
+def train(config, data, store=None):
+    return train_and_store(config, data, store or Store(os.environ["LABRNN_STORE"]))
+
+
+def labrnn(*arguments, **options):
+    """Start the console script in a session of its own."""
+    command = [sys.executable, "-c", "from labrnn.cli import main; main()", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            start_new_session=True, **options)
+
+
+def content(trial):
+    """What a trial says but for what the clock says: equal trainings, equal to the last bit."""
+    history = [{k: v for k, v in e.items() if "seconds" not in k} for e in trial.history]
+    files = [trial.read(name) for name in ("metrics.json", "predictions.csv", "model.safetensors")]
+    return trial.key, history, files
+
+
+def epochs_logged(root):
+    """What the logs of a store say was trained: (trial's name, epoch), in order."""
+    lines = [line for log in sorted(Path(root).glob(".logs/*.log")) for line in log.open()]
+    told = [line[9:].split(": epoch ") for line in lines if ": epoch " in line]
+    return [(name, int(rest.split("/")[0])) for name, rest in told]
