@@ -1,0 +1,140 @@
+"""The published trainings beside ours: counts, noise and verdicts follow the trials."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from labrnn import reproduction
+from labrnn.conclusions import CLAIMS, conclusions
+from labrnn.figures import agreement
+from labrnn.lab import Results
+from labrnn.parts import Reproduction
+from labrnn.published import VOCABULARY_SIZE, published
+from labrnn.running import Outcome
+
+REVIEWS = 2000
+
+
+def trial(accuracy, seed=5):
+    """A trial whose models are right on this share of the test reviews, at random places."""
+    right = np.zeros(REVIEWS, bool)
+    right[: round(accuracy * REVIEWS)] = True
+    np.random.default_rng([seed, round(accuracy * 1e6)]).shuffle(right)
+    labels = np.arange(REVIEWS) % 2
+    probability = np.where(right == (labels == 1), 0.9, 0.1)
+    learnt = accuracy > 0.55
+    history = [
+        {"epoch": e, "train_loss": 0.3 if learnt else 0.693, "valid_accuracy": accuracy,
+         "train_seconds": 1.0}
+        for e in range(1, 6)
+    ]
+    metrics = {"epoch": 3, "accuracy": right.mean()}
+    return SimpleNamespace(
+        metrics={"best": metrics, "last": metrics | {"epoch": 5}},
+        history=history,
+        vocabulary_size=VOCABULARY_SIZE,
+        predictions=pd.DataFrame({"label": labels, "best": probability, "last": probability}),
+    )
+
+
+def results(seeds=(5,), accuracies=None, **changes):
+    """Results of which every published training was run, with its published accuracy."""
+    part = Reproduction(seeds=list(seeds), train_reviews=0, max_tokens=256, batch_size=96, lr=0.001)
+    known = published().test_acc.tolist() if accuracies is None else accuracies
+    outcome = Outcome()
+    for setting, accuracy in zip(part.settings(), known, strict=True):
+        accuracy = changes.get(setting.name.removeprefix("figure ").replace(" ", "_"), accuracy)
+        for readout in ("last_step", "final_state"):
+            for seed in seeds:
+                config = setting.config.but(seed=seed, readout=readout)
+                if accuracy is not None:
+                    outcome.trials[config] = trial(accuracy, seed)
+                else:
+                    outcome.trials.pop(config, None)
+    return Results(part, outcome)
+
+
+def verdicts(found):
+    table = conclusions(found)
+    return dict(zip(table["published conclusion"], table["verdict"], strict=True))
+
+
+def test_every_training_has_its_published_size():
+    rows = reproduction.compare(results())
+    assert len(rows) == 79
+    assert [row.parameters for row in rows] == published().num_params.tolist()
+
+
+def test_the_published_figures_agree_with_themselves():
+    found = results()
+    rows = reproduction.compare(found)
+    assert all(row.agrees for row in rows)
+    text = reproduction.summary(rows, found)
+    assert "79 of the 79 trainings were run. In 79 of them" in text
+    assert len(reproduction.table(rows)) == 79
+
+
+def test_a_training_that_differs_is_named():
+    found = results(**{"3c": 0.80})
+    rows = reproduction.compare(found)
+    [other] = [row for row in rows if not row.agrees]
+    assert other.setting.name == "figure 3c"
+    assert "figure 3c (-7.0 points)" in reproduction.summary(rows, found)
+
+
+def test_what_was_not_run_is_shown_as_not_run():
+    found = results(**{"3c": None})
+    rows = reproduction.compare(found)
+    line = reproduction.table(rows).query("figure == '3c'").iloc[0]
+    assert line["last epoch"] == "not run"
+    assert line["gap"] == ""
+    assert "78 of the 79" in reproduction.summary(rows, found)
+    assert verdicts(found)["RMSprop is the best optimiser (LSTM)"] == "undecided"
+
+
+def test_several_seeds_widen_the_noise_by_their_spread():
+    one = results(seeds=(5,))
+    assert reproduction.seed_spread(one) == 0
+    several = results(seeds=(5, 6))
+    for seed, shift in ((5, 0.02), (6, -0.02)):
+        for setting in several.settings:
+            config = setting.config.but(seed=seed)
+            several.outcome.trials[config] = trial(0.86 + shift, seed)
+    assert reproduction.seed_spread(several) == pytest.approx(0.02 * 2**0.5, rel=0.01)
+    assert reproduction.compare(several)[3].noise > reproduction.compare(one)[3].noise
+
+
+def test_verdicts_on_the_published_figures_themselves():
+    found = verdicts(results())
+    assert set(found) == set(CLAIMS)
+    assert found["SGD at 0.01 does not train in five epochs, LSTM and GRU alike"] == "confirmed"
+    assert found["Three layers hardly train, four do not"] == "confirmed"
+    assert found["A width of 319 fails"] == "confirmed"
+    assert found["The best compound training is E32 H305 L2"] == "confirmed"
+    # One seed each, and differences within noise: the published report could not know this.
+    assert found["RMSprop is the best optimiser (LSTM)"] == "undecided"
+
+
+def test_verdicts_change_with_the_trials():
+    found = verdicts(results(**{"1": 0.85, "6h": 0.87, "5d": 0.86, "E32_H280_L1": 0.95}))
+    for claim in (
+        "SGD at 0.01 does not train in five epochs, LSTM and GRU alike",
+        "A width of 319 fails",
+        "Three layers hardly train, four do not",
+        "The best compound training is E32 H305 L2",
+    ):
+        assert found[claim] == "not confirmed"
+
+
+def test_a_clear_lead_over_seeds_confirms_the_best_optimiser():
+    found = verdicts(results(seeds=(5, 6, 7), **{"3c": 0.93}))
+    assert found["RMSprop is the best optimiser (LSTM)"] == "confirmed"
+    assert verdicts(results(seeds=(5, 6, 7), **{"3c": 0.80}))[
+        "RMSprop is the best optimiser (LSTM)"] == "not confirmed"
+
+
+def test_the_figure_draws_what_was_run():
+    axes = agreement(reproduction.compare(results(**{"3c": 0.80}))).axes[0]
+    assert [len(c.lines[0].get_xdata()) for c in axes.containers] == [78, 1]
