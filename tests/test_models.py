@@ -144,6 +144,8 @@ def test_dropout_before_the_output_only_in_training():
     assert torch.equal(logits_of(model, ROWS), logits_of(model, ROWS))
     model.train()
     assert not torch.equal(logits_of(model, ROWS), logits_of(model, ROWS))
+    assert model.rnn.dropout == 0
+    assert model_of(10, dropout_rate=0.5, n_layers=2).rnn.dropout == 0.5
     never = model_of(10, dropout_rate=0.0).train()
     assert torch.equal(logits_of(never, ROWS), logits_of(model.eval(), ROWS))
 

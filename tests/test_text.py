@@ -119,32 +119,21 @@ def test_words_that_look_like_the_marks_are_words():
 
 
 BLANKS = [c for c in map(chr, range(sys.maxunicode + 1)) if c.isspace()]
-PIECES = [
-    *BLANKS,
-    " ",
-    "  ",
-    "\r\n",
-    "the",
-    "a",
-    "A",
-    "b",
-    "not",
-    "Σ",
-    "ΑΣ",
-    "σ",
-    "ς",
-    "İ",
-    "I",
-    "ı",
-]
-PIECES += ["ẞ", "ß", "ﬁ", "Ǆ", "\u0345", "\u00ad", "\u200b", "\ufeff", "\x00", "\x01", "\x7f", "'"]
-PIECES += [".", "😀", "e\u0301", "é", PAD, UNK, "<br />"]
-nasty = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+PIECES = [*BLANKS, "  ", "\r\n", "the", "not", "ΑΣ", "e\u0301", PAD, UNK, "<br />"]
+PIECES += "aAbΣσςİIıẞßﬁǄé😀.'\x00\x01\x7f\u00ad\u0345\u200b\ufeff"
+ASCII = [piece for piece in PIECES if piece.isascii()]  # it goes another way through `encode`
+
+
+def made_of(pieces):
+    return st.lists(st.sampled_from(pieces), max_size=12).map("".join)
+
+
+nasty = made_of(PIECES) | made_of(ASCII) | st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @settings(deadline=None, max_examples=200)
 @given(
-    st.lists(nasty | st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=10),
+    st.lists(nasty, min_size=10),
     st.integers(1, 3),
     st.integers(1, 6),
     st.sampled_from(["drop", "keep_negations", "keep"]),
@@ -162,6 +151,13 @@ def test_encode_is_the_labs_way_review_by_review(texts, min_count, max_tokens, s
         rows = split_rows(np.arange(len(texts)) if duplicates == "keep" else first_of_each(texts))
         train = [texts[row] for row in rows["train"]]
         assert len(Vocabulary.build(train, min_count, stop_words(stop))) == 2
+
+
+@pytest.mark.parametrize("blank", BLANKS, ids=ascii)
+def test_every_kind_of_blank(blank):
+    texts = [f"one{blank}two{blank}", f"{blank}two ΑΣ{blank}{blank}Σ one"] * 10
+    corpus = assert_word_by_word(reviews_of(texts), TrialConfig(min_count=1))
+    assert sorted(corpus.words) == sorted(["one", "two", "ας", "σ"])
 
 
 def first_of_each(texts):
