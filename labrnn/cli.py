@@ -216,8 +216,10 @@ def predict(texts, data, trial, as_json):
     choose(data)
     trial, corpus = choose_trial(open_store(""), key=trial)
     if not texts:
-        lines = click.get_text_stream("stdin", encoding="utf-8-sig", errors="replace")
-        texts = [line.rstrip("\r\n") for line in lines]
+        if sys.stdin.isatty():
+            click.echo("a text a line, Ctrl-D at the end", err=True)
+        lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "replace")
+        texts = [line.rstrip("\n") for line in lines]
     answers = ask(trial, corpus, texts) if texts else []
     for text, answer in zip(texts, answers, strict=True):
         if as_json:
