@@ -14,12 +14,13 @@ import pandas as pd
 from scipy import stats
 
 from labrnn import statistics
+from labrnn.models import count_parameters
 from labrnn.parts import Setting
 
 LN2 = math.log(2)
 LEFT = 0.03  # the training loss of a model that left chance fell below ln 2 by more than this
 LEVEL = 0.05
-
+SMALL = 0.01  # two accuracies less than a point apart count as equal
 
 @dataclass(frozen=True)
 class Comparison:
@@ -66,6 +67,18 @@ def against(results, reference, settings=None):
     """The other settings compared with one of them."""
     others = results.settings if settings is None else settings
     return compare(results, [(s, reference) for s in others if s != reference])
+
+
+def equal(compared):
+    """Whether all first settings equal the second: True, False, or None where that is open.
+
+    Equality takes intervals that leave no room for a point; a clear difference of a point or more
+    speaks against it if it rests on several seeds.
+    """
+    if any(c.clear and c.difference.seeds > 1 and abs(c.difference.mean) >= SMALL for c in compared):
+        return False
+    narrow = [max(-c.difference.low, c.difference.high) < SMALL for c in compared]
+    return True if compared and all(narrow) else None
 
 
 def trained(results, setting):
@@ -178,3 +191,62 @@ def _compared(comparison):
         "Δ points": f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]",
         "p": "< 0.001" if comparison.p < 0.001 else f"{comparison.p:.3f}",
     }
+
+
+def cells_table(results, compared):
+    """GRU beside LSTM under each optimiser of Lab 2 b, from those `Comparison`s that cross cells."""
+    lines = []
+    for c in compared:
+        gru, lstm = c.first, c.second
+        if gru.config.cell == lstm.config.cell:
+            continue
+        lines.append({
+            "optimiser": gru.name,
+            "LSTM": f"{results.accuracy(lstm).mean:.3f}",
+            "GRU": f"{results.accuracy(gru).mean:.3f}",
+            "n": str(c.difference.seeds),
+            **_compared(c),
+            "s/epoch": f"{results.seconds(lstm):.1f} / {results.seconds(gru):.1f}",
+            "epochs to 0.85": f"{_reached(results, lstm)} / {_reached(results, gru)}",
+        })
+    return pd.DataFrame(lines)
+
+
+def _reached(results, setting):
+    epochs = list(epochs_to(results, setting, 0.85).values())
+    return "never" if None in epochs else f"{np.mean(epochs):g}"
+
+
+def ranking(results, by="accuracy"):
+    """Every setting that was run, best first by test `accuracy` or by accuracy `per parameter`."""
+    per_million = {s: 1e6 * results.accuracy(s).mean / results.parameters(s) for s in results.run}
+    key = per_million.get if by == "per parameter" else lambda s: results.accuracy(s).mean
+    lines = []
+    for place, setting in enumerate(sorted(results.run, key=key, reverse=True), 1):
+        accuracy = results.accuracy(setting)
+        lines.append({
+            "": str(place),
+            "setting": setting.name,
+            "parameters": f"{results.parameters(setting):,}",
+            "test accuracy": f"{accuracy.mean:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}]",
+            "validation": f"{tested(results, setting, 'valid_accuracy'):.3f}",
+            "per million": f"{per_million[setting]:.3f}",
+        })
+    return pd.DataFrame(lines)
+
+
+def parameter_table(results, setting):
+    """Where a model's parameters are, by the lab's formula at the vocabulary of the trials."""
+    config, words = setting.config, results.vocabulary_size
+    if words is None:
+        return pd.DataFrame({"part": ["not run, so the vocabulary's size is not known"]})
+    table, total = words * config.embedding_dim, count_parameters(config, words)
+    output = 2 * ((1 + config.bidirectional) * config.hidden_dim + 1)
+    rows = [
+        ("embedding", f"{words:,} × {config.embedding_dim}", f"{table:,}"),
+        (f"{config.cell.upper()}, {config.n_layers} × {config.hidden_dim} units", "weights and biases",
+         f"{total - table - output:,}"),
+        ("linear layer", f"2 × ({config.hidden_dim} + 1)", f"{output:,}"),
+        ("all", "", f"{total:,}"),
+    ]
+    return pd.DataFrame(rows, columns=["part", "size", "parameters"])

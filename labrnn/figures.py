@@ -11,6 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from labrnn.published import published_accuracy
+
+LN2 = np.log(2)
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#1f5a99", "#c8561b", "#2c7a4b", "#75459c", "#6b6b6b"
 SERIES = [(BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D")]
 STYLE = {
@@ -44,40 +47,42 @@ def percent(value, digits=1):
     return f"{100 * value:.{digits}f} %"
 
 
-def training_curve(results, setting, width=3.1):
+def training_curve(results, setting, width=3.1, height=3.0):
     """Accuracy over the epochs in the lab's layout, loss below it (figures 1 to 7, 9 to 11).
 
-    y from 0.45 to 1.05, best validation accuracy in the legend, difference from the part's base
-    (at the published setting: the defaults) and test accuracy in the title; every seed a thin line, their mean a thick one; the dotted line is
-    chance. A setting that was not run gives an empty figure that says so.
+    y from 0.45 to 1.05; the best validation accuracy in the legend; difference from the part's
+    base (at the published setting: the defaults) and test accuracy in the title. Every seed is a
+    thin line, their mean a thick one; dotted lines are chance. A setting that was not run gives
+    empty axes that say so.
     """
-    with page(width, 3.0, 2, sharex=True, height_ratios=[2.2, 1]) as (figure, (top, bottom)):
+    with page(width, height, 2, sharex=True, height_ratios=[2.2, 1]) as (figure, (top, bottom)):
         top.set(ylim=(0.45, 1.05), ylabel="accuracy")
-        bottom.set(xlabel="epoch", ylabel="loss")
-        title = f"{setting.config.cell.upper()} "
-        title += setting.config.difference(results.part.base) or "defaults"
-        title = textwrap.fill(title.replace(",", ", "), 15 * int(width))
+        bottom.set(xlabel="epoch", ylabel="loss", xlim=(0.8, setting.config.epochs + 0.2))
+        figure.align_ylabels()
+        bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axes, chance in ((top, 0.5), (bottom, LN2)):
+            _chance(axes, chance)
+        title = setting.config.difference(results.part.base).replace(",", ", ") or "defaults"
+        title = textwrap.fill(f"{setting.config.cell.upper()} {title}", int(15.5 * width))
         if not results.trials(setting):
             figure.suptitle(f"{title}\nnot run", size=7)
             top.text(0.5, 0.5, "not run", transform=top.transAxes, ha="center", color=GREY)
             return figure
-        for kind, (color, dash, marker), word in (
-            ("train", SERIES[0], "training"), ("valid", SERIES[1], "validation"),
-        ):
-            curves = np.array(results.curves(setting, f"{kind}_accuracy"))
-            label = word
-            if kind == "valid":
-                label = f"validation, best {curves.mean(axis=0).max():.3f}"
-            _lines(top, curves, color, dash, marker, label)
-            _lines(bottom, np.array(results.curves(setting, f"{kind}_loss")), color, dash, marker)
+        for kind, (color, dash, marker) in zip(("training", "validation"), SERIES, strict=False):
+            accuracies = np.array(results.curves(setting, f"{kind[:5]}_accuracy"))
+            best = f", best {accuracies.mean(axis=0).max():.3f}" if kind == "validation" else ""
+            _lines(top, accuracies, color, dash, marker, kind + best)
+            losses = np.array(results.curves(setting, f"{kind[:5]}_loss"))
+            _lines(bottom, losses, color, dash, marker)
+        bottom.set_ylim(0, max(0.8, bottom.get_ylim()[1]))
         accuracy = results.accuracy(setting)
         figure.suptitle(f"{title}\ntest accuracy {_plus_minus(accuracy)}", size=7)
-        top.axhline(0.5, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
-        bottom.axhline(np.log(2), color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
-        bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
-        bottom.set_ylim(0, max(0.8, bottom.get_ylim()[1]))
-        top.legend(handlelength=3)
+        top.legend(handlelength=3, loc="upper left" if accuracy.mean < 0.7 else "lower right")
         return figure
+
+
+def _chance(axes, value):
+    axes.axhline(value, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
 
 
 def _lines(axes, curves, color, dash, marker, label=None):
@@ -110,7 +115,7 @@ def compare_curves(results, settings, kind="valid_accuracy", width=6.0):
         axes.set(xlabel="epoch", ylabel=_words(kind), xlim=(0.8, epochs + 0.9))
         axes.xaxis.set_major_locator(FixedLocator(range(1, epochs + 1)))
         if "accuracy" in kind:
-            axes.axhline(0.5, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
+            _chance(axes, 0.5)
         return figure
 
 
@@ -127,13 +132,14 @@ def _apart(values, least):
     return heights
 
 
-def one_dimension(results, field, label, published=None, width=3.1):
+def one_dimension(results, field, label, width=4.5):
     """Test accuracy and seconds an epoch against one dimension (figures 8a to 8c).
 
     Args:
         field: of the configuration, e.g. `n_layers`.
         label: of the x axis.
-        published: value -> published test accuracy, drawn as hollow diamonds.
+
+    Hollow diamonds are the published accuracies, at the published setting.
     """
     with page(width, 3.2, 2, sharex=True, height_ratios=[2.2, 1]) as (figure, (top, bottom)):
         settings = results.run
@@ -146,11 +152,11 @@ def one_dimension(results, field, label, published=None, width=3.1):
         reach = [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
         top.errorbar(values, means, reach, color=BLUE, marker="o", linewidth=1.2, capsize=2,
                      elinewidth=0.8, label="ours, 95 % interval")
-        shown = {v: a for v, a in (published or {}).items() if v in values}
-        if shown:
-            top.plot(list(shown), list(shown.values()), "D", color=ORANGE, fillstyle="none",
-                     label="published, one seed")
-        top.axhline(0.5, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
+        known = {v: published_accuracy(s.config) for v, s in zip(values, settings, strict=True)}
+        if any(known.values()):
+            top.plot(list(known), list(known.values()), "D", color=ORANGE, fillstyle="none",
+                     label="published, one seed, last epoch")
+        _chance(top, 0.5)
         top.set(ylabel="test accuracy", ylim=(0.45, 1.0))
         top.legend(loc="lower left")
         bottom.plot(values, [results.seconds(s) for s in settings], color=GREEN, marker="^",
@@ -169,11 +175,11 @@ def _value_axis(axes, values):
     axes.tick_params(axis="x", labelrotation=60 if len(values) > 5 else 0, labelsize=7)
 
 
-def compound_scatter(results, others=(), width=6.0):
+def compound_scatter(results, others, width=6.0):
     """Parameters against test accuracy of the compound trials, depth by marker and colour.
 
     Args:
-        others: (name, `Results`) of single-dimension studies, drawn as grey lines.
+        others: name -> `Results` of a single-dimension study, drawn as a grey line.
     """
     with page(width, 3.6) as (figure, axes):
         for depth, (color, _, marker) in zip((1, 2, 3, 4), SERIES, strict=True):
@@ -183,7 +189,7 @@ def compound_scatter(results, others=(), width=6.0):
                 reach = [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
                 axes.errorbar(x, [e.mean for e in estimates], reach, fmt=marker, color=color,
                               elinewidth=0.5, label=f"{depth} layer{'s' * (depth > 1)}")
-        for (name, study), dash in zip(others, ("-", "--", ":"), strict=False):
+        for (name, study), dash in zip(others.items(), ("-", "--", ":"), strict=False):
             x, estimates = _places(study, study.run)
             order = np.argsort(x)
             axes.plot(np.array(x)[order], np.array([e.mean for e in estimates])[order],

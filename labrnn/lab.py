@@ -149,6 +149,11 @@ class Results:
         trial = next(iter(self.trials(setting).values()))
         return count_parameters(setting.config, trial.vocabulary_size)
 
+    @property
+    def vocabulary_size(self):
+        """Rows of the embedding in the trials that were run; None if none was."""
+        return next((t.vocabulary_size for t in self.outcome.trials.values()), None)
+
     def metric(self, setting, name):
         """A test metric of the tested epoch, e.g. `loss`, by seed."""
         return {s: t.metrics[self.checkpoint][name] for s, t in self.trials(setting).items()}
