@@ -58,6 +58,24 @@ def difference(correct, other):
     return replace(estimate, p=mcnemar(a[0], b[0])) if seeds == 1 else estimate
 
 
+def unpaired(correct, other):
+    """Accuracy of one setting minus another's, each on test reviews of its own (Welch's test).
+
+    Args:
+        correct, other: bool [seeds, reviews], of any sizes.
+
+    Returns:
+        an `Estimate`; its `seeds` and `reviews` are those of the side that has fewer.
+    """
+    sides = [_moments(np.asarray(side, dtype=float)) for side in (correct, other)]
+    (mean, variance, freedom, _), (mean_2, variance_2, freedom_2, _) = sides
+    total = variance + variance_2
+    if total:
+        freedom = total**2 / (variance**2 / freedom + variance_2**2 / freedom_2)
+    seeds, reviews = np.minimum(np.shape(correct), np.shape(other)).tolist()
+    return _interval(mean - mean_2, total, freedom, (-1.0, 1.0), seeds, reviews)
+
+
 def mcnemar(correct, other):
     """McNemar's exact p-value for two models on the same reviews."""
     only_first = int(((correct > 0) & (other == 0)).sum())
@@ -87,7 +105,13 @@ def reseeding(accuracy, reviews):
 
 
 def _estimate(values, bounds):
-    """Mean of [seeds, reviews] values with an interval for new seeds and new reviews.
+    """Mean of [seeds, reviews] values with an interval for new seeds and new reviews."""
+    mean, variance, freedom, spread = _moments(values)
+    return _interval(mean, variance, freedom, bounds, *values.shape, spread)
+
+
+def _moments(values):
+    """Mean of [seeds, reviews] values, its variance, degrees of freedom; spread over seeds.
 
     Seeds and reviews are crossed random effects. The means over either carry the interaction of
     the two, so it is taken off once; Satterthwaite's degrees of freedom are those of the seeds,
@@ -105,6 +129,10 @@ def _estimate(values, bounds):
         from_reviews = max(0.0, from_reviews - interaction / (seeds * reviews))
     variance = from_reviews + from_seeds
     freedom = (seeds - 1) * (variance / from_seeds) ** 2 if from_seeds else reviews - 1
+    return mean, variance, freedom, spread
+
+
+def _interval(mean, variance, freedom, bounds, seeds, reviews, spread=float("nan")):
     error = np.sqrt(variance)
     reach = stats.t.ppf((1 + LEVEL) / 2, freedom) * error
     low, high = np.clip([mean - reach, mean + reach], *bounds)
