@@ -1,0 +1,258 @@
+"""Many trials at once: each once, in spite of processes that die, and of others that train too."""
+
+import os
+import random
+import re
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from tiny import TINY, content, epochs_logged, labrnn, train, write_params, write_reviews
+
+from labrnn import running
+from labrnn.batch import read_params
+from labrnn.config import TrialConfig
+from labrnn.errors import LabError
+from labrnn.progress import Display, clock
+from labrnn.running import cost, plan_trials, run_trials
+from labrnn.store import Store
+from labrnn.trial import trial_key
+
+
+@pytest.fixture
+def data(reviews, tmp_path):
+    return write_reviews(reviews, tmp_path / "reviews.csv")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "trials")
+
+
+@pytest.fixture
+def four(data, tmp_path):
+    """Params of four trials, and what they are when nothing happens."""
+    reference = Store(tmp_path / "reference")
+    params = write_params(tmp_path)
+    return params, [content(train(c, data, reference)) for c in read_params(params).trials()]
+
+
+def environment(data):
+    return os.environ | {"LABRNN_DATA": data}
+
+
+def finished(process, seconds=120):
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out, err
+
+
+# What is to do
+
+
+def test_plan_takes_what_is_stored_and_puts_the_longest_first(store, data):
+    configs = [TINY.but(hidden_dim=h, epochs=2) for h in (10, 100, 10, 50)]
+    train(configs[3], data, store)
+    plan = plan_trials(configs, data, store=store)
+    assert list(plan.missing) == [configs[1], configs[0]]
+    assert list(plan.trials) == [configs[3]]
+    with pytest.raises(LabError, match="fingerprint = abc is asked for"):
+        plan_trials(configs, data, "abc", store)
+    assert plan_trials([], data, store=store).missing == {}
+
+
+def test_stored_trials_are_found_without_the_reviews(store, data, tmp_path):
+    fingerprint = train(TINY, data, store).fingerprint
+    gone = str(tmp_path / "gone.csv")
+    assert list(run_trials([TINY], gone, fingerprint, store).trials) == [TINY]
+    with pytest.raises(LabError, match=r"gone\.csv"):
+        run_trials([TINY, TINY.but(seed=1)], gone, fingerprint, store)
+
+
+def test_estimate(store, data):
+    config = TINY.but(epochs=3)
+    assert running.pace(store) == (cost(TrialConfig()) / 67, 0)
+    seconds = train(config, data, store).environment["seconds"]
+    assert running.pace(store) == (pytest.approx(cost(config) / seconds), 1)
+
+    def stop(entry):
+        if entry["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        running.train_and_store(TINY, data, store, on_epoch=stop)
+    plan = plan_trials([TINY, TINY.but(seed=1)], data, store=store)
+    assert list(plan.missing.values()) == [cost(TINY), pytest.approx(cost(TINY) * 4 / 6)]
+    assert plan.seconds(cost(TINY), 2) == 1
+    assert plan.seconds(cost(TINY), 1) == pytest.approx(10 / 6)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (720, "12 min"), (3900, "1 h 05 min")])
+def test_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+# Workers that behave badly: a script stands in for `labrnn.worker`; the seed says what it does
+
+BEHAVIOUR = """
+import json, os, sys, time
+def tell(event, end="\\n"):
+    sys.stdout.write(json.dumps(event) + end); sys.stdout.flush()
+tell({"event": "ready"})
+for line in sys.stdin:
+    order = json.loads(line)
+    seed = order["config"]["seed"]
+    with open(os.path.join(order["root"], "orders"), "a") as file:
+        file.write(f"{seed}\\n")
+    times = open(os.path.join(order["root"], "orders")).read().split().count(str(seed))
+    epoch = {"epoch": times, "train_loss": 0.5, "valid_accuracy": 0.5, "seconds": 1}
+    if seed == 1:
+        sys.stdout.write('{"event": "ep'); sys.stdout.flush()
+        os.kill(os.getpid(), 9)
+    if seed == 2 and times < 3:
+        sys.exit(7)
+    if seed == 3 and times < 6:
+        tell({"event": "epoch", **epoch}); os.kill(os.getpid(), 9)
+    if seed == 4:
+        tell({"event": "failed", "message": "a fault", "trace": "where it was\\n"}); continue
+    if seed == 5 and times < 3:
+        tell({"event": "busy"}); continue
+    tell({"event": "done", "folder": order["root"], "accuracy": 0.5})
+"""
+
+
+@pytest.fixture
+def behaviour(tmp_path, monkeypatch):
+    script = tmp_path / "worker.py"
+    script.write_text(BEHAVIOUR)
+    monkeypatch.setattr(running, "WORKER", [sys.executable, str(script)])
+    monkeypatch.setattr(running, "LOOK_AGAIN", 0.2)
+
+
+def run(seeds, data, store, stream, **options):
+    configs = [TINY.but(seed=seed) for seed in seeds]
+    outcome = run_trials(configs, data, store=store, display=Display(stream), **options)
+    orders = (store.root / "orders").read_text().split()
+    return ({c.seed for c in outcome.trials}, {c.seed: m for c, m in outcome.failures.items()},
+            [int(order) for order in orders])
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_bad_workers_stop_nothing(behaviour, data, store, capsys, jobs):
+    trials, failures, orders = run(range(8), data, store, None, jobs=jobs)
+    assert trials == {0, 2, 3, 5, 6, 7}
+    assert failures == {1: "3 times its process ended with code -9", 4: "a fault"}
+    assert [orders.count(seed) for seed in range(8)] == [1, 3, 3, 6, 1, 3, 1, 1]
+    told = capsys.readouterr().err
+    assert "seed 4: FAILED: a fault" in told
+    assert "seed 5: another process is training it" in told
+    assert "6 of 8 trained, 2 failed" in told
+    (log,) = store.logs.iterdir()
+    assert "where it was" in log.read_text()
+
+
+def test_held_trial_is_waited_for_without_haste(behaviour, data, store, capsys):
+    fingerprint = running.fingerprint_of([TINY], data)
+    claim = store.claim(fingerprint, trial_key(TINY.but(seed=5)))
+    claim.__enter__()
+    release = threading.Timer(2, claim.__exit__, (None, None, None))
+    release.start()
+    began = time.monotonic()
+    trials, _, orders = run([5, 6], data, store, None, jobs=1)
+    assert trials == {5, 6}
+    assert orders[0] == 5  # refused
+    assert orders[1] == 6
+    assert orders[2:] == [5, 5]  # after the release
+    assert time.monotonic() - began > 2
+
+
+def test_worker_that_cannot_start_is_told(data, store, monkeypatch):
+    monkeypatch.setattr(running, "WORKER", [sys.executable, "-c", "import nothing_of_that_name"])
+    with pytest.raises(LabError, match="no process can train here: each ends with code 1") as fault:
+        run_trials([TINY.but(seed=s) for s in range(30)], data, store=store, jobs=3)
+    log = Path(re.search(r"see (\S+)", str(fault.value))[1])
+    assert log.read_text().count("nothing_of_that_name") == 3
+
+
+# Real processes
+
+
+def test_stray_output_of_a_worker_is_no_event(data, store, tmp_path, monkeypatch):
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import os\nimport labrnn.worker as worker\ncarry_out = worker.carry_out\n"
+        "def noisy(*arguments):\n    print('stray')\n    os.write(1, b'{stray\\n')\n"
+        "    return carry_out(*arguments)\nworker.carry_out = noisy\nworker.main()\n"
+    )
+    monkeypatch.setattr(running, "WORKER", [sys.executable, str(script)])
+    assert list(run_trials([TINY], data, store=store).trials) == [TINY]
+    (log,) = store.logs.iterdir()
+    assert log.read_text().count("stray") == 2
+
+
+def test_killed_ten_times_at_random_moments(four, data, store):
+    """Each life is ended with kill -9 after some epochs, or before one; nothing is done twice."""
+    params, reference = four
+    random_ = random.Random(8)
+    for life in range(10):
+        process = labrnn("train", params, "--jobs", "2", env=environment(data))
+        epochs = random_.choice([0, 1, 2, 3, 5])
+        for line in process.stderr:
+            epochs -= ": epoch " in line
+            if epochs <= 0:
+                break
+        time.sleep(random_.uniform(0, 0.05 if life % 3 else 2.5))
+        process.kill()
+        process.communicate()
+        assert all(trial.damage() == [] for trial in store.trials())
+    code, _, told = finished(labrnn("train", params, env=environment(data)))
+    assert code == 0, told
+    assert sorted(map(content, store.trials())) == sorted(reference)
+    logged = epochs_logged(store.root)
+    assert len(set(logged)) == len(logged)
+    store.clean()
+    assert not list(store.root.rglob("epoch-*"))
+
+
+def test_two_at_once_train_each_trial_once(four, data, store):
+    params, reference = four
+    both = [labrnn("train", params, "--jobs", "1", env=environment(data)) for _ in range(2)]
+    ends = [finished(process) for process in both]
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert all("4 trials stored, 0 failed" in out for _, out, _ in ends)
+    logged = epochs_logged(store.root)
+    assert len(logged) == len(set(logged)) == 4 * 12
+    assert sorted(map(content, store.trials())) == sorted(reference)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_interrupted(data, store, tmp_path, number):
+    params = write_params(tmp_path, epochs=100)
+    process = labrnn("train", params, "--jobs", "1", env=environment(data))
+    for line in process.stderr:
+        if ": epoch 3/" in line:
+            break
+    process.send_signal(number)
+    code, _, told = finished(process)
+    assert code == 130
+    assert "the same command goes on from here" in told
+    assert "Traceback" not in told
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nothing of its session is left
+    assert not [t for t in store.places() if t.finished]
+
+
+def test_failed_trials_do_not_stop_the_others(data, store, tmp_path):
+    params = write_params(tmp_path, seeds=[0, 1], epochs=2)
+    first, second = read_params(params).trials()
+    fingerprint = running.fingerprint_of([first], data)
+    blocked = store.root / fingerprint / ".partial" / trial_key(first)
+    blocked.parent.mkdir(parents=True)
+    blocked.touch()  # a file where the trial wants its folder
+    code, out, told = finished(labrnn("train", params, env=environment(data)))
+    assert code == 1
+    assert "1 trials stored, 1 failed" in out
+    assert re.search("failed: LSTM .* seed 0: .*cannot be written", told)
+    assert list(plan_trials([second], data, store=store).trials) == [second]
