@@ -1,0 +1,72 @@
+"""Writes the README's headline table and picture from the committed results.
+
+    .venv/bin/python tools/headline.py
+"""
+
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+
+from labrnn.batch import read_params
+from labrnn.figures import agreement, percent
+from labrnn.lab import Results
+from labrnn.reproduction import compare
+from labrnn.running import plan_trials
+from labrnn.store import PROJECT, Store
+
+README = PROJECT / "README.md"
+PICTURE = PROJECT / "docs" / "headline.svg"
+SHOWN = ("1", "3a", "3b", "3c", "4a", "4b", "4c", "5b", "5c", "6h", "7d", "10a")
+BLOCK = re.compile(r"(<!-- headline:.*?-->\n).*?(<!-- /headline -->)", re.S)
+
+
+def results():
+    """The committed results of the part `reproduction`, trained and read the right way."""
+    part = read_params(PROJECT / "params" / "full" / "reproduction.yaml")
+    store = Store(PROJECT / "reports" / "full" / "trials")
+    return Results(part, plan_trials(part.trials(), "", part.fingerprint, store, train=False))
+
+
+def block(found):
+    """The Markdown between the README's two marks."""
+    rows = [row for row in compare(found) if row.seeds]
+    agreeing = sum(row.agrees for row in rows)
+    lines = [
+        f"{len(rows)} of the 79 published trainings have been rerun so far on the 50,000 reviews. "
+        f"In {agreeing} the test accuracy after the last epoch lies within the noise of the "
+        "published one:",
+        "",
+        "![Each published training and ours](docs/headline.svg)",
+        "",
+        "| training | parameters | published | ours, last epoch | ours, best epoch [95 %] | n |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        if row.published.figure in SHOWN:
+            lines.append(_line(found, row))
+    return "\n".join([*lines, ""])
+
+
+def _line(found, row):
+    known, config = row.published, row.setting.config
+    name = f"{known.cell.upper()} {known.optimizer}, E{config.embedding_dim} "
+    name += f"H{config.hidden_dim} L{config.n_layers}" + ", both ways" * config.bidirectional
+    right = row.setting.__class__(name, config.but(readout="final_state"))
+    ours = found.accuracy(right)
+    return (f"| {name} | {row.parameters:,} | {percent(known.test_acc)} | {percent(row.last)} | "
+            f"{percent(ours.mean)} [{100 * ours.low:.1f}, {100 * ours.high:.1f}] | {ours.seeds} |")
+
+
+def main():
+    found = results()
+    text = README.read_text("utf-8")
+    aside = README.with_suffix(".writing")
+    aside.write_text(BLOCK.sub(lambda m: m[1] + block(found) + m[2], text), "utf-8")
+    aside.replace(README)
+    with mpl.rc_context({"svg.hashsalt": "headline"}):
+        agreement(compare(found)).savefig(Path(PICTURE), metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
