@@ -253,16 +253,20 @@ class Bidirectional(TrainingPart):
         return drawn + one_way + last_step
 
 
-class Questions(TrainingPart):
-    name, title = "questions", "Ten statements, true or false"
-
+class _TwoCells(TrainingPart):
     optim: Optim = Field("rmsprop", description="optimiser of the two models looked into")
     lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
 
     def settings(self):
-        """An LSTM and a GRU of Lab 2 a and b, whose embedding and gates bear statements out."""
+        """An LSTM and a GRU of Lab 2 a and b."""
         base = self.base.but(optim=self.optim, lr=self.lr)
         return [Setting("LSTM", base), Setting("GRU", base.but(cell="gru"))]
+
+
+class Questions(_TwoCells):
+    """The two models' embedding and gates bear statements out."""
+
+    name, title = "questions", "Ten statements, true or false"
 
 
 class Reproduction(TrainingPart):
@@ -305,8 +309,52 @@ class Data(TrainingPart):
     name, title = "lab1_data", "Reviews, vocabulary, tokens"
 
 
+class BeyondBaselines(_TwoCells):
+    """The two models beside models without a network, see `labrnn.baselines`."""
+
+    name, title = "beyond_baselines", "What simpler models reach"
+
+
+class BeyondDefects(TrainingPart):
+    name, title = "beyond_defects", "What the published defects cost"
+
+    seeds: list[int] = Field([5, 6, 7], min_length=1, description="each setting has each of them")
+    train_reviews: int = Field(2000, ge=0, description="training reviews in use, 0 for all")
+    optim: Optim = Field("rmsprop", description="optimiser of all trials")
+    lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
+    hidden_dim: int = Field(20, ge=10, le=320, description="units of one-way models; the lab: 100")
+    depth: int = Field(3, ge=2, le=4, description="layers of the deep models")
+    narrow: int = Field(20, ge=10, le=320, description="units of the model that reads both ways")
+    embedding_dim: int = Field(32, ge=1, le=256, description="of the model that reads both ways")
+
+    def pairs(self):
+        """(Right way, published way) for each defect that takes a training; one field apart."""
+        base = self.base.but(optim=self.optim, lr=self.lr, hidden_dim=self.hidden_dim)
+        flat = Setting("1 layer", base)
+        deep = Setting(f"{self.depth} layers", base.but(n_layers=self.depth))
+        both = base.but(hidden_dim=self.narrow, bidirectional=True,
+                        embedding_dim=self.embedding_dim)
+        last_step = Setting("both ways, last step", both.but(readout="last_step"))
+        starts = {"each gate orthogonal": {"recurrent_init": "per_gate"},
+                  "forget bias 1": {"forget_bias": 1.0}}
+        texts = {"negations kept": {"stop_words": "keep_negations"},
+                 "all stop words kept": {"stop_words": "keep"},
+                 "duplicates dropped": {"duplicates": "drop"}}
+        return [
+            (Setting("both ways, final states", both), last_step),
+            *((Setting(f"{name}, {old.name}", old.config.but(**change)), old)
+              for old in (flat, deep) for name, change in starts.items()),
+            *((Setting(name, base.but(**change)), flat) for name, change in texts.items()),
+        ]
+
+    def settings(self):
+        """The published way first where several pairs share it."""
+        return list(dict.fromkeys(s for right, old in self.pairs() for s in (old, right)))
+
+
 PARTS = {
     part.name: part
     for part in (Questions, Data, Lstm, Gru, LstmOptimizers, GruOptimizers, Depth, Width,
-                 EmbeddingSize, Compound, Bidirectional, Reproduction)
+                 EmbeddingSize, Compound, Bidirectional, Reproduction, BeyondBaselines,
+                 BeyondDefects)
 }
