@@ -137,6 +137,7 @@ def report(params, data, jobs, author, out):
     Example:
       labrnn report params/quick/*.yaml --author "Ada Lovelace"
     """
+    from labrnn import gallery
     from labrnn.batch import plan, read_params, run_all, write_ups
     from labrnn.running import cores
 
@@ -145,6 +146,8 @@ def report(params, data, jobs, author, out):
     due = plan(params, out, author)
     failures += run_all(due, jobs or cores(), tell=click.echo)
     write_ups(due, tell=click.echo)
+    for root in dict.fromkeys(gallery.root_of(job.out) for job in due):
+        click.echo(f"all reports at a glance: {gallery.build(root)}")
     sys.exit(1 if failures else 0)
 
 

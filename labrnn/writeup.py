@@ -43,7 +43,7 @@ def build(notebooks, out_dir, title, authors, date, stem="write_up"):
         body.append(_prose(f"# {section}"))
         for name in names:
             if name in paths and paths[name].exists():
-                notebook = _read(paths[name])
+                notebook = read(paths[name])
                 body += _answers(notebook, name)
                 appendix += _executed(notebook, name)
             else:
@@ -81,7 +81,7 @@ def _prose(markdown, where="the write-up"):
     return Block("prose", Prose(markdown, where, inline=False))
 
 
-def _read(path):
+def read(path):
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -22,6 +23,18 @@ def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("LABRNN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LABRNN_STORE", str(tmp_path / "trials"))
     monkeypatch.delenv("LABRNN_DATA", raising=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium without a window. It ends with the module: Playwright holds the asyncio loop."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if not found:
+        pytest.skip("needs Chromium; on Debian: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=found) as it:
+        yield it
 
 
 @pytest.fixture(scope="session")

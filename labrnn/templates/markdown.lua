@@ -108,8 +108,8 @@ local results = pandoc.List{}
 for _, fragment in ipairs(job.fragments) do
   local result = {headings = pandoc.List{}, problems = pandoc.List{}}
   local messages = pandoc.log.silence(function()
-    result.plain = pandoc.utils.stringify(fragment.doc)
     local doc = fragment.doc:walk(filter(fragment))
+    result.plain = pandoc.utils.stringify(typst and fragment.doc or doc) -- Typst's pieces are code
     for _, block in ipairs(doc.blocks) do
       if block.t == 'Header' then
         result.headings:insert{level = block.level, id = block.identifier,
