@@ -20,6 +20,8 @@ from labrnn.parts import Setting
 LN2 = math.log(2)
 LEFT = 0.03  # the training loss of a model that left chance fell below ln 2 by more than this
 LEVEL = 0.05
+ENOUGH = 0.85  # validation accuracy by which the pace of a training is told
+WEAK = 0.7  # test accuracy below which a model that left chance has hardly trained
 SMALL = 0.01  # two accuracies less than a point apart count as equal
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def equal(compared):
     Equality takes intervals that leave no room for a point; a clear difference of a point or more
     speaks against it if it rests on several seeds.
     """
-    if any(c.clear and c.difference.seeds > 1 and abs(c.difference.mean) >= SMALL for c in compared):
+    sure = [c for c in compared if c.clear and c.difference.seeds > 1]
+    if any(abs(c.difference.mean) >= SMALL for c in sure):
         return False
     narrow = [max(-c.difference.low, c.difference.high) < SMALL for c in compared]
     return True if compared and all(narrow) else None
@@ -150,6 +153,9 @@ def trend(results, settings, size):
                                float(line.pvalue))
 
 
+COLUMNS = ("parameters", "test accuracy", "n", "epoch", "s/epoch", "Δ points", "p")
+
+
 def results_table(results, compared=(), settings=None, name="setting"):
     """A line a setting: size, test accuracy with its interval, epoch, time, difference.
 
@@ -158,11 +164,11 @@ def results_table(results, compared=(), settings=None, name="setting"):
         settings: which, if not all.
         name: heading of the first column.
     """
-    found = {c.first: c for c in compared}
+    shown = results.settings if settings is None else settings
+    found = {c.first: c for c in compared if c.second in shown}
     lines = []
-    for setting in results.settings if settings is None else settings:
-        line = dict.fromkeys(("parameters", "test accuracy", "n", "epoch", "s/epoch", "Δ points", "p"),
-                             "–")
+    for setting in shown:
+        line = dict.fromkeys(COLUMNS, "–")
         if results.trials(setting):
             line |= _measured(results, setting)
         else:
@@ -188,13 +194,13 @@ def _measured(results, setting):
 def _compared(comparison):
     d = comparison.difference
     return {
-        "Δ points": f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]",
+        "Δ points": f"{_points(d.mean)} [{_points(d.low)}, {_points(d.high)}]",
         "p": "< 0.001" if comparison.p < 0.001 else f"{comparison.p:.3f}",
     }
 
 
 def cells_table(results, compared):
-    """GRU beside LSTM under each optimiser of Lab 2 b, from those `Comparison`s that cross cells."""
+    """GRU beside LSTM under each optimiser, from those `Comparison`s that cross the cells."""
     lines = []
     for c in compared:
         gru, lstm = c.first, c.second
@@ -207,13 +213,13 @@ def cells_table(results, compared):
             "n": str(c.difference.seeds),
             **_compared(c),
             "s/epoch": f"{results.seconds(lstm):.1f} / {results.seconds(gru):.1f}",
-            "epochs to 0.85": f"{_reached(results, lstm)} / {_reached(results, gru)}",
+            f"epochs to {ENOUGH}": f"{_reached(results, lstm)} / {_reached(results, gru)}",
         })
     return pd.DataFrame(lines)
 
 
 def _reached(results, setting):
-    epochs = list(epochs_to(results, setting, 0.85).values())
+    epochs = list(epochs_to(results, setting, ENOUGH).values())
     return "never" if None in epochs else f"{np.mean(epochs):g}"
 
 
@@ -244,9 +250,13 @@ def parameter_table(results, setting):
     output = 2 * ((1 + config.bidirectional) * config.hidden_dim + 1)
     rows = [
         ("embedding", f"{words:,} × {config.embedding_dim}", f"{table:,}"),
-        (f"{config.cell.upper()}, {config.n_layers} × {config.hidden_dim} units", "weights and biases",
-         f"{total - table - output:,}"),
+        (f"{config.cell.upper()}, {config.n_layers} × {config.hidden_dim} units",
+         "weights and biases", f"{total - table - output:,}"),
         ("linear layer", f"2 × ({config.hidden_dim} + 1)", f"{output:,}"),
         ("all", "", f"{total:,}"),
     ]
     return pd.DataFrame(rows, columns=["part", "size", "parameters"])
+
+
+def _points(fraction):
+    return f"{100 * fraction:+.1f}".replace("-", "−")

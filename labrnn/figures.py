@@ -5,6 +5,7 @@ Lines differ in dash and marker as well as in colour; sizes are those on the pag
 
 import textwrap
 from contextlib import contextmanager
+from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -26,7 +27,9 @@ STYLE = {
     "axes.axisbelow": True,
     "grid.color": "#e3e3e3",
     "grid.linewidth": 0.5,
-    "legend.frameon": False,
+    "legend.framealpha": 1,
+    "legend.edgecolor": "white",
+    "legend.borderpad": 0.2,
     "legend.fontsize": 7,
     "lines.linewidth": 1.4,
     "lines.markersize": 4,
@@ -102,20 +105,21 @@ def _plus_minus(estimate):
 def compare_curves(results, settings, kind="valid_accuracy", width=6.0):
     """One quantity over the epochs for several settings, named at the end of their lines."""
     with page(width, 2.6) as (figure, axes):
+        if "accuracy" in kind:
+            _chance(axes, 0.5)
         ends = []
         for (color, dash, marker), setting in zip(SERIES, settings, strict=False):
             curves = np.array(results.curves(setting, kind))
             _lines(axes, curves, color, dash, marker)
-            ends.append((curves.mean(axis=0)[-1], setting.name, color))
-        epochs = curves.shape[1]
+            ends.append((curves.mean(axis=0)[-1], setting))
+        epochs = max((s.config.epochs for s in settings), default=1)
         low, high = axes.get_ylim()
-        for y, (value, name, color) in zip(_apart([e[0] for e in ends], (high - low) / 14), ends,
-                                           strict=True):
-            axes.annotate(name, (epochs, value), (epochs + 0.12, y), color=color, va="center")
-        axes.set(xlabel="epoch", ylabel=_words(kind), xlim=(0.8, epochs + 0.9))
+        heights = _apart([value for value, _ in ends], (high - low) / 13)
+        for (value, setting), y, (color, _, _) in zip(ends, heights, SERIES, strict=False):
+            axes.annotate(setting.name, (setting.config.epochs, value), (epochs + 0.12, y),
+                          color=color, va="center", backgroundcolor="white", zorder=0.5)
+        axes.set(xlabel="epoch", ylabel=_words(kind), xlim=(0.8, epochs + 0.12 * (epochs + 2)))
         axes.xaxis.set_major_locator(FixedLocator(range(1, epochs + 1)))
-        if "accuracy" in kind:
-            _chance(axes, 0.5)
         return figure
 
 
@@ -125,10 +129,12 @@ def _words(kind):
 
 
 def _apart(values, least):
-    """Heights for labels: the values, moved until neighbours are `least` apart."""
+    """Heights for labels: the values, those too close moved apart round their middle."""
     order, heights = np.argsort(values), np.array(values, dtype=float)
-    for lower, upper in zip(order, order[1:], strict=False):
-        heights[upper] = max(heights[upper], heights[lower] + least)
+    for _ in range(50):
+        for lower, upper in pairwise(order):
+            push = max(0.0, least - (heights[upper] - heights[lower])) / 2
+            heights[lower], heights[upper] = heights[lower] - push, heights[upper] + push
     return heights
 
 
@@ -141,29 +147,38 @@ def one_dimension(results, field, label, width=4.5):
 
     Hollow diamonds are the published accuracies, at the published setting.
     """
-    with page(width, 3.2, 2, sharex=True, height_ratios=[2.2, 1]) as (figure, (top, bottom)):
-        settings = results.run
+    with page(width, 3.3, 2, sharex=True, height_ratios=[2.2, 1]) as (figure, (top, bottom)):
+        settings = sorted(results.run, key=lambda s: getattr(s.config, field))
         values = [getattr(s.config, field) for s in settings]
-        estimates = [results.accuracy(s) for s in settings]
+        top.set(ylabel="test accuracy", ylim=(0.45, 1.0))
+        bottom.set(xlabel=label, ylabel="s / epoch")
+        figure.align_ylabels()
+        _chance(top, 0.5)
+        if not values:
+            top.text(0.5, 0.5, "not run", transform=top.transAxes, ha="center", color=GREY)
+            return figure
         for value, setting in zip(values, settings, strict=True):
             dots = list(results.metric(setting, "accuracy").values())
             top.plot([value] * len(dots), dots, ".", color=BLUE, markersize=3, alpha=0.6)
-        means = [e.mean for e in estimates]
-        reach = [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
+        means, reach = _bars([results.accuracy(s) for s in settings])
         top.errorbar(values, means, reach, color=BLUE, marker="o", linewidth=1.2, capsize=2,
                      elinewidth=0.8, label="ours, 95 % interval")
-        known = {v: published_accuracy(s.config) for v, s in zip(values, settings, strict=True)}
-        if any(known.values()):
-            top.plot(list(known), list(known.values()), "D", color=ORANGE, fillstyle="none",
+        known = [published_accuracy(s.config) for s in settings]
+        if any(known):
+            top.plot(values, known, "D", color=ORANGE, fillstyle="none", markersize=5,
                      label="published, one seed, last epoch")
-        _chance(top, 0.5)
-        top.set(ylabel="test accuracy", ylim=(0.45, 1.0))
-        top.legend(loc="lower left")
+        figure.legend(loc="outside upper center", ncols=2)
         bottom.plot(values, [results.seconds(s) for s in settings], color=GREEN, marker="^",
                     linestyle="-.")
-        bottom.set(xlabel=label, ylabel="s / epoch", ylim=(0, None))
+        bottom.set_ylim(0, 1.15 * bottom.get_ylim()[1])
         _value_axis(bottom, values)
         return figure
+
+
+def _bars(estimates):
+    """Means of estimates and how far their intervals reach to either side, for `errorbar`."""
+    means = [e.mean for e in estimates]
+    return means, [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
 
 
 def _value_axis(axes, values):
@@ -181,23 +196,29 @@ def compound_scatter(results, others, width=6.0):
     Args:
         others: name -> `Results` of a single-dimension study, drawn as a grey line.
     """
-    with page(width, 3.6) as (figure, axes):
-        for depth, (color, _, marker) in zip((1, 2, 3, 4), SERIES, strict=True):
-            settings = [s for s in results.run if s.config.n_layers == depth]
-            if settings:
-                x, estimates = _places(results, settings)
-                reach = [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
-                axes.errorbar(x, [e.mean for e in estimates], reach, fmt=marker, color=color,
-                              elinewidth=0.5, label=f"{depth} layer{'s' * (depth > 1)}")
+    with page(width, 3.8) as (figure, axes):
+        _chance(axes, 0.5)
         for (name, study), dash in zip(others.items(), ("-", "--", ":"), strict=False):
-            x, estimates = _places(study, study.run)
-            order = np.argsort(x)
-            axes.plot(np.array(x)[order], np.array([e.mean for e in estimates])[order],
-                      color=GREY, linestyle=dash, linewidth=1, label=f"{name} alone")
+            x, estimates = _places(study, sorted(study.run, key=study.parameters))
+            axes.plot(x, [e.mean for e in estimates], color=GREY, linestyle=dash, linewidth=1,
+                      marker=".", label=f"{name} alone")
+        for depth, (color, _, marker) in zip((1, 2, 3, 4), SERIES, strict=True):
+            x, estimates = _places(results, [s for s in results.run if s.config.n_layers == depth])
+            if x:
+                axes.errorbar(x, *_bars(estimates), fmt=marker, color=color, elinewidth=0.6,
+                              fillstyle="none", label=f"{depth} layer{'s' * (depth > 1)}")
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+        axes.xaxis.set_minor_formatter(FuncFormatter(_two_and_five))
+        axes.tick_params(axis="x", which="both", labelsize=7)
         axes.set(xlabel="trainable parameters", ylabel="test accuracy")
-        axes.legend(loc="lower left", ncols=2)
+        figure.legend(loc="outside upper center", ncols=4)
         return figure
+
+
+def _two_and_five(value, _):
+    """Labels of the minor ticks of a logarithmic axis: at 2 and 5 times a power of ten."""
+    return f"{value:,.0f}" if f"{value:e}"[0] in "25" else ""
 
 
 def _places(results, settings):
@@ -205,24 +226,25 @@ def _places(results, settings):
 
 
 def compound_heat(results, width=6.0):
-    """Test accuracy of the grid: a panel a depth, hidden units against embedding; empty = not run."""
+    """Test accuracy of the grid: a panel a depth, hidden units against embedding; – = not run."""
     part = results.part
     cells = {(s.config.n_layers, s.config.hidden_dim, s.config.embedding_dim):
              results.accuracy(s).mean for s in results.run}
-    low, high = min(cells.values()), max(cells.values())
+    low, high = min(cells.values(), default=0.5), max(cells.values(), default=1.0)
     with page(width, 2.2, 1, len(part.depths), sharey=True, squeeze=False) as (figure, (panels,)):
         for axes, depth in zip(panels, part.depths, strict=True):
             grid = np.array([[cells.get((depth, h, e), np.nan) for e in part.sizes]
                              for h in part.widths])
             axes.pcolormesh(grid, cmap="Blues", vmin=low - 0.02, vmax=high, edgecolors="white")
             for (row, column), value in np.ndenumerate(grid):
-                ink = "white" if value > low + 0.7 * (high - low) else "black"
+                ink = "white" if value > low + 0.6 * (high - low) else "black"
                 text = "–" if np.isnan(value) else f"{value:.3f}"
                 axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=ink,
-                          fontsize=6)
+                          fontsize=6.5)
             axes.set_xticks(np.arange(len(part.sizes)) + 0.5, part.sizes)
             axes.set_yticks(np.arange(len(part.widths)) + 0.5, part.widths)
             axes.set(title=f"{depth} layer{'s' * (depth > 1)}", xlabel="embedding")
+            axes.tick_params(length=0)
             axes.grid(visible=False)
         panels[0].set_ylabel("hidden units")
         return figure
@@ -235,7 +257,7 @@ def forest(differences, label="difference in test accuracy, points", width=6.0):
         differences: (name, `Estimate`) pairs, drawn from the top.
     """
     with page(width, 0.5 + 0.24 * len(differences)) as (figure, axes):
-        for place, (name, estimate) in enumerate(differences):
+        for place, (_, estimate) in enumerate(differences):
             color, marker = (GREY, "o") if estimate.low <= 0 <= estimate.high else (BLUE, "s")
             mean, low, high = (100 * v for v in (estimate.mean, estimate.low, estimate.high))
             axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt=marker, color=color,

@@ -234,19 +234,19 @@ class Bidirectional(TrainingPart):
         wide = base.but(hidden_dim=self.wide, dropout_rate=0.2)
         narrow = base.but(hidden_dim=self.narrow)
         cases = [
-            ("9a", "LSTM, 2 layers, both ways", wide.but(n_layers=2, bidirectional=True)),
-            ("9b", "LSTM, 1 layer, both ways", wide.but(bidirectional=True)),
-            ("10a", "small LSTM, both ways", narrow.but(bidirectional=True)),
-            ("10b", "small LSTM, one way", narrow),
-            ("11a", "GRU, 2 layers, both ways", wide.but(cell="gru", n_layers=2, bidirectional=True)),
-            ("11b", "GRU, 2 layers, one way", wide.but(cell="gru", n_layers=2)),
+            ("9a", "two-layer LSTM both ways", wide.but(n_layers=2, bidirectional=True)),
+            ("9b", "one-layer LSTM both ways", wide.but(bidirectional=True)),
+            ("10a", "small LSTM both ways", narrow.but(bidirectional=True)),
+            ("10b", "small LSTM one way", narrow),
+            ("11a", "two-layer GRU both ways", wide.but(cell="gru", n_layers=2, bidirectional=True)),
+            ("11b", "two-layer GRU one way", wide.but(cell="gru", n_layers=2)),
         ]
         one_way = [
-            Setting("LSTM, 2 layers, one way", wide.but(n_layers=2)),
-            Setting("LSTM, 1 layer, one way", wide),
+            Setting("two-layer LSTM one way", wide.but(n_layers=2)),
+            Setting("one-layer LSTM one way", wide),
         ]
         last_step = [
-            Setting(name + ", last step", config.but(readout="last_step"))
+            Setting(f"{name} at the last step", config.but(readout="last_step"))
             for _, name, config in cases if config.bidirectional
         ]
         drawn = [Setting(name, config, figure) for figure, name, config in cases]

@@ -1,0 +1,255 @@
+"""Numbers and lists as words, and the sentences that several discussions share."""
+
+import re
+from collections import defaultdict
+
+import numpy as np
+
+from labrnn import statistics
+from labrnn.comparison import LN2, SMALL, WEAK, by_validation, trained
+from labrnn.parts import PARTS
+
+WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+         "eleven", "twelve"]
+VERDICTS = {True: "confirmed", False: "not confirmed", None: "undecided"}
+
+
+def number(n):
+    """A count in words up to twelve, in digits above."""
+    return WORDS[n] if n < len(WORDS) else f"{n:,}"
+
+
+def counted(n, noun):
+    return f"{number(n)} {noun}{'s' * (n != 1)}"
+
+
+def capital(text):
+    return text[:1].upper() + text[1:]
+
+
+def listing(words):
+    """`a, b and c`."""
+    words = list(words)
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def names(settings):
+    """Settings in running text; `2 layers` and `4 layers` become `two and four layers`."""
+    known = [s.name for s in settings]
+    sizes = [re.fullmatch(r"(\d+) (\w+?)s?", name) for name in known]
+    if known and all(sizes):
+        values = [int(size[1]) for size in sizes]
+        return f"{listing(map(number, values))} {sizes[0][2]}{'s' * (values != [1])}"
+    return listing(f"the {name}" if name[:1].islower() else name for name in known)
+
+
+def plural(settings):
+    """Whether `names` of these takes a verb in the plural."""
+    return len(settings) > 1 or bool(re.match(r"\d+ \w+s$", settings[0].name))
+
+
+def signed(value, digits=1):
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def points(fraction, digits=1):
+    """A difference of accuracies in percentage points, with its sign and without the unit."""
+    return signed(100 * fraction, digits)
+
+
+def span(estimate, digits=1):
+    return f"{points(estimate.low, digits)} to {points(estimate.high, digits)}"
+
+
+def distance(estimate, p):
+    """A difference without its sign, interval and p-value in brackets."""
+    low, high = sorted(100 * bound * (-1 if estimate.mean < 0 else 1)
+                       for bound in (estimate.low, estimate.high))
+    bounds = f"{low:.1f} to {high:.1f}".replace("-", "−")
+    return f"{abs(100 * estimate.mean):.1f} points ({bounds}, {p_value(p)})"
+
+
+def measured(accuracy):
+    return f"{accuracy.mean:.3f} (95 % interval {accuracy.low:.3f} to {accuracy.high:.3f})"
+
+
+def p_value(p):
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def paragraphs(*texts):
+    return "\n\n".join(" ".join(text.split()) for text in texts if text.strip())
+
+
+def explanation(text):
+    """Why things may be so, as far as nothing in the part measures it."""
+    return f"*An explanation, not a finding.* {text}"
+
+
+def claim(published, holds, reason):
+    """A published conclusion and what these trials make of it; `holds` is None if open."""
+    verdict = capital(VERDICTS[holds])
+    return f"The published report concludes that {published}. **{verdict}** here: {reason}."
+
+
+# What several parts say
+
+
+def by_verdict(results, compared, other=""):
+    """Sentences on comparisons with one reference, those of one verdict together.
+
+    Args:
+        other: what to call the reference, if not by its name.
+    """
+    groups = defaultdict(list)
+    for c in compared:
+        groups[c.verdict, c.clear and c.difference.mean > 0].append(c)
+    text = [_same_verdict(group, other or names([group[0].second])) for group in groups.values()]
+    open_ones = [c.difference for c in compared if c.verdict == "undecided"]
+    if open_ones and not other:
+        reach = statistics.reseeding(results.accuracy(compared[0].second).mean, open_ones[0].reviews)
+        most = max(abs(d.mean) for d in open_ones)
+        text.append(
+            f"A gap of {100 * most:.1f} points is far beyond the {100 * reach:.1f} that another "
+            "seed is expected to make, yet one seed each compares models, not settings."
+            if most > 3 * reach else
+            "With one seed each that tells the models apart and leaves the settings undecided."
+        )
+    return " ".join(text)
+
+
+def _same_verdict(group, reference):
+    settings, verdict = [c.first for c in group], group[0].verdict
+    who, many = capital(names(settings)), plural(settings)
+    if verdict == "within noise":
+        gaps = _range(group) or "; ".join(
+            f"{points(c.difference.mean)} points ({span(c.difference)}, p = {c.p:.2f})" for c in group
+        )
+        return f"{who} {'are' if many else 'is'} within noise of {reference}: {gaps}."
+    gaps = _range(group) or listing(distance(c.difference, c.p) for c in group)
+    if verdict == "undecided":
+        where = "above" if group[0].difference.mean > 0 else "below"
+        return f"With this seed {names(settings)} end{'' if many else 's'} {where} {reference}, by {gaps}."
+    return f"{who} {'are' if many else 'is'} {verdict} than {reference}, by {gaps}."
+
+
+def _range(group):
+    """The extremes of more than three differences; empty for fewer."""
+    if len(group) < 4:
+        return ""
+    low, high = (f(group, key=lambda c: c.difference.mean) for f in (min, max))
+    return (
+        f"{points(low.difference.mean)} ({names([low.first])}) to {points(high.difference.mean)} "
+        f"points ({names([high.first])})"
+    )
+
+
+def idle(results, settings):
+    """Sentences on the settings, or seeds of them, that stayed at chance or near it."""
+    verdicts = {s: list(trained(results, s).values()) for s in settings if results.trials(s)}
+    never = [s for s, seeds in verdicts.items() if not any(seeds)]
+    partly = [s for s, seeds in verdicts.items() if any(seeds) and not all(seeds)]
+    weak = [s for s, seeds in verdicts.items() if all(seeds) and results.accuracy(s).mean < WEAK]
+    text = []
+    if never:
+        lowest = min(min(c) for s in never for c in results.curves(s, "train_loss"))
+        text.append(
+            f"{capital(names(never))} did not train: the training loss never went below "
+            f"{lowest:.3f}, and even odds cost ln 2 = {LN2:.3f}."
+        )
+    text += [
+        f"Of {names([s])}, {number(sum(verdicts[s]))} of {counted(len(verdicts[s]), 'seed')} "
+        "left chance."
+        for s in partly
+    ]
+    if weak:
+        text.append(
+            f"{capital(names(weak))} hardly trained, with a test accuracy of "
+            f"{listing(f'{results.accuracy(s).mean:.3f}' for s in weak)}."
+        )
+    return " ".join(text)
+
+
+def past_best(results, settings):
+    """A sentence on the setting that loses most by going on after its best epoch."""
+    def rise(setting):
+        return float(np.mean([c[-1] - min(c) for c in results.curves(setting, "valid_loss")]))
+
+    worst = max(settings, key=rise, default=None)
+    if worst is None or rise(worst) < 0.02:
+        return ""
+    training, validation = (
+        100 * np.mean([c[-1] for c in results.curves(worst, f"{kind}_accuracy")])
+        for kind in ("train", "valid")
+    )
+    return (
+        f"Going on has its price too: in its last epoch the model of {names([worst])} is right "
+        f"on {training:.0f} % of the training and {validation:.0f} % of the validation reviews, "
+        f"and the loss on the latter has risen by {rise(worst):.2f} since its best. Hence the "
+        "best epoch is tested, not the last."
+    )
+
+
+def room(compared):
+    """What `within noise` leaves open."""
+    quiet = [c.difference for c in compared if not c.clear]
+    if not quiet:
+        return ""
+    reach = max(max(-d.low, d.high) for d in quiet)
+    if reach < SMALL:
+        return "These intervals leave no room for a whole point: equal, for any use."
+    return f"Within noise is not equal: the intervals leave room for {100 * reach:.1f} points."
+
+
+def footing(results, compared=()):
+    """What the sentences stand on: seeds, reviews, what is missing."""
+    run = results.run
+    if not run:
+        return "None of this part's settings was run, so there is nothing to discuss yet."
+    seeds = sorted({len(results.trials(s)) for s in run})
+    reviews = results.accuracy(run[0]).reviews
+    each = f"{number(seeds[0])} to {counted(seeds[-1], 'seed')}" if len(seeds) > 1 else counted(
+        seeds[0], "seed")
+    text = [
+        f"This rests on {counted(len(run), 'setting')} with {each}{' each' * (len(run) > 1)}, "
+        f"tested on {reviews:,} reviews."
+    ]
+    if len(run) > 1:
+        text.append(_one_seed(results) if seeds == [1] else _several_seeds(compared))
+    if results.part.train_reviews:
+        text.append(_reduced(results.part))
+    if results.missing:
+        verb = "were" if plural(results.missing) else "was"
+        text.append(f"{capital(names(results.missing))} {verb} not run.")
+    return " ".join(text)
+
+
+def _one_seed(results):
+    best = results.accuracy(by_validation(results)[0])
+    reach = f"{100 * statistics.reseeding(best.mean, best.reviews):.1f}"
+    return [
+        "With one seed McNemar's test compares two models and not two settings, and the "
+        "intervals hold the sampling of reviews only; seeds alone would set two runs of one "
+        f"setting up to {reach} points apart (a rule of thumb, Jordan 2023).",
+        "A second seed would give other models: by Jordan's rule of thumb two runs of one "
+        f"setting differ by up to {reach} points. McNemar's test and the intervals know of the "
+        "reviews only, so they speak of these models.",
+        "One seed each: intervals and McNemar's test hold the chance in the choice of reviews, "
+        f"and none of the chance in a training, worth up to {reach} points between two runs "
+        "(Jordan's rule of thumb).",
+    ][list(PARTS).index(results.part.name) % 3]
+
+
+def _several_seeds(compared):
+    return (
+        "Intervals hold the chance in seeds and in reviews, and p-values are corrected by "
+        f"Holm's method for the {counted(len(compared), 'comparison')} of this part."
+    )
+
+
+def _reduced(part):
+    return (
+        f"It is a reduced setting, {part.train_reviews:,} training reviews of at most "
+        f"{part.max_tokens} known words, where the published conclusions are about 35,000: what "
+        "holds in one need not hold in the other."
+    )
