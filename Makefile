@@ -21,13 +21,20 @@ lab: setup
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks \
 	    $(if $(filter 0,$(shell id -u)),--allow-root)
 
-bench: setup
-	$(BIN)/python -m benchmarks
+# The rivals, Keras on TensorFlow and on JAX, have an environment of their own.
+bench: setup .venv-bench/ready
+	$(BIN)/python benchmarks/bench.py $(BENCH)
+
+.venv-bench/ready: benchmarks/requirements.txt | setup
+	$(BIN)/python -m venv --without-pip .venv-bench
+	$(BIN)/python -m pip --python .venv-bench/bin/python install --quiet -r $<
+	touch $@
 
 tidy: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/nbstripout notebooks/*.ipynb
+	$(BIN)/labrnn schema
 
 # Keeps the versions that are there and adds what is new; UPGRADE=--upgrade renews them.
 constraints: setup
