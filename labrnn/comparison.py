@@ -74,14 +74,14 @@ def against(results, reference, settings=None):
 def equal(compared):
     """Whether all first settings equal the second: True, False, or None where that is open.
 
-    Equality takes intervals that leave no room for a point; a clear difference of a point or more
-    speaks against it if it rests on several seeds.
+    Equality takes intervals that leave no room for a point, its contrary a clear difference of a
+    point or more, and either takes several seeds.
     """
-    sure = [c for c in compared if c.clear and c.difference.seeds > 1]
-    if any(abs(c.difference.mean) >= SMALL for c in sure):
+    sure = [c for c in compared if c.difference.seeds > 1]
+    if any(c.clear and abs(c.difference.mean) >= SMALL for c in sure):
         return False
-    narrow = [max(-c.difference.low, c.difference.high) < SMALL for c in compared]
-    return True if compared and all(narrow) else None
+    narrow = [c for c in sure if max(-c.difference.low, c.difference.high) < SMALL]
+    return True if compared and len(narrow) == len(compared) else None
 
 
 def trained(results, setting):
@@ -171,11 +171,10 @@ def results_table(results, compared=(), settings=None, name="setting"):
         line = dict.fromkeys(COLUMNS, "–")
         if results.trials(setting):
             line |= _measured(results, setting)
-        else:
-            line["test accuracy"] = "not run"
         if setting in found:
             line |= _compared(found[setting])
-        lines.append({name: setting.name} | line)
+        remark = "" if results.trials(setting) else " (not run)"
+        lines.append({name: setting.name + remark} | line)
     return pd.DataFrame(lines)
 
 
@@ -193,8 +192,9 @@ def _measured(results, setting):
 
 def _compared(comparison):
     d = comparison.difference
+    points = f"{100 * d.mean:+.1f} [{100 * d.low:.1f}, {100 * d.high:.1f}]"
     return {
-        "Δ points": f"{_points(d.mean)} [{_points(d.low)}, {_points(d.high)}]",
+        "Δ points": points.replace("-", "−"),
         "p": "< 0.001" if comparison.p < 0.001 else f"{comparison.p:.3f}",
     }
 
@@ -256,7 +256,3 @@ def parameter_table(results, setting):
         ("all", "", f"{total:,}"),
     ]
     return pd.DataFrame(rows, columns=["part", "size", "parameters"])
-
-
-def _points(fraction):
-    return f"{100 * fraction:+.1f}".replace("-", "−")

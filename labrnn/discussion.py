@@ -43,7 +43,6 @@ from labrnn.prose import (
     past_best,
     plural,
     points,
-    room,
     span,
 )
 
@@ -67,6 +66,9 @@ def sgd(results):
             f"has learnt in {counted(setting.config.epochs, 'epoch')}, a coin knows too."
         )
     failures = len(learnt) - sum(learnt.values())
+    share = f"{number(failures)} of {counted(len(learnt), 'training')}"
+    if len(learnt) == 1:
+        share = "the one training" if failures else "no training"
     return paragraphs(
         _fall(results.curves(setting, "train_loss"), learnt),
         test,
@@ -74,8 +76,7 @@ def sgd(results):
         claim(
             "with SGD at 0.01 neither cell learns anything in five epochs",
             {0: False, len(learnt): True}.get(failures),
-            f"{number(failures)} of {counted(len(learnt), 'training')} of the {cell} stayed at "
-            "chance",
+            f"{share} of the {cell} stayed at chance",
         ),
         footing(results),
     )
@@ -95,7 +96,10 @@ def _fall(losses, learnt):
             f"all its values lie within {reach:.4f} of each other: that is no descent."
         )
     if falls == steps:
-        return f"Yes. It falls in every epoch, from {first:.3f} to {last:.3f}; even odds cost {LN2:.3f}."
+        return (
+            f"Yes. It falls in every epoch, from {first:.3f} to {last:.3f}, where even odds cost "
+            f"{LN2:.3f}."
+        )
     return (
         f"It falls from {first:.3f} to {last:.3f}, where even odds cost {LN2:.3f}, but not "
         f"steadily: in {many} of {counted(steps, 'step')}."
@@ -164,7 +168,7 @@ def _which(compared, lead):
     if close:
         return f"So which is best is open between {names([lead, *close])}; the others are behind."
     if any(c.verdict == "undecided" for c in compared):
-        return f"So {lead.name} wins as trained here; other seeds have to say whether it would again."
+        return f"So {lead.name} wins as trained here; whether it would again, other seeds must say."
     return f"So {lead.name} is the best of those that were run."
 
 
@@ -261,12 +265,13 @@ def _cells_accuracy(compared):
     groups = defaultdict(list)
     for c in compared:
         groups[c.verdict].append(c)
-    told = [
-        forms[verdict].format(names(c.first for c in group)) + " ("
-        + ", ".join(f"{points(c.difference.mean)} points, {span(c.difference)}" for c in group) + ")"
-        for verdict, group in groups.items()
-    ]
-    return f"GRU minus LSTM, optimiser by optimiser: {'; '.join(told)}."
+    told = []
+    for verdict, group in groups.items():
+        gaps = (
+            f"{c.first.name} {points(c.difference.mean)} points, {span(c.difference)}" for c in group
+        )
+        told.append(f"{forms[verdict].format(names(c.first for c in group))} ({'; '.join(gaps)})")
+    return f"GRU minus LSTM, optimiser by optimiser: {', and '.join(told)}."
 
 
 def _cells_cost(results, compared):
@@ -286,7 +291,8 @@ def _cells_cost(results, compared):
 def _cells_claim(results, compared):
     never = compared[0].first.config.epochs + 1
     pace = {
-        c.first.name: [_mean_epoch(results, s) or never for s in (c.first, c.second)] for c in compared
+        c.first.name: [_mean_epoch(results, s) or never for s in (c.first, c.second)]
+        for c in compared
     }
     gaps = [lstm - gru for gru, lstm in pace.values()]
     holds = None
@@ -357,7 +363,9 @@ def embedding(results):
         "embedding_dim", 1, "doubling the embedding",
         "Nearly all parameters sit in the table: {parameters[0]:,} in the model of {small}, "
         "{parameters[1]:,} in that of {large}. Time grows less, from {seconds[0]:.1f} to "
-        "{seconds[1]:.1f} s an epoch.",
+        "{seconds[1]:.1f} s an epoch. By the last epoch accuracy on the training reviews is "
+        "{gaps[0]:.0f} points above that on the validation reviews with {small} and {gaps[1]:.0f} "
+        "with {large}.",
         "To tell good from bad, one number a word goes a long way: its polarity. More dimensions "
         "leave room for more, and as much room to store the training reviews, since most words "
         "of the vocabulary occur a few times only.",
@@ -375,7 +383,7 @@ def _sweep(results, sweep):
     return paragraphs(
         f"{_opening(results, base, compared)} {idle(results, results.settings)}",
         _line(trend(results, learnt, lambda s: getattr(s.config, sweep.field)), sweep.doubling),
-        f"{_price(results, sweep)} {past_best(results, learnt)}",
+        _price(results, sweep),
         explanation(sweep.why),
         claim(sweep.published, *sweep.holds(results, settings, compared)),
         footing(results, compared),
@@ -385,7 +393,7 @@ def _sweep(results, sweep):
 def _opening(results, base, compared):
     if not base or not results.trials(base):
         return "The lab's own value was not run, so there is nothing to hold the others against."
-    able = [c for c in compared if any(trained(results, c.first).values())]
+    able = [c for c in compared if results.accuracy(c.first).mean >= WEAK]
     if not any(trained(results, base).values()):
         return (
             f"{capital(names([base]))}, the lab's own value, stayed at chance, so that a "
@@ -394,7 +402,7 @@ def _opening(results, base, compared):
     verb = "give" if plural([base]) else "gives"
     return (
         f"{capital(names([base]))}, the lab's own value, {verb} "
-        f"{measured(results.accuracy(base))}. {by_verdict(results, able)} {room(able)}"
+        f"{measured(results.accuracy(base))}. {by_verdict(results, able)}"
     )
 
 
@@ -417,9 +425,14 @@ def _price(results, sweep):
     if len(run) < 2:
         return ""
     ends = (run[0], run[-1])
+    gaps = [
+        100 * np.subtract(*(np.mean([c[-1] for c in results.curves(s, f"{kind}_accuracy")])
+                            for kind in ("train", "valid")))
+        for s in ends
+    ]
     return sweep.price.format(
         small=names(ends[:1]), large=names(ends[1:]), seconds=[results.seconds(s) for s in ends],
-        parameters=[results.parameters(s) for s in ends],
+        parameters=[results.parameters(s) for s in ends], gaps=gaps,
     )
 
 
@@ -427,14 +440,18 @@ def _depth_holds(results, settings, compared):
     run = {n: trained(results, s) for n, s in settings.items() if results.trials(s)}
     if not {1, 2, 3, 4} <= set(run):
         return None, "not all four depths were run"
-    weak = {n: results.accuracy(settings[n]).mean < WEAK for n in (2, 3, 4)}
-    seeds = min(len(v) for v in run.values())
-    same = equal([c for c in compared if c.first == settings[2]])
-    told = [f"{number(n)} layers {'fail' if weak[n] else 'train'}" for n in (2, 3, 4)]
-    told[0] += {True: " and equal one", None: "", False: " and differ from one"}[same]
-    if weak[2] or not (weak[3] and weak[4]):
-        return (False if seeds > 1 else None), listing(told) + (" with this seed" if seeds == 1 else "")
-    return same, listing(told)
+    weak = [n for n in (2, 3, 4) if results.accuracy(settings[n]).mean < WEAK]
+    able = [n for n in (2, 3, 4) if n not in weak]
+    told = listing(
+        f"{names(settings[n] for n in group)} {verb}"
+        for group, verb in ((weak, "fail"), (able, "train")) if group
+    )
+    if weak == [3, 4]:
+        same = equal([c for c in compared if c.first == settings[2]])
+        words = {True: "equal", False: "differ from", None: "may or may not equal"}[same]
+        return same, f"{told}, and two {words} one"
+    several = min(len(seeds) for seeds in run.values()) > 1
+    return (False if several else None), told + ("" if several else " with this seed")
 
 
 def _width_holds(results, settings, compared):
@@ -567,7 +584,8 @@ def partners(results, studies):
     grid, pairs = successful(results), []
     for study in studies.values():
         for single in successful(study):
-            apart = {s: abs(math.log(results.parameters(s) / study.parameters(single))) for s in grid}
+            size = study.parameters(single)
+            apart = {s: abs(math.log(results.parameters(s) / size)) for s in grid}
             near = min(apart, key=apart.get, default=None)
             if near and apart[near] < math.log(1.25):
                 pairs.append((near, single))
@@ -601,7 +619,8 @@ def _compound_holds(results, learnt, lead, compared):
         return None, "E32 H305 L2 is not among those that were run and trained"
     if best == lead:
         rivals = sum(not c.clear for c in compared)
-        return (None if rivals else True), f"it is first on validation; {number(rivals)} may equal it"
+        told = f"it is first on validation, and {number(rivals)} others may equal it"
+        return None if rivals else True, told
     gap = next(c for c in compared if c.first == best)
     return (False if gap.verdict == "worse" else None), (
         f"the validation reviews put {lead.name} first, and E32 H305 L2 is "
@@ -627,8 +646,9 @@ def _family(results):
     both = [name for name in by_name if name.endswith("both ways")]
     ways = [(by_name[n], by_name[n.replace("both ways", "one way")]) for n in both]
     readouts = [(by_name[n], by_name[f"{n} at the last step"]) for n in both]
-    found, partners = compare(results, ways + readouts), {b for _, b in ways}
-    return [c for c in found if c.second in partners], [c for c in found if c.second not in partners]
+    found = compare(results, ways + readouts)
+    crossing = [c for c in found if c.first.config.bidirectional != c.second.config.bidirectional]
+    return crossing, [c for c in found if c not in crossing]
 
 
 def bidirectional(results):
@@ -638,7 +658,7 @@ def bidirectional(results):
         return footing(results)
     return paragraphs(
         idle(results, results.settings),
-        " ".join(by_verdict(results, [c], "its one-way partner") for c in ways) + " " + room(ways),
+        " ".join(by_verdict(results, [c], "its one-way partner") for c in ways),
         _readouts(readouts),
         explanation(
             "At the last step the backward direction has read one word, the last, so half of "

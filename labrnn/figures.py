@@ -59,8 +59,9 @@ def training_curve(results, setting, width=3.1, height=3.0):
     empty axes that say so.
     """
     with page(width, height, 2, sharex=True, height_ratios=[2.2, 1]) as (figure, (top, bottom)):
-        top.set(ylim=(0.45, 1.05), ylabel="accuracy")
-        bottom.set(xlabel="epoch", ylabel="loss", xlim=(0.8, setting.config.epochs + 0.2))
+        top.set(ylim=(0.45, 1.05), yticks=np.arange(0.5, 1.05, 0.1), ylabel="accuracy")
+        bottom.set(ylim=(0, 0.8), xlim=(0.8, setting.config.epochs + 0.2))
+        bottom.set(xlabel="epoch", ylabel="loss")
         figure.align_ylabels()
         bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axes, chance in ((top, 0.5), (bottom, LN2)):
@@ -77,10 +78,11 @@ def training_curve(results, setting, width=3.1, height=3.0):
             _lines(top, accuracies, color, dash, marker, kind + best)
             losses = np.array(results.curves(setting, f"{kind[:5]}_loss"))
             _lines(bottom, losses, color, dash, marker)
-        bottom.set_ylim(0, max(0.8, bottom.get_ylim()[1]))
+        bottom.set_ylim(0, max(0.8, 1.1 * bottom.dataLim.ymax))
         accuracy = results.accuracy(setting)
         figure.suptitle(f"{title}\ntest accuracy {_plus_minus(accuracy)}", size=7)
-        top.legend(handlelength=3, loc="upper left" if accuracy.mean < 0.7 else "lower right")
+        top.legend(handlelength=3, fontsize=7 if width > 2.5 else 6,
+                   loc="upper left" if accuracy.mean < 0.7 else "lower right")
         return figure
 
 
@@ -117,7 +119,7 @@ def compare_curves(results, settings, kind="valid_accuracy", width=6.0):
         heights = _apart([value for value, _ in ends], (high - low) / 13)
         for (value, setting), y, (color, _, _) in zip(ends, heights, SERIES, strict=False):
             axes.annotate(setting.name, (setting.config.epochs, value), (epochs + 0.12, y),
-                          color=color, va="center", backgroundcolor="white", zorder=0.5)
+                          color=color, va="center", bbox={"color": "white", "pad": 0.5})
         axes.set(xlabel="epoch", ylabel=_words(kind), xlim=(0.8, epochs + 0.12 * (epochs + 2)))
         axes.xaxis.set_major_locator(FixedLocator(range(1, epochs + 1)))
         return figure
@@ -150,10 +152,9 @@ def one_dimension(results, field, label, width=4.5):
     with page(width, 3.3, 2, sharex=True, height_ratios=[2.2, 1]) as (figure, (top, bottom)):
         settings = sorted(results.run, key=lambda s: getattr(s.config, field))
         values = [getattr(s.config, field) for s in settings]
-        top.set(ylabel="test accuracy", ylim=(0.45, 1.0))
+        top.set(ylabel="test accuracy")
         bottom.set(xlabel=label, ylabel="s / epoch")
         figure.align_ylabels()
-        _chance(top, 0.5)
         if not values:
             top.text(0.5, 0.5, "not run", transform=top.transAxes, ha="center", color=GREY)
             return figure
@@ -168,6 +169,11 @@ def one_dimension(results, field, label, width=4.5):
             top.plot(values, known, "D", color=ORANGE, fillstyle="none", markersize=5,
                      label="published, one seed, last epoch")
         figure.legend(loc="outside upper center", ncols=2)
+        if top.dataLim.ymin < 0.7:  # else the chance line would flatten the differences
+            top.set_ylim(0.45, 1.0)
+            _chance(top, 0.5)
+        else:
+            top.set_ylim(top.dataLim.ymin - 0.01, top.dataLim.ymax + 0.01)
         bottom.plot(values, [results.seconds(s) for s in settings], color=GREEN, marker="^",
                     linestyle="-.")
         bottom.set_ylim(0, 1.15 * bottom.get_ylim()[1])
@@ -182,12 +188,12 @@ def _bars(estimates):
 
 
 def _value_axis(axes, values):
-    if max(values) / min(values) > 5:
-        axes.set_xscale("log")
+    wide = max(values) / min(values) > 5
+    axes.set_xscale("log" if wide else "linear")
     axes.xaxis.set_major_locator(FixedLocator(values))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axes.tick_params(axis="x", labelrotation=60 if len(values) > 5 else 0, labelsize=7)
+    axes.tick_params(axis="x", labelrotation=60 if wide else 0, labelsize=7)
 
 
 def compound_scatter(results, others, width=6.0):

@@ -107,7 +107,8 @@ def by_verdict(results, compared, other=""):
     text = [_same_verdict(group, other or names([group[0].second])) for group in groups.values()]
     open_ones = [c.difference for c in compared if c.verdict == "undecided"]
     if open_ones and not other:
-        reach = statistics.reseeding(results.accuracy(compared[0].second).mean, open_ones[0].reviews)
+        reference = results.accuracy(compared[0].second)
+        reach = statistics.reseeding(reference.mean, reference.reviews)
         most = max(abs(d.mean) for d in open_ones)
         text.append(
             f"A gap of {100 * most:.1f} points is far beyond the {100 * reach:.1f} that another "
@@ -120,17 +121,19 @@ def by_verdict(results, compared, other=""):
 
 def _same_verdict(group, reference):
     settings, verdict = [c.first for c in group], group[0].verdict
-    who, many = capital(names(settings)), plural(settings)
+    who, verb = capital(names(settings)), "are" if plural(settings) else "is"
     if verdict == "within noise":
         gaps = _range(group) or "; ".join(
-            f"{points(c.difference.mean)} points ({span(c.difference)}, p = {c.p:.2f})" for c in group
+            f"{points(c.difference.mean)} points ({span(c.difference)}, p = {c.p:.2f})"
+            for c in group
         )
-        return f"{who} {'are' if many else 'is'} within noise of {reference}: {gaps}."
+        return f"{who} {verb} within noise of {reference}: {gaps}. {room(group)}"
     gaps = _range(group) or listing(distance(c.difference, c.p) for c in group)
     if verdict == "undecided":
         where = "above" if group[0].difference.mean > 0 else "below"
-        return f"With this seed {names(settings)} end{'' if many else 's'} {where} {reference}, by {gaps}."
-    return f"{who} {'are' if many else 'is'} {verdict} than {reference}, by {gaps}."
+        ends = "end" if plural(settings) else "ends"
+        return f"With this seed {names(settings)} {ends} {where} {reference}, by {gaps}."
+    return f"{who} {verb} {verdict} than {reference}, by {gaps}."
 
 
 def _range(group):
@@ -155,7 +158,7 @@ def idle(results, settings):
         lowest = min(min(c) for s in never for c in results.curves(s, "train_loss"))
         text.append(
             f"{capital(names(never))} did not train: the training loss never went below "
-            f"{lowest:.3f}, and even odds cost ln 2 = {LN2:.3f}."
+            f"{lowest:.4f}, and even odds cost ln 2 = {LN2:.4f}."
         )
     text += [
         f"Of {names([s])}, {number(sum(verdicts[s]))} of {counted(len(verdicts[s]), 'seed')} "
@@ -182,22 +185,32 @@ def past_best(results, settings):
         100 * np.mean([c[-1] for c in results.curves(worst, f"{kind}_accuracy")])
         for kind in ("train", "valid")
     )
-    return (
-        f"Going on has its price too: in its last epoch the model of {names([worst])} is right "
-        f"on {training:.0f} % of the training and {validation:.0f} % of the validation reviews, "
-        f"and the loss on the latter has risen by {rise(worst):.2f} since its best. Hence the "
-        "best epoch is tested, not the last."
+    forms = [
+        "Going on has its price: in its last epoch {name} is right on {training:.0f} % of the "
+        "training and {validation:.0f} % of the validation reviews, and the loss on the latter has "
+        "risen by {rise:.2f} since its best. Hence the best epoch is tested and not the last.",
+        "The longer the training, the more of it is memory: {name} ends with {training:.0f} % of "
+        "the training reviews and {validation:.0f} % of the validation reviews right, its loss on "
+        "those {rise:.2f} higher than it was. What is tested is therefore the best epoch.",
+    ]
+    return _variant(results, forms).format(
+        name=names([worst]), training=training, validation=validation, rise=rise(worst)
     )
+
+
+def _variant(results, forms):
+    """One of several ways to say a thing; parts next to each other take different ones."""
+    return forms[list(PARTS).index(results.part.name) % len(forms)]
 
 
 def room(compared):
     """What `within noise` leaves open."""
     quiet = [c.difference for c in compared if not c.clear]
-    if not quiet:
+    if not quiet or quiet[0].seeds == 1:
         return ""
     reach = max(max(-d.low, d.high) for d in quiet)
     if reach < SMALL:
-        return "These intervals leave no room for a whole point: equal, for any use."
+        return "That leaves no room for a whole point: equal, for any use."
     return f"Within noise is not equal: the intervals leave room for {100 * reach:.1f} points."
 
 
@@ -207,13 +220,16 @@ def footing(results, compared=()):
     if not run:
         return "None of this part's settings was run, so there is nothing to discuss yet."
     seeds = sorted({len(results.trials(s)) for s in run})
-    reviews = results.accuracy(run[0]).reviews
-    each = f"{number(seeds[0])} to {counted(seeds[-1], 'seed')}" if len(seeds) > 1 else counted(
-        seeds[0], "seed")
-    text = [
-        f"This rests on {counted(len(run), 'setting')} with {each}{' each' * (len(run) > 1)}, "
-        f"tested on {reviews:,} reviews."
-    ]
+    each = number(seeds[0]) + (f" to {number(seeds[-1])}" if len(seeds) > 1 else "")
+    each = f"{each} seed{'s' * (seeds[-1] > 1)}{' each' * (len(run) > 1)}"
+    reviews = f"{results.accuracy(run[0]).reviews:,}"
+    text = [_variant(results, [
+        f"This rests on {counted(len(run), 'setting')} with {each}, tested on {reviews} reviews.",
+        f"{capital(counted(len(run), 'setting'))}, {each}, {reviews} test reviews: that is the "
+        "basis.",
+        f"Behind all this are {counted(len(run), 'setting')} with {each} and {reviews} test "
+        "reviews.",
+    ])]
     if len(run) > 1:
         text.append(_one_seed(results) if seeds == [1] else _several_seeds(compared))
     if results.part.train_reviews:
@@ -227,17 +243,17 @@ def footing(results, compared=()):
 def _one_seed(results):
     best = results.accuracy(by_validation(results)[0])
     reach = f"{100 * statistics.reseeding(best.mean, best.reviews):.1f}"
-    return [
-        "With one seed McNemar's test compares two models and not two settings, and the "
-        "intervals hold the sampling of reviews only; seeds alone would set two runs of one "
-        f"setting up to {reach} points apart (a rule of thumb, Jordan 2023).",
-        "A second seed would give other models: by Jordan's rule of thumb two runs of one "
-        f"setting differ by up to {reach} points. McNemar's test and the intervals know of the "
-        "reviews only, so they speak of these models.",
-        "One seed each: intervals and McNemar's test hold the chance in the choice of reviews, "
-        f"and none of the chance in a training, worth up to {reach} points between two runs "
-        "(Jordan's rule of thumb).",
-    ][list(PARTS).index(results.part.name) % 3]
+    return _variant(results, [
+        "With one seed McNemar's test compares two models and not two settings, and the intervals "
+        "hold the sampling of reviews only; seeds alone would set two runs of one setting up to "
+        f"{reach} points apart (a rule of thumb, Jordan 2023).",
+        "McNemar's test and the intervals know of the choice of reviews and not of the choice of "
+        "the seed, so they speak of these models. By Jordan's rule of thumb (2023) two runs of one "
+        f"setting differ by up to {reach} points.",
+        "Intervals and McNemar's test hold the chance in the choice of reviews and none of the "
+        f"chance in a training, worth up to {reach} points between two runs of one setting (Jordan "
+        "2023, a rule of thumb).",
+    ])
 
 
 def _several_seeds(compared):
