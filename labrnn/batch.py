@@ -123,6 +123,8 @@ class Job:
         for cell in nb.cells:
             cell.metadata.pop("papermill", None)
             cell.metadata.pop("execution", None)
+            if "injected-parameters" in cell.metadata.get("tags", []):
+                cell.id = "injected-parameters"  # papermill draws another at every run
         nb.metadata.update(title=self.part.title, authors=[{"name": self.author}],
                            date=self.day(), labrnn=self.facts())
         nbformat.write(nb, executed)

@@ -1,0 +1,159 @@
+"""From params files to reports, and what becomes of a notebook that fails."""
+
+import json
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from labrnn import batch
+from labrnn.batch import Job, plan, read_params, run_all
+from labrnn.errors import LabError
+from labrnn.parts import Lstm
+from tests.tiny import write_reviews
+
+QUICK = {"train_reviews": 60, "max_tokens": 16, "epochs": 1, "batch_size": 32}
+
+
+def params(folder, part="lab1_lstm", **values):
+    path = folder / f"{part}.yaml"
+    path.write_text("".join(f"{k}: {v}\n" for k, v in (QUICK | values).items()))
+    return str(path)
+
+
+@pytest.fixture
+def data(reviews, tmp_path, monkeypatch):
+    monkeypatch.setenv("LABRNN_DATA", write_reviews(reviews, tmp_path / "reviews.csv"))
+
+
+def report(*arguments):
+    command = [sys.executable, "-c", "from labrnn.cli import main; main()", "report", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1"})
+
+
+def made(out):
+    return {p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.suffix in (".pdf", ".ipynb")}
+
+
+def test_a_report_is_made_once_and_again_only_where_its_inputs_changed(tmp_path, data):
+    out = tmp_path / "reports"
+    files = [params(tmp_path), params(tmp_path, "lab1_gru")]
+    first = report(*files, "--out", str(out), "--jobs", "2")
+    assert first.returncode == 0, first.stderr
+    assert str(out / "lab1_lstm.pdf") in first.stdout
+    names = {f"{n}.{s}" for n in ("lab1_lstm", "lab1_gru") for s in ("pdf", "ipynb")}
+    before = made(out)
+    assert set(before) == names | {"write_up.pdf"}
+
+    again = report(*files, "--out", str(out), "--jobs", "2")
+    assert again.returncode == 0
+    assert "2 of 2 reports are up to date" in again.stdout
+    assert made(out) == before
+
+    params(tmp_path, "lab1_gru", lr=0.02)
+    third = report(*files, "--out", str(out), "--jobs", "2")
+    assert third.returncode == 0, third.stderr
+    changed = {name for name, when in made(out).items() if when != before[name]}
+    assert changed == {"lab1_gru.pdf", "lab1_gru.ipynb", "write_up.pdf"}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("hiden_dim: 3", ["hiden_dim", "unknown parameter"]),
+        ("epochs: five", ["epochs", "five", "integer"]),
+        ("seeds: []", ["seeds", "at least 1"]),
+        ("lr: .nan", ["lr", "finite"]),
+    ],
+)
+def test_a_bad_params_file_stops_before_anything_runs(tmp_path, data, line, words):
+    path = tmp_path / "lab1_lstm.yaml"
+    path.write_text(line + "\n")
+    done = report(str(path), "--out", str(tmp_path / "reports"))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert all(word in done.stderr for word in [str(path), *words])
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_file_that_is_named_after_no_part(tmp_path):
+    path = tmp_path / "lab9.yaml"
+    path.write_text("epochs: 1\n")
+    with pytest.raises(LabError, match=r"no part is called 'lab9'; known: questions"):
+        read_params(path)
+
+
+def job(tmp_path, *cells, name="lab1_lstm"):
+    """A job whose notebook has these code cells after its parameters."""
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    source = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
+    tagged = nbformat.v4.new_code_cell("epochs: int = 1", metadata={"tags": ["parameters"]})
+    source.cells = [tagged, *map(nbformat.v4.new_code_cell, cells)]
+    folder = tmp_path / "notebooks"
+    folder.mkdir(exist_ok=True)
+    nbformat.write(source, folder / f"{name}.ipynb")
+    return Job(Lstm(), [], tmp_path / "out", "tests", folder)
+
+
+def test_an_error_in_a_cell_is_told_with_the_cell_and_its_last_words(tmp_path):
+    failing = job(tmp_path, "x = 1", "raise ValueError('no such film')")
+    with pytest.raises(LabError, match=r"cell 4 failed\s+ValueError: no such film"):
+        failing.run()
+    assert not any(path.exists() for path in failing.outputs())
+    assert not failing.is_done()
+
+
+def test_a_kernel_that_dies_is_a_failure(tmp_path):
+    dying = job(tmp_path, "import os; os._exit(9)")
+    with pytest.raises(LabError, match="its kernel died"):
+        dying.run()
+    assert not dying.is_done()
+
+
+def test_a_cell_that_hangs_is_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "CELL_SECONDS", 2)
+    with pytest.raises(LabError, match="took longer than 2 s"):
+        job(tmp_path, "import time; time.sleep(60)").run()
+
+
+def test_one_that_fails_does_not_stop_the_others(tmp_path, capsys):
+    failing = job(tmp_path, "1 / 0")
+    (tmp_path / "good").mkdir()
+    good = job(tmp_path / "good", "print('fine')")
+    told = []
+    failures = run_all([failing, good], at_once=2, tell=told.append)
+    assert len(failures) == 1
+    assert "ZeroDivisionError" in failures[0]
+    assert good.is_done()
+    assert not failing.is_done()
+
+
+def test_a_changed_or_missing_output_is_made_again(tmp_path):
+    good = job(tmp_path, "print('fine')")
+    good.run()
+    assert good.is_done()
+    pdf = good.outputs()[1]
+    pdf.write_bytes(pdf.read_bytes() + b"x")
+    assert not good.is_done()
+    record = good.record.path
+    record.write_text("{", "utf-8")
+    assert not good.is_done()
+    record.write_text(json.dumps([]), "utf-8")
+    assert not good.is_done()
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path):
+    good = job(tmp_path, "print('fine')")
+    good.run()
+    first = [path.read_bytes() for path in good.outputs()]
+    good.run()
+    assert [path.read_bytes() for path in good.outputs()] == first
+
+
+def test_the_plan_names_the_folder_after_the_configuration(tmp_path, data):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    [planned] = plan([params(folder)])
+    assert planned.out.parts[-2:] == ("reports", "mine")
