@@ -120,7 +120,7 @@ class NotebookDisplay(Display):
     def line(self, text):
         from IPython.display import Markdown
 
-        self.handle.update(Markdown(f"*{text.replace('_', chr(92) + '_')}*"))
+        self.handle.update(Markdown(text and f"*{text.replace('_', chr(92) + '_')}*"))
 
     def end(self):
         self.line("")

@@ -1,0 +1,168 @@
+"""The notebooks in JupyterLab, as `make lab` starts it, with Chromium in front of it."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import nbformat
+import psutil
+import pytest
+from tiny import write_reviews
+
+from labrnn.store import PROJECT
+
+TINY = {"epochs": "2", "train_reviews": "0", "jobs": "1"}
+SECONDS = 100  # that a notebook, with its kernel, may take on a machine that is busy otherwise
+
+
+def tiny(source):
+    """The source of a notebook's parameters cell, with values for a few seconds."""
+    for name, value in TINY.items():
+        source = re.sub(rf"^({name}: \w+) = \S+", rf"\1 = {value}", source, flags=re.M)
+    return source
+
+
+@pytest.fixture(scope="module")
+def folder(reviews, tmp_path_factory):
+    """Where JupyterLab starts: two notebooks with tiny parameters, and data for them."""
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "notebooks").mkdir()
+    write_reviews(reviews, folder / "reviews.csv")
+    for name in ("lab1_data", "lab2a_lstm_optimizers"):
+        nb = nbformat.read(PROJECT / f"notebooks/{name}.ipynb", 4)
+        (parameters,) = (c for c in nb.cells if "parameters" in c.metadata.get("tags", []))
+        parameters.source = tiny(parameters.source)
+        assert all(f" = {value} " in parameters.source for value in TINY.values())
+        nbformat.write(nb, folder / f"notebooks/{name}.ipynb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder, browser):
+    """What a running JupyterLab says of itself; it is started with the words of `make lab`."""
+    if not (make := subprocess.run(["make", "-n", "lab"], cwd=PROJECT, capture_output=True)).stdout:
+        pytest.skip(f"needs make: {make.stderr.decode()}")
+    words = shlex.split(make.stdout.decode().replace("\\\n", ""))
+    words = words[next(k for k, word in enumerate(words) if word.endswith("bin/jupyter")) + 1 :]
+    own = {f"JUPYTER_{kind}_DIR": str(folder / kind) for kind in ("CONFIG", "RUNTIME", "DATA")}
+    own |= {
+        "IPYTHONDIR": str(folder / "ipython"),
+        "OMP_NUM_THREADS": "1",
+        "LABRNN_DATA": str(folder / "reviews.csv"),
+        "LABRNN_STORE": str(folder / "trials"),
+        "LABRNN_CACHE": str(folder / "cache"),
+    }
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyter", *words, "--no-browser", "--port=0"],
+            cwd=folder,
+            env=os.environ | own,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    about = folder / f"RUNTIME/jpserver-{process.pid}.json"
+    try:
+        until(lambda: about.exists() and about.read_text().endswith("}") or process.poll())
+        yield json.loads(about.read_text())
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+@pytest.fixture
+def page(browser):
+    with browser.new_context(viewport={"width": 1200, "height": 1000}) as context:
+        context.set_default_timeout(SECONDS * 1000)
+        yield context.new_page()
+
+
+def until(condition, seconds=SECONDS):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def idle(page):
+    page.locator("#jp-main-statusbar").get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+
+
+def look_for(page, thing):
+    """Scroll from the top until it is seen: Run All goes to the last cell."""
+    page.mouse.move(600, 500)
+    page.mouse.wheel(0, -20_000)
+    seen = thing.locator("visible=true")
+    until(lambda: seen.count() or page.mouse.wheel(0, 200))
+    seen.first.scroll_into_view_if_needed()
+    return seen.first
+
+
+def run_all(page, path, meanwhile=lambda: None):
+    """Run All, wait, save; returns the notebook as it is saved then and the seconds it took."""
+    before = [cell.get("execution_count") or 0 for cell in nbformat.read(path, 4).cells]
+    began = time.monotonic()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    meanwhile()
+
+    def done():
+        idle(page)
+        page.keyboard.press("Control+s")
+        time.sleep(0.3)
+        cells = zip(nbformat.read(path, 4).cells, before, strict=True)
+        return all((cell.execution_count or 0) > n for cell, n in cells if cell.cell_type == "code")
+
+    until(done)
+    return nbformat.read(path, 4), time.monotonic() - began
+
+
+def outputs(nb):
+    return [output for cell in nb.cells for output in cell.get("outputs", [])]
+
+
+def pictures(nb):
+    data = (output.get("data", {}) for output in outputs(nb))
+    return [data["image/svg+xml"] for data in data if "image/svg+xml" in data]
+
+
+def test_only_this_machine_and_only_with_the_token(server):
+    listening = [
+        c.laddr.ip
+        for c in psutil.Process(server["pid"]).net_connections("inet")
+        if c.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert set(listening) <= {"127.0.0.1", "::1"}
+    assert len(server["token"]) >= 32
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(server["url"] + "api/contents")
+
+
+@pytest.mark.parametrize("name", ["lab1_data", "lab2a_lstm_optimizers"])
+def test_run_all(page, server, folder, tmp_path, name):
+    path = folder / f"notebooks/{name}.ipynb"
+    page.goto(f"{server['url']}lab/tree/notebooks/{name}.ipynb?token={server['token']}")
+    idle(page)
+
+    def progress():
+        if name.startswith("lab2"):
+            look_for(page, page.get_by_text(re.compile("4 to train|epoch [12]/2")))
+            page.screenshot(path=tmp_path / "progress.png")
+
+    first, _ = run_all(page, path, progress)
+    assert [output for output in outputs(first) if output.output_type == "error"] == []
+    assert pictures(first)
+    picture = look_for(page, page.locator(".jp-OutputArea-output img, .jp-OutputArea-output svg"))
+    assert picture.bounding_box()["width"] > 200
+    page.screenshot(path=tmp_path / f"{name}.png")
+    second, seconds = run_all(page, path)
+    assert pictures(second) == pictures(first)
+    assert seconds < 15  # on a machine that is busy otherwise
