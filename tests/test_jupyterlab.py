@@ -47,10 +47,9 @@ def folder(reviews, tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(folder, browser):
     """What a running JupyterLab says of itself; it is started with the words of `make lab`."""
-    if not (make := subprocess.run(["make", "-n", "lab"], cwd=PROJECT, capture_output=True)).stdout:
-        pytest.skip(f"needs make: {make.stderr.decode()}")
-    words = shlex.split(make.stdout.decode().replace("\\\n", ""))
-    words = words[next(k for k, word in enumerate(words) if word.endswith("bin/jupyter")) + 1 :]
+    make = ["make", "-n", "--no-print-directory", "lab"]
+    told = subprocess.run(make, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
+    words = shlex.split(told.partition("/jupyter ")[2].replace("\\\n", ""))
     own = {f"JUPYTER_{kind}_DIR": str(folder / kind) for kind in ("CONFIG", "RUNTIME", "DATA")}
     own |= {
         "IPYTHONDIR": str(folder / "ipython"),
@@ -70,7 +69,7 @@ def server(folder, browser):
         )
     about = folder / f"RUNTIME/jpserver-{process.pid}.json"
     try:
-        until(lambda: about.exists() and about.read_text().endswith("}") or process.poll())
+        until(lambda: (about.exists() and about.read_text().endswith("}")) or process.poll())
         yield json.loads(about.read_text())
     finally:
         os.killpg(process.pid, signal.SIGTERM)
