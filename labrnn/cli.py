@@ -244,6 +244,28 @@ def printable(text):
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
+@main.command()
+@click.argument("folder", default="params/schema")
+def schema(folder):
+    """Write a JSON schema of every part's parameters to FOLDER [default: params/schema].
+
+    Editors complete and check a params file by the schema that its first line names.
+
+    \b
+    Example:
+      labrnn schema
+    """
+    from labrnn.parts import PARTS
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, part in PARTS.items():
+        content = part.model_json_schema() | {"title": part.title}
+        for parameter in content["properties"].values():
+            del parameter["title"]  # its name in other letters
+        Path(folder, f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    click.echo(f"{len(PARTS)} schemas in {folder}")
+
+
 @main.group(invoke_without_command=True)
 @click.option("--store", "folder", default="", metavar="FOLDER",
               help="[default: LABRNN_STORE, else trials/ and the full lab's reports]")

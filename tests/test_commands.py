@@ -1,14 +1,21 @@
 """The command line: help, exit codes, and what `labrnn data` says."""
 
 import json
+from pathlib import Path
 
 import click
+import jsonschema
 import pytest
+import yaml
 from click.testing import CliRunner
 from tiny import write_reviews
 
 from labrnn.cli import main
 from labrnn.download import ARCHIVE
+from labrnn.parts import PARTS
+from labrnn.store import PROJECT
+
+PARAMS = [path for path in sorted(PROJECT.glob("params/*/*.yaml")) if path.stem in PARTS]
 
 
 def run(*arguments):
@@ -72,3 +79,28 @@ def test_download_to_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("labrnn.download.download", lambda folder: tmp_path / (folder or "cache"))
     assert run("data", "--download")[:2] == (0, f"{tmp_path / 'cache'}: complete and right; use it "
                                                 "with --data or LABRNN_DATA\n")
+
+
+# Editors
+
+
+def test_schemas_are_those_of_the_parts(tmp_path):
+    """`make tidy` renews them."""
+    assert run("schema", str(tmp_path))[0] == 0
+    new, kept = (
+        {path.name: path.read_text() for path in Path(folder).iterdir()}
+        for folder in (tmp_path, PROJECT / "params/schema")
+    )
+    assert new == kept
+
+
+@pytest.mark.parametrize("path", PARAMS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_params_files_name_their_schema_and_fit_it(path):
+    lines = path.read_text().splitlines()
+    assert lines[0] == f"# yaml-language-server: $schema=../schema/{path.stem}.json"
+    schema = json.loads((path.parent / f"../schema/{path.stem}.json").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    jsonschema.validate(yaml.safe_load(path.read_text()), schema)
+    for wrong in ({"epochs": 0}, {"epoch": 5}, {"seeds": "5"}, {"checkpoint": "first"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
