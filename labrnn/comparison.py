@@ -7,7 +7,6 @@ never on the test reviews.
 
 import math
 from dataclasses import dataclass
-from itertools import starmap
 
 import numpy as np
 import pandas as pd
@@ -57,12 +56,13 @@ class Comparison:
 def compare(results, pairs):
     """`Comparison`s of the pairs of settings that were both run, corrected together by Holm."""
     run = [(a, b) for a, b in pairs if results.trials(a) and results.trials(b)]
-    differences = list(starmap(results.difference, run))
-    corrected = statistics.holm([d.p for d in differences])
-    return [
-        Comparison(a, b, difference, float(p))
-        for (a, b), difference, p in zip(run, differences, corrected, strict=True)
-    ]
+    return corrected([(a, b, results.difference(a, b)) for a, b in run])
+
+
+def corrected(found):
+    """`Comparison`s of (first, second, difference) triples, corrected together by Holm."""
+    p_values = statistics.holm([difference.p for *_, difference in found])
+    return [Comparison(*one, float(p)) for one, p in zip(found, p_values, strict=True)]
 
 
 def against(results, reference, settings=None):
@@ -172,7 +172,7 @@ def results_table(results, compared=(), settings=None, name="setting"):
         if results.trials(setting):
             line |= _measured(results, setting)
         if setting in found:
-            line |= _compared(found[setting])
+            line |= compared_cells(found[setting])
         remark = "" if results.trials(setting) else " (not run)"
         lines.append({name: setting.name + remark} | line)
     return pd.DataFrame(lines)
@@ -183,14 +183,20 @@ def _measured(results, setting):
     epochs = results.metric(setting, "epoch").values()
     return {
         "parameters": f"{results.parameters(setting):,}",
-        "test accuracy": f"{accuracy.mean:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}]",
+        "test accuracy": accuracy_cell(accuracy),
         "n": str(accuracy.seeds),
         "epoch": ", ".join(str(epoch) for epoch in sorted(set(epochs))),
         "s/epoch": f"{results.seconds(setting):.1f}",
     }
 
 
-def _compared(comparison):
+def accuracy_cell(estimate):
+    """An accuracy and its interval in a table."""
+    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def compared_cells(comparison):
+    """The cells of a table's line that tell a difference and its corrected p-value."""
     d = comparison.difference
     points = f"{100 * d.mean:+.1f} [{100 * d.low:.1f}, {100 * d.high:.1f}]"
     return {
@@ -211,7 +217,7 @@ def cells_table(results, compared):
             "LSTM": f"{results.accuracy(lstm).mean:.3f}",
             "GRU": f"{results.accuracy(gru).mean:.3f}",
             "n": str(c.difference.seeds),
-            **_compared(c),
+            **compared_cells(c),
             "s/epoch": f"{results.seconds(lstm):.1f} / {results.seconds(gru):.1f}",
             f"epochs to {ENOUGH}": f"{_reached(results, lstm)} / {_reached(results, gru)}",
         })
@@ -234,7 +240,7 @@ def ranking(results, by="accuracy"):
             "": str(place),
             "setting": setting.name,
             "parameters": f"{results.parameters(setting):,}",
-            "test accuracy": f"{accuracy.mean:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}]",
+            "test accuracy": accuracy_cell(accuracy),
             "validation": f"{tested(results, setting, 'valid_accuracy'):.3f}",
             "per million": f"{per_million[setting]:.3f}",
         })

@@ -22,32 +22,51 @@ def describe_data(config, data, fingerprint, store):
 
     Args:
         config: a `TrialConfig`; its data fields count.
-        data: source of the reviews.
-        fingerprint: the reviews' expected fingerprint, or empty.
-        store: where descriptions are kept.
+        data, fingerprint, store: see `remembered`.
 
     Raises:
         LabError: neither the expected reviews nor their description are at hand.
     """
     fields = config.model_dump(include=set(DATA_FIELDS))
-    name = hashlib.sha256(json.dumps([FORMAT, sorted(fields.items())]).encode()).hexdigest()[:16]
-    kept = [root / fingerprint / f"data-{name}.json" for root in (store.root, *store.shelves)]
-    for path in kept if fingerprint else []:
-        if path.exists():
-            return json.loads(path.read_text("utf-8"))
-    reviews = sources.read_reviews(sources.find_source(data))
-    if fingerprint and reviews.fingerprint != fingerprint:
+    return remembered(
+        "data", [FORMAT, sorted(fields.items())], data, fingerprint, store,
+        lambda reviews: _describe(reviews, load_corpus(config, data), config),
+    )
+
+
+def remembered(kind, identity, data, fingerprint, store, make):
+    """What `make` made of the reviews, now or earlier: plain values in a file beside the trials.
+
+    Args:
+        kind: beginning of the file's name.
+        identity: plain values; others make another file.
+        data: source of the reviews.
+        fingerprint: the reviews' expected fingerprint, or empty.
+        store: where the file is kept.
+        make: `Reviews` -> plain values.
+
+    Raises:
+        LabError: neither the expected reviews nor such a file are at hand.
+    """
+    name = f"{kind}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}.json"
+    reviews = None if fingerprint else sources.read_reviews(sources.find_source(data))
+    wanted = fingerprint or reviews.fingerprint
+    for root in (store.root, *store.shelves):
+        if (root / wanted / name).exists():
+            return json.loads((root / wanted / name).read_text("utf-8"))
+    reviews = reviews or sources.read_reviews(sources.find_source(data))
+    if reviews.fingerprint != wanted:
         raise LabError(
-            f"{reviews.name}: its fingerprint is {reviews.fingerprint}, wanted is {fingerprint}; "
+            f"{reviews.name}: its fingerprint is {reviews.fingerprint}, wanted is {wanted}; "
             "name those reviews with --data, or leave fingerprint empty"
         )
-    description = _describe(reviews, load_corpus(config, data), config)
-    path = store.root / reviews.fingerprint / f"data-{name}.json"
+    value = make(reviews)
+    path = store.root / wanted / name
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(f".{os.getpid()}.writing")
-    aside.write_text(json.dumps(description, ensure_ascii=False) + "\n", "utf-8")
+    aside.write_text(json.dumps(value, ensure_ascii=False) + "\n", "utf-8")
     os.replace(aside, path)
-    return description
+    return value
 
 
 def _describe(reviews, corpus, config):

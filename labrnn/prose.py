@@ -69,6 +69,12 @@ def distance(estimate, p):
     return f"{abs(100 * estimate.mean):.1f} points ({bounds}, {p_value(p)})"
 
 
+def gap(comparison):
+    """A difference with its interval and corrected p-value."""
+    d = comparison.difference
+    return f"{points(d.mean)} points ({span(d)}, {p_value(comparison.p)})"
+
+
 def measured(accuracy):
     return f"{accuracy.mean:.3f} (95 % interval {accuracy.low:.3f} to {accuracy.high:.3f})"
 
