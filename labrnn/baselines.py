@@ -1,10 +1,8 @@
 """Models without a network on the lab's split: majority, bag of words, NB-SVM.
 
-NB-SVM is that of Wang and Manning (2012): a linear SVM on words scaled by log-count ratios.
-
 Each is linear in the words, or pairs of neighbouring words, that occur in a review. It is fitted on
 the training reviews in use, the validation reviews choose its regularisation, and the test reviews
-are classified once, after that. The outcome is kept beside the trials (see `find`).
+are classified once, after that. NB-SVM (Wang and Manning 2012) scales words by log-count ratios.
 """
 
 import time
@@ -31,7 +29,7 @@ class Baseline:
     Attributes:
         name: as the reports call it.
         strength: the chosen C; None where there is nothing to choose.
-        parameters: its weights.
+        parameters: weights and bias.
         seconds: processor time of all it took, reading texts and the choice of C included.
         validation: accuracy on the validation reviews.
         correct: whether it is right on each test review, in the order of the trials' predictions.
@@ -62,10 +60,9 @@ def find(part, store):
             return []
         raise
     labels = _bits(stored["labels"], stored["reviews"])
-    return [
-        Baseline(**{**model, "correct": _bits(model.pop("test"), len(labels)) == labels})
-        for model in stored["models"]
-    ]
+    verdicts = [_bits(model.pop("test"), len(labels)) for model in stored["models"]]
+    return [Baseline(**model, correct=v == labels)
+            for model, v in zip(stored["models"], verdicts, strict=True)]
 
 
 def measure(reviews, rows):
@@ -78,54 +75,41 @@ def measure(reviews, rows):
     Returns:
         plain values: the test reviews' number, their labels and each model's verdicts as bits.
     """
+    texts = {split: [reviews.texts[row] for row in rows[split]] for split in rows}
     labels = {split: reviews.labels[rows[split]] for split in rows}
     models = [_majority(labels)]
     for policy, words in (("keep", "all words"), ("drop", "no stop words")):
-        for name, fit, longest in (
-            ("bag of words", logistic_regression, 1),
-            ("NB-SVM", nb_svm, 1),
-            ("NB-SVM, word pairs", nb_svm, 2),
-        ):
-            features = Features(reviews.texts, rows, policy, longest)
-            models.append({"name": f"{name}, {words}", **_choose(fit, features, labels)})
+        for name, fit, longest in (("bag of words", logistic_regression, 1),
+                                   ("NB-SVM", nb_svm, 1), ("NB-SVM, word pairs", nb_svm, 2)):
+            model = _choose(fit, occurrences(policy, longest), texts, labels)
+            models.append({"name": f"{name}, {words}", **model})
     return {"reviews": len(rows["test"]), "labels": _packed(labels["test"]), "models": models}
 
 
-class Features:
-    """Which words and pairs of a split's reviews occur in each, sparse 0/1 [reviews, features].
+def occurrences(policy, longest):
+    """Turns texts into which words, and runs of up to `longest`, are in each: sparse 0/1 [texts, n].
 
     Those that only one training review has are left out: they are most of all pairs, and teach
     little. Neighbours are those that remain once the stop words are gone.
     """
-
-    def __init__(self, texts, rows, policy, longest):
-        stop = stop_words(policy)
-        self.texts, self.rows = texts, rows
-        self.vectorizer = CountVectorizer(
-            tokenizer=lambda text: [word for word in words_of(text) if word not in stop],
-            token_pattern=None, lowercase=False, ngram_range=(1, longest), min_df=2,
-            binary=True, dtype=np.float64,
-        )
-
-    def __getitem__(self, split):
-        chosen = (self.texts[row] for row in self.rows[split])
-        if split == "train":
-            return self.vectorizer.fit_transform(chosen)
-        return self.vectorizer.transform(chosen)
+    stop = stop_words(policy)
+    return CountVectorizer(
+        tokenizer=lambda text: [word for word in words_of(text) if word not in stop],
+        token_pattern=None, lowercase=False, ngram_range=(1, longest), min_df=2, binary=True,
+        dtype=np.float64,
+    )
 
 
-def _choose(fit, features, labels):
+def _choose(fit, features, texts, labels):
     """Fit with every strength; the one with the best validation accuracy is tested."""
     start = time.process_time()
-    train, valid = features["train"], features["valid"]
+    train, valid = features.fit_transform(texts["train"]), features.transform(texts["valid"])
     fitted = {strength: fit(train, labels["train"], strength) for strength in STRENGTHS}
-    scores = {
-        strength: float(((valid @ weights + bias > 0) == labels["valid"]).mean())
-        for strength, (weights, bias) in fitted.items()
-    }
+    scores = {strength: float(((valid @ weights + bias > 0) == labels["valid"]).mean())
+              for strength, (weights, bias) in fitted.items()}
     best = max(scores, key=scores.get)
     weights, bias = fitted[best]
-    verdicts = features["test"] @ weights + bias > 0
+    verdicts = features.transform(texts["test"]) @ weights + bias > 0
     return {
         "strength": best, "parameters": len(weights) + 1, "validation": scores[best],
         "seconds": round(time.process_time() - start, 2), "test": _packed(verdicts),

@@ -274,6 +274,23 @@ def forest(differences, label="difference in test accuracy, points", width=6.0):
         return figure
 
 
+def accuracies(models, label="test accuracy", width=6.0):
+    """Accuracies with their intervals, one a line; networks are hollow, chance is dotted.
+
+    Args:
+        models: (name, `Estimate`, whether it is a network), drawn from the top.
+    """
+    with page(width, 0.5 + 0.22 * len(models)) as (figure, axes):
+        for place, (_, e, network) in enumerate(models):
+            color, marker = (ORANGE, "s") if network else (BLUE, "o")
+            axes.errorbar(e.mean, place, xerr=[[e.mean - e.low], [e.high - e.mean]], fmt=marker,
+                          color=color, fillstyle="none" if network else "full", capsize=2)
+        axes.axvline(0.5, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
+        axes.set_yticks(range(len(models)), [name for name, *_ in models])
+        axes.set(xlabel=label, ylim=(len(models) - 0.5, -0.5))
+        return figure
+
+
 def review_lengths(lengths, max_tokens, width=6.0):
     """How long reviews are, all words beside known words.
 

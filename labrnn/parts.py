@@ -316,10 +316,14 @@ class BeyondBaselines(_TwoCells):
 
 
 class BeyondDefects(TrainingPart):
+    """Each published defect beside the right way, nothing else changed."""
+
     name, title = "beyond_defects", "What the published defects cost"
 
     seeds: list[int] = Field([5, 6, 7], min_length=1, description="each setting has each of them")
-    train_reviews: int = Field(2000, ge=0, description="training reviews in use, 0 for all")
+    epochs: int = Field(4, ge=1, le=100, description="passes over the training reviews")
+    train_reviews: int = Field(3000, ge=0, description="training reviews in use, 0 for all")
+    max_tokens: int = Field(64, ge=1, le=4096, description="known words kept of a review")
     optim: Optim = Field("rmsprop", description="optimiser of all trials")
     lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
     hidden_dim: int = Field(20, ge=10, le=320, description="units of one-way models; the lab: 100")
