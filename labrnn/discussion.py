@@ -267,9 +267,8 @@ def _cells_accuracy(compared):
         groups[c.verdict].append(c)
     told = []
     for verdict, group in groups.items():
-        gaps = (
-            f"{c.first.name} {points(c.difference.mean)} points, {span(c.difference)}" for c in group
-        )
+        gaps = [f"{c.first.name} {points(c.difference.mean)} points, {span(c.difference)}"
+                for c in group]
         told.append(f"{forms[verdict].format(names(c.first for c in group))} ({'; '.join(gaps)})")
     return f"GRU minus LSTM, optimiser by optimiser: {', and '.join(told)}."
 
@@ -581,15 +580,15 @@ def partners(results, studies):
     Returns:
         `Comparison`s, compound minus single, for those of the studies that have such a partner.
     """
-    grid, pairs = successful(results), []
+    grid, pairs = successful(results), {}
     for study in studies.values():
         for single in successful(study):
             size = study.parameters(single)
             apart = {s: abs(math.log(results.parameters(s) / size)) for s in grid}
             near = min(apart, key=apart.get, default=None)
             if near and apart[near] < math.log(1.25):
-                pairs.append((near, single))
-    return compare(results, pairs)
+                pairs.setdefault(single.config, (near, single))  # studies share the lab's own value
+    return compare(results, pairs.values())
 
 
 def _alone(results, studies):
@@ -606,10 +605,12 @@ def _alone(results, studies):
     ends = sorted(c.difference.mean for c in compared)
     ahead = sum(c.clear and c.difference.mean > 0 for c in compared)
     behind = sum(c.clear and c.difference.mean < 0 for c in compared)
+    shares = {"clearly above 0": ahead, "clearly below 0": behind,
+              "within noise": len(compared) - ahead - behind}
+    told = listing(f"{number(k)} {where}" for where, k in shares.items() if k)
     return text + (
         f"At equal parameters, to a quarter, {counted(len(compared), 'pair')} can be formed. "
-        f"Compound minus single is {points(ends[0])} to {points(ends[-1])} points: clearly above "
-        f"0 in {number(ahead)}, clearly below in {number(behind)}, within noise in the rest."
+        f"Compound minus single is {points(ends[0])} to {points(ends[-1])} points: {told}."
     )
 
 
