@@ -22,13 +22,10 @@ def root_of(out):
 
 
 def build(root):
-    """Write `root/index.html` over the reports in `root` and its folders, if they changed.
+    """Write `root/index.html` over the reports in `root` and its folders; its path.
 
-    Returns:
-        the page's path. The page bears the digest of what it was made from.
-
-    Raises:
-        LabError: a notebook cannot be shown.
+    The page bears a digest of what it was made from: as long as that holds it stays. Raises
+    LabError where a notebook cannot be shown.
     """
     root = Path(root)
     folders = [root, *sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")]
@@ -51,9 +48,10 @@ def _notebooks(folder):
 def _digest(reports):
     digest = hashlib.sha256(package_digest())
     for folder, notebooks in reports.items():
+        names = {path.name for path in folder.iterdir() if path.suffix in LINKS} - {"index.html"}
+        digest.update(repr((folder.name, sorted(names))).encode())
         for path in notebooks:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
-        digest.update(repr(sorted(path.name for path in folder.glob("*.*"))).encode())
     return digest.hexdigest()
 
 
@@ -63,27 +61,25 @@ def _page(root, reports, key):
 
     writer, targets = HtmlWriter(), {}
     cards = {folder: [_Card(path, targets) for path in paths] for folder, paths in reports.items()}
-    convert(
-        [piece for row in cards.values() for card in row for piece in card.prose], targets, writer
-    )
+    pieces = [piece for row in cards.values() for card in row for piece in card.prose]
+    convert(pieces, targets, writer)
     menu, sections = "", ""
     for k, (folder, row) in enumerate(cards.items()):
         name = escape(folder.name)
         whole = _links(root, folder / "write_up", f"all parts, {folder.name}")
         menu += f'<li><a href="#part-{k}">{name}</a></li>'
-        sections += (
-            f'<section aria-labelledby="part-{k}"><h2 id="part-{k}">{name}</h2>'
-            + (whole and f"<p>All parts in one document:</p>{whole}")
-            + f'<div class="cards">{"".join(card.html(root, writer) for card in row)}</div>'
-            + "</section>"
-        )
+        whole = whole and f"<p>All parts in one document:</p>{whole}"
+        body = "".join(card.html(root, writer) for card in row)
+        sections += f'<section aria-labelledby="part-{k}"><h2 id="part-{k}">{name}</h2>{whole}'
+        sections += f'<div class="cards">{body}</div></section>\n'
     template = string.Template((TEMPLATES / "gallery.html").read_text("utf-8"))
     return template.substitute(key=key, title=escape(TITLE), menu=menu, sections=sections)
 
 
 class _Card:
-    """What the gallery shows of an executed notebook: its first single figure, the first sentence
-    that it computed. `prose` is the Markdown of both, to be converted before `html`.
+    """Of an executed notebook the first single figure, and the first sentence that it computed.
+
+    `prose` is the Markdown of both, to be converted before `html`.
     """
 
     def __init__(self, path, targets):
@@ -108,18 +104,15 @@ class _Card:
         self.prose = [piece for piece in (self.figure and self.figure.caption, self.said) if piece]
 
     def html(self, root, writer):
-        image, sentence = "", ""
+        page = f"<article><h3>{escape(self.title)}</h3>"
         if self.figure:
             picture, alt = self.figure.content[0], escape(self.figure.caption.plain)
-            image = f'<img src="{writer.store(picture.suffix, picture.data)}" alt="{alt}">'
+            page += f'<img src="{writer.store(picture.suffix, picture.data)}" alt="{alt}">'
         if self.said:
             sentences = re.split(r"(?<=[.!?]) (?=[A-Z0-9])", self.said.plain)
-            sentence = escape(" ".join(sentences[: 1 + (len(sentences[0]) < 80)]))
-        return (
-            f"<article><h3>{escape(self.title)}</h3>{image}<p>{sentence}</p>"
-            f'<p class="facts">{escape(self.facts)}</p>'
-            f"{_links(root, self.path.with_suffix(''), self.title)}</article>\n"
-        )
+            page += f"<p>{escape(' '.join(sentences[: 1 + (len(sentences[0]) < 80)]))}</p>"
+        links = _links(root, self.path.with_suffix(""), self.title)
+        return page + f'<p class="facts">{escape(self.facts)}</p>{links}</article>\n'
 
 
 def _links(root, stem, title):

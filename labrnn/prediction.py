@@ -50,8 +50,9 @@ def choose_trial(store, data="", key=""):
             losses[trial] = min(epoch["valid_loss"] for epoch in trial.history)
     if not losses:
         cure = "see `labrnn trials`" if key else "train one: labrnn train params/quick/*.yaml"
-        raise LabError(f"{store.root}: no trained model {key or 'is there'} of the reviews in use "
-                       f"({reviews['name']}, {reviews['fingerprint']}){others}; {cure}")
+        here = f"{reviews['name']}, {reviews['fingerprint']}"
+        what = f"no trained model {key or 'is there'} of the reviews in use ({here}){others}"
+        raise LabError(f"{store.root}: {what}; {cure}")
     best = min(losses, key=losses.get)
     return best, load_corpus(best.config, data)
 
@@ -66,8 +67,8 @@ def predict(trial, corpus, texts):
     model = Classifier(config, corpus.vocabulary_size)
     model.load_state_dict(trial.weights())
     ids = [vocabulary.tokenize(text, config.max_tokens) for text in texts]
-    asked = replace(corpus, ids=np.concatenate(ids), offsets=np.cumsum([0, *map(len, ids)]),
-                    labels=np.zeros(len(ids), np.int8))
+    offsets, labels = np.cumsum([0, *map(len, ids)]), np.zeros(len(ids), np.int8)
+    asked = replace(corpus, ids=np.concatenate(ids), offsets=offsets, labels=labels)
     batches = Batches(asked, config.batch_size, torch.device("cpu"))
     positive = evaluate(model, batches, range(len(ids)))[1].tolist()
     return [_answer(*case, vocabulary) for case in zip(texts, ids, positive, strict=True)]

@@ -77,8 +77,10 @@ def test_download_without_a_network(tmp_path, monkeypatch):
 
 def test_download_to_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("labrnn.download.download", lambda folder: tmp_path / (folder or "cache"))
-    assert run("data", "--download")[:2] == (0, f"{tmp_path / 'cache'}: complete and right; use it "
-                                                "with --data or LABRNN_DATA\n")
+    assert run("data", "--download")[:2] == (
+        0,
+        f"{tmp_path / 'cache'}: complete and right; use it with --data or LABRNN_DATA\n",
+    )
 
 
 # Editors

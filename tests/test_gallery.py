@@ -44,18 +44,25 @@ def write(folder, name, title, *outputs):
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("gallery") / "reports"
     write(
-        root / "full", "lab2a_lstm_optimizers", "Four optimisers",
+        root / "full",
+        "lab2a_lstm_optimizers",
+        "Four optimisers",
         figure("fig-grid", "A grid.", group=0, sub="one", columns=2),
         figure("fig-grid", "A grid.", group=1, sub="two", columns=2),
         figure("fig-one", "The *one* curve of $x^2$."),
-        say("**Adam** is first in [Figure](#fig-one), with 0.893 in the epoch that is tested, on "
-            "all reviews. It is not told that the rest follows.\n\nNor this."),
+        say(
+            "**Adam** is first in [Figure](#fig-one), with 0.893 in the epoch that is tested, on "
+            "all reviews. It is not told that the rest follows.\n\nNor this."
+        ),
     )
     write(root / "full", "lab1_data", "Reviews", say("Short. And a second. And a third."))
     (root / "full/write_up.pdf").write_text("rendered")
     write(
-        root / "q & <b>", "lab1_lstm", NASTY,
-        figure("fig-x", NASTY), say("`</p>` <img src=x onerror=alert(1)> " + NASTY),
+        root / "q & <b>",
+        "lab1_lstm",
+        NASTY,
+        figure("fig-x", NASTY),
+        say("`</p>` <img src=x onerror=alert(1)> " + NASTY),
     )
     write(root / "empty", "lab1_gru", "Without anything")
     (root / ".hidden").mkdir()
@@ -82,7 +89,10 @@ def test_content(page):
     assert page.locator("h2").all_inner_texts() == ["empty", "full", "q & <b>"]
     cards = page.locator("article")
     assert page.locator("h3").all_inner_texts() == [
-        "Without anything", "Reviews", "Four optimisers", NASTY,
+        "Without anything",
+        "Reviews",
+        "Four optimisers",
+        NASTY,
     ]
     assert cards.nth(1).locator("p").first.inner_text() == "Short. And a second."
     adam = cards.nth(2)
@@ -115,8 +125,13 @@ def test_pictures_are_seen(page):
 def test_nothing_can_run_and_nothing_is_fetched(page):
     assert page.title() != "run"
     assert page.locator("script, iframe, object, [onerror], link").count() == 0
-    assert page.evaluate("performance.getEntriesByType('resource').map(e => e.name)"
-                         ".filter(name => !name.startsWith('data:'))") == []
+    assert (
+        page.evaluate(
+            "performance.getEntriesByType('resource').map(e => e.name)"
+            ".filter(name => !name.startsWith('data:'))"
+        )
+        == []
+    )
     policy = page.locator("meta[http-equiv=Content-Security-Policy]").get_attribute("content")
     assert "default-src 'none'" in policy
 
@@ -182,4 +197,8 @@ def test_where_it_stands(tmp_path):
     assert gallery.root_of(PROJECT / "reports/quick") == PROJECT / "reports"
     assert gallery.root_of(tmp_path / "elsewhere") == tmp_path / "elsewhere"
     write(tmp_path / "elsewhere", "lab1_gru", "One")
-    assert 'href="lab1_gru.pdf"' in gallery.build(tmp_path / "elsewhere").read_text()
+    page = gallery.build(tmp_path / "elsewhere")
+    assert 'href="lab1_gru.pdf"' in page.read_text()
+    os.utime(page, (1, 1))
+    gallery.build(tmp_path / "elsewhere")
+    assert page.stat().st_mtime == 1
