@@ -203,9 +203,10 @@ def data(data, as_json, download):
               "[default: the one with the lowest validation loss].")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a text.")
 def predict(texts, data, trial, as_json):
-    """Ask a stored model whether texts, or the lines of standard input, are positive.
+    """Ask a stored model about texts.
 
-    The model reads the words that it knows; the others, stop words among them, are dropped.
+    It says whether each TEXT, or each line of standard input, is positive. It reads the words that
+    it knows; the others, stop words among them, are dropped.
 
     \b
     Examples:
@@ -247,9 +248,10 @@ def printable(text):
 @main.command()
 @click.argument("folder", default="params/schema")
 def schema(folder):
-    """Write a JSON schema of every part's parameters to FOLDER [default: params/schema].
+    """Write JSON schemas of the params files.
 
-    Editors complete and check a params file by the schema that its first line names.
+    One for each part, to FOLDER [default: params/schema]. Editors complete and check a params file
+    by the schema that its first line names.
 
     \b
     Example:
