@@ -87,7 +87,7 @@ def measure(reviews, rows):
 
 
 def occurrences(policy, longest):
-    """Turns texts into which words, and runs of up to `longest`, are in each: sparse 0/1 [texts, n].
+    """Turns texts into which words, and runs of up to `longest`, each has: sparse 0/1 [texts, n].
 
     Those that only one training review has are left out: they are most of all pairs, and teach
     little. Neighbours are those that remain once the stop words are gone.

@@ -67,8 +67,8 @@ def discussion(baselines, results, compared):
                 "reviews are at hand.")
     best = max(baselines, key=lambda model: model.validation)
     text = (
-        f"Of the models without a network the validation reviews prefer {best.name}: test accuracy "
-        f"{prose.measured(accuracy(best, results))}, {best.parameters:,} parameters, "
+        f"Of the models without a network the validation reviews prefer *{best.name}*: test "
+        f"accuracy {prose.measured(accuracy(best, results))}, {best.parameters:,} parameters, "
         f"{best.seconds:.0f} s of one processor."
     )
     bars = [c for c in compared if isinstance(c.second, Setting)]
@@ -112,8 +112,9 @@ def _bar(best, bars):
 
 def _stop_words(compared):
     """Does it pay to keep the words that the lab drops?"""
-    gaps = prose.listing(f"{prose.gap(c)} for the {c.first.name.removesuffix(', all words')}"
-                         for c in compared)
+    names = [c.first.name.removesuffix(", all words").replace(", ", " with ") for c in compared]
+    gaps = prose.listing(f"{prose.gap(c)} for {name}"
+                         for name, c in zip(names, compared, strict=True))
     signs = {np.sign(c.difference.mean) for c in compared if c.clear}
     verdict = {(): "makes no clear difference", (1,): "helps", (-1,): "hurts"}.get(
         tuple(signs), "helps here and hurts there")
