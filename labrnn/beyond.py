@@ -82,7 +82,7 @@ def discussion(baselines, results, compared):
         prose.explanation(
             "To a linear model a pair of neighbours such as \"not good\" is a feature like any "
             "other, weighed by the reviews that hold it; a network has to learn from the same "
-            "reviews how words combine. It is also shown less: no stop words, and at most "
+            "reviews how words combine. The network also sees less: no stop words, and at most "
             f"{results.part.max_tokens} known words of a review that linear models see in full."
         ),
         prose.footing(results, compared),
@@ -98,9 +98,9 @@ def _bar(best, bars):
     elif bar.difference.mean < 0:
         verdict = f"The {network} is ahead by {gap}: it passes this bar."
     else:
-        several = any(isinstance(c.first, Setting) for c in bars)
-        verdict = (f"The linear model is ahead by {gap}: a bar that "
-                   f"{'these networks stay' if several else 'this network stays'} under.")
+        others = [c.difference.mean for c in bars if isinstance(c.first, Setting)]
+        who = "these networks stay" if others and max(others) <= 0 else "this network stays"
+        verdict = f"The linear model is ahead by {gap}: a bar that {who} under."
     signs = [np.sign(c.difference.mean) for c in bars if c.clear and isinstance(c.first, Baseline)]
     count = sum(isinstance(c.first, Baseline) for c in bars)
     return (
@@ -112,10 +112,10 @@ def _bar(best, bars):
 
 def _stop_words(compared):
     """Does it pay to keep the words that the lab drops?"""
-    names = [c.first.name.removesuffix(", all words").replace(", ", " with ") for c in compared]
-    gaps = prose.listing(f"{prose.gap(c)} for {name}"
-                         for name, c in zip(names, compared, strict=True))
-    signs = {np.sign(c.difference.mean) for c in compared if c.clear}
-    verdict = {(): "makes no clear difference", (1,): "helps", (-1,): "hurts"}.get(
-        tuple(signs), "helps here and hurts there")
-    return f"To keep the stop words, negations among them, {verdict}: {gaps}."
+    told = {"helps": [], "hurts": [], "makes no clear difference to": []}
+    for c in compared:
+        verdict = ("helps" if c.difference.mean > 0 else "hurts") if c.clear else list(told)[2]
+        name = c.first.name.removesuffix(", all words").replace(", ", " with ")
+        told[verdict].append(f"{name}, {prose.gap(c)}")
+    clauses = [f"{verdict} {'; '.join(models)}" for verdict, models in told.items() if models]
+    return f"To keep the stop words, negations among them, {'. It '.join(clauses)}."

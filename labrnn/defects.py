@@ -22,7 +22,7 @@ def pairs(results):
                   for which in ("last", "best"))
     for old in dict.fromkeys(old for _, old in results.part.pairs()):
         if any(trained(results, old).values()):
-            names = (f"{which} epoch, {old.name}" for which in ("best", "last"))
+            names = (f"{which} epoch ({old.name})" for which in ("Best", "Last"))
             settings = (Setting(name, old.config) for name in names)
             yield *settings, best.correct(old), last.correct(old)
     for right, old in results.part.pairs():
@@ -56,9 +56,9 @@ def table(results, compared):
 
 
 FORMS = {
-    "better": "The right way is better, with several seeds, for {}.",
-    "worse": "The published way is better, with several seeds, than {}.",
-    "undecided": "With one seed each the models differ, which decides nothing about {}.",
+    "better": "The right way is better: {}.",
+    "worse": "The published way is better than what is called right: {}.",
+    "undecided": "With one seed each the models differ, which leaves the settings open: {}.",
     "within noise": "Within noise of the published way: {}.",
 }
 
@@ -70,10 +70,16 @@ def discussion(results, compared):
         FORMS[verdict].format("; ".join(f"{c.first.name}, {prose.gap(c)}" for c in group))
         for verdict, group in groups.items() if group
     ]
+    changed = {field for c in compared for field in ("stop_words", "duplicates")
+               if getattr(c.first.config, field) != getattr(c.second.config, field)}
+    cautions = {
+        "stop_words": "With stop words kept the same number of tokens, "
+        f"{results.part.max_tokens}, covers less of a review.",
+        "duplicates": "Without duplicates the test reviews are other ones, so two samples are "
+        "compared and the interval is wide.",
+    }
     return prose.paragraphs(
         *told, prose.room(compared), prose.idle(results, results.settings),
-        "Two pairs take care to read. With stop words kept the same "
-        f"{results.part.max_tokens} tokens cover less of a review. Without duplicates the test "
-        "reviews are other ones, so two samples are compared and the interval is wide.",
+        " ".join(text for field, text in cautions.items() if field in changed),
         prose.footing(results, compared),
     )

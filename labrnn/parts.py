@@ -166,7 +166,7 @@ class Width(_OneDimension):
     name, title = "lab2d_width", "Wider: hidden states of 10 to 319 units"
     field, number, unit = "hidden_dim", "6", "units"
     widths: list[int] = Field([10, 16, 20, 32, 50, 64, 100, 128], max_length=8,
-                              description="hidden units to compare; the lab goes to 319")
+                              description="units to compare; the lab goes to 319")
 
 
 class EmbeddingSize(_OneDimension):
@@ -338,15 +338,15 @@ class BeyondDefects(TrainingPart):
         deep = Setting(f"{self.depth} layers", base.but(n_layers=self.depth))
         both = base.but(hidden_dim=self.narrow, bidirectional=True,
                         embedding_dim=self.embedding_dim)
-        last_step = Setting("both ways, last step", both.but(readout="last_step"))
-        starts = {"each gate orthogonal": {"recurrent_init": "per_gate"},
-                  "forget bias 1": {"forget_bias": 1.0}}
-        texts = {"negations kept": {"stop_words": "keep_negations"},
-                 "all stop words kept": {"stop_words": "keep"},
-                 "duplicates dropped": {"duplicates": "drop"}}
+        last_step = Setting("Both ways (last step)", both.but(readout="last_step"))
+        starts = {"Each gate orthogonal": {"recurrent_init": "per_gate"},
+                  "Forget bias 1": {"forget_bias": 1.0}}
+        texts = {"Negations kept": {"stop_words": "keep_negations"},
+                 "All stop words kept": {"stop_words": "keep"},
+                 "Duplicates dropped": {"duplicates": "drop"}}
         return [
-            (Setting("both ways, final states", both), last_step),
-            *((Setting(f"{name}, {old.name}", old.config.but(**change)), old)
+            (Setting("Both ways (final states)", both), last_step),
+            *((Setting(f"{name} ({old.name})", old.config.but(**change)), old)
               for old in (flat, deep) for name, change in starts.items()),
             *((Setting(name, base.but(**change)), flat) for name, change in texts.items()),
         ]
