@@ -94,9 +94,8 @@ class Job:
         Raises:
             LabError: the notebook failed, its kernel died or it took too long.
         """
-        key, work = self.key(), self.out / ".work" / self.name
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+        key, work = self.key(), self.out / ".work" / f"{self.name}-{os.getpid()}"
+        work.mkdir(parents=True, exist_ok=True)
         executed = work / f"{self.name}.ipynb"
         try:
             execute(self.source, executed, self.part.model_dump(mode="json"))
