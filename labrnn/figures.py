@@ -218,7 +218,8 @@ def compound_scatter(results, others, width=6.0):
         axes.xaxis.set_minor_formatter(FuncFormatter(_two_and_five))
         axes.tick_params(axis="x", which="both", labelsize=7)
         axes.set(xlabel="trainable parameters", ylabel="test accuracy")
-        figure.legend(loc="outside upper center", ncols=4)
+        if results.run or others:
+            figure.legend(loc="outside upper center", ncols=4)
         return figure
 
 

@@ -1,0 +1,194 @@
+"""The notebooks as they stand in the repository; their cells on made-up trials; plain papermill."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import papermill
+import pytest
+import yaml
+from made import results
+from tiny import write_reviews
+
+from labrnn import lab
+from labrnn.parts import PARTS
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+LABS = ["lab1_lstm", "lab1_gru", "lab2a_lstm_optimizers", "lab2b_gru_optimizers", "lab2c_depth",
+        "lab2d_width", "lab2e_embedding", "lab2f_compound", "lab2g_bidirectional"]
+FACTS = ["95 %", "15 %", "80 %", "10 %"]  # the level of intervals; BERT's masking
+every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, 4)
+
+
+def code(path):
+    """Code cells but the parameters."""
+    return [c.source for c in read(path).cells
+            if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])]
+
+
+def parameters(path):
+    cells = [c for c in read(path).cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(cells) == 1
+    return cells[0].source
+
+
+def written(annotation):
+    """A field's type as notebooks write it: a choice of words is a `str`."""
+    text = str(annotation)
+    if annotation in (str, int, float, bool):
+        return annotation.__name__
+    if text in ("list[int]", "list[float]", "list[str]"):
+        return text
+    return "list[str]" if text.startswith("list[") else "str"
+
+
+def test_there_is_a_notebook_for_every_part_of_the_lab():
+    assert set(LABS) < {path.stem for path in NOTEBOOKS}
+    assert {path.stem for path in NOTEBOOKS} <= set(PARTS)
+
+
+@every
+def test_parameters_are_the_fields_of_the_part(path):
+    found = []
+    for line in parameters(path).splitlines():
+        statement, _, comment = line.partition("  # ")
+        (node,) = ast.parse(statement).body
+        value = ast.literal_eval(node.value)
+        found.append((node.target.id, ast.unparse(node.annotation), value, comment))
+    fields = PARTS[path.stem].model_fields.items()
+    assert found == [(n, written(f.annotation), f.default, f.description) for n, f in fields]
+
+
+@every
+def test_papermill_sees_every_parameter(path):
+    assert list(papermill.inspect_notebook(path)) == list(PARTS[path.stem].model_fields)
+
+
+@every
+def test_stripped_and_for_any_python(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec == {
+        "display_name": "Python 3", "language": "python", "name": "python3"}
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags"}
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+
+
+@every
+def test_cells_are_short_and_fit_the_page(path):
+    for source in code(path):
+        lines = source.splitlines()
+        assert len(lines) <= 12, source
+        assert max(map(len, lines), default=0) <= 79, source
+
+
+@every
+def test_classes_and_long_functions_live_in_the_package(path):
+    for source in code(path):
+        for node in ast.walk(ast.parse(source)):
+            assert not isinstance(node, ast.ClassDef)
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                assert node.end_lineno - node.lineno < 10
+
+
+@every
+def test_no_accuracy_is_typed_in(path):
+    """No number like an accuracy in prose, captions or code."""
+    prose = [c.source for c in read(path).cells if c.cell_type == "markdown"]
+    for source in prose + code(path):
+        found = re.findall(r"(?<![\d.])(?:0\.[5-9]\d+|\d+(?:\.\d+)?\s?%)", source)
+        assert set(found) <= set(FACTS)
+
+
+@every
+def test_title_asks_and_the_discussion_answers(path):
+    sources = [c.source for c in read(path).cells if c.cell_type == "markdown"]
+    assert re.match(r"# \S.*\n\n", sources[0])
+    assert sum(bool(re.match("# ", line)) for s in sources for line in s.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_ends_in_a_computed_discussion(name):
+    heads = [c.source for c in read(FOLDER / f"{name}.ipynb").cells if c.cell_type == "markdown"]
+    assert any(re.match("## Discussion", head) for head in heads)
+    assert any("say(discussion." in source for source in code(FOLDER / f"{name}.ipynb"))
+
+
+@pytest.mark.parametrize("amount", ["all", "some", "none"])
+@pytest.mark.parametrize("name", LABS)
+def test_every_cell_runs_whatever_was_trained(name, amount, monkeypatch):
+    """On made-up trials: all of them, those of one layer with the first value, or none."""
+    def accuracy(config):
+        if amount == "none" or (amount == "some" and config.n_layers > 1):
+            return None
+        return 0.5 if config.optim == "sgd" or config.n_layers == 4 else 0.87
+
+    shown = []
+    monkeypatch.setattr(lab, "run_trials", lambda *_, **__: made.outcome)
+    monkeypatch.setattr("labrnn.report.display", lambda data, **kw: shown.append(kw["metadata"])
+                        if "metadata" in kw else shown.append(data))
+    namespace = {}
+    exec(parameters(FOLDER / f"{name}.ipynb"), namespace)
+    made = results(PARTS[name](), accuracy, reviews=500)
+    for source in code(FOLDER / f"{name}.ipynb"):
+        exec(compile(source, name, "exec"), namespace)
+    assert not plt.get_fignums()
+    said = "\n".join(data["text/markdown"] for data in shown if "text/markdown" in data)
+    assert ("was run, so there is nothing" in said) == (amount == "none")
+    assert bool(re.search(r"\b500 (test )?reviews", said)) == (amount != "none")
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_figures_bear_the_labs_numbers(name):
+    numbers = [[1], [2], [3], [4], [5, "8a"], [6, "8b"], [7, "8c"], [], [9, 10, 11]]
+    found = re.findall(r'number=(\d+|"\w+")', "\n".join(code(FOLDER / f"{name}.ipynb")))
+    assert [ast.literal_eval(n) for n in found] == numbers[LABS.index(name)]
+
+
+# Papermill by itself, without this package's command line
+
+
+def mill(name, values, folder, reviews):
+    """Run `papermill NOTEBOOK OUT -f FILE`; the finished process and the path of the output."""
+    (folder / "tiny.yaml").write_text(
+        yaml.safe_dump({"data": write_reviews(reviews, folder / "reviews.csv"), **values}))
+    out = folder / "out.ipynb"
+    command = [sys.executable, "-m", "papermill", FOLDER / f"{name}.ipynb", out,
+               "-f", folder / "tiny.yaml", "--no-progress-bar"]
+    return subprocess.run(command, capture_output=True, text=True), out
+
+
+def test_plain_papermill(tmp_path, reviews):
+    values = {"optimizers": ["adam", "sgd"], "train_reviews": 200, "max_tokens": 16, "epochs": 2}
+    process, out = mill("lab2a_lstm_optimizers", values, tmp_path, reviews)
+    assert process.returncode == 0, process.stderr
+    outputs = [o for cell in read(out).cells for o in cell.get("outputs", [])]
+    pictures = [o.metadata["report"] for o in outputs if "image/svg+xml" in o.get("data", {})]
+    assert [(p["label"], p.get("group")) for p in pictures] == [
+        ("fig-optimizers", 0), ("fig-optimizers", 1), ("fig-together", None)]
+    said = "\n".join(o.data.get("text/markdown", "") for o in outputs if "data" in o)
+    assert "reduced setting, 200 training reviews" in said
+
+
+def test_a_misspelt_parameter_is_refused(tmp_path, reviews):
+    process, _ = mill("lab2d_width", {"width": [10]}, tmp_path, reviews)
+    assert process.returncode != 0
+    assert "width: unknown parameter; did you mean `widths`?" in process.stderr
+
+
+def test_a_bad_value_is_refused(tmp_path, reviews):
+    process, _ = mill("lab1_lstm", {"lr": "1e-3x"}, tmp_path, reviews)
+    assert process.returncode != 0
+    assert "lr = '1e-3x'" in process.stderr
