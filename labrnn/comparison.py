@@ -141,8 +141,12 @@ def trend(results, settings, size):
     """
     points = []
     for setting in settings:
-        learnt, measured = trained(results, setting), results.metric(setting, "accuracy")
-        points += [(math.log2(size(setting)), measured[seed]) for seed in learnt if learnt[seed]]
+        measured = results.metric(setting, "accuracy")
+        points += [
+            (math.log2(size(setting)), measured[seed])
+            for seed, learnt in trained(results, setting).items()
+            if learnt and measured[seed] >= WEAK
+        ]
     x, y = np.array(points).T if points else ([], [])
     if len(set(x)) < 3 or len(x) < 4:
         return None

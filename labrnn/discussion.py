@@ -331,8 +331,8 @@ def depth(results):
     """Does a deeper LSTM do better?"""
     return _sweep(results, _Sweep(
         "n_layers", 1, "doubling the depth",
-        "Depth is paid for in time: {small} {seconds[0]:.1f} s an epoch, {large} "
-        "{seconds[1]:.1f} s, since a layer has to wait for the one below it.",
+        "A layer has to wait for the one below it. An epoch took {seconds[0]:.1f} s with "
+        "{small} and {seconds[1]:.1f} s with {large}.",
         "Each layer adds a stage that starts with small outputs and half-open gates, and the "
         "published start makes it worse: one orthogonal matrix for all gates together leaves "
         "each gate's block a contraction, and forget gates at one half forget fast. So the "
@@ -361,8 +361,8 @@ def embedding(results):
     return _sweep(results, _Sweep(
         "embedding_dim", 1, "doubling the embedding",
         "Nearly all parameters sit in the table: {parameters[0]:,} in the model of {small}, "
-        "{parameters[1]:,} in that of {large}. Time grows less, from {seconds[0]:.1f} to "
-        "{seconds[1]:.1f} s an epoch. By the last epoch accuracy on the training reviews is "
+        "{parameters[1]:,} in that of {large}; an epoch took {seconds[0]:.1f} and "
+        "{seconds[1]:.1f} s. By the last epoch accuracy on the training reviews is "
         "{gaps[0]:.0f} points above that on the validation reviews with {small} and {gaps[1]:.0f} "
         "with {large}.",
         "To tell good from bad, one number a word goes a long way: its polarity. More dimensions "
@@ -448,7 +448,7 @@ def _depth_holds(results, settings, compared):
     if weak == [3, 4]:
         same = equal([c for c in compared if c.first == settings[2]])
         words = {True: "equal", False: "differ from", None: "may or may not equal"}[same]
-        return same, f"{told}, and two {words} one"
+        return same, f"three and four layers fail, two train and {words} one"
     several = min(len(seeds) for seeds in run.values()) > 1
     return (False if several else None), told + ("" if several else " with this seed")
 

@@ -39,7 +39,8 @@ def names(settings):
     sizes = [re.fullmatch(r"(\d+) (\w+?)s?", name) for name in known]
     if known and all(sizes):
         values = [int(size[1]) for size in sizes]
-        return f"{listing(map(number, values))} {sizes[0][2]}{'s' * (values != [1])}"
+        words = map(number, values) if max(values) < len(WORDS) else map(str, values)
+        return f"{listing(words)} {sizes[0][2]}{'s' * (values != [1])}"
     return listing(f"the {name}" if name[:1].islower() else name for name in known)
 
 
@@ -146,11 +147,13 @@ def _range(group):
     """The extremes of more than three differences; empty for fewer."""
     if len(group) < 4:
         return ""
-    low, high = (f(group, key=lambda c: c.difference.mean) for f in (min, max))
-    return (
-        f"{points(low.difference.mean)} ({names([low.first])}) to {points(high.difference.mean)} "
-        f"points ({names([high.first])})"
-    )
+    by_size = sorted(group, key=lambda c: c.difference.mean)
+    ends = [(c.difference.mean, names([c.first])) for c in (by_size[0], by_size[-1])]
+    if group[0].clear:
+        ends = sorted((abs(gap), name) for gap, name in ends)
+        return "{:.1f} ({}) to {:.1f} points ({})".format(
+            *(part for gap, name in ends for part in (100 * gap, name)))
+    return f"{points(ends[0][0])} ({ends[0][1]}) to {points(ends[1][0])} points ({ends[1][1]})"
 
 
 def idle(results, settings):
@@ -233,11 +236,18 @@ def footing(results, compared=()):
         f"This rests on {counted(len(run), 'setting')} with {each}, tested on {reviews} reviews.",
         f"{capital(counted(len(run), 'setting'))}, {each}, {reviews} test reviews: that is the "
         "basis.",
-        f"Behind all this are {counted(len(run), 'setting')} with {each} and {reviews} test "
+        f"The basis: {counted(len(run), 'setting')} with {each} and {reviews} test "
         "reviews.",
     ])]
-    if len(run) > 1:
-        text.append(_one_seed(results) if seeds == [1] else _several_seeds(compared))
+    if len(run) > 1 and seeds == [1]:
+        text.append(_one_seed(results))
+    elif len(run) > 1:
+        text.append("Intervals and tests hold the chance in seeds and in reviews.")
+    if len(compared) > 1:
+        text.append(
+            "The p-values are corrected by Holm's method for "
+            f"{counted(len(compared), 'comparison')}; each interval stands for itself."
+        )
     if results.part.train_reviews:
         text.append(_reduced(results.part))
     if results.missing:
@@ -262,16 +272,9 @@ def _one_seed(results):
     ])
 
 
-def _several_seeds(compared):
-    return (
-        "Intervals hold the chance in seeds and in reviews, and p-values are corrected by "
-        f"Holm's method for the {counted(len(compared), 'comparison')} of this part."
-    )
-
-
 def _reduced(part):
     return (
-        f"It is a reduced setting, {part.train_reviews:,} training reviews of at most "
+        f"All of it is a reduced setting, {part.train_reviews:,} training reviews of at most "
         f"{part.max_tokens} known words, where the published conclusions are about 35,000: what "
         "holds in one need not hold in the other."
     )
