@@ -4,10 +4,12 @@ A worker trains one trial at a time, whatever its threads. Its trials go through
 must lie on a disk that all machines share: a task that Dask runs again finds what was kept.
 """
 
+import json
 import logging
 import os
 import queue
 import shlex
+import subprocess
 import sys
 import threading
 import uuid
@@ -19,6 +21,7 @@ from pydantic import Field
 from labrnn.config import Strict, read_yaml, validated
 from labrnn.errors import LabError
 
+PATIENCE = 30  # seconds until a scheduler counts as unreachable
 QUIET = "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED"
 _alone = threading.Lock()  # trainings draw from the process's random numbers
 
@@ -57,34 +60,36 @@ class Cluster:
         distributed = _imported("distributed")
         self.order, self.events, self.tasks = order, queue.SimpleQueue(), {}
         self.cluster, self.jobs, self.gpu = None, 0, order["device"].startswith("cuda")
-        target = {"address": scheduler}
+        kind = Path(scheduler).suffix
         if scheduler == "local":
             self.gpu, self.cluster = _local(min(jobs, most), order["device"])
-            target = {"address": self.cluster}
-        elif Path(scheduler).suffix in (".yaml", ".yml"):
+        elif kind in (".yaml", ".yml"):
             site = validated(Slurm, read_yaml(scheduler), scheduler)
             self.gpu, self.jobs, self.cluster = site.gpu, min(site.jobs, most), _slurm(site, logs)
-            target = {"address": self.cluster}
-        elif Path(scheduler).suffix == ".json":
-            target = {"scheduler_file": scheduler}
-        elif "://" not in scheduler:
+            _check(self.cluster.job_script(), scheduler)
+        elif kind != ".json" and "://" not in scheduler:
             raise LabError(f"--scheduler {scheduler}: give `local`, an address (tcp://host:8786), "
                            "a scheduler file (.json) or a SLURM cluster's description (.yaml)")
         try:
-            self.client = distributed.Client(**target, timeout=30, set_as_default=False)
-        except (OSError, ValueError) as error:
+            # Dask would wait for a missing file for ever.
+            file = json.loads(Path(scheduler).read_text()) if kind == ".json" else {}
+            where = self.cluster or file.get("address", scheduler)
+            self.client = distributed.Client(where, timeout=PATIENCE, set_as_default=False)
+        except (OSError, ValueError, AttributeError) as error:
             raise LabError(f"--scheduler {scheduler}: cannot be reached ({error})") from None
         self.topic = f"labrnn-{uuid.uuid4().hex}"
         self.client.subscribe_topic(self.topic, lambda event: self._heard(*event[1]))
 
     def room(self):
+        if self.client.status == "closed":
+            raise LabError("the Dask scheduler is gone; what is finished is kept, the same command "
+                           "goes on from here")
         if self.jobs:
             self.cluster.scale(self.jobs)  # also asks for a job in place of one that ended
         try:
-            workers = self.client.scheduler_info()["workers"].values()
-        except OSError as error:
-            raise LabError(f"the Dask scheduler is gone ({error}); what is finished is kept, the "
-                           "same command goes on from here") from None
+            workers = self.client.scheduler_info().get("workers", {}).values()
+        except OSError:  # it may come back; until then there is no room
+            return 0
         return sum("GPU" in w["resources"] or not self.gpu for w in workers) - len(self.tasks)
 
     def give(self, config):
@@ -120,6 +125,17 @@ def job_script(file):
     site = validated(Slurm, read_yaml(file), file)
     with _slurm(site, None) as cluster:
         return site.jobs, cluster.job_script()
+
+
+def _check(script, file):
+    """Raises LabError if SLURM would not take the job: Dask would wait for it without a word."""
+    try:
+        test = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise LabError(f"{file}: there is no command sbatch; start labrnn where jobs are "
+                       "submitted") from None
+    if test.returncode:
+        raise LabError(f"{file}: sbatch refuses the job: {' '.join(test.stderr.split())}")
 
 
 def _task(order, topic, name):
@@ -163,10 +179,10 @@ def _local(jobs, device):
     gpus = [] if device == "cpu" else _gpus()
     nanny = {"nthreads": 1, "memory_limit": 0, "host": "127.0.0.1", "dashboard": False}
     tagged = [nanny | {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": g}} for g in gpus]
-    options = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    local = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     return bool(gpus), SpecCluster(
         {i: {"cls": Nanny, "options": o} for i, o in enumerate(tagged or [nanny] * jobs)},
-        {"cls": Scheduler, "options": options}, silence_logs=logging.CRITICAL,
+        {"cls": Scheduler, "options": local | {"port": 0}}, silence_logs=logging.CRITICAL,
     )
 
 

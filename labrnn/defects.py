@@ -63,13 +63,18 @@ FORMS = {
 }
 
 
+def _listed(group):
+    """Differences one by one; of more than three that decide nothing the names and the range."""
+    if len(group) > 3 and group[0].verdict == "within noise":
+        low, high = (prose.points(f(c.difference.mean for c in group)) for f in (min, max))
+        return f"{prose.listing(c.first.name for c in group)}, between {low} and {high} points"
+    return "; ".join(f"{c.first.name}, {prose.gap(c)}" for c in group)
+
+
 def discussion(results, compared):
     """Which of the published defects cost anything."""
     groups = {verdict: [c for c in compared if c.verdict == verdict] for verdict in FORMS}
-    told = [
-        FORMS[verdict].format("; ".join(f"{c.first.name}, {prose.gap(c)}" for c in group))
-        for verdict, group in groups.items() if group
-    ]
+    told = [FORMS[verdict].format(_listed(group)) for verdict, group in groups.items() if group]
     changed = {field for c in compared for field in ("stop_words", "duplicates")
                if getattr(c.first.config, field) != getattr(c.second.config, field)}
     cautions = {

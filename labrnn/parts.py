@@ -324,7 +324,7 @@ class BeyondDefects(TrainingPart):
     epochs: int = Field(4, ge=1, le=100, description="passes over the training reviews")
     train_reviews: int = Field(3000, ge=0, description="training reviews in use, 0 for all")
     max_tokens: int = Field(64, ge=1, le=4096, description="known words kept of a review")
-    optim: Optim = Field("rmsprop", description="optimiser of all trials")
+    optim: Optim = Field("adam", description="optimiser of all trials; the lab takes rmsprop")
     lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
     hidden_dim: int = Field(20, ge=10, le=320, description="units of one-way models; the lab: 100")
     depth: int = Field(3, ge=2, le=4, description="layers of the deep models")
@@ -338,7 +338,7 @@ class BeyondDefects(TrainingPart):
         deep = Setting(f"{self.depth} layers", base.but(n_layers=self.depth))
         both = base.but(hidden_dim=self.narrow, bidirectional=True,
                         embedding_dim=self.embedding_dim)
-        last_step = Setting("Both ways (last step)", both.but(readout="last_step"))
+        last_step = Setting("both ways, last step", both.but(readout="last_step"))
         starts = {"Each gate orthogonal": {"recurrent_init": "per_gate"},
                   "Forget bias 1": {"forget_bias": 1.0}}
         texts = {"Negations kept": {"stop_words": "keep_negations"},

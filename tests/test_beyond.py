@@ -176,7 +176,8 @@ def test_texts_follow_the_trials():
     assert "The right way is better:" in better
     assert "Forget bias 1 (3 layers), +36.0 points" in better
     assert "Negations kept, +5.0 points" in better
-    assert "Forget bias 1 (1 layer), +0.0 points" in text.split("Within noise")[1]
+    assert "Forget bias 1 (1 layer)" in text.split("Within noise")[1]
+    assert "between +0.0 and +0.0 points" in text
     assert "three layers did not train" in text.lower()
 
     found = results(BeyondDefects, {"Negations kept": 0.8}, seeds, otherwise=0.85)

@@ -1,0 +1,360 @@
+"""Trials in Dask workers: local ones, a scheduler's, and the jobs of a real SLURM of one node."""
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import TINY, content, epochs_logged, labrnn, train, write_params, write_reviews
+
+from labrnn import cluster
+from labrnn.errors import LabError
+from labrnn.progress import Display
+from labrnn.running import run_trials
+from labrnn.store import Store
+
+dask = pytest.importorskip("dask", reason="labrnn[cluster] is not installed")
+pytest.importorskip("dask_jobqueue", reason="labrnn[cluster] is not installed")
+
+FOUR = [TINY.but(seed=seed, epochs=16) for seed in range(4)]
+
+
+@pytest.fixture(scope="module")
+def data(reviews, tmp_path_factory):
+    return write_reviews(reviews, tmp_path_factory.mktemp("data") / "reviews.csv")
+
+
+@pytest.fixture(scope="module")
+def serial(data, tmp_path_factory):
+    """The four trials, trained one after the other in this process."""
+    store = Store(tmp_path_factory.mktemp("serial"))
+    return sorted(content(train(config, data, store)) for config in FOUR)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "trials")
+
+
+class Disturber(Display):
+    """Does something to the crew, once, when the first epoch is told."""
+
+    def __init__(self, monkeypatch, disturb):
+        super().__init__()
+        self.disturb, begin = disturb, cluster.Cluster.__init__
+
+        def remember(crew, *arguments):
+            begin(crew, *arguments)
+            self.crew = crew
+
+        monkeypatch.setattr(cluster.Cluster, "__init__", remember)
+
+    def event(self, config, event):
+        super().event(config, event)
+        if event["event"] == "epoch" and self.disturb:
+            disturb, self.disturb = self.disturb, None
+            disturb(self.crew)
+
+
+def kill_a_worker(crew):
+    os.kill(min(crew.client.run(os.getpid).values()), signal.SIGKILL)
+
+
+def everything_is_trained(data, store, serial, scheduler, display):
+    outcome = run_trials(FOUR, data, store=store, jobs=2, display=display, scheduler=scheduler)
+    assert outcome.failures == {}
+    assert sorted(map(content, outcome.trials.values())) == serial
+    assert not display.disturb
+    logged = epochs_logged(store.root)
+    assert len(set(logged)) == len(logged)
+
+
+# Local workers, and a scheduler's
+
+
+def test_local_workers_of_which_one_is_killed(data, store, serial, monkeypatch):
+    display = Disturber(monkeypatch, kill_a_worker)
+    everything_is_trained(data, store, serial, "local", display)
+
+
+def test_gpus_are_resources(data, store, serial, monkeypatch):
+    """Two made-up GPUs: a worker for each, that sees only its own."""
+    seen = []
+    monkeypatch.setattr(cluster, "_gpus", lambda: ["7", "9"])
+    display = Disturber(monkeypatch, lambda crew: seen.extend(
+        crew.client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()
+    ))
+    everything_is_trained(data, store, serial, "local", display)
+    assert sorted(seen) == ["7", "9"]
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """A scheduler's file; workers are the test's to add."""
+    file = tmp_path / "scheduler.json"
+    started = []
+
+    def start(*arguments):
+        command = [sys.executable, "-m", *arguments, "--scheduler-file", file, "--no-dashboard"]
+        started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+
+    start("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
+          "--dashboard-address", "127.0.0.1:0")
+    while not file.exists():
+        time.sleep(0.1)
+    yield file, start, started
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_scheduler_outlives_a_client_that_goes_away(data, store, serial, scheduler, tmp_path):
+    file, start, _ = scheduler
+    # Three threads in one process: only one may train at a time, they share random numbers.
+    start("distributed.cli.dask_worker", "--nthreads", "3", "--no-nanny")
+    params = write_params(tmp_path, epochs=100, seeds=[0, 1])
+    process = labrnn("train", params, "--scheduler", file, env=os.environ | {"LABRNN_DATA": data})
+    for line in process.stderr:
+        if ": epoch 2/" in line:
+            break
+    process.kill()
+    process.communicate()
+    outcome = run_trials(FOUR, data, store=store, scheduler=str(file))
+    assert sorted(map(content, outcome.trials.values())) == serial
+    assert not list(store.root.rglob("*.writing"))
+
+
+def test_scheduler_that_dies(data, store, scheduler, monkeypatch):
+    file, start, started = scheduler
+    start("distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny")
+    monkeypatch.setattr(cluster, "PATIENCE", 2)
+    display = Disturber(monkeypatch, lambda crew: started[0].kill())
+    with pytest.raises(LabError, match="the Dask scheduler is gone"):
+        run_trials(FOUR, data, store=store, display=display, scheduler=str(file))
+
+
+@pytest.mark.parametrize(("where", "fault"), [
+    ("nowhere", "give `local`, an address"),
+    ("tcp://127.0.0.1:9", "tcp://127.0.0.1:9: cannot be reached"),
+    ("missing.json", r"missing\.json: cannot be reached"),
+    ("missing.yaml", r"missing\.yaml: no such params file"),
+])
+def test_no_such_scheduler(data, store, monkeypatch, where, fault):
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    with pytest.raises(LabError, match=fault):
+        run_trials(FOUR, data, store=store, scheduler=where)
+
+
+def test_dask_is_an_extra(data, store, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(LabError, match=r"needs distributed: pip install labrnn\[cluster\]"):
+        run_trials(FOUR, data, store=store, scheduler="local")
+
+
+# SLURM
+
+
+def describe(folder, text):
+    file = folder / "slurm.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+def test_job_script(tmp_path):
+    file = describe(tmp_path, "jobs: 3\nqueue: gpu\naccount: me\nwalltime: 1:30:00\ncores: 2\n"
+                    "memory: 8GB\ngpu: true\ndirectives: [--constraint=a100]\n"
+                    "prologue: [module load python]\n")
+    jobs, script = cluster.job_script(file)
+    assert jobs == 3
+    for line in ("#SBATCH -p gpu", "#SBATCH -A me", "#SBATCH -t 01:30:00", "#SBATCH --mem=8G",
+                 "#SBATCH --cpus-per-task=2", "#SBATCH --gres=gpu:1", "#SBATCH --constraint=a100",
+                 "module load python"):
+        assert line in script.replace("7630M", "8G").splitlines()
+    assert "--lifetime 5100s" in script
+    assert "--resources GPU=1" in script
+    assert sys.executable in script
+
+
+@pytest.mark.parametrize(("text", "fault"), [
+    ("wall_time: 1:00:00", "did you mean `walltime`"),
+    ("walltime: soon", "walltime = 'soon'"),
+    ("walltime: 30", "greater than or equal to 2 minutes"),
+    ("memory: lots", "memory = 'lots'"),
+    ("jobs: 0", "jobs = 0"),
+    ("directives: --mem=1", "directives = '--mem=1'"),
+    ("queue: !!python/object:os.system x", "not plain YAML"),
+])
+def test_bad_description(tmp_path, text, fault):
+    with pytest.raises(LabError, match=fault):
+        cluster.job_script(describe(tmp_path, text))
+
+
+def test_packaged_description_is_valid():
+    file = Path(__file__).parent.parent / "params" / "cluster" / "slurm.yaml"
+    assert "#SBATCH" in cluster.job_script(file)[1]
+
+
+PACKAGES = ("slurmctld", "slurmd", "slurm-client")
+CONFIG = """
+ClusterName=labrnn
+SlurmctldHost=localhost
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/none
+CredType=cred/none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+KillWait=2
+PluginDir={plugins}
+PlugStackConfig={folder}/plugstack.conf
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+NodeName=localhost CPUs=2 RealMemory=4000 State=UNKNOWN
+PartitionName=main Nodes=localhost Default=YES MaxTime=60 State=UP
+"""
+
+
+def unpacked(cache):
+    """The root of SLURM's files: this system's, or Debian's packages unpacked into the cache."""
+    if all(map(shutil.which, ("slurmctld", "slurmd", "sbatch"))):
+        return Path("/")
+    root = cache / "root"
+    if not root.exists():
+        if not (shutil.which("apt-get") and shutil.which("dpkg")):
+            pytest.skip("SLURM is not installed, and this is no Debian to take it from")
+        (cache / "partial").mkdir(exist_ok=True)
+        got = subprocess.run(
+            ["apt-get", "install", "--yes", "--download-only", "--no-install-recommends",
+             "-o", f"Dir::Cache::archives={cache}", "-o", "Debug::NoLocking=true", *PACKAGES],
+            capture_output=True, text=True,
+        )
+        if got.returncode:
+            pytest.skip(f"SLURM is not installed and cannot be had: {got.stderr.strip()[-200:]}")
+        for package in cache.glob("*.deb"):
+            subprocess.run(["dpkg", "-x", package, cache / "aside"], check=True)
+        (cache / "aside").rename(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def slurm(request, tmp_path_factory):
+    """A SLURM of one node with two processors; its tools are on the PATH, its log may be asked."""
+    root = unpacked(request.config.cache.mkdir("slurm"))
+    (plugins,) = root.glob("usr/lib/*/slurm-wlm")
+    folder = tmp_path_factory.mktemp("slurm")
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    ports = []
+    for _ in range(2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    config = CONFIG.format(ports=ports, user=getpass.getuser(), plugins=plugins, folder=folder)
+    (folder / "slurm.conf").write_text(config)
+    (folder / "plugstack.conf").touch()
+    daemons = []
+
+    def start(name, *arguments):
+        path = next(p for n in (f"{name}-wlm", name) if (p := root / "usr/sbin" / n).exists())
+        with (folder / f"{name}.out").open("wb") as out:
+            daemons.append(subprocess.Popen([path, "-D", *arguments], stdout=out, stderr=out))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        patch.setenv("PATH", f"{root / 'usr/bin'}:{os.environ['PATH']}")
+        patch.setenv("LD_LIBRARY_PATH", f"{plugins.parent}:{plugins}")
+        start("slurmctld", "-c")
+        steps = next(root.glob("usr/sbin/slurmstepd*"))
+        start("slurmd", "-N", "localhost", "-d", steps)
+        try:
+            for _ in range(60):
+                nodes = subprocess.run(["sinfo", "-h", "-o", "%t"], capture_output=True, text=True)
+                if nodes.stdout.strip() == "idle":
+                    break
+                time.sleep(0.5)
+            else:
+                told = [path.read_text()[-300:] for path in folder.glob("*.out")]
+                pytest.skip(f"SLURM does not start here: {told}")
+            yield
+            subprocess.run(["scancel", "--user", getpass.getuser()], check=False)
+            time.sleep(1)
+        finally:
+            for daemon in daemons:
+                daemon.terminate()
+                daemon.wait()
+
+
+def jobs():
+    out = subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True, check=True)
+    return out.stdout.split()
+
+
+def test_slurm_workers_of_which_one_is_killed(slurm, data, store, serial, tmp_path, monkeypatch):
+    file = describe(tmp_path, "jobs: 2\nwalltime: 0:10:00\nmemory: 2GB\n")
+    everything_is_trained(data, store, serial, file, Disturber(monkeypatch, kill_a_worker))
+    assert list(store.logs.glob("labrnn-*.err"))
+
+
+def test_slurm_job_that_is_cancelled_is_asked_for_again(slurm, data, store, serial, tmp_path,
+                                                        monkeypatch):
+    file = describe(tmp_path, "jobs: 1\nwalltime: 0:10:00\nmemory: 2GB\n")
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"})
+    first = []
+
+    def cancel(crew):
+        first.extend(jobs())
+        subprocess.run(["scancel", *first], check=True)
+
+    everything_is_trained(data, store, serial, file, Disturber(monkeypatch, cancel))
+    assert len(first) == 1
+
+
+def test_slurm_that_refuses_is_told(slurm, data, store, tmp_path):
+    file = describe(tmp_path, "queue: unknown\n")
+    with pytest.raises(LabError, match=r"slurm\.yaml: sbatch refuses.*invalid partition"):
+        run_trials(FOUR, data, store=store, scheduler=file)
+
+
+def test_no_slurm_is_told(data, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LabError, match="no command sbatch"):
+        run_trials(FOUR, data, store=store, scheduler=describe(tmp_path, "jobs: 1\n"))
+
+
+def test_interrupted_run_takes_its_jobs_along(slurm, data, store, tmp_path):
+    file = describe(tmp_path, "jobs: 2\nwalltime: 0:10:00\nmemory: 2GB\n")
+    params = write_params(tmp_path, epochs=100)
+    process = labrnn("train", params, "--scheduler", file, env=os.environ | {"LABRNN_DATA": data})
+    for line in process.stderr:
+        if ": epoch 1/" in line:
+            break
+    assert jobs()
+    process.terminate()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in told
+    assert "Traceback" not in told
+    for _ in range(40):
+        if not jobs():
+            break
+        time.sleep(0.5)
+    assert not jobs()
