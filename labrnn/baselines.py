@@ -52,7 +52,11 @@ def find(part, store):
     fields = part.base.model_dump(include={"train_reviews", "duplicates"})
     try:
         stored = remembered(
-            "baselines", [FORMAT, sorted(fields.items())], part.data, part.fingerprint, store,
+            "baselines",
+            [FORMAT, sorted(fields.items())],
+            part.data,
+            part.fingerprint,
+            store,
             lambda reviews: measure(reviews, load_corpus(part.base, part.data).rows),
         )
     except LabError:
@@ -61,8 +65,10 @@ def find(part, store):
         raise
     labels = _bits(stored["labels"], stored["reviews"])
     verdicts = [_bits(model.pop("test"), len(labels)) for model in stored["models"]]
-    return [Baseline(**model, correct=v == labels)
-            for model, v in zip(stored["models"], verdicts, strict=True)]
+    return [
+        Baseline(**model, correct=v == labels)
+        for model, v in zip(stored["models"], verdicts, strict=True)
+    ]
 
 
 def measure(reviews, rows):
@@ -79,8 +85,11 @@ def measure(reviews, rows):
     labels = {split: reviews.labels[rows[split]] for split in rows}
     models = [_majority(labels)]
     for policy, words in (("keep", "all words"), ("drop", "no stop words")):
-        for name, fit, longest in (("bag of words", logistic_regression, 1),
-                                   ("NB-SVM", nb_svm, 1), ("NB-SVM, word pairs", nb_svm, 2)):
+        for name, fit, longest in (
+            ("bag of words", logistic_regression, 1),
+            ("NB-SVM", nb_svm, 1),
+            ("NB-SVM, word pairs", nb_svm, 2),
+        ):
             model = _choose(fit, occurrences(policy, longest), texts, labels)
             models.append({"name": f"{name}, {words}", **model})
     return {"reviews": len(rows["test"]), "labels": _packed(labels["test"]), "models": models}
@@ -95,7 +104,11 @@ def occurrences(policy, longest):
     stop = stop_words(policy)
     return CountVectorizer(
         tokenizer=lambda text: [word for word in words_of(text) if word not in stop],
-        token_pattern=None, lowercase=False, ngram_range=(1, longest), min_df=2, binary=True,
+        token_pattern=None,
+        lowercase=False,
+        ngram_range=(1, longest),
+        min_df=2,
+        binary=True,
         dtype=np.float64,
     )
 
@@ -105,14 +118,19 @@ def _choose(fit, features, texts, labels):
     start = time.process_time()
     train, valid = features.fit_transform(texts["train"]), features.transform(texts["valid"])
     fitted = {strength: fit(train, labels["train"], strength) for strength in STRENGTHS}
-    scores = {strength: float(((valid @ weights + bias > 0) == labels["valid"]).mean())
-              for strength, (weights, bias) in fitted.items()}
+    scores = {
+        strength: float(((valid @ weights + bias > 0) == labels["valid"]).mean())
+        for strength, (weights, bias) in fitted.items()
+    }
     best = max(scores, key=scores.get)
     weights, bias = fitted[best]
     verdicts = features.transform(texts["test"]) @ weights + bias > 0
     return {
-        "strength": best, "parameters": len(weights) + 1, "validation": scores[best],
-        "seconds": round(time.process_time() - start, 2), "test": _packed(verdicts),
+        "strength": best,
+        "parameters": len(weights) + 1,
+        "validation": scores[best],
+        "seconds": round(time.process_time() - start, 2),
+        "test": _packed(verdicts),
     }
 
 
@@ -120,7 +138,10 @@ def _majority(labels):
     """What the training reviews are more often, for every review."""
     positive = 2 * labels["train"].mean() > 1
     return {
-        "name": "majority", "strength": None, "parameters": 1, "seconds": 0.0,
+        "name": "majority",
+        "strength": None,
+        "parameters": 1,
+        "seconds": 0.0,
         "validation": float((labels["valid"] == positive).mean()),
         "test": _packed(np.full(len(labels["test"]), positive)),
     }

@@ -73,8 +73,12 @@ class Job:
     def key(self):
         """A digest of all that decides the report: notebook, parameters, package, trials."""
         digest = hashlib.sha256()
-        parts = [self.source.read_bytes(), self.part.model_dump_json().encode(), package_digest(),
-                 self.author.encode()]
+        parts = [
+            self.source.read_bytes(),
+            self.part.model_dump_json().encode(),
+            package_digest(),
+            self.author.encode(),
+        ]
         parts += [(trial.folder / "DONE").read_bytes() for trial in self.trials]
         for piece in parts:
             digest.update(hashlib.sha256(piece).digest())
@@ -124,8 +128,12 @@ class Job:
             cell.metadata.pop("execution", None)
             if "injected-parameters" in cell.metadata.get("tags", []):
                 cell.id = "injected-parameters"  # papermill draws another at every run
-        nb.metadata.update(title=self.part.title, authors=[{"name": self.author}],
-                           date=self.day(), labrnn=self.facts())
+        nb.metadata.update(
+            title=self.part.title,
+            authors=[{"name": self.author}],
+            date=self.day(),
+            labrnn=self.facts(),
+        )
         nbformat.write(nb, executed)
 
     def day(self):
@@ -137,8 +145,13 @@ class Job:
         """What the report was made with."""
         devices = sorted({trial.environment["device"] for trial in self.trials})
         data = sorted({f"{t.data['name']}, fingerprint {t.fingerprint}" for t in self.trials})
-        facts = {"data": "; ".join(data), "trials": len(self.trials), "device": "; ".join(devices),
-                 "versions": versions(), "commit": commit()}
+        facts = {
+            "data": "; ".join(data),
+            "trials": len(self.trials),
+            "device": "; ".join(devices),
+            "versions": versions(),
+            "commit": commit(),
+        }
         return {name: value for name, value in facts.items() if value}
 
 
@@ -193,8 +206,14 @@ def execute(source, target, parameters):
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     papermill.execute_notebook(
-        source, target, parameters=parameters, kernel_name="python3", progress_bar=False,
-        start_timeout=180, execution_timeout=CELL_SECONDS, **_own_socket(),
+        source,
+        target,
+        parameters=parameters,
+        kernel_name="python3",
+        progress_bar=False,
+        start_timeout=180,
+        execution_timeout=CELL_SECONDS,
+        **_own_socket(),
     )
 
 

@@ -28,8 +28,11 @@ def comparisons(baselines, results):
     rest = [*baselines, *(s for s in results.run if s not in lead)]
     pairs = [(model, lead[0]) for model in rest if lead]
     named = {model.name: model for model in baselines}
-    pairs += [(model, named[name.replace("all words", "no stop words")])
-              for name, model in named.items() if name.endswith("all words")]
+    pairs += [
+        (model, named[name.replace("all words", "no stop words")])
+        for name, model in named.items()
+        if name.endswith("all words")
+    ]
     return corrected([(a, b, _difference(a, b, results)) for a, b in pairs])
 
 
@@ -51,20 +54,27 @@ def table(baselines, results, compared):
             seconds = np.median([trial.environment["seconds"] for trial in trials])
         else:
             size, valid, seconds = model.parameters, model.validation, model.seconds
-        lines.append({
-            "model": model.name, "parameters": f"{size:,}", "validation": f"{valid:.3f}",
-            "test accuracy": accuracy_cell(accuracy(model, results)),
-            "n": str(len(_correct(model, results))), "s": f"{seconds:.0f}",
-            **found.get(model.name, {"Δ points": "–", "p": "–"}),
-        })
+        lines.append(
+            {
+                "model": model.name,
+                "parameters": f"{size:,}",
+                "validation": f"{valid:.3f}",
+                "test accuracy": accuracy_cell(accuracy(model, results)),
+                "n": str(len(_correct(model, results))),
+                "s": f"{seconds:.0f}",
+                **found.get(model.name, {"Δ points": "–", "p": "–"}),
+            }
+        )
     return pd.DataFrame(lines)
 
 
 def discussion(baselines, results, compared):
     """What models without a network say about the networks."""
     if not baselines:
-        return ("The models without a network were not run: neither their earlier results nor the "
-                "reviews are at hand.")
+        return (
+            "The models without a network were not run: neither their earlier results nor the "
+            "reviews are at hand."
+        )
     best = max(baselines, key=lambda model: model.validation)
     text = (
         f"Of the models without a network the validation reviews prefer *{best.name}*: test "
@@ -75,12 +85,15 @@ def discussion(baselines, results, compared):
     words = [c for c in compared if isinstance(c.second, Baseline)]
     if bars:
         lead = bars[0].second
-        text += (f" Of the networks they prefer the {lead.name}, with "
-                 f"{prose.measured(results.accuracy(lead))}. {_bar(best, bars)}")
+        text += (
+            f" Of the networks they prefer the {lead.name}, with "
+            f"{prose.measured(results.accuracy(lead))}. {_bar(best, bars)}"
+        )
     return prose.paragraphs(
-        text, _stop_words(words),
+        text,
+        _stop_words(words),
         prose.explanation(
-            "To a linear model a pair of neighbours such as \"not good\" is a feature like any "
+            'To a linear model a pair of neighbours such as "not good" is a feature like any '
             "other, weighed by the reviews that hold it; a network has to learn from the same "
             "reviews how words combine. The network also sees less: no stop words, and at most "
             f"{results.part.max_tokens} known words of a review that linear models see in full."

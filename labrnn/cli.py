@@ -33,8 +33,9 @@ class LabCommand(click.Group):
         except BrokenPipeError:  # as in `labrnn trials | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (KeyboardInterrupt, click.Abort):
-            click.echo("\nstopped; what is finished is kept, the same command goes on from here",
-                       err=True)
+            click.echo(
+                "\nstopped; what is finished is kept, the same command goes on from here", err=True
+            )
             sys.exit(130)
 
 
@@ -45,8 +46,12 @@ def main():
 
 
 data_option = click.option("--data", metavar="PATH", help="Reviews: a file or folder.")
-jobs_option = click.option("--jobs", type=click.IntRange(1), metavar="N",
-                           help="Trainings at once [default: the number of cores].")
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Trainings at once [default: the number of cores].",
+)
 
 
 @main.command()
@@ -54,9 +59,14 @@ jobs_option = click.option("--jobs", type=click.IntRange(1), metavar="N",
 @data_option
 @jobs_option
 @click.option("--device", default="", help="cpu, cuda or mps [default: the best at hand].")
-@click.option("--scheduler", default="", metavar="WHERE", help="Train in Dask workers: local (one "
-              "a core, or one a GPU), an address (tcp://host:8786), a scheduler file (.json) or a "
-              "description of a SLURM cluster (.yaml, see params/cluster/slurm.yaml).")
+@click.option(
+    "--scheduler",
+    default="",
+    metavar="WHERE",
+    help="Train in Dask workers: local (one "
+    "a core, or one a GPU), an address (tcp://host:8786), a scheduler file (.json) or a "
+    "description of a SLURM cluster (.yaml, see params/cluster/slurm.yaml).",
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would be trained, and how long.")
 def train(params, data, jobs, device, scheduler, dry_run):
     """Train the trials that params files ask for and that are not stored.
@@ -83,8 +93,16 @@ def train_parts(parts, jobs=None, device="", scheduler=""):
 
     failures = []
     for (source, fingerprint, store), trials in by_source(parts).items():
-        outcome = run_trials(trials, source, fingerprint, open_store(store), jobs or 0, device,
-                             display=display_for_terminal(), scheduler=scheduler)
+        outcome = run_trials(
+            trials,
+            source,
+            fingerprint,
+            open_store(store),
+            jobs or 0,
+            device,
+            display=display_for_terminal(),
+            scheduler=scheduler,
+        )
         failures += [f"{describe(c)}: {message}" for c, message in outcome.failures.items()]
         click.echo(f"{len(outcome.trials)} trials stored, {len(outcome.failures)} failed")
     for message in failures:
@@ -119,8 +137,10 @@ def show_plan(parts, jobs, scheduler):
         for config, message in plan.failures.items():
             click.echo(f"{describe(config)}: {message}", err=True)
         basis = f"from {known} stored trials" if known else "a guess, no trial is stored"
-        click.echo(f"{len(plan.trials)} trials stored, {len(plan.missing)} to train, about "
-                   f"{clock(plan.seconds(speed, jobs))} with {jobs} at once ({basis})")
+        click.echo(
+            f"{len(plan.trials)} trials stored, {len(plan.missing)} to train, about "
+            f"{clock(plan.seconds(speed, jobs))} with {jobs} at once ({basis})"
+        )
     click.echo(script, nl=False)
 
 
@@ -167,8 +187,14 @@ def open_store(path):
 @main.command()
 @data_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.option("--download", is_flag=False, flag_value="", default=None, metavar="[FOLDER]",
-              help="Fetch Stanford's archive of 50,000 reviews [default: to the user's cache].")
+@click.option(
+    "--download",
+    is_flag=False,
+    flag_value="",
+    default=None,
+    metavar="[FOLDER]",
+    help="Fetch Stanford's archive of 50,000 reviews [default: to the user's cache].",
+)
 def data(data, as_json, download):
     """Describe the reviews in use, or fetch more.
 
@@ -199,8 +225,12 @@ def data(data, as_json, download):
 @main.command()
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @data_option
-@click.option("--trial", default="", metavar="KEY", help="How the key of a stored trial begins "
-              "[default: the one with the lowest validation loss].")
+@click.option(
+    "--trial",
+    default="",
+    metavar="KEY",
+    help="How the key of a stored trial begins [default: the one with the lowest validation loss].",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a text.")
 def predict(texts, data, trial, as_json):
     """Ask a stored model about texts.
@@ -227,8 +257,16 @@ def predict(texts, data, trial, as_json):
     answers = ask(trial, corpus, texts) if texts else []
     for text, answer in zip(texts, answers, strict=True):
         if as_json:
-            click.echo(json.dumps({"text": text, **asdict(answer), "trial": trial.key,
-                                   "model": describe(trial.config)}))
+            click.echo(
+                json.dumps(
+                    {
+                        "text": text,
+                        **asdict(answer),
+                        "trial": trial.key,
+                        "model": describe(trial.config),
+                    }
+                )
+            )
             continue
         click.echo(f"{answer.label} {answer.probability:.3f}  {printable(text)}")
         if not answer.known:
@@ -269,8 +307,13 @@ def schema(folder):
 
 
 @main.group(invoke_without_command=True)
-@click.option("--store", "folder", default="", metavar="FOLDER",
-              help="[default: LABRNN_STORE, else trials/ and the full lab's reports]")
+@click.option(
+    "--store",
+    "folder",
+    default="",
+    metavar="FOLDER",
+    help="[default: LABRNN_STORE, else trials/ and the full lab's reports]",
+)
 @click.option("--json", "form", flag_value="json", help="One JSON object a line.")
 @click.option("--csv", "form", flag_value="csv", help="Comma-separated values.")
 @click.pass_context

@@ -68,8 +68,10 @@ class Cluster:
             self.gpu, self.jobs, self.cluster = site.gpu, min(site.jobs, most), _slurm(site, logs)
             _check(self.cluster.job_script(), scheduler)
         elif kind != ".json" and "://" not in scheduler:
-            raise LabError(f"--scheduler {scheduler}: give `local`, an address (tcp://host:8786), "
-                           "a scheduler file (.json) or a SLURM cluster's description (.yaml)")
+            raise LabError(
+                f"--scheduler {scheduler}: give `local`, an address (tcp://host:8786), "
+                "a scheduler file (.json) or a SLURM cluster's description (.yaml)"
+            )
         try:
             # Dask would wait for a missing file for ever.
             file = json.loads(Path(scheduler).read_text()) if kind == ".json" else {}
@@ -82,8 +84,10 @@ class Cluster:
 
     def room(self):
         if self.client.status == "closed":
-            raise LabError("the Dask scheduler is gone; what is finished is kept, the same command "
-                           "goes on from here")
+            raise LabError(
+                "the Dask scheduler is gone; what is finished is kept, the same command "
+                "goes on from here"
+            )
         if self.jobs:
             self.cluster.scale(self.jobs)  # also asks for a job in place of one that ended
         try:
@@ -95,8 +99,15 @@ class Cluster:
     def give(self, config):
         order = self.order | {"config": config.model_dump(mode="json")}
         name = f"labrnn-{uuid.uuid4().hex}"
-        task = self.client.submit(_task, order, self.topic, name, key=name, pure=False,
-                                  resources={"GPU": 1} if self.gpu else None)
+        task = self.client.submit(
+            _task,
+            order,
+            self.topic,
+            name,
+            key=name,
+            pure=False,
+            resources={"GPU": 1} if self.gpu else None,
+        )
         self.tasks[name] = config, task
         task.add_done_callback(lambda task: self._heard(name, _ending(task)))
 
@@ -130,10 +141,13 @@ def job_script(file):
 def _check(script, file):
     """Raises LabError if SLURM would not take the job: Dask would wait for it without a word."""
     try:
-        test = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True)
+        test = subprocess.run(
+            ["sbatch", "--test-only"], input=script, capture_output=True, text=True
+        )
     except FileNotFoundError:
-        raise LabError(f"{file}: there is no command sbatch; start labrnn where jobs are "
-                       "submitted") from None
+        raise LabError(
+            f"{file}: there is no command sbatch; start labrnn where jobs are submitted"
+        ) from None
     if test.returncode:
         raise LabError(f"{file}: sbatch refuses the job: {' '.join(test.stderr.split())}")
 
@@ -182,7 +196,8 @@ def _local(jobs, device):
     local = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     return bool(gpus), SpecCluster(
         {i: {"cls": Nanny, "options": o} for i, o in enumerate(tagged or [nanny] * jobs)},
-        {"cls": Scheduler, "options": local | {"port": 0}}, silence_logs=logging.CRITICAL,
+        {"cls": Scheduler, "options": local | {"port": 0}},
+        silence_logs=logging.CRITICAL,
     )
 
 
@@ -201,12 +216,19 @@ def _slurm(site, logs):
     last = seconds - min(300, seconds // 10)  # a worker that leaves in time loses less
     arguments = ["--lifetime", f"{last}s", "--no-dashboard"]
     return SLURMCluster(
-        queue=site.queue or None, account=site.account or None, interface=site.interface or None,
+        queue=site.queue or None,
+        account=site.account or None,
+        interface=site.interface or None,
         walltime=f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}",
-        cores=site.cores, processes=1, memory=site.memory, python=shlex.quote(sys.executable),
+        cores=site.cores,
+        processes=1,
+        memory=site.memory,
+        python=shlex.quote(sys.executable),
         job_extra_directives=site.directives + ["--gres=gpu:1"] * site.gpu,
         worker_extra_args=arguments + ["--resources", "GPU=1"] * site.gpu,
-        job_script_prologue=site.prologue, log_directory=logs and str(logs), job_name="labrnn",
+        job_script_prologue=site.prologue,
+        log_directory=logs and str(logs),
+        job_name="labrnn",
         scheduler_options={"dashboard": False, "dashboard_address": ":0"},
         silence_logs=logging.CRITICAL,
     )

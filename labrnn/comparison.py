@@ -23,6 +23,7 @@ ENOUGH = 0.85  # validation accuracy by which the pace of a training is told
 WEAK = 0.7  # test accuracy below which a model that left chance has hardly trained
 SMALL = 0.01  # two accuracies less than a point apart count as equal
 
+
 @dataclass(frozen=True)
 class Comparison:
     """Two settings on the same test reviews.
@@ -153,8 +154,9 @@ def trend(results, settings, size):
     line = stats.linregress(x, y)
     reach = stats.t.ppf((1 + statistics.LEVEL) / 2, len(x) - 2) * line.stderr
     low, high = line.slope - reach, line.slope + reach
-    return statistics.Estimate(float(line.slope), float(low), float(high), len(x), 0, math.nan,
-                               float(line.pvalue))
+    return statistics.Estimate(
+        float(line.slope), float(low), float(high), len(x), 0, math.nan, float(line.pvalue)
+    )
 
 
 COLUMNS = ("parameters", "test accuracy", "n", "epoch", "s/epoch", "Δ points", "p")
@@ -216,15 +218,17 @@ def cells_table(results, compared):
         gru, lstm = c.first, c.second
         if gru.config.cell == lstm.config.cell:
             continue
-        lines.append({
-            "optimiser": gru.name,
-            "LSTM": f"{results.accuracy(lstm).mean:.3f}",
-            "GRU": f"{results.accuracy(gru).mean:.3f}",
-            "n": str(c.difference.seeds),
-            **compared_cells(c),
-            "s/epoch": f"{results.seconds(lstm):.1f} / {results.seconds(gru):.1f}",
-            f"epochs to {ENOUGH}": f"{_reached(results, lstm)} / {_reached(results, gru)}",
-        })
+        lines.append(
+            {
+                "optimiser": gru.name,
+                "LSTM": f"{results.accuracy(lstm).mean:.3f}",
+                "GRU": f"{results.accuracy(gru).mean:.3f}",
+                "n": str(c.difference.seeds),
+                **compared_cells(c),
+                "s/epoch": f"{results.seconds(lstm):.1f} / {results.seconds(gru):.1f}",
+                f"epochs to {ENOUGH}": f"{_reached(results, lstm)} / {_reached(results, gru)}",
+            }
+        )
     return pd.DataFrame(lines)
 
 
@@ -240,14 +244,16 @@ def ranking(results, by="accuracy"):
     lines = []
     for place, setting in enumerate(sorted(results.run, key=key, reverse=True), 1):
         accuracy = results.accuracy(setting)
-        lines.append({
-            "": str(place),
-            "setting": setting.name,
-            "parameters": f"{results.parameters(setting):,}",
-            "test accuracy": accuracy_cell(accuracy),
-            "validation": f"{tested(results, setting, 'valid_accuracy'):.3f}",
-            "per million": f"{per_million[setting]:.3f}",
-        })
+        lines.append(
+            {
+                "": str(place),
+                "setting": setting.name,
+                "parameters": f"{results.parameters(setting):,}",
+                "test accuracy": accuracy_cell(accuracy),
+                "validation": f"{tested(results, setting, 'valid_accuracy'):.3f}",
+                "per million": f"{per_million[setting]:.3f}",
+            }
+        )
     return pd.DataFrame(lines)
 
 
@@ -260,8 +266,11 @@ def parameter_table(results, setting):
     output = 2 * ((1 + config.bidirectional) * config.hidden_dim + 1)
     rows = [
         ("embedding", f"{words:,} × {config.embedding_dim}", f"{table:,}"),
-        (f"{config.cell.upper()}, {config.n_layers} × {config.hidden_dim} units",
-         "weights and biases", f"{total - table - output:,}"),
+        (
+            f"{config.cell.upper()}, {config.n_layers} × {config.hidden_dim} units",
+            "weights and biases",
+            f"{total - table - output:,}",
+        ),
         ("linear layer", f"2 × ({config.hidden_dim} + 1)", f"{output:,}"),
         ("all", "", f"{total:,}"),
     ]

@@ -48,8 +48,10 @@ def _missing(*names):
 
 def _accuracies(lab, settings):
     estimates = [lab.results.accuracy(s) for s in settings]
-    return ", ".join(f"{_short(s)} {e.mean:.3f} (n = {e.seeds})"
-                     for s, e in zip(settings, estimates, strict=True))
+    return ", ".join(
+        f"{_short(s)} {e.mean:.3f} (n = {e.seeds})"
+        for s, e in zip(settings, estimates, strict=True)
+    )
 
 
 def _short(setting):
@@ -58,8 +60,10 @@ def _short(setting):
 
 def _gap(comparison):
     d = comparison.difference
-    return (f"{_short(comparison.first)} − {_short(comparison.second)}: {100 * d.mean:+.1f} points "
-            f"[{100 * d.low:+.1f}, {100 * d.high:+.1f}]")
+    return (
+        f"{_short(comparison.first)} − {_short(comparison.second)}: {100 * d.mean:+.1f} points "
+        f"[{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+    )
 
 
 def _share(lab, settings):
@@ -72,8 +76,10 @@ def _sgd(lab):
     if not (settings := lab("1", "2")):
         return _missing("1", "2")
     learnt, of = _share(lab, settings)
-    return (YES if learnt == 0 else NO,
-            f"{of - learnt} of {of} trainings stay at chance: {_accuracies(lab, settings)}")
+    return (
+        YES if learnt == 0 else NO,
+        f"{of - learnt} of {of} trainings stay at chance: {_accuracies(lab, settings)}",
+    )
 
 
 def _best(lab, best, rivals):
@@ -154,9 +160,11 @@ def _embedding(lab):
         return OPEN, "too few trainings for a trend"
     reach = max(-slope.low, slope.high)
     verdict = YES if reach < SMALL / 2 else NO if slope.p < 0.05 else OPEN
-    return verdict, (f"{100 * slope.mean:+.2f} points a doubling "
-                     f"[{100 * slope.low:+.2f}, {100 * slope.high:+.2f}]; "
-                     f"{_accuracies(lab, settings)}")
+    return verdict, (
+        f"{100 * slope.mean:+.2f} points a doubling "
+        f"[{100 * slope.low:+.2f}, {100 * slope.high:+.2f}]; "
+        f"{_accuracies(lab, settings)}"
+    )
 
 
 def _grid_best(lab):
@@ -165,8 +173,10 @@ def _grid_best(lab):
     if len(run) < len(grid):
         return OPEN, f"{len(run)} of {len(grid)} compound trainings were run"
     best = run[0]
-    return (YES if _short(best) == "E32 H305 L2" else NO,
-            f"best on validation: {_accuracies(lab, run[:3])}")
+    return (
+        YES if _short(best) == "E32 H305 L2" else NO,
+        f"best on validation: {_accuracies(lab, run[:3])}",
+    )
 
 
 def _economical(lab):
@@ -176,9 +186,11 @@ def _economical(lab):
         return OPEN, f"{len(small)} of the 12 narrow compound trainings were run"
     ratio = {s: lab.results.accuracy(s).mean / lab.results.parameters(s) for s in grid}
     best = max(grid, key=ratio.get)
-    return (YES if _short(best) == "E32 H20 L1" else NO,
-            f"{_short(best)}, {lab.results.parameters(best):,} parameters; a smaller model wins "
-            "this ranking almost whatever its accuracy")
+    return (
+        YES if _short(best) == "E32 H20 L1" else NO,
+        f"{_short(best)}, {lab.results.parameters(best):,} parameters; a smaller model wins "
+        "this ranking almost whatever its accuracy",
+    )
 
 
 def _both_ways(lab):
@@ -203,8 +215,9 @@ CLAIMS = {
     "GRUs have fewer parameters": _gru_smaller,
     "Two layers equal one": lambda lab: _equal(lab, "3c", ["5b"]),
     "Three layers hardly train, four do not": lambda lab: _fail(lab, "5c", "5d"),
-    "Widths of 10 to 285 are about equal":
-        lambda lab: _equal(lab, "3c", ["6a", "6b", "6d", "6e", "6f", "6g"]),
+    "Widths of 10 to 285 are about equal": lambda lab: _equal(
+        lab, "3c", ["6a", "6b", "6d", "6e", "6f", "6g"]
+    ),
     "A width of 319 fails": lambda lab: _fail(lab, "6h"),
     "The embedding's size hardly matters": _embedding,
     "The best compound training is E32 H305 L2": _grid_best,

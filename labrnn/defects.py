@@ -18,8 +18,10 @@ def pairs(results):
         the right way's `Setting`, the published way's, and for the seeds that both have whether
         each is right on each test review, bool [seeds, reviews].
     """
-    last, best = (Results(results.part.model_copy(update={"checkpoint": which}), results.outcome)
-                  for which in ("last", "best"))
+    last, best = (
+        Results(results.part.model_copy(update={"checkpoint": which}), results.outcome)
+        for which in ("last", "best")
+    )
     for old in dict.fromkeys(old for _, old in results.part.pairs()):
         if any(trained(results, old).values()):
             names = (f"{which} epoch ({old.name})" for which in ("Best", "Last"))
@@ -36,8 +38,9 @@ def comparisons(results):
     Without duplicates the split is drawn from fewer rows and the test reviews are others: that
     pair is compared as two samples, all others review by review.
     """
-    return corrected([(right, old, _difference(right, old)(*sides))
-                      for right, old, *sides in pairs(results)])
+    return corrected(
+        [(right, old, _difference(right, old)(*sides)) for right, old, *sides in pairs(results)]
+    )
 
 
 def _difference(right, old):
@@ -47,12 +50,19 @@ def _difference(right, old):
 
 def table(results, compared):
     """A line a pair."""
-    return pd.DataFrame([
-        {"right way": right.name, "accuracy": accuracy_cell(statistics.accuracy(mine)),
-         "published way": old.name, "accuracy ": accuracy_cell(statistics.accuracy(theirs)),
-         "n": str(len(mine)), **compared_cells(c)}
-        for (right, old, mine, theirs), c in zip(pairs(results), compared, strict=True)
-    ])
+    return pd.DataFrame(
+        [
+            {
+                "right way": right.name,
+                "accuracy": accuracy_cell(statistics.accuracy(mine)),
+                "published way": old.name,
+                "accuracy ": accuracy_cell(statistics.accuracy(theirs)),
+                "n": str(len(mine)),
+                **compared_cells(c),
+            }
+            for (right, old, mine, theirs), c in zip(pairs(results), compared, strict=True)
+        ]
+    )
 
 
 FORMS = {
@@ -75,8 +85,12 @@ def discussion(results, compared):
     """Which of the published defects cost anything."""
     groups = {verdict: [c for c in compared if c.verdict == verdict] for verdict in FORMS}
     told = [FORMS[verdict].format(_listed(group)) for verdict, group in groups.items() if group]
-    changed = {field for c in compared for field in ("stop_words", "duplicates")
-               if getattr(c.first.config, field) != getattr(c.second.config, field)}
+    changed = {
+        field
+        for c in compared
+        for field in ("stop_words", "duplicates")
+        if getattr(c.first.config, field) != getattr(c.second.config, field)
+    }
     cautions = {
         "stop_words": "With stop words kept the same number of tokens, "
         f"{results.part.max_tokens}, covers less of a review.",
@@ -84,7 +98,9 @@ def discussion(results, compared):
         "compared and the interval is wide.",
     }
     return prose.paragraphs(
-        *told, prose.room(compared), prose.idle(results, results.settings),
+        *told,
+        prose.room(compared),
+        prose.idle(results, results.settings),
         " ".join(text for field, text in cautions.items() if field in changed),
         prose.footing(results, compared),
     )

@@ -29,7 +29,11 @@ def describe_data(config, data, fingerprint, store):
     """
     fields = config.model_dump(include=set(DATA_FIELDS))
     return remembered(
-        "data", [FORMAT, sorted(fields.items())], data, fingerprint, store,
+        "data",
+        [FORMAT, sorted(fields.items())],
+        data,
+        fingerprint,
+        store,
         lambda reviews: _describe(reviews, load_corpus(config, data), config),
     )
 
@@ -92,8 +96,11 @@ def _describe(reviews, corpus, config):
         },
         "cut": float((corpus.lengths == config.max_tokens).mean()),
         "without_known_words": corpus.facts["without_known_words"],
-        "example": {"text": reviews.texts[shortest][:400], **corpus.example(shortest),
-                    "words": corpus.vocabulary.words_at(corpus.example(shortest)["ids"])},
+        "example": {
+            "text": reviews.texts[shortest][:400],
+            **corpus.example(shortest),
+            "words": corpus.vocabulary.words_at(corpus.example(shortest)["ids"]),
+        },
     }
 
 

@@ -155,8 +155,10 @@ def optimizers(results):
         f"{idle(results, results.settings)} {_which(mine, lead)}",
         f"{_pace(results)} {_unfinished(results, learnt)} {past_best(results, learnt)}",
         explanation(_why_optimizers(learnt[0].config.cell)),
-        claim("RMSprop is the best optimiser, Adam close to it and Adagrad slow",
-              *_rmsprop_best(results, learnt)),
+        claim(
+            "RMSprop is the best optimiser, Adam close to it and Adagrad slow",
+            *_rmsprop_best(results, learnt),
+        ),
         footing(results, compared),
     )
 
@@ -235,12 +237,16 @@ def _rmsprop_best(results, learnt):
 
 def cells(results):
     """The GRU against the LSTM, in performance and in efficiency."""
-    crossing = [c for c in optimizer_comparisons(results)
-                if c.first.config.cell != c.second.config.cell]
+    crossing = [
+        c for c in optimizer_comparisons(results) if c.first.config.cell != c.second.config.cell
+    ]
     if not crossing:
         return "The two cells were not both run, so they cannot be compared here."
-    able = [c for c in crossing
-            if any((trained(results, c.first) | trained(results, c.second)).values())]
+    able = [
+        c
+        for c in crossing
+        if any((trained(results, c.first) | trained(results, c.second)).values())
+    ]
     return paragraphs(
         _cells_accuracy(able or crossing),
         _cells_cost(results, crossing),
@@ -267,8 +273,10 @@ def _cells_accuracy(compared):
         groups[c.verdict].append(c)
     told = []
     for verdict, group in groups.items():
-        gaps = [f"{c.first.name} {points(c.difference.mean)} points, {span(c.difference)}"
-                for c in group]
+        gaps = [
+            f"{c.first.name} {points(c.difference.mean)} points, {span(c.difference)}"
+            for c in group
+        ]
         told.append(f"{forms[verdict].format(names(c.first for c in group))} ({'; '.join(gaps)})")
     return f"GRU minus LSTM, optimiser by optimiser: {', and '.join(told)}."
 
@@ -299,7 +307,8 @@ def _cells_claim(results, compared):
         holds = True if min(gaps) >= 0 else False if max(gaps) <= 0 else None
     told = [
         f"{name} {_or_never(gru, never)} against {_or_never(lstm, never)}"
-        for name, (gru, lstm) in pace.items() if min(gru, lstm) < never
+        for name, (gru, lstm) in pace.items()
+        if min(gru, lstm) < never
     ]
     reason = f"neither cell reaches {ENOUGH} on the validation reviews"
     if told:
@@ -329,47 +338,65 @@ class _Sweep:
 
 def depth(results):
     """Does a deeper LSTM do better?"""
-    return _sweep(results, _Sweep(
-        "n_layers", 1, "doubling the depth",
-        "A layer has to wait for the one below it. An epoch took {seconds[0]:.1f} s with "
-        "{small} and {seconds[1]:.1f} s with {large}.",
-        "Each layer adds a stage that starts with small outputs and half-open gates, and the "
-        "published start makes it worse: one orthogonal matrix for all gates together leaves "
-        "each gate's block a contraction, and forget gates at one half forget fast. So the "
-        "deeper the stack, the less its output depends on the words, and the longer it stays on "
-        "the plateau. The part on defects tries the better start.",
-        "two layers equal one, three hardly train and four do not", _depth_holds,
-    ))
+    return _sweep(
+        results,
+        _Sweep(
+            "n_layers",
+            1,
+            "doubling the depth",
+            "A layer has to wait for the one below it. An epoch took {seconds[0]:.1f} s with "
+            "{small} and {seconds[1]:.1f} s with {large}.",
+            "Each layer adds a stage that starts with small outputs and half-open gates, and the "
+            "published start makes it worse: one orthogonal matrix for all gates together leaves "
+            "each gate's block a contraction, and forget gates at one half forget fast. So the "
+            "deeper the stack, the less its output depends on the words, and the longer it stays on "
+            "the plateau. The part on defects tries the better start.",
+            "two layers equal one, three hardly train and four do not",
+            _depth_holds,
+        ),
+    )
 
 
 def width(results):
     """Does a wider LSTM do better?"""
-    return _sweep(results, _Sweep(
-        "hidden_dim", 100, "doubling the width",
-        "The recurrent weights grow with the square of the width, from {parameters[0]:,} "
-        "parameters in all to {parameters[1]:,}; an epoch takes {seconds[0]:.1f} s with {small} "
-        "and {seconds[1]:.1f} s with {large}.",
-        "A word enters as one number, so not much comes in for many units to keep; what ten can "
-        "hold may be all there is. And at one learning rate a wide layer takes larger steps in "
-        "its output, since more weights move at once. It is thrown off the more easily.",
-        "widths of 10 to 285 units are about equal while 319 fail", _width_holds,
-    ))
+    return _sweep(
+        results,
+        _Sweep(
+            "hidden_dim",
+            100,
+            "doubling the width",
+            "The recurrent weights grow with the square of the width, from {parameters[0]:,} "
+            "parameters in all to {parameters[1]:,}; an epoch takes {seconds[0]:.1f} s with {small} "
+            "and {seconds[1]:.1f} s with {large}.",
+            "A word enters as one number, so not much comes in for many units to keep; what ten can "
+            "hold may be all there is. And at one learning rate a wide layer takes larger steps in "
+            "its output, since more weights move at once. It is thrown off the more easily.",
+            "widths of 10 to 285 units are about equal while 319 fail",
+            _width_holds,
+        ),
+    )
 
 
 def embedding(results):
     """Does a larger embedding do better?"""
-    return _sweep(results, _Sweep(
-        "embedding_dim", 1, "doubling the embedding",
-        "Nearly all parameters sit in the table: {parameters[0]:,} in the model of {small}, "
-        "{parameters[1]:,} in that of {large}; an epoch took {seconds[0]:.1f} and "
-        "{seconds[1]:.1f} s. By the last epoch accuracy on the training reviews is "
-        "{gaps[0]:.0f} points above that on the validation reviews with {small} and {gaps[1]:.0f} "
-        "with {large}.",
-        "To tell good from bad, one number a word goes a long way: its polarity. More dimensions "
-        "leave room for more, and as much room to store the training reviews, since most words "
-        "of the vocabulary occur a few times only.",
-        "the size of the embedding hardly matters", _embedding_holds,
-    ))
+    return _sweep(
+        results,
+        _Sweep(
+            "embedding_dim",
+            1,
+            "doubling the embedding",
+            "Nearly all parameters sit in the table: {parameters[0]:,} in the model of {small}, "
+            "{parameters[1]:,} in that of {large}; an epoch took {seconds[0]:.1f} and "
+            "{seconds[1]:.1f} s. By the last epoch accuracy on the training reviews is "
+            "{gaps[0]:.0f} points above that on the validation reviews with {small} and {gaps[1]:.0f} "
+            "with {large}.",
+            "To tell good from bad, one number a word goes a long way: its polarity. More dimensions "
+            "leave room for more, and as much room to store the training reviews, since most words "
+            "of the vocabulary occur a few times only.",
+            "the size of the embedding hardly matters",
+            _embedding_holds,
+        ),
+    )
 
 
 def _sweep(results, sweep):
@@ -409,7 +436,8 @@ def _line(line, doubling):
     if line is None:
         return ""
     finding = (
-        f"That slope is more than chance (p = {line.p:.2g})." if line.p < 0.05
+        f"That slope is more than chance (p = {line.p:.2g})."
+        if line.p < 0.05
         else "A slope of 0 would fit as well."
     )
     return (
@@ -425,13 +453,21 @@ def _price(results, sweep):
         return ""
     ends = (run[0], run[-1])
     gaps = [
-        100 * np.subtract(*(np.mean([c[-1] for c in results.curves(s, f"{kind}_accuracy")])
-                            for kind in ("train", "valid")))
+        100
+        * np.subtract(
+            *(
+                np.mean([c[-1] for c in results.curves(s, f"{kind}_accuracy")])
+                for kind in ("train", "valid")
+            )
+        )
         for s in ends
     ]
     return sweep.price.format(
-        small=names(ends[:1]), large=names(ends[1:]), seconds=[results.seconds(s) for s in ends],
-        parameters=[results.parameters(s) for s in ends], gaps=gaps,
+        small=names(ends[:1]),
+        large=names(ends[1:]),
+        seconds=[results.seconds(s) for s in ends],
+        parameters=[results.parameters(s) for s in ends],
+        gaps=gaps,
     )
 
 
@@ -443,7 +479,8 @@ def _depth_holds(results, settings, compared):
     able = [n for n in (2, 3, 4) if n not in weak]
     told = listing(
         f"{names(settings[n] for n in group)} {verb}"
-        for group, verb in ((weak, "fail"), (able, "train")) if group
+        for group, verb in ((weak, "fail"), (able, "train"))
+        if group
     )
     if weak == [3, 4]:
         same = equal([c for c in compared if c.first == settings[2]])
@@ -461,8 +498,11 @@ def _width_holds(results, settings, compared):
     if accuracy.mean >= WEAK:
         return (False if accuracy.seeds > 1 else None), f"319 units reach {accuracy.mean:.3f}"
     rest = equal([c for c in compared if c.first != widest])
-    words = {True: "lie within a point of 100 units", False: "do not all equal 100 units",
-             None: "may or may not equal 100 units"}
+    words = {
+        True: "lie within a point of 100 units",
+        False: "do not all equal 100 units",
+        None: "may or may not equal 100 units",
+    }
     return rest, f"319 units fail with {accuracy.mean:.3f}, and the others {words[rest]}"
 
 
@@ -496,8 +536,11 @@ def compound(results, studies):
         _scatter(results, learnt),
         _economy(results, learnt),
         _alone(results, studies),
-        claim("the best compound model is E32 H305 L2, and the best by accuracy per parameter "
-              "E32 H20 L1", *_compound_holds(results, learnt, lead, compared)),
+        claim(
+            "the best compound model is E32 H305 L2, and the best by accuracy per parameter "
+            "E32 H20 L1",
+            *_compound_holds(results, learnt, lead, compared),
+        ),
         footing(results, compared),
     )
 
@@ -509,7 +552,8 @@ def _who_trained(results, learnt):
     shares = [
         f"{number(k)} of {number(sum(s.config.n_layers == n for s in results.run))} with "
         f"{counted(n, 'layer')}"
-        for n in results.part.depths if (k := sum(s.config.n_layers == n for s in never))
+        for n in results.part.depths
+        if (k := sum(s.config.n_layers == n for s in never))
     ]
     return (
         f"Of the {number(len(results.run))} combinations that were run, {number(len(never))} "
@@ -521,10 +565,14 @@ def _who_trained(results, learnt):
 def _leader(results, learnt, lead, compared):
     ranked = sorted(learnt, key=lambda s: -results.accuracy(s).mean)
     place = ranked.index(lead) + 1
-    on_test = "which is the highest there as well" if place == 1 else (
-        f"number {place} there. The highest is {ranked[0].name} with "
-        f"{results.accuracy(ranked[0]).mean:.3f}, but to choose it for that would be to choose "
-        "on the test"
+    on_test = (
+        "which is the highest there as well"
+        if place == 1
+        else (
+            f"number {place} there. The highest is {ranked[0].name} with "
+            f"{results.accuracy(ranked[0]).mean:.3f}, but to choose it for that would be to choose "
+            "on the test"
+        )
     )
     close = sum(not c.clear for c in compared)
     return (
@@ -542,7 +590,8 @@ def _scatter(results, learnt):
     found = accuracies.std(ddof=1)
     excess = stats.chi2.sf((len(learnt) - 1) * (found / expected) ** 2, len(learnt) - 1)
     meaning = (
-        "so some of the settings do differ" if excess < 0.05
+        "so some of the settings do differ"
+        if excess < 0.05
         else "so the whole list could come from one setting and many seeds"
     )
     lucky = stats.norm.ppf((len(learnt) - 0.375) / (len(learnt) + 0.25)) * expected  # Blom
@@ -561,10 +610,14 @@ def _economy(results, learnt):
     first = learnt[int(np.argmax(accuracies / size))]
     rank = stats.spearmanr(accuracies / size, -size).statistic
     line = trend(results, learnt, results.parameters)
-    more = "" if line is None else (
-        f" Accuracy by itself changes by {points(line.mean, 2)} points for each doubling of the "
-        f"parameters ({span(line, 2)}), {'which is' if line.p < 0.05 else 'which is not'} more "
-        "than chance."
+    more = (
+        ""
+        if line is None
+        else (
+            f" Accuracy by itself changes by {points(line.mean, 2)} points for each doubling of the "
+            f"parameters ({span(line, 2)}), {'which is' if line.p < 0.05 else 'which is not'} more "
+            "than chance."
+        )
     )
     return (
         f"By accuracy per parameter {first.name} wins. That ranking is little but a list by size "
@@ -594,19 +647,29 @@ def partners(results, studies):
 def _alone(results, studies):
     compared = partners(results, studies)
     smallest = min(map(results.parameters, results.run))
-    below = [name for name, study in studies.items()
-             if study.run and max(map(study.parameters, study.run)) < smallest / 1.25]
+    below = [
+        name
+        for name, study in studies.items()
+        if study.run and max(map(study.parameters, study.run)) < smallest / 1.25
+    ]
     text = (
-        f"The studies of {listing(below)} alone have no partner of equal size, since all their "
-        f"models are smaller than the smallest of the grid ({smallest:,} parameters). "
-    ) if below else ""
+        (
+            f"The studies of {listing(below)} alone have no partner of equal size, since all their "
+            f"models are smaller than the smallest of the grid ({smallest:,} parameters). "
+        )
+        if below
+        else ""
+    )
     if not compared:
         return text + "No other single-dimension trial was run that equals a compound one in size."
     ends = sorted(c.difference.mean for c in compared)
     ahead = sum(c.clear and c.difference.mean > 0 for c in compared)
     behind = sum(c.clear and c.difference.mean < 0 for c in compared)
-    shares = {"clearly above 0": ahead, "clearly below 0": behind,
-              "within noise": len(compared) - ahead - behind}
+    shares = {
+        "clearly above 0": ahead,
+        "clearly below 0": behind,
+        "within noise": len(compared) - ahead - behind,
+    }
     told = listing(f"{number(k)} {where}" for where, k in shares.items() if k)
     return text + (
         f"At equal parameters, to a quarter, {counted(len(compared), 'pair')} can be formed. "

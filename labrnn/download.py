@@ -20,17 +20,25 @@ def download(folder: str | os.PathLike | None = None) -> Path:
 
     url = os.environ.get("LABRNN_DOWNLOAD_URL") or URL
     folder = Path(folder or pooch.os_cache("labrnn")).expanduser().absolute()
-    fetcher = pooch.create(folder, base_url="", registry={ARCHIVE: f"sha256:{SHA256}"},
-                           urls={ARCHIVE: url}, retry_if_failed=1)
+    fetcher = pooch.create(
+        folder,
+        base_url="",
+        registry={ARCHIVE: f"sha256:{SHA256}"},
+        urls={ARCHIVE: url},
+        retry_if_failed=1,
+    )
     # As stored: a server's own gzip around the archive would be undone, or worse, undo both.
-    by_http = pooch.HTTPDownloader(progressbar=True, chunk_size=1 << 16, timeout=30,
-                                   headers={"Accept-Encoding": "identity"})
+    by_http = pooch.HTTPDownloader(
+        progressbar=True, chunk_size=1 << 16, timeout=30, headers={"Accept-Encoding": "identity"}
+    )
     try:
         return Path(fetcher.fetch(ARCHIVE, downloader=by_http))
     except (OSError, ValueError) as fault:  # requests' errors are OSErrors
-        raise LabError(f"{folder / ARCHIVE}: not downloaded from {url} ({_reason(fault)}); run it"
-                       f" again with a network, or get {ARCHIVE} elsewhere and put it into"
-                       f" {folder}") from fault
+        raise LabError(
+            f"{folder / ARCHIVE}: not downloaded from {url} ({_reason(fault)}); run it"
+            f" again with a network, or get {ARCHIVE} elsewhere and put it into"
+            f" {folder}"
+        ) from fault
 
 
 def _reason(fault: Exception) -> str:

@@ -45,11 +45,14 @@ def commit():
     here = Path(__file__).resolve().parent
 
     def git(*words):
-        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True,
-                              timeout=10, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("diff", "--name-only", "HEAD") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("diff", "--name-only", "HEAD") else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
 

@@ -81,8 +81,11 @@ def training_curve(results, setting, width=3.1, height=3.0):
         bottom.set_ylim(0, max(0.8, 1.1 * bottom.dataLim.ymax))
         accuracy = results.accuracy(setting)
         figure.suptitle(f"{title}\ntest accuracy {_plus_minus(accuracy)}", size=7)
-        top.legend(handlelength=3, fontsize=7 if width > 2.5 else 6,
-                   loc="upper left" if accuracy.mean < 0.7 else "lower right")
+        top.legend(
+            handlelength=3,
+            fontsize=7 if width > 2.5 else 6,
+            loc="upper left" if accuracy.mean < 0.7 else "lower right",
+        )
         return figure
 
 
@@ -118,8 +121,14 @@ def compare_curves(results, settings, kind="valid_accuracy", width=6.0):
         low, high = axes.get_ylim()
         heights = _apart([value for value, _ in ends], (high - low) / 13)
         for (value, setting), y, (color, _, _) in zip(ends, heights, SERIES, strict=False):
-            axes.annotate(setting.name, (setting.config.epochs, value), (epochs + 0.12, y),
-                          color=color, va="center", bbox={"color": "white", "pad": 0.5})
+            axes.annotate(
+                setting.name,
+                (setting.config.epochs, value),
+                (epochs + 0.12, y),
+                color=color,
+                va="center",
+                bbox={"color": "white", "pad": 0.5},
+            )
         axes.set(xlabel="epoch", ylabel=_words(kind), xlim=(0.8, epochs + 0.12 * (epochs + 2)))
         axes.xaxis.set_major_locator(FixedLocator(range(1, epochs + 1)))
         return figure
@@ -162,20 +171,37 @@ def one_dimension(results, field, label, width=4.5):
             dots = list(results.metric(setting, "accuracy").values())
             top.plot([value] * len(dots), dots, ".", color=BLUE, markersize=3, alpha=0.6)
         means, reach = _bars([results.accuracy(s) for s in settings])
-        top.errorbar(values, means, reach, color=BLUE, marker="o", linewidth=1.2, capsize=2,
-                     elinewidth=0.8, label="ours, 95 % interval")
+        top.errorbar(
+            values,
+            means,
+            reach,
+            color=BLUE,
+            marker="o",
+            linewidth=1.2,
+            capsize=2,
+            elinewidth=0.8,
+            label="ours, 95 % interval",
+        )
         known = [published_accuracy(s.config) for s in settings]
         if any(known):
-            top.plot(values, known, "D", color=ORANGE, fillstyle="none", markersize=5,
-                     label="published, one seed, last epoch")
+            top.plot(
+                values,
+                known,
+                "D",
+                color=ORANGE,
+                fillstyle="none",
+                markersize=5,
+                label="published, one seed, last epoch",
+            )
         figure.legend(loc="outside upper center", ncols=2)
         if top.dataLim.ymin < 0.7:  # else the chance line would flatten the differences
             top.set_ylim(0.45, 1.0)
             _chance(top, 0.5)
         else:
             top.set_ylim(top.dataLim.ymin - 0.01, top.dataLim.ymax + 0.01)
-        bottom.plot(values, [results.seconds(s) for s in settings], color=GREEN, marker="^",
-                    linestyle="-.")
+        bottom.plot(
+            values, [results.seconds(s) for s in settings], color=GREEN, marker="^", linestyle="-."
+        )
         bottom.set_ylim(0, 1.15 * bottom.get_ylim()[1])
         _value_axis(bottom, values)
         return figure
@@ -206,13 +232,27 @@ def compound_scatter(results, others, width=6.0):
         _chance(axes, 0.5)
         for (name, study), dash in zip(others.items(), ("-", "--", ":"), strict=False):
             x, estimates = _places(study, sorted(study.run, key=study.parameters))
-            axes.plot(x, [e.mean for e in estimates], color=GREY, linestyle=dash, linewidth=1,
-                      marker=".", label=f"{name} alone")
+            axes.plot(
+                x,
+                [e.mean for e in estimates],
+                color=GREY,
+                linestyle=dash,
+                linewidth=1,
+                marker=".",
+                label=f"{name} alone",
+            )
         for depth, (color, _, marker) in zip((1, 2, 3, 4), SERIES, strict=True):
             x, estimates = _places(results, [s for s in results.run if s.config.n_layers == depth])
             if x:
-                axes.errorbar(x, *_bars(estimates), fmt=marker, color=color, elinewidth=0.6,
-                              fillstyle="none", label=f"{depth} layer{'s' * (depth > 1)}")
+                axes.errorbar(
+                    x,
+                    *_bars(estimates),
+                    fmt=marker,
+                    color=color,
+                    elinewidth=0.6,
+                    fillstyle="none",
+                    label=f"{depth} layer{'s' * (depth > 1)}",
+                )
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
         axes.xaxis.set_minor_formatter(FuncFormatter(_two_and_five))
@@ -235,19 +275,23 @@ def _places(results, settings):
 def compound_heat(results, width=6.0):
     """Test accuracy of the grid: a panel a depth, hidden units against embedding; – = not run."""
     part = results.part
-    cells = {(s.config.n_layers, s.config.hidden_dim, s.config.embedding_dim):
-             results.accuracy(s).mean for s in results.run}
+    cells = {
+        (s.config.n_layers, s.config.hidden_dim, s.config.embedding_dim): results.accuracy(s).mean
+        for s in results.run
+    }
     low, high = min(cells.values(), default=0.5), max(cells.values(), default=1.0)
     with page(width, 2.2, 1, len(part.depths), sharey=True, squeeze=False) as (figure, (panels,)):
         for axes, depth in zip(panels, part.depths, strict=True):
-            grid = np.array([[cells.get((depth, h, e), np.nan) for e in part.sizes]
-                             for h in part.widths])
+            grid = np.array(
+                [[cells.get((depth, h, e), np.nan) for e in part.sizes] for h in part.widths]
+            )
             axes.pcolormesh(grid, cmap="Blues", vmin=low - 0.02, vmax=high, edgecolors="white")
             for (row, column), value in np.ndenumerate(grid):
                 ink = "white" if value > low + 0.6 * (high - low) else "black"
                 text = "–" if np.isnan(value) else f"{value:.3f}"
-                axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=ink,
-                          fontsize=6.5)
+                axes.text(
+                    column + 0.5, row + 0.5, text, ha="center", va="center", color=ink, fontsize=6.5
+                )
             axes.set_xticks(np.arange(len(part.sizes)) + 0.5, part.sizes)
             axes.set_yticks(np.arange(len(part.widths)) + 0.5, part.widths)
             axes.set(title=f"{depth} layer{'s' * (depth > 1)}", xlabel="embedding")
@@ -267,8 +311,9 @@ def forest(differences, label="difference in test accuracy, points", width=6.0):
         for place, (_, estimate) in enumerate(differences):
             color, marker = (GREY, "o") if estimate.low <= 0 <= estimate.high else (BLUE, "s")
             mean, low, high = (100 * v for v in (estimate.mean, estimate.low, estimate.high))
-            axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt=marker, color=color,
-                          capsize=2)
+            axes.errorbar(
+                mean, place, xerr=[[mean - low], [high - mean]], fmt=marker, color=color, capsize=2
+            )
         axes.axvline(0, color="black", linewidth=0.6)
         axes.set_yticks(range(len(differences)), [name for name, _ in differences])
         axes.set(xlabel=label, ylim=(len(differences) - 0.5, -0.5))
@@ -284,8 +329,15 @@ def accuracies(models, label="test accuracy", width=6.0):
     with page(width, 0.5 + 0.22 * len(models)) as (figure, axes):
         for place, (_, e, network) in enumerate(models):
             color, marker = (ORANGE, "s") if network else (BLUE, "o")
-            axes.errorbar(e.mean, place, xerr=[[e.mean - e.low], [e.high - e.mean]], fmt=marker,
-                          color=color, fillstyle="none" if network else "full", capsize=2)
+            axes.errorbar(
+                e.mean,
+                place,
+                xerr=[[e.mean - e.low], [e.high - e.mean]],
+                fmt=marker,
+                color=color,
+                fillstyle="none" if network else "full",
+                capsize=2,
+            )
         axes.axvline(0.5, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
         axes.set_yticks(range(len(models)), [name for name, *_ in models])
         axes.set(xlabel=label, ylim=(len(models) - 0.5, -0.5))
@@ -303,11 +355,22 @@ def review_lengths(lengths, max_tokens, width=6.0):
         bins = np.arange(0, 620, 20)
         for (color, dash, _), (name, values) in zip(SERIES, lengths.items(), strict=False):
             shares, _ = np.histogram(np.minimum(values, bins[-1] - 1), bins)
-            axes.stairs(100 * shares / len(values), bins, color=color, linestyle=dash,
-                        linewidth=1.3, label=f"{name}, median {np.median(values):.0f}")
+            axes.stairs(
+                100 * shares / len(values),
+                bins,
+                color=color,
+                linestyle=dash,
+                linewidth=1.3,
+                label=f"{name}, median {np.median(values):.0f}",
+            )
         axes.axvline(max_tokens, color=GREY, linestyle=":")
-        axes.annotate(f"cut after {max_tokens}", (max_tokens, axes.get_ylim()[1]), (4, -8),
-                      textcoords="offset points", color=GREY)
+        axes.annotate(
+            f"cut after {max_tokens}",
+            (max_tokens, axes.get_ylim()[1]),
+            (4, -8),
+            textcoords="offset points",
+            color=GREY,
+        )
         axes.set(xlabel="words in a review (600 and more in the last bin)", ylabel="reviews, %")
         axes.legend(loc="upper right", bbox_to_anchor=(1, 0.85))
         return figure
@@ -326,8 +389,14 @@ def word_frequencies(counts, min_count, width=6.0):
         axes.loglog(rank, ordered[rank - 1], color=BLUE)
         kept = int((ordered >= min_count).sum())
         axes.axvline(kept, color=GREY, linestyle=":")
-        axes.annotate(f"{kept:,} words occur {min_count} times or more", (kept, ordered[0]),
-                      (-4, -6), textcoords="offset points", ha="right", color=GREY)
+        axes.annotate(
+            f"{kept:,} words occur {min_count} times or more",
+            (kept, ordered[0]),
+            (-4, -6),
+            textcoords="offset points",
+            ha="right",
+            color=GREY,
+        )
         axes.set(xlabel="rank of the word", ylabel="occurrences")
         return figure
 
@@ -342,11 +411,23 @@ def agreement(rows, width=4.2):
         run = [row for row in rows if row.seeds]
         for agrees, color, marker in ((True, BLUE, "o"), (False, ORANGE, "s")):
             some = [row for row in run if row.agrees == agrees]
-            axes.errorbar([row.published.test_acc for row in some], [row.last for row in some],
-                          [row.noise for row in some], fmt=marker, color=color, elinewidth=0.5,
-                          markersize=3, label="within noise" if agrees else "outside")
+            axes.errorbar(
+                [row.published.test_acc for row in some],
+                [row.last for row in some],
+                [row.noise for row in some],
+                fmt=marker,
+                color=color,
+                elinewidth=0.5,
+                markersize=3,
+                label="within noise" if agrees else "outside",
+            )
         axes.plot([0.45, 0.95], [0.45, 0.95], color=GREY, linewidth=0.8, linestyle=":")
-        axes.set(xlim=(0.45, 0.95), ylim=(0.45, 0.95), aspect="equal",
-                 xlabel="published test accuracy", ylabel="ours, last epoch")
+        axes.set(
+            xlim=(0.45, 0.95),
+            ylim=(0.45, 0.95),
+            aspect="equal",
+            xlabel="published test accuracy",
+            ylabel="ours, last epoch",
+        )
         axes.legend(loc="upper left")
         return figure

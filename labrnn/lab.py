@@ -45,8 +45,14 @@ class Lab:
 
         part = self.part
         outcome = run_trials(
-            part.trials(), part.data, part.fingerprint, self.store, part.jobs, part.device,
-            part.train, display=NotebookDisplay(),
+            part.trials(),
+            part.data,
+            part.fingerprint,
+            self.store,
+            part.jobs,
+            part.device,
+            part.train,
+            display=NotebookDisplay(),
         )
         self.results = Results(part, outcome)
         return self.results

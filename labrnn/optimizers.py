@@ -120,16 +120,23 @@ class LazyRows:
 
     def catch_up(self, rows):
         if self.momentum:
-            _catch_up(rows, *self._arrays(), self.last, self.now, np.array(self.pushes),
-                      self.momentum, self.alpha)
+            _catch_up(
+                rows,
+                *self._arrays(),
+                self.last,
+                self.now,
+                np.array(self.pushes),
+                self.momentum,
+                self.alpha,
+            )
 
     def step(self, lr):
         gradient = self.table.grad.coalesce()
         rows, values = gradient.indices()[0].numpy(), gradient.values().numpy()
         self.now += 1
         first = max(0, self.now - len(self.decays))
-        pushed = lr * self.decays[-(self.now - first):]
-        self.pushes[first:] = [p + d for p, d in zip(self.pushes[first:], pushed)]
+        pushed = lr * self.decays[-(self.now - first) :]
+        self.pushes[first:] = [p + d for p, d in zip(self.pushes[first:], pushed, strict=True)]
         self.pushes.append(0.0)
         self.last[rows] = self.now
         _step(rows, values, *self._arrays(), self.rule, lr, self.momentum, self.alpha, EPS)

@@ -143,7 +143,9 @@ class _OneDimension(TrainingPart):
     lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
 
     def values(self):
-        return getattr(self, {"n_layers": "depths", "hidden_dim": "widths"}.get(self.field, "sizes"))
+        return getattr(
+            self, {"n_layers": "depths", "hidden_dim": "widths"}.get(self.field, "sizes")
+        )
 
     def settings(self):
         base = self.base.but(optim=self.optim, lr=self.lr)
@@ -165,15 +167,21 @@ class Depth(_OneDimension):
 class Width(_OneDimension):
     name, title = "lab2d_width", "Wider: hidden states of 10 to 319 units"
     field, number, unit = "hidden_dim", "6", "units"
-    widths: list[int] = Field([10, 16, 20, 32, 50, 64, 100, 128], max_length=8,
-                              description="units to compare; the lab goes to 319")
+    widths: list[int] = Field(
+        [10, 16, 20, 32, 50, 64, 100, 128],
+        max_length=8,
+        description="units to compare; the lab goes to 319",
+    )
 
 
 class EmbeddingSize(_OneDimension):
     name, title = "lab2e_embedding", "Embeddings of one to 256 dimensions"
     field, number, unit = "embedding_dim", "7", "dimensions"
-    sizes: list[int] = Field([1, 2, 4, 8, 16, 32, 64, 100], max_length=8,
-                             description="embedding dimensions; the lab goes to 256")
+    sizes: list[int] = Field(
+        [1, 2, 4, 8, 16, 32, 64, 100],
+        max_length=8,
+        description="embedding dimensions; the lab goes to 256",
+    )
 
 
 class Compound(TrainingPart):
@@ -196,9 +204,18 @@ class Compound(TrainingPart):
     def settings(self):
         base = self.base.but(optim=self.optim, lr=self.lr)
         return [
-            Setting(f"E{e} H{h} L{n}", base.but(n_layers=n, hidden_dim=h, embedding_dim=e,
-                                                dropout_rate=compound_dropout(n, h, e)))
-            for n in self.depths for h in self.widths for e in self.sizes
+            Setting(
+                f"E{e} H{h} L{n}",
+                base.but(
+                    n_layers=n,
+                    hidden_dim=h,
+                    embedding_dim=e,
+                    dropout_rate=compound_dropout(n, h, e),
+                ),
+            )
+            for n in self.depths
+            for h in self.widths
+            for e in self.sizes
         ]
 
     def studies(self):
@@ -238,7 +255,11 @@ class Bidirectional(TrainingPart):
             ("9b", "one-layer LSTM both ways", wide.but(bidirectional=True)),
             ("10a", "small LSTM both ways", narrow.but(bidirectional=True)),
             ("10b", "small LSTM one way", narrow),
-            ("11a", "two-layer GRU both ways", wide.but(cell="gru", n_layers=2, bidirectional=True)),
+            (
+                "11a",
+                "two-layer GRU both ways",
+                wide.but(cell="gru", n_layers=2, bidirectional=True),
+            ),
             ("11b", "two-layer GRU one way", wide.but(cell="gru", n_layers=2)),
         ]
         one_way = [
@@ -247,7 +268,8 @@ class Bidirectional(TrainingPart):
         ]
         last_step = [
             Setting(f"{name} at the last step", config.but(readout="last_step"))
-            for _, name, config in cases if config.bidirectional
+            for _, name, config in cases
+            if config.bidirectional
         ]
         drawn = [Setting(name, config, figure) for figure, name, config in cases]
         return drawn + one_way + last_step
@@ -282,8 +304,7 @@ class Reproduction(TrainingPart):
     def settings(self):
         """The published way: bidirectional models are read at the last step."""
         return [
-            Setting(name_of(row), self._config(row), row.figure)
-            for row in published().itertuples()
+            Setting(name_of(row), self._config(row), row.figure) for row in published().itertuples()
         ]
 
     def _config(self, row):
@@ -336,18 +357,26 @@ class BeyondDefects(TrainingPart):
         base = self.base.but(optim=self.optim, lr=self.lr, hidden_dim=self.hidden_dim)
         flat = Setting("1 layer", base)
         deep = Setting(f"{self.depth} layers", base.but(n_layers=self.depth))
-        both = base.but(hidden_dim=self.narrow, bidirectional=True,
-                        embedding_dim=self.embedding_dim)
-        last_step = Setting("both ways, last step", both.but(readout="last_step"))
-        starts = {"Each gate orthogonal": {"recurrent_init": "per_gate"},
-                  "Forget bias 1": {"forget_bias": 1.0}}
-        texts = {"Negations kept": {"stop_words": "keep_negations"},
-                 "All stop words kept": {"stop_words": "keep"},
-                 "Duplicates dropped": {"duplicates": "drop"}}
+        both = base.but(
+            hidden_dim=self.narrow, bidirectional=True, embedding_dim=self.embedding_dim
+        )
+        last_step = Setting("Both ways at last step", both.but(readout="last_step"))
+        starts = {
+            "Each gate orthogonal": {"recurrent_init": "per_gate"},
+            "Forget bias 1": {"forget_bias": 1.0},
+        }
+        texts = {
+            "Negations kept": {"stop_words": "keep_negations"},
+            "All stop words kept": {"stop_words": "keep"},
+            "Duplicates dropped": {"duplicates": "drop"},
+        }
         return [
-            (Setting("Both ways (final states)", both), last_step),
-            *((Setting(f"{name} ({old.name})", old.config.but(**change)), old)
-              for old in (flat, deep) for name, change in starts.items()),
+            (Setting("Both ways at final states", both), last_step),
+            *(
+                (Setting(f"{name} ({old.name})", old.config.but(**change)), old)
+                for old in (flat, deep)
+                for name, change in starts.items()
+            ),
             *((Setting(name, base.but(**change)), flat) for name, change in texts.items()),
         ]
 
@@ -358,7 +387,20 @@ class BeyondDefects(TrainingPart):
 
 PARTS = {
     part.name: part
-    for part in (Questions, Data, Lstm, Gru, LstmOptimizers, GruOptimizers, Depth, Width,
-                 EmbeddingSize, Compound, Bidirectional, Reproduction, BeyondBaselines,
-                 BeyondDefects)
+    for part in (
+        Questions,
+        Data,
+        Lstm,
+        Gru,
+        LstmOptimizers,
+        GruOptimizers,
+        Depth,
+        Width,
+        EmbeddingSize,
+        Compound,
+        Bidirectional,
+        Reproduction,
+        BeyondBaselines,
+        BeyondDefects,
+    )
 }

@@ -43,9 +43,11 @@ class Display:
             self.running.pop(config, None)
         if kind == "epoch":
             self.left[config] = cost(config) * (1 - event["epoch"] / config.epochs)
-            self.tell(f"{describe(config)}: epoch {event['epoch']}/{config.epochs}, "
-                      f"loss {event['train_loss']:.3f}, validation {event['valid_accuracy']:.4f}, "
-                      f"{event['seconds']:.1f} s")
+            self.tell(
+                f"{describe(config)}: epoch {event['epoch']}/{config.epochs}, "
+                f"loss {event['train_loss']:.3f}, validation {event['valid_accuracy']:.4f}, "
+                f"{event['seconds']:.1f} s"
+            )
         elif kind in ("done", "failed"):
             self.left[config] = 0.0
             self.done, self.failed = self.done + (kind == "done"), self.failed + (kind != "done")
@@ -94,8 +96,15 @@ class TerminalDisplay(Display):
     def table(self):
         table = Table("trial", "epoch", "train loss", "validation", title=self.summary())
         for config, last in self.running.items():
-            row = [f"{last['epoch']}/{config.epochs}", f"{last['train_loss']:.3f}",
-                   f"{last['valid_accuracy']:.4f}"] if last else [f"0/{config.epochs}", "", ""]
+            row = (
+                [
+                    f"{last['epoch']}/{config.epochs}",
+                    f"{last['train_loss']:.3f}",
+                    f"{last['valid_accuracy']:.4f}",
+                ]
+                if last
+                else [f"0/{config.epochs}", "", ""]
+            )
             table.add_row(describe(config), *row)
         return table
 

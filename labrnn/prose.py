@@ -9,8 +9,21 @@ from labrnn import statistics
 from labrnn.comparison import LN2, SMALL, WEAK, by_validation, trained
 from labrnn.parts import PARTS
 
-WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-         "eleven", "twelve"]
+WORDS = [
+    "no",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+]
 VERDICTS = {True: "confirmed", False: "not confirmed", None: "undecided"}
 
 
@@ -64,8 +77,9 @@ def span(estimate, digits=1):
 
 def distance(estimate, p):
     """A difference without its sign, interval and p-value in brackets."""
-    low, high = sorted(100 * bound * (-1 if estimate.mean < 0 else 1)
-                       for bound in (estimate.low, estimate.high))
+    low, high = sorted(
+        100 * bound * (-1 if estimate.mean < 0 else 1) for bound in (estimate.low, estimate.high)
+    )
     bounds = f"{low:.1f} to {high:.1f}".replace("-", "−")
     return f"{abs(100 * estimate.mean):.1f} points ({bounds}, {p_value(p)})"
 
@@ -120,8 +134,8 @@ def by_verdict(results, compared, other=""):
         text.append(
             f"A gap of {100 * most:.1f} points is far beyond the {100 * reach:.1f} that another "
             "seed is expected to make, yet one seed each compares models, not settings."
-            if most > 3 * reach else
-            "With one seed each that tells the models apart and leaves the settings undecided."
+            if most > 3 * reach
+            else "With one seed each that tells the models apart and leaves the settings undecided."
         )
     return " ".join(text)
 
@@ -152,7 +166,8 @@ def _range(group):
     if group[0].clear:
         ends = sorted((abs(gap), name) for gap, name in ends)
         return "{:.1f} ({}) to {:.1f} points ({})".format(
-            *(part for gap, name in ends for part in (100 * gap, name)))
+            *(part for gap, name in ends for part in (100 * gap, name))
+        )
     return f"{points(ends[0][0])} ({ends[0][1]}) to {points(ends[1][0])} points ({ends[1][1]})"
 
 
@@ -184,6 +199,7 @@ def idle(results, settings):
 
 def past_best(results, settings):
     """A sentence on the setting that loses most by going on after its best epoch."""
+
     def rise(setting):
         return float(np.mean([c[-1] - min(c) for c in results.curves(setting, "valid_loss")]))
 
@@ -232,13 +248,18 @@ def footing(results, compared=()):
     each = number(seeds[0]) + (f" to {number(seeds[-1])}" if len(seeds) > 1 else "")
     each = f"{each} seed{'s' * (seeds[-1] > 1)}{' each' * (len(run) > 1)}"
     reviews = f"{results.accuracy(run[0]).reviews:,}"
-    text = [_variant(results, [
-        f"This rests on {counted(len(run), 'setting')} with {each}, tested on {reviews} reviews.",
-        f"{capital(counted(len(run), 'setting'))}, {each}, {reviews} test reviews: that is the "
-        "basis.",
-        f"The basis: {counted(len(run), 'setting')} with {each} and {reviews} test "
-        "reviews.",
-    ])]
+    text = [
+        _variant(
+            results,
+            [
+                f"This rests on {counted(len(run), 'setting')} with {each}, tested on {reviews} reviews.",
+                f"{capital(counted(len(run), 'setting'))}, {each}, {reviews} test reviews: that is the "
+                "basis.",
+                f"The basis: {counted(len(run), 'setting')} with {each} and {reviews} test "
+                "reviews.",
+            ],
+        )
+    ]
     if len(run) > 1 and seeds == [1]:
         text.append(_one_seed(results))
     elif len(run) > 1:
@@ -259,17 +280,20 @@ def footing(results, compared=()):
 def _one_seed(results):
     best = results.accuracy(by_validation(results)[0])
     reach = f"{100 * statistics.reseeding(best.mean, best.reviews):.1f}"
-    return _variant(results, [
-        "With one seed McNemar's test compares two models and not two settings, and the intervals "
-        "hold the sampling of reviews only; seeds alone would set two runs of one setting up to "
-        f"{reach} points apart (a rule of thumb, Jordan 2023).",
-        "McNemar's test and the intervals know of the choice of reviews and not of the choice of "
-        "the seed, so they speak of these models. By Jordan's rule of thumb (2023) two runs of one "
-        f"setting differ by up to {reach} points.",
-        "Intervals and McNemar's test hold the chance in the choice of reviews and none of the "
-        f"chance in a training, worth up to {reach} points between two runs of one setting (Jordan "
-        "2023, a rule of thumb).",
-    ])
+    return _variant(
+        results,
+        [
+            "With one seed McNemar's test compares two models and not two settings, and the intervals "
+            "hold the sampling of reviews only; seeds alone would set two runs of one setting up to "
+            f"{reach} points apart (a rule of thumb, Jordan 2023).",
+            "McNemar's test and the intervals know of the choice of reviews and not of the choice of "
+            "the seed, so they speak of these models. By Jordan's rule of thumb (2023) two runs of one "
+            f"setting differ by up to {reach} points.",
+            "Intervals and McNemar's test hold the chance in the choice of reviews and none of the "
+            f"chance in a training, worth up to {reach} points between two runs of one setting (Jordan "
+            "2023, a rule of thumb).",
+        ],
+    )
 
 
 def _reduced(part):

@@ -27,9 +27,16 @@ def name_of(row):
 
 def published_accuracy(config):
     """The published test accuracy of a configuration, whatever its seed and readout; else None."""
-    fields = {"cell": "cell", "optim": "optimizer", "lr": "lr", "n_layers": "n_layers",
-              "hidden_dim": "hidden_dim", "embedding_dim": "embedding_dim",
-              "dropout_rate": "dropout", "bidirectional": "bidirectional"}
+    fields = {
+        "cell": "cell",
+        "optim": "optimizer",
+        "lr": "lr",
+        "n_layers": "n_layers",
+        "hidden_dim": "hidden_dim",
+        "embedding_dim": "embedding_dim",
+        "dropout_rate": "dropout",
+        "bidirectional": "bidirectional",
+    }
     usual = TrialConfig(**{ours: getattr(config, ours) for ours in fields})
     if config.but(seed=usual.seed, readout=usual.readout) != usual:
         return None

@@ -1,7 +1,6 @@
 """A stack of LSTM or GRU layers over packed tokens, by the fastest exact way for the device."""
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
@@ -62,6 +61,8 @@ def _dense_layer(rnn, x, packing, suffix):
     dense = x.new_zeros(len(packing.first), len(packing.counts), x.shape[1])
     dense = dense.index_put((rows, steps), x)
     state = x.new_zeros(1, len(dense), rnn.hidden_size)
-    function, state = (torch._VF.lstm, (state, state)) if rnn.mode == "LSTM" else (torch._VF.gru, state)
+    function, state = (
+        (torch._VF.lstm, (state, state)) if rnn.mode == "LSTM" else (torch._VF.gru, state)
+    )
     out = function(dense, state, _weights(rnn, suffix), True, 1, 0.0, rnn.training, False, True)[0]
     return out[rows, steps]

@@ -64,9 +64,17 @@ def compare(results):
         reviews = len(trials[0].predictions)
         variance = last * (1 - last) * (1 / reviews + 1 / TEST_REVIEWS)
         variance += spread**2 * (1 + 1 / len(trials))
-        rows.append(Row(known, setting, parameters, len(trials), last,
-                        float(np.mean(best)) if best else math.nan,
-                        NORMAL_95 * math.sqrt(variance)))
+        rows.append(
+            Row(
+                known,
+                setting,
+                parameters,
+                len(trials),
+                last,
+                float(np.mean(best)) if best else math.nan,
+                NORMAL_95 * math.sqrt(variance),
+            )
+        )
     return rows
 
 
@@ -89,18 +97,20 @@ def table(rows):
     lines = []
     for row in rows:
         known = row.published
-        lines.append({
-            "figure": known.figure or "–",
-            "setting": _setting(row.setting.config),
-            "parameters": f"{row.parameters:,}",
-            "published": f"{known.test_acc:.3f}",
-            "last epoch": f"{row.last:.3f}" if row.seeds else "not run",
-            "n": row.seeds or "",
-            "gap": f"{row.gap:+.3f}" if row.seeds else "",
-            "± noise": f"{row.noise:.3f}" if row.seeds else "",
-            "within": {True: "yes", False: "no"}[row.agrees] if row.seeds else "",
-            "best epoch": "" if math.isnan(row.best) else f"{row.best:.3f}",
-        })
+        lines.append(
+            {
+                "figure": known.figure or "–",
+                "setting": _setting(row.setting.config),
+                "parameters": f"{row.parameters:,}",
+                "published": f"{known.test_acc:.3f}",
+                "last epoch": f"{row.last:.3f}" if row.seeds else "not run",
+                "n": row.seeds or "",
+                "gap": f"{row.gap:+.3f}" if row.seeds else "",
+                "± noise": f"{row.noise:.3f}" if row.seeds else "",
+                "within": {True: "yes", False: "no"}[row.agrees] if row.seeds else "",
+                "best epoch": "" if math.isnan(row.best) else f"{row.best:.3f}",
+            }
+        )
     return pd.DataFrame(lines)
 
 
@@ -116,8 +126,10 @@ def summary(rows, results):
     if not run:
         return " ".join([*text, "None of the published trainings was run at this setting."])
     agreeing = [row for row in run if row.agrees]
-    text.append(f"{len(run)} of the {len(rows)} trainings were run. In {len(agreeing)} of them our "
-                "last epoch's test accuracy lies within the noise of the published one.")
+    text.append(
+        f"{len(run)} of the {len(rows)} trainings were run. In {len(agreeing)} of them our "
+        "last epoch's test accuracy lies within the noise of the published one."
+    )
     others = sorted((row for row in run if not row.agrees), key=lambda row: -abs(row.gap))
     if others:
         named = ", ".join(f"{row.setting.name} ({100 * row.gap:+.1f} points)" for row in others)

@@ -150,8 +150,17 @@ def plan_trials(configs, data="", fingerprint="", store=None, train=True):
     return plan
 
 
-def run_trials(configs, data="", fingerprint="", store=None, jobs=0, device="", train=True,
-               display=None, scheduler=""):
+def run_trials(
+    configs,
+    data="",
+    fingerprint="",
+    store=None,
+    jobs=0,
+    device="",
+    train=True,
+    display=None,
+    scheduler="",
+):
     """Find or train every configuration.
 
     Args:
@@ -177,9 +186,13 @@ def run_trials(configs, data="", fingerprint="", store=None, jobs=0, device="", 
         found = load_corpus(config, data).fingerprint  # encoded once here, not by each worker
         checked(found, plan.fingerprint, data)
     named = data or os.environ.get("LABRNN_DATA")
-    order = {"data": str(find_source(data)) if named else "", "root": str(store.root),
-             "shelves": [str(s) for s in store.shelves], "device": device,
-             "fingerprint": plan.fingerprint}
+    order = {
+        "data": str(find_source(data)) if named else "",
+        "root": str(store.root),
+        "shelves": [str(s) for s in store.shelves],
+        "device": device,
+        "fingerprint": plan.fingerprint,
+    }
     with store.open_log() as log:
         if scheduler:
             from labrnn.cluster import Cluster
@@ -302,8 +315,13 @@ class Pool:
         return config, event
 
     def _start(self):
-        worker = subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                  stderr=self.log, env=os.environ | ONE_THREAD)
+        worker = subprocess.Popen(
+            WORKER,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env=os.environ | ONE_THREAD,
+        )
         worker.config, worker.ready = None, False
         self.workers.add(worker)
         threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
@@ -325,8 +343,10 @@ class Pool:
         if not worker.ready:
             self.jobs -= 1
             if not self.jobs:
-                raise LabError(f"no process can train here: each ends with code {code} as it "
-                               f"starts; see {self.log.name}")
+                raise LabError(
+                    f"no process can train here: each ends with code {code} as it "
+                    f"starts; see {self.log.name}"
+                )
             return worker.config, {"event": "returned"}
         return worker.config, {"event": "died", "message": f"its process ended with code {code}"}
 

@@ -48,20 +48,27 @@ def find_source(
     `parameter` (the notebook's); where all are empty it is the packaged reviews. Raises LabError
     where the choice does not exist.
     """
-    choices = {"--data": override, "LABRNN_DATA": os.environ.get("LABRNN_DATA"),
-               "the notebook's parameter": parameter}
+    choices = {
+        "--data": override,
+        "LABRNN_DATA": os.environ.get("LABRNN_DATA"),
+        "the notebook's parameter": parameter,
+    }
     for origin, choice in choices.items():
         if choice and str(choice).strip():
             with readable(Path(choice)):
                 path = Path(choice).expanduser().absolute()
                 if path.is_file() or path.is_dir():
                     return path
-            raise LabError(f"{path}: named by {origin}, but no file or folder is there; correct the"
-                           " path, or leave it empty for the packaged reviews")
+            raise LabError(
+                f"{path}: named by {origin}, but no file or folder is there; correct the"
+                " path, or leave it empty for the packaged reviews"
+            )
     path = _packaged()
     if path is None or not path.is_file():
-        raise LabError(f"{_PACKAGED}: the packaged reviews are missing; install them (pip install"
-                       f" {_PACKAGE}==0.0.2) or name a data file with --data or LABRNN_DATA")
+        raise LabError(
+            f"{_PACKAGED}: the packaged reviews are missing; install them (pip install"
+            f" {_PACKAGE}==0.0.2) or name a data file with --data or LABRNN_DATA"
+        )
     return path
 
 
@@ -102,23 +109,30 @@ def read_reviews(path: str | os.PathLike) -> Reviews:
     texts, labels, halves = [], [], []
     for place, text, label, half in read_rows(path):
         if not isinstance(text, str) or not text or text.isspace():
-            raise LabError(f"{path}: {place}: the review is missing or blank; fill it in or remove"
-                           " the row")
+            raise LabError(
+                f"{path}: {place}: the review is missing or blank; fill it in or remove the row"
+            )
         if "\0" in text:
-            raise LabError(f"{path}: {place}: the review holds a NUL character; remove it or copy"
-                           " the file again")
+            raise LabError(
+                f"{path}: {place}: the review holds a NUL character; remove it or copy"
+                " the file again"
+            )
         known = LABELS.get(str(label).strip().lower())
         if known is None:
-            raise LabError(f"{path}: {place}: the label is {short(label)}; use positive or"
-                           " negative (or pos/neg, 1/0)")
+            raise LabError(
+                f"{path}: {place}: the label is {short(label)}; use positive or"
+                " negative (or pos/neg, 1/0)"
+            )
         texts.append(text)
         labels.append(known)
         halves.append(half)
     labels = np.array(labels, np.int8)
     for kind, count in zip(("negative", "positive"), np.bincount(labels, minlength=2), strict=True):
         if count < FEWEST:
-            raise LabError(f"{path}: {count} of its {len(texts)} reviews are {kind}; at least"
-                           f" {FEWEST} of each class are needed: add some or name another file")
+            raise LabError(
+                f"{path}: {count} of its {len(texts)} reviews are {kind}; at least"
+                f" {FEWEST} of each class are needed: add some or name another file"
+            )
     name = path.name
     if path == _packaged():
         name = f"embedded reviews ({_PACKAGE} {metadata.version(_PACKAGE)})"
@@ -154,6 +168,12 @@ def describe(reviews: Reviews) -> dict:
         "distinct_texts": distinct,
         "duplicate_rows": rows - distinct,
         "conflicting_labels": signed - distinct,
-        "words": {"min": int(words.min()), "median": median, "mean": float(words.mean()),
-                  "p90": p90, "p99": p99, "max": int(words.max())},
+        "words": {
+            "min": int(words.min()),
+            "median": median,
+            "mean": float(words.mean()),
+            "p90": p90,
+            "p99": p99,
+            "max": int(words.max()),
+        },
     }

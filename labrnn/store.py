@@ -177,9 +177,14 @@ class Store:
         """Turn a finished training into a stored trial; the folder appears whole or not at all."""
         from safetensors.torch import save
 
-        stored = {"format": FORMAT, "code_version": CODE_VERSION, "fingerprint": corpus.fingerprint,
-                  "config": config.model_dump(mode="json"), "data": corpus.facts,
-                  "vocabulary_size": corpus.vocabulary_size}
+        stored = {
+            "format": FORMAT,
+            "code_version": CODE_VERSION,
+            "fingerprint": corpus.fingerprint,
+            "config": config.model_dump(mode="json"),
+            "data": corpus.facts,
+            "vocabulary_size": corpus.vocabulary_size,
+        }
         rows = corpus.rows["test"]
         files = {
             "environment.json": _dump(environment),
@@ -289,8 +294,10 @@ def _subfolders(folder):
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise LabError(f"{folder}: cannot be listed ({error.strerror}); correct the path of the "
-                       "store (LABRNN_STORE) or its permissions") from None
+        raise LabError(
+            f"{folder}: cannot be listed ({error.strerror}); correct the path of the "
+            "store (LABRNN_STORE) or its permissions"
+        ) from None
     return [Path(folder, name) for name in sorted(names)]
 
 

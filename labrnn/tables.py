@@ -38,7 +38,12 @@ def splits(data):
     names = {"train": "training", "valid": "validation", "test": "test"}
     return pd.DataFrame(
         [
-            [names[name], f"{size:,}", f"{100 * size / total:.0f} %", f"{100 * positive / size:.1f} %"]
+            [
+                names[name],
+                f"{size:,}",
+                f"{100 * size / total:.0f} %",
+                f"{100 * positive / size:.1f} %",
+            ]
             for name, (size, positive) in data["splits"].items()
         ],
         columns=["split", "reviews", "share", "positive"],
@@ -63,8 +68,10 @@ def frequent(data, columns=4):
     ]
     rows = len(cells) // columns
     return pd.DataFrame(
-        {f"ranks {c * rows + 1} to {(c + 1) * rows}": cells[c * rows : (c + 1) * rows]
-         for c in range(columns)}
+        {
+            f"ranks {c * rows + 1} to {(c + 1) * rows}": cells[c * rows : (c + 1) * rows]
+            for c in range(columns)
+        }
     )
 
 
@@ -74,7 +81,11 @@ def on_lengths(data, part):
     return (
         f"Cut after {part.max_tokens} known words, {100 * data['cut']:.0f} % of the reviews have "
         f"exactly that length: they lose their end, often the verdict. "
-        + (f"{empty} of them hold no known word at all." if empty else "None is without any known word.")
+        + (
+            f"{empty} of them hold no known word at all."
+            if empty
+            else "None is without any known word."
+        )
     )
 
 

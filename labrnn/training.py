@@ -110,8 +110,10 @@ def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None
         trained = time.perf_counter() - began
         measured |= evaluate(model, batches, corpus.rows["valid"])[0].read("valid_")
         if not np.isfinite([measured["train_loss"], measured["valid_loss"]]).all():
-            raise LabError(f"{config.difference()}: the loss is not finite after epoch {epoch}; "
-                           f"lower lr = {config.lr}")
+            raise LabError(
+                f"{config.difference()}: the loss is not finite after epoch {epoch}; "
+                f"lower lr = {config.lr}"
+            )
         seconds = {"seconds": time.perf_counter() - began, "train_seconds": trained}
         progress.history.append({"epoch": epoch, **measured, **seconds})
         progress.last = {n: v.detach().cpu().clone() for n, v in model.state_dict().items()}

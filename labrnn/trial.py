@@ -150,10 +150,17 @@ class Trial:
             raise LabError(f"{self.folder}: no finished trial (no DONE)")
         config, best = self.config, self.metrics["best"]
         return {
-            "key": self.key, "data": self.fingerprint, "cell": config.cell, "seed": config.seed,
-            "accuracy": best["accuracy"], "loss": round(best["loss"], 6), "epoch": best["epoch"],
-            "seconds": self.environment["seconds"], "finished": self.environment["finished"],
-            "weights": self.has_weights, "configuration": config.difference(),
+            "key": self.key,
+            "data": self.fingerprint,
+            "cell": config.cell,
+            "seed": config.seed,
+            "accuracy": best["accuracy"],
+            "loss": round(best["loss"], 6),
+            "epoch": best["epoch"],
+            "seconds": self.environment["seconds"],
+            "finished": self.environment["finished"],
+            "weights": self.has_weights,
+            "configuration": config.difference(),
         }
 
     def damage(self):

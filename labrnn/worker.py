@@ -43,8 +43,12 @@ def carry_out(order, tell):
     """
     try:
         trial = train_and_store(
-            TrialConfig(**order["config"]), order["data"], Store(order["root"], order["shelves"]),
-            order["device"], lambda entry: tell({"event": "epoch", **entry}), order["fingerprint"],
+            TrialConfig(**order["config"]),
+            order["data"],
+            Store(order["root"], order["shelves"]),
+            order["device"],
+            lambda entry: tell({"event": "epoch", **entry}),
+            order["fingerprint"],
         )
         if trial is None:
             return {"event": "busy"}

@@ -30,7 +30,9 @@ def data(reviews, tmp_path, monkeypatch):
 
 def report(*arguments):
     command = [sys.executable, "-c", "from labrnn.cli import main; main()", "report", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1"})
+    return subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1"}
+    )
 
 
 def made(out):

@@ -30,15 +30,22 @@ def trial(best, last=None, seed=5, reviews=REVIEWS):
     """A trial of these accuracies after the best epoch and after the last."""
     last = best if last is None else last
     labels = np.arange(reviews) % 2
-    table = {which: np.where(hits(accuracy, seed, reviews) == (labels == 1), 0.9, 0.1)
-             for which, accuracy in (("best", best), ("last", last))}
+    table = {
+        which: np.where(hits(accuracy, seed, reviews) == (labels == 1), 0.9, 0.1)
+        for which, accuracy in (("best", best), ("last", last))
+    }
     loss = 0.3 if best > 0.55 else 0.693
     history = [{"epoch": 1, "train_loss": loss, "valid_loss": loss, "valid_accuracy": best}]
-    metrics = {which: {"epoch": 1, "accuracy": value}
-               for which, value in (("best", best), ("last", last))}
-    return SimpleNamespace(metrics=metrics, history=history, vocabulary_size=100,
-                           environment={"seconds": 60.0},
-                           predictions=pd.DataFrame({"label": labels, **table}))
+    metrics = {
+        which: {"epoch": 1, "accuracy": value} for which, value in (("best", best), ("last", last))
+    }
+    return SimpleNamespace(
+        metrics=metrics,
+        history=history,
+        vocabulary_size=100,
+        environment={"seconds": 60.0},
+        predictions=pd.DataFrame({"label": labels, **table}),
+    )
 
 
 def results(part, accuracies, seeds=(5,), otherwise=None):
@@ -87,8 +94,9 @@ def test_linear_models_learn_what_the_majority_cannot(reviews, corpus):
 
 def test_nothing_of_the_test_reviews_reaches_fitting_or_choice(reviews, corpus):
     def without_test(found):
-        return [{k: v for k, v in m.items() if k not in ("test", "seconds")}
-                for m in found["models"]]
+        return [
+            {k: v for k, v in m.items() if k not in ("test", "seconds")} for m in found["models"]
+        ]
 
     texts, labels = list(reviews.texts), reviews.labels.copy()
     for row in corpus.rows["test"]:
@@ -123,15 +131,21 @@ def test_results_are_kept_and_read_without_the_reviews(reviews, tmp_path):
     assert baselines.find(BeyondBaselines(train_reviews=100, **gone), store) == []
 
 
-BARS = {0.80: "a bar that these networks stay under", 0.898: "within noise of each other",
-        0.95: "it passes this bar"}
+BARS = {
+    0.80: "a bar that these networks stay under",
+    0.898: "within noise of each other",
+    0.95: "it passes this bar",
+}
 
 
 @pytest.mark.parametrize(("network", "says"), BARS.items())
 def test_the_bar_is_one_only_where_networks_stay_under_it(network, says):
     found = results(BeyondBaselines, {"LSTM": network, "GRU": network - 0.01}, seeds=(5, 6, 7))
-    models = [baseline("majority", 0.5), baseline("NB-SVM, all words", 0.9),
-              baseline("NB-SVM, no stop words", 0.85)]
+    models = [
+        baseline("majority", 0.5),
+        baseline("NB-SVM, all words", 0.9),
+        baseline("NB-SVM, no stop words", 0.85),
+    ]
     compared = beyond.comparisons(models, found)
     text = beyond.discussion(models, found, compared)
     assert [bar for bar in BARS.values() if bar in text] == [says]
@@ -169,8 +183,12 @@ def test_each_pair_differs_in_one_field():
 
 def test_texts_follow_the_trials():
     seeds = (5, 6, 7)
-    found = results(BeyondDefects, {"Forget bias 1 (3 layers)": 0.86, "3 layers": 0.5,
-                                    "Negations kept": 0.9}, seeds, otherwise=0.85)
+    found = results(
+        BeyondDefects,
+        {"Forget bias 1 (3 layers)": 0.86, "3 layers": 0.5, "Negations kept": 0.9},
+        seeds,
+        otherwise=0.85,
+    )
     text = defects.discussion(found, defects.comparisons(found))
     better = text.split("Within noise")[0]
     assert "The right way is better:" in better

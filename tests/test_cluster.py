@@ -87,9 +87,10 @@ def test_gpus_are_resources(data, store, serial, monkeypatch):
     """Two made-up GPUs: a worker for each, that sees only its own."""
     seen = []
     monkeypatch.setattr(cluster, "_gpus", lambda: ["7", "9"])
-    display = Disturber(monkeypatch, lambda crew: seen.extend(
-        crew.client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()
-    ))
+    display = Disturber(
+        monkeypatch,
+        lambda crew: seen.extend(crew.client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()),
+    )
     everything_is_trained(data, store, serial, "local", display)
     assert sorted(seen) == ["7", "9"]
 
@@ -104,8 +105,15 @@ def scheduler(tmp_path):
         command = [sys.executable, "-m", *arguments, "--scheduler-file", file, "--no-dashboard"]
         started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
 
-    start("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
-          "--dashboard-address", "127.0.0.1:0")
+    start(
+        "distributed.cli.dask_scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--dashboard-address",
+        "127.0.0.1:0",
+    )
     while not file.exists():
         time.sleep(0.1)
     yield file, start, started
@@ -139,12 +147,15 @@ def test_scheduler_that_dies(data, store, scheduler, monkeypatch):
         run_trials(FOUR, data, store=store, display=display, scheduler=str(file))
 
 
-@pytest.mark.parametrize(("where", "fault"), [
-    ("nowhere", "give `local`, an address"),
-    ("tcp://127.0.0.1:9", "tcp://127.0.0.1:9: cannot be reached"),
-    ("missing.json", r"missing\.json: cannot be reached"),
-    ("missing.yaml", r"missing\.yaml: no such params file"),
-])
+@pytest.mark.parametrize(
+    ("where", "fault"),
+    [
+        ("nowhere", "give `local`, an address"),
+        ("tcp://127.0.0.1:9", "tcp://127.0.0.1:9: cannot be reached"),
+        ("missing.json", r"missing\.json: cannot be reached"),
+        ("missing.yaml", r"missing\.yaml: no such params file"),
+    ],
+)
 def test_no_such_scheduler(data, store, monkeypatch, where, fault):
     monkeypatch.setattr(cluster, "PATIENCE", 1)
     with pytest.raises(LabError, match=fault):
@@ -167,29 +178,42 @@ def describe(folder, text):
 
 
 def test_job_script(tmp_path):
-    file = describe(tmp_path, "jobs: 3\nqueue: gpu\naccount: me\nwalltime: 1:30:00\ncores: 2\n"
-                    "memory: 8GB\ngpu: true\ndirectives: [--constraint=a100]\n"
-                    "prologue: [module load python]\n")
+    file = describe(
+        tmp_path,
+        "jobs: 3\nqueue: gpu\naccount: me\nwalltime: 1:30:00\ncores: 2\n"
+        "memory: 8GB\ngpu: true\ndirectives: [--constraint=a100]\n"
+        "prologue: [module load python]\n",
+    )
     jobs, script = cluster.job_script(file)
     assert jobs == 3
-    for line in ("#SBATCH -p gpu", "#SBATCH -A me", "#SBATCH -t 01:30:00", "#SBATCH --mem=8G",
-                 "#SBATCH --cpus-per-task=2", "#SBATCH --gres=gpu:1", "#SBATCH --constraint=a100",
-                 "module load python"):
+    for line in (
+        "#SBATCH -p gpu",
+        "#SBATCH -A me",
+        "#SBATCH -t 01:30:00",
+        "#SBATCH --mem=8G",
+        "#SBATCH --cpus-per-task=2",
+        "#SBATCH --gres=gpu:1",
+        "#SBATCH --constraint=a100",
+        "module load python",
+    ):
         assert line in script.replace("7630M", "8G").splitlines()
     assert "--lifetime 5100s" in script
     assert "--resources GPU=1" in script
     assert sys.executable in script
 
 
-@pytest.mark.parametrize(("text", "fault"), [
-    ("wall_time: 1:00:00", "did you mean `walltime`"),
-    ("walltime: soon", "walltime = 'soon'"),
-    ("walltime: 30", "greater than or equal to 2 minutes"),
-    ("memory: lots", "memory = 'lots'"),
-    ("jobs: 0", "jobs = 0"),
-    ("directives: --mem=1", "directives = '--mem=1'"),
-    ("queue: !!python/object:os.system x", "not plain YAML"),
-])
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("wall_time: 1:00:00", "did you mean `walltime`"),
+        ("walltime: soon", "walltime = 'soon'"),
+        ("walltime: 30", "greater than or equal to 2 minutes"),
+        ("memory: lots", "memory = 'lots'"),
+        ("jobs: 0", "jobs = 0"),
+        ("directives: --mem=1", "directives = '--mem=1'"),
+        ("queue: !!python/object:os.system x", "not plain YAML"),
+    ],
+)
 def test_bad_description(tmp_path, text, fault):
     with pytest.raises(LabError, match=fault):
         cluster.job_script(describe(tmp_path, text))
@@ -243,9 +267,20 @@ def unpacked(cache):
             pytest.skip("SLURM is not installed, and this is no Debian to take it from")
         (cache / "partial").mkdir(exist_ok=True)
         got = subprocess.run(
-            ["apt-get", "install", "--yes", "--download-only", "--no-install-recommends",
-             "-o", f"Dir::Cache::archives={cache}", "-o", "Debug::NoLocking=true", *PACKAGES],
-            capture_output=True, text=True,
+            [
+                "apt-get",
+                "install",
+                "--yes",
+                "--download-only",
+                "--no-install-recommends",
+                "-o",
+                f"Dir::Cache::archives={cache}",
+                "-o",
+                "Debug::NoLocking=true",
+                *PACKAGES,
+            ],
+            capture_output=True,
+            text=True,
         )
         if got.returncode:
             pytest.skip(f"SLURM is not installed and cannot be had: {got.stderr.strip()[-200:]}")
@@ -314,8 +349,9 @@ def test_slurm_workers_of_which_one_is_killed(slurm, data, store, serial, tmp_pa
     assert list(store.logs.glob("labrnn-*.err"))
 
 
-def test_slurm_job_that_is_cancelled_is_asked_for_again(slurm, data, store, serial, tmp_path,
-                                                        monkeypatch):
+def test_slurm_job_that_is_cancelled_is_asked_for_again(
+    slurm, data, store, serial, tmp_path, monkeypatch
+):
     file = describe(tmp_path, "jobs: 1\nwalltime: 0:10:00\nmemory: 2GB\n")
     dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"})
     first = []

@@ -155,8 +155,9 @@ def test_the_faster_cell_is_the_one_that_is_there_first():
 
 def depths(*accuracies, seeds=SEEDS, **options):
     part = Depth(seeds=seeds, **FULL)
-    return results(part, {s.name: a for s, a in zip(part.settings(), accuracies, strict=True)},
-                   **options)
+    return results(
+        part, {s.name: a for s, a in zip(part.settings(), accuracies, strict=True)}, **options
+    )
 
 
 def test_depth():
@@ -183,8 +184,9 @@ def test_width():
 
 def embeddings(*accuracies):
     part = EmbeddingSize(sizes=[1, 4, 16, 64], seeds=SEEDS, **FULL)
-    return results(part, {s.name: a for s, a in zip(part.settings(), accuracies, strict=True)},
-                   reviews=20_000)
+    return results(
+        part, {s.name: a for s, a in zip(part.settings(), accuracies, strict=True)}, reviews=20_000
+    )
 
 
 def test_embedding():
@@ -225,8 +227,9 @@ def test_compound_counts_what_did_not_train():
 
 
 def test_compound_chooses_on_validation():
-    found = grid(lambda c: 0.90 if (c.hidden_dim, c.embedding_dim, c.n_layers) == (20, 16, 2)
-                 else 0.84)
+    found = grid(
+        lambda c: 0.90 if (c.hidden_dim, c.embedding_dim, c.n_layers) == (20, 16, 2) else 0.84
+    )
     text = compound_text(found)
     assert "The validation reviews choose E16 H20 L2" in text
     assert "which is the highest there as well" in text
@@ -278,7 +281,8 @@ def test_readouts():
 
 def test_quick_is_called_reduced():
     assert "reduced setting, 500 training reviews" in discussion.width(
-        results(Width(train_reviews=500), {"100 units": 0.8, "10 units": 0.8}))
+        results(Width(train_reviews=500), {"100 units": 0.8, "10 units": 0.8})
+    )
     assert "reduced" not in discussion.width(widths(0.87, 0.87, 0.87))
 
 
@@ -295,12 +299,21 @@ def test_seeds_and_reviews_are_told():
     assert "McNemar" in discussion.width(widths(0.87, 0.87, 0.87, seeds=[5]))
 
 
-@pytest.mark.parametrize("name", ["sgd", "optimizers", "cells", "depth", "width", "embedding",
-                                  "compound", "bidirectional"])
+@pytest.mark.parametrize(
+    "name",
+    ["sgd", "optimizers", "cells", "depth", "width", "embedding", "compound", "bidirectional"],
+)
 def test_nothing_run_is_no_accident(name):
-    parts = {"sgd": Lstm, "optimizers": LstmOptimizers, "cells": GruOptimizers, "depth": Depth,
-             "width": Width, "embedding": EmbeddingSize, "compound": Compound,
-             "bidirectional": Bidirectional}
+    parts = {
+        "sgd": Lstm,
+        "optimizers": LstmOptimizers,
+        "cells": GruOptimizers,
+        "depth": Depth,
+        "width": Width,
+        "embedding": EmbeddingSize,
+        "compound": Compound,
+        "bidirectional": Bidirectional,
+    }
     empty = results(parts[name](**FULL), {})
     more = [studies(empty)] if name == "compound" else []
     assert "not" in getattr(discussion, name)(empty, *more)

@@ -18,8 +18,9 @@ PUBLISHED = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96, "lr": 0.00
 
 @pytest.fixture(scope="module")
 def optimizers():
-    return results(LstmOptimizers(seeds=[5, 6], **PUBLISHED),
-                   {"Adagrad": 0.82, "Adam": 0.88, "RMSprop": 0.87})
+    return results(
+        LstmOptimizers(seeds=[5, 6], **PUBLISHED), {"Adagrad": 0.82, "Adam": 0.88, "RMSprop": 0.87}
+    )
 
 
 def drawn(figure):
@@ -44,8 +45,12 @@ def boxes(figure, artists):
 
 def within(figure, box, slack=1):
     width, height = figure.bbox.width, figure.bbox.height
-    return (box.x0 >= -slack and box.y0 >= -slack and box.x1 <= width + slack
-            and box.y1 <= height + slack)
+    return (
+        box.x0 >= -slack
+        and box.y0 >= -slack
+        and box.x1 <= width + slack
+        and box.y1 <= height + slack
+    )
 
 
 def test_training_curve_has_the_labs_layout(optimizers):
@@ -92,8 +97,9 @@ def test_titles_fit_and_legends_keep_off_the_curves(optimizers, size):
 
 
 def test_labels_at_the_lines_ends_keep_apart(optimizers):
-    close = results(LstmOptimizers(**PUBLISHED),
-                    {"Adagrad": 0.874, "Adam": 0.875, "RMSprop": 0.873, "SGD": 0.5})
+    close = results(
+        LstmOptimizers(**PUBLISHED), {"Adagrad": 0.874, "Adam": 0.875, "RMSprop": 0.873, "SGD": 0.5}
+    )
     figure = drawn(figures.compare_curves(close, close.run))
     labels = boxes(figure, figure.axes[0].texts)
     assert len(labels) == 4
@@ -116,10 +122,12 @@ def test_one_dimension_marks_the_published_setting_only():
 
 def test_one_dimension_zooms_only_if_nothing_failed():
     part = Width(widths=[20, 100], **PUBLISHED)
-    fine = figures.one_dimension(results(part, {"20 units": 0.87, "100 units": 0.88}),
-                                 "hidden_dim", "units").axes[0]
-    failed = figures.one_dimension(results(part, {"20 units": 0.5, "100 units": 0.88}),
-                                   "hidden_dim", "units").axes[0]
+    fine = figures.one_dimension(
+        results(part, {"20 units": 0.87, "100 units": 0.88}), "hidden_dim", "units"
+    ).axes[0]
+    failed = figures.one_dimension(
+        results(part, {"20 units": 0.5, "100 units": 0.88}), "hidden_dim", "units"
+    ).axes[0]
     assert fine.get_ylim()[0] > 0.8
     assert failed.get_ylim() == (0.45, 1.0)
 
@@ -157,12 +165,15 @@ def test_compound_scatter_has_every_trial_and_the_studies():
     assert {"depth alone", "width alone", "embedding alone"} <= set(lines(axes))
 
 
-@pytest.mark.parametrize("draw", [
-    figures.compound_heat,
-    lambda r: figures.compound_scatter(r, {}),
-    lambda r: figures.compare_curves(r, r.run),
-    lambda r: figures.one_dimension(r, "n_layers", "layers"),
-])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        figures.compound_heat,
+        lambda r: figures.compound_scatter(r, {}),
+        lambda r: figures.compare_curves(r, r.run),
+        lambda r: figures.one_dimension(r, "n_layers", "layers"),
+    ],
+)
 def test_figures_of_nothing_are_empty(draw):
     drawn(draw(results(Compound(), {})))
 

@@ -19,8 +19,17 @@ from labrnn.parts import PARTS
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-LABS = ["lab1_lstm", "lab1_gru", "lab2a_lstm_optimizers", "lab2b_gru_optimizers", "lab2c_depth",
-        "lab2d_width", "lab2e_embedding", "lab2f_compound", "lab2g_bidirectional"]
+LABS = [
+    "lab1_lstm",
+    "lab1_gru",
+    "lab2a_lstm_optimizers",
+    "lab2b_gru_optimizers",
+    "lab2c_depth",
+    "lab2d_width",
+    "lab2e_embedding",
+    "lab2f_compound",
+    "lab2g_bidirectional",
+]
 FACTS = ["95 %", "15 %", "80 %", "10 %"]  # the level of intervals; BERT's masking
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -31,8 +40,11 @@ def read(path):
 
 def code(path):
     """Code cells but the parameters."""
-    return [c.source for c in read(path).cells
-            if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])]
+    return [
+        c.source
+        for c in read(path).cells
+        if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])
+    ]
 
 
 def parameters(path):
@@ -78,7 +90,10 @@ def test_stripped_and_for_any_python(path):
     notebook = read(path)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec == {
-        "display_name": "Python 3", "language": "python", "name": "python3"}
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    }
     for cell in notebook.cells:
         assert set(cell.metadata) <= {"tags"}
         if cell.cell_type == "code":
@@ -130,6 +145,7 @@ def test_ends_in_a_computed_discussion(name):
 @pytest.mark.parametrize("name", LABS)
 def test_every_cell_runs_whatever_was_trained(name, amount, monkeypatch):
     """On made-up trials: all of them, those of one layer with the first value, or none."""
+
     def accuracy(config):
         if amount == "none" or (amount == "some" and config.n_layers > 1):
             return None
@@ -137,8 +153,10 @@ def test_every_cell_runs_whatever_was_trained(name, amount, monkeypatch):
 
     shown = []
     monkeypatch.setattr(lab, "run_trials", lambda *_, **__: made.outcome)
-    monkeypatch.setattr("labrnn.report.display", lambda data, **kw: shown.append(kw["metadata"])
-                        if "metadata" in kw else shown.append(data))
+    monkeypatch.setattr(
+        "labrnn.report.display",
+        lambda data, **kw: shown.append(kw["metadata"]) if "metadata" in kw else shown.append(data),
+    )
     namespace = {}
     exec(parameters(FOLDER / f"{name}.ipynb"), namespace)
     made = results(PARTS[name](), accuracy, reviews=500)
@@ -163,10 +181,19 @@ def test_figures_bear_the_labs_numbers(name):
 def mill(name, values, folder, reviews):
     """Run `papermill NOTEBOOK OUT -f FILE`; the finished process and the path of the output."""
     (folder / "tiny.yaml").write_text(
-        yaml.safe_dump({"data": write_reviews(reviews, folder / "reviews.csv"), **values}))
+        yaml.safe_dump({"data": write_reviews(reviews, folder / "reviews.csv"), **values})
+    )
     out = folder / "out.ipynb"
-    command = [sys.executable, "-m", "papermill", FOLDER / f"{name}.ipynb", out,
-               "-f", folder / "tiny.yaml", "--no-progress-bar"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        FOLDER / f"{name}.ipynb",
+        out,
+        "-f",
+        folder / "tiny.yaml",
+        "--no-progress-bar",
+    ]
     return subprocess.run(command, capture_output=True, text=True), out
 
 
@@ -177,7 +204,10 @@ def test_plain_papermill(tmp_path, reviews):
     outputs = [o for cell in read(out).cells for o in cell.get("outputs", [])]
     pictures = [o.metadata["report"] for o in outputs if "image/svg+xml" in o.get("data", {})]
     assert [(p["label"], p.get("group")) for p in pictures] == [
-        ("fig-optimizers", 0), ("fig-optimizers", 1), ("fig-together", None)]
+        ("fig-optimizers", 0),
+        ("fig-optimizers", 1),
+        ("fig-together", None),
+    ]
     said = "\n".join(o.data.get("text/markdown", "") for o in outputs if "data" in o)
     assert "reduced setting, 200 training reviews" in said
 

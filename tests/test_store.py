@@ -212,9 +212,12 @@ def test_flipped_byte_is_never_used(store, name):
     (fault,) = trial.damage()
     assert fault.startswith(name)
     reading = {
-        "trial.json": lambda t: t.config, "history.json": lambda t: t.history,
-        "metrics.json": lambda t: t.metrics, "environment.json": lambda t: t.environment,
-        "predictions.csv": lambda t: t.predictions, WEIGHTS: lambda t: t.weights(),
+        "trial.json": lambda t: t.config,
+        "history.json": lambda t: t.history,
+        "metrics.json": lambda t: t.metrics,
+        "environment.json": lambda t: t.environment,
+        "predictions.csv": lambda t: t.predictions,
+        WEIGHTS: lambda t: t.weights(),
     }
     with pytest.raises(LabError, match=f"{name}: is not what was written; .*trials verify"):
         reading[name](trial)
@@ -254,8 +257,12 @@ def test_newer_store_is_neither_used_nor_changed(store, data):
     (trial.folder / "trial.json").write_text(json.dumps(newer))
     before = everything(store.root)
     message = rf"store format {FORMAT + 1}, this version reads {FORMAT}; nothing is changed"
-    for use in (lambda: train(TINY, data, store), Trial(trial.folder).damage,
-                lambda: Trial(trial.folder).config, lambda: Store(store.root / "o").take(trial)):
+    for use in (
+        lambda: train(TINY, data, store),
+        Trial(trial.folder).damage,
+        lambda: Trial(trial.folder).config,
+        lambda: Store(store.root / "o").take(trial),
+    ):
         with pytest.raises(LabError, match=message):
             use()
     store.clean(unfinished=True, damaged=True)

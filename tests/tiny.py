@@ -10,8 +10,17 @@ from labrnn.config import TrialConfig
 from labrnn.running import train_and_store
 from labrnn.store import Store
 
-TINY = TrialConfig(hidden_dim=10, epochs=6, max_tokens=32, batch_size=32, optim="rmsprop", lr=0.01,
-                   warmup_steps=10, n_layers=2, dropout_rate=0.2)
+TINY = TrialConfig(
+    hidden_dim=10,
+    epochs=6,
+    max_tokens=32,
+    batch_size=32,
+    optim="rmsprop",
+    lr=0.01,
+    warmup_steps=10,
+    n_layers=2,
+    dropout_rate=0.2,
+)
 
 
 def write_reviews(reviews, path):
@@ -39,8 +48,14 @@ def train(config, data, store=None):
 def labrnn(*arguments, **options):
     """Start the console script in a session of its own."""
     command = [sys.executable, "-c", "from labrnn.cli import main; main()", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            start_new_session=True, **options)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
 
 
 def content(trial):

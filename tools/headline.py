@@ -1,6 +1,6 @@
 """Writes the README's headline table and picture from the committed results.
 
-    .venv/bin/python tools/headline.py
+.venv/bin/python tools/headline.py
 """
 
 import re
@@ -54,8 +54,10 @@ def _line(found, row):
     name += f"H{config.hidden_dim} L{config.n_layers}" + ", both ways" * config.bidirectional
     right = row.setting.__class__(name, config.but(readout="final_state"))
     ours = found.accuracy(right)
-    return (f"| {name} | {row.parameters:,} | {percent(known.test_acc)} | {percent(row.last)} | "
-            f"{percent(ours.mean)} [{100 * ours.low:.1f}, {100 * ours.high:.1f}] | {ours.seeds} |")
+    return (
+        f"| {name} | {row.parameters:,} | {percent(known.test_acc)} | {percent(row.last)} | "
+        f"{percent(ours.mean)} [{100 * ours.low:.1f}, {100 * ours.high:.1f}] | {ours.seeds} |"
+    )
 
 
 def main():
