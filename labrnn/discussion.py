@@ -346,11 +346,11 @@ def depth(results):
             "doubling the depth",
             "A layer has to wait for the one below it. An epoch took {seconds[0]:.1f} s with "
             "{small} and {seconds[1]:.1f} s with {large}.",
-            "Each layer adds a stage that starts with small outputs and half-open gates, and the "
-            "published start makes it worse: one orthogonal matrix for all gates together leaves "
-            "each gate's block a contraction, and forget gates at one half forget fast. So the "
-            "deeper the stack, the less its output depends on the words, and the longer it stays on "
-            "the plateau. The part on defects tries the better start.",
+            "Each layer adds a stage that starts with small outputs and half-open gates, and "
+            "the published start makes it worse: one orthogonal matrix for all gates together "
+            "leaves each gate's block a contraction, and forget gates at one half forget fast. "
+            "So the deeper the stack, the less its output depends on the words, and the longer "
+            "it stays on the plateau. The part on defects tries the better start.",
             "two layers equal one, three hardly train and four do not",
             _depth_holds,
         ),
@@ -366,11 +366,12 @@ def width(results):
             100,
             "doubling the width",
             "The recurrent weights grow with the square of the width, from {parameters[0]:,} "
-            "parameters in all to {parameters[1]:,}; an epoch takes {seconds[0]:.1f} s with {small} "
-            "and {seconds[1]:.1f} s with {large}.",
-            "A word enters as one number, so not much comes in for many units to keep; what ten can "
-            "hold may be all there is. And at one learning rate a wide layer takes larger steps in "
-            "its output, since more weights move at once. It is thrown off the more easily.",
+            "parameters in all to {parameters[1]:,}; an epoch takes {seconds[0]:.1f} s with "
+            "{small} and {seconds[1]:.1f} s with {large}.",
+            "A word enters as one number, so not much comes in for many units to keep; what ten "
+            "can hold may be all there is. And at one learning rate a wide layer takes larger "
+            "steps in its output, since more weights move at once. It is thrown off the more "
+            "easily.",
             "widths of 10 to 285 units are about equal while 319 fail",
             _width_holds,
         ),
@@ -388,11 +389,11 @@ def embedding(results):
             "Nearly all parameters sit in the table: {parameters[0]:,} in the model of {small}, "
             "{parameters[1]:,} in that of {large}; an epoch took {seconds[0]:.1f} and "
             "{seconds[1]:.1f} s. By the last epoch accuracy on the training reviews is "
-            "{gaps[0]:.0f} points above that on the validation reviews with {small} and {gaps[1]:.0f} "
-            "with {large}.",
-            "To tell good from bad, one number a word goes a long way: its polarity. More dimensions "
-            "leave room for more, and as much room to store the training reviews, since most words "
-            "of the vocabulary occur a few times only.",
+            "{gaps[0]:.0f} points above that on the validation reviews with {small} and "
+            "{gaps[1]:.0f} with {large}.",
+            "To tell good from bad, one number a word goes a long way: its polarity. More "
+            "dimensions leave room for more, and as much room to store the training reviews, "
+            "since most words of the vocabulary occur a few times only.",
             "the size of the embedding hardly matters",
             _embedding_holds,
         ),
@@ -529,19 +530,19 @@ def compound(results, studies):
     if len(learnt) < 3:
         return paragraphs(idle(results, results.settings), footing(results))
     lead = by_validation(results, learnt)[0]
-    compared = against(results, lead, learnt)
+    compared, pairs = _grid_family(results, studies)
     return paragraphs(
         _who_trained(results, learnt),
         _leader(results, learnt, lead, compared),
         _scatter(results, learnt),
         _economy(results, learnt),
-        _alone(results, studies),
+        _alone(results, studies, pairs),
         claim(
             "the best compound model is E32 H305 L2, and the best by accuracy per parameter "
             "E32 H20 L1",
             *_compound_holds(results, learnt, lead, compared),
         ),
-        footing(results, compared),
+        footing(results, compared + pairs),
     )
 
 
@@ -579,7 +580,8 @@ def _leader(results, learnt, lead, compared):
         f"The validation reviews choose {lead.name}, with "
         f"{tested(results, lead, 'valid_accuracy'):.3f}. On the test reviews it has "
         f"{measured(results.accuracy(lead))}, {on_test}. Of the {number(len(compared))} others "
-        f"that trained, {number(close)} are within noise of it."
+        f"that trained, {number(close) if close else 'none'} {'is' if close < 2 else 'are'} within "
+        "noise of it."
     )
 
 
@@ -590,7 +592,7 @@ def _scatter(results, learnt):
     found = accuracies.std(ddof=1)
     excess = stats.chi2.sf((len(learnt) - 1) * (found / expected) ** 2, len(learnt) - 1)
     meaning = (
-        "so some of the settings do differ"
+        "so there is more in the list than luck with seeds"
         if excess < 0.05
         else "so the whole list could come from one setting and many seeds"
     )
@@ -610,15 +612,13 @@ def _economy(results, learnt):
     first = learnt[int(np.argmax(accuracies / size))]
     rank = stats.spearmanr(accuracies / size, -size).statistic
     line = trend(results, learnt, results.parameters)
-    more = (
-        ""
-        if line is None
-        else (
-            f" Accuracy by itself changes by {points(line.mean, 2)} points for each doubling of the "
-            f"parameters ({span(line, 2)}), {'which is' if line.p < 0.05 else 'which is not'} more "
+    more = ""
+    if line:
+        more = (
+            f" Accuracy by itself changes by {points(line.mean, 2)} points for each doubling of "
+            f"the parameters ({span(line, 2)}), which is {'' if line.p < 0.05 else 'not '}more "
             "than chance."
         )
-    )
     return (
         f"By accuracy per parameter {first.name} wins. That ranking is little but a list by size "
         f"(rank correlation {rank:.2f}): the largest model has {size.max() / size.min():.1f} "
@@ -633,6 +633,11 @@ def partners(results, studies):
     Returns:
         `Comparison`s, compound minus single, for those of the studies that have such a partner.
     """
+    return _grid_family(results, studies)[1]
+
+
+def _grid_family(results, studies):
+    """The grid against its best on validation, and against the studies: corrected together."""
     grid, pairs = successful(results), {}
     for study in studies.values():
         for single in successful(study):
@@ -641,25 +646,25 @@ def partners(results, studies):
             near = min(apart, key=apart.get, default=None)
             if near and apart[near] < math.log(1.25):
                 pairs.setdefault(single.config, (near, single))  # studies share the lab's own value
-    return compare(results, pairs.values())
+    lead = by_validation(results, grid)[:1]
+    others = [(s, best) for best in lead for s in grid if s != best]
+    found = compare(results, others + list(pairs.values()))
+    return found[: len(others)], found[len(others) :]
 
 
-def _alone(results, studies):
-    compared = partners(results, studies)
+def _alone(results, studies, compared):
     smallest = min(map(results.parameters, results.run))
     below = [
         name
         for name, study in studies.items()
         if study.run and max(map(study.parameters, study.run)) < smallest / 1.25
     ]
-    text = (
-        (
+    text = ""
+    if below:
+        text = (
             f"The studies of {listing(below)} alone have no partner of equal size, since all their "
             f"models are smaller than the smallest of the grid ({smallest:,} parameters). "
         )
-        if below
-        else ""
-    )
     if not compared:
         return text + "No other single-dimension trial was run that equals a compound one in size."
     ends = sorted(c.difference.mean for c in compared)
@@ -670,7 +675,9 @@ def _alone(results, studies):
         "clearly below 0": behind,
         "within noise": len(compared) - ahead - behind,
     }
-    told = listing(f"{number(k)} {where}" for where, k in shares.items() if k)
+    told = listing(
+        f"{number(k) if k < len(compared) else 'all'} {where}" for where, k in shares.items() if k
+    )
     return text + (
         f"At equal parameters, to a quarter, {counted(len(compared), 'pair')} can be formed. "
         f"Compound minus single is {points(ends[0])} to {points(ends[-1])} points: {told}."
@@ -722,7 +729,7 @@ def bidirectional(results):
         return footing(results)
     return paragraphs(
         idle(results, results.settings),
-        " ".join(by_verdict(results, [c], "its one-way partner") for c in ways),
+        by_verdict(results, ways, "one-way partner"),
         _readouts(readouts),
         explanation(
             "At the last step the backward direction has read one word, the last, so half of "
@@ -740,14 +747,17 @@ def _readouts(compared):
     if not compared:
         return ""
     ends = sorted(c.difference.mean for c in compared)
-    ahead = [c.first for c in compared if c.clear and c.difference.mean > 0]
-    each = "setting" if compared[0].difference.seeds > 1 else "model"
-    where = f"clear for {names(ahead)}" if ahead else f"clear for no {each}"
+    clear = [
+        f"a clear {word} for {names(group)}"
+        for word, sign in (("gain", 1), ("loss", -1))
+        if (group := [c.first for c in compared if c.clear and sign * c.difference.mean > 0])
+    ]
+    kind = "settings" if compared[0].difference.seeds > 1 else "models, one seed each,"
     return (
         "The published solution read the backward direction at the last step. To read it at its "
-        f"final state instead changes accuracy by {points(ends[0])} to {points(ends[-1])} "
-        f"points, a gain that is {where}, out of {counted(len(compared), 'pair')} that differ in "
-        "nothing else."
+        f"final state instead changes accuracy by {points(ends[0])} to {points(ends[-1])} points, "
+        f"{listing(clear) or 'none of it clear'}. That is in {counted(len(compared), 'pair')} of "
+        f"{kind} that differ in nothing else."
     )
 
 
@@ -758,6 +768,6 @@ def _ways_hold(compared):
     if better:
         return False, f"{names(better)} {'are' if plural(better) else 'is'} better than one way"
     most = max(c.difference.high for c in compared)
-    if most < SMALL:
+    if most < SMALL and all(c.difference.seeds > 1 for c in compared):
         return True, f"no interval leaves room for a gain of more than {100 * most:.1f} points"
     return None, f"the intervals leave room for gains of up to {100 * most:.1f} points"

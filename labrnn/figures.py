@@ -81,11 +81,7 @@ def training_curve(results, setting, width=3.1, height=3.0):
         bottom.set_ylim(0, max(0.8, 1.1 * bottom.dataLim.ymax))
         accuracy = results.accuracy(setting)
         figure.suptitle(f"{title}\ntest accuracy {_plus_minus(accuracy)}", size=7)
-        top.legend(
-            handlelength=3,
-            fontsize=7 if width > 2.5 else 6,
-            loc="upper left" if accuracy.mean < 0.7 else "lower right",
-        )
+        top.legend(handlelength=3, loc="best", fontsize=7 if width > 2.5 else 6)
         return figure
 
 

@@ -116,21 +116,21 @@ def claim(published, holds, reason):
 # What several parts say
 
 
-def by_verdict(results, compared, other=""):
-    """Sentences on comparisons with one reference, those of one verdict together.
+def by_verdict(results, compared, partner=""):
+    """Sentences on comparisons, those of one verdict together.
 
     Args:
-        other: what to call the reference, if not by its name.
+        partner: what each is compared with, if not all with the same setting.
     """
     groups = defaultdict(list)
     for c in compared:
         groups[c.verdict, c.clear and c.difference.mean > 0].append(c)
-    text = [_same_verdict(group, other or names([group[0].second])) for group in groups.values()]
-    open_ones = [c.difference for c in compared if c.verdict == "undecided"]
-    if open_ones and not other:
-        reference = results.accuracy(compared[0].second)
+    text = [_same_verdict(group, partner) for group in groups.values()]
+    open_ones = [c for c in compared if c.verdict == "undecided"]
+    if open_ones:
+        reference = results.accuracy(open_ones[0].second)
         reach = statistics.reseeding(reference.mean, reference.reviews)
-        most = max(abs(d.mean) for d in open_ones)
+        most = max(abs(c.difference.mean) for c in open_ones)
         text.append(
             f"A gap of {100 * most:.1f} points is far beyond the {100 * reach:.1f} that another "
             "seed is expected to make, yet one seed each compares models, not settings."
@@ -140,8 +140,11 @@ def by_verdict(results, compared, other=""):
     return " ".join(text)
 
 
-def _same_verdict(group, reference):
+def _same_verdict(group, partner):
     settings, verdict = [c.first for c in group], group[0].verdict
+    reference = names([group[0].second])
+    if partner:
+        reference = f"their {partner}s" if len(group) > 1 else f"its {partner}"
     who, verb = capital(names(settings)), "are" if plural(settings) else "is"
     if verdict == "within noise":
         gaps = _range(group) or "; ".join(
@@ -252,9 +255,10 @@ def footing(results, compared=()):
         _variant(
             results,
             [
-                f"This rests on {counted(len(run), 'setting')} with {each}, tested on {reviews} reviews.",
-                f"{capital(counted(len(run), 'setting'))}, {each}, {reviews} test reviews: that is the "
-                "basis.",
+                f"This rests on {counted(len(run), 'setting')} with {each}, tested on {reviews} "
+                "reviews.",
+                f"{capital(counted(len(run), 'setting'))}, {each}, {reviews} test reviews: that "
+                "is the basis.",
                 f"The basis: {counted(len(run), 'setting')} with {each} and {reviews} test "
                 "reviews.",
             ],
@@ -283,15 +287,15 @@ def _one_seed(results):
     return _variant(
         results,
         [
-            "With one seed McNemar's test compares two models and not two settings, and the intervals "
-            "hold the sampling of reviews only; seeds alone would set two runs of one setting up to "
-            f"{reach} points apart (a rule of thumb, Jordan 2023).",
-            "McNemar's test and the intervals know of the choice of reviews and not of the choice of "
-            "the seed, so they speak of these models. By Jordan's rule of thumb (2023) two runs of one "
-            f"setting differ by up to {reach} points.",
-            "Intervals and McNemar's test hold the chance in the choice of reviews and none of the "
-            f"chance in a training, worth up to {reach} points between two runs of one setting (Jordan "
-            "2023, a rule of thumb).",
+            "With one seed McNemar's test compares two models and not two settings, and the "
+            "intervals hold the sampling of reviews only; seeds alone would set two runs of one "
+            f"setting up to {reach} points apart (a rule of thumb, Jordan 2023).",
+            "McNemar's test and the intervals know of the choice of reviews and not of the "
+            "choice of the seed, so they speak of these models. By Jordan's rule of thumb "
+            f"(2023) two runs of one setting differ by up to {reach} points.",
+            "Intervals and McNemar's test hold the chance in the choice of reviews and none of "
+            f"the chance in a training, worth up to {reach} points between two runs of one "
+            "setting (Jordan 2023, a rule of thumb).",
         ],
     )
 

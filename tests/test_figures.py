@@ -83,7 +83,27 @@ def test_not_run_is_said_and_not_drawn(optimizers):
 
 
 @pytest.mark.parametrize("size", [(3.1, 3.0), (2.05, 2.3), (4.2, 3.0)])
-def test_titles_fit_and_legends_keep_off_the_curves(optimizers, size):
+@pytest.mark.parametrize(
+    "course",
+    [
+        [0.5, 0.51, 0.5, 0.51, 0.5],
+        [0.72, 0.85, 0.88, 0.87, 0.87],
+        [0.79, 0.6, 0.57, 0.52, 0.5],
+        [0.5, 0.66, 0.66, 0.71, 0.75],
+        [0.5, 0.5, 0.5, 0.6, 0.85],
+    ],
+    ids=["chance", "usual", "collapse", "slow", "late"],
+)
+def test_titles_fit_and_legends_keep_off_the_curves(optimizers, size, course, monkeypatch):
+    for trial in optimizers.outcome.trials.values():
+        monkeypatch.setattr(
+            trial,
+            "history",
+            [
+                e | {"train_accuracy": a + 0.02, "valid_accuracy": a}
+                for e, a in zip(trial.history, course, strict=True)
+            ],
+        )
     for setting in optimizers.run:
         figure = drawn(figures.training_curve(optimizers, setting, *size))
         assert within(figure, boxes(figure, [figure._suptitle])[0])
