@@ -397,8 +397,12 @@ def export(store, folder, params, weights):
     found = list(store.trials())
     if params:
         wanted = by_source([read_params(path) for path in params])
-        plans = [plan_trials(t, data, print_, store) for (data, print_, _), t in wanted.items()]
+        plans = [
+            plan_trials(t, data, print_, store, train=False)
+            for (data, print_, _), t in wanted.items()
+        ]
         found = [trial for plan in plans for trial in plan.trials.values()]
+    store.copy_descriptions({trial.fingerprint for trial in found}, Path(folder))
     copy(found, Store(folder), weights)
 
 

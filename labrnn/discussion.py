@@ -756,7 +756,7 @@ def _readouts(compared):
     return (
         "The published solution read the backward direction at the last step. To read it at its "
         f"final state instead changes accuracy by {points(ends[0])} to {points(ends[-1])} points, "
-        f"{listing(clear) or 'none of it clear'}. That is in {counted(len(compared), 'pair')} of "
+        f"{', '.join(clear) or 'none of it clear'}. That is in {counted(len(compared), 'pair')} of "
         f"{kind} that differ in nothing else."
     )
 

@@ -82,6 +82,16 @@ class Store:
             for data in _subfolders(root):
                 yield from map(Trial, _subfolders(data))
 
+    def copy_descriptions(self, fingerprints, folder):
+        """Copy what is kept beside the trials of some data: descriptions and baselines."""
+        for fingerprint in fingerprints:
+            for path in (self.root / fingerprint).glob("*-*.json"):
+                target = Path(folder) / fingerprint / path.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                aside = target.with_suffix(".writing")
+                shutil.copyfile(path, aside)
+                os.replace(aside, target)
+
     def trials(self):
         """All finished trials; one that lies in several folders comes once."""
         seen = set()

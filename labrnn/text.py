@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from filelock import FileLock
 from sklearn.model_selection import train_test_split
 
 from labrnn import sources
 from labrnn.errors import LabError
+from labrnn.words import count_words, known_words, number_words
 
 PAD, UNK = "<pad>", "<unk>"
 NEGATIONS = frozenset({"no", "nor", "not", "against", "don't", "ain"})
@@ -149,14 +149,14 @@ class Corpus:
 def encode(reviews, config):
     """The corpus of `reviews` under the data fields of a `TrialConfig`.
 
-    Same result as `Vocabulary.build` and `tokenize`, review by review, at the speed of Arrow's
-    string kernels: every distinct word is looked at once.
+    Same result as `Vocabulary.build` and `tokenize`, review by review, in compiled loops over
+    numbered words.
     """
-    words, codes, bounds = _dictionary(reviews.texts)
+    words, numbers, begins = number_words(reviews.texts)
     pool = np.arange(len(reviews.texts))
     if config.duplicates == "drop":
-        seen = {}
-        pool = np.array([i for i, t in enumerate(reviews.texts) if seen.setdefault(t, i) == i])
+        first = {}
+        pool = np.array([i for i, t in enumerate(reviews.texts) if first.setdefault(t, i) == i])
     rows = split_rows(pool)
     if config.train_reviews:
         if config.train_reviews > len(rows["train"]):
@@ -165,69 +165,24 @@ def encode(reviews, config):
                 f"has {len(rows['train'])} reviews; take at most that, or 0 for all"
             )
         rows["train"] = rows["train"][: config.train_reviews]
-    token_of = _vocabulary_codes(words, codes, bounds, rows["train"], config)
-    ids, offsets = _tokens(codes, bounds, token_of, config.max_tokens)
-    kept = np.flatnonzero(token_of)
-    by_index = pa.array(kept[np.argsort(token_of[kept])])
+    counts, met = count_words(numbers, begins, rows["train"], len(words))
+    stop = stop_words(config.stop_words)
+    known = [k for k in met[counts[met] >= config.min_count] if words[k] not in stop]
+    if not known:
+        raise LabError(
+            f"no word occurs {config.min_count} times in {len(rows['train'])} training reviews; "
+            "lower min_count or give more reviews"
+        )
+    token_of = np.zeros(len(words), np.int32)
+    token_of[known] = np.arange(2, len(known) + 2)
+    ids, offsets = known_words(numbers, begins, token_of, config.max_tokens)
     facts = {
         "name": reviews.name,
         "fingerprint": reviews.fingerprint,
         "reviews": len(reviews.texts),
         "without_known_words": int((ids[offsets[:-1]] == 1).sum()),
     }
-    return Corpus(ids, offsets, reviews.labels, rows, words.take(by_index).to_pylist(), facts)
-
-
-def _dictionary(texts):
-    """Distinct words, the code of every word, and where each text's codes begin."""
-    plain = []
-    for text in texts:
-        text = text.lower()
-        # Arrow's ASCII split knows six kinds of blank, Python knows more.
-        odd = not text.isascii() or any(c in text for c in "\x1c\x1d\x1e\x1f")
-        plain.append(" ".join(text.split()) if odd else text.strip())
-    lists = pc.ascii_split_whitespace(pa.array(plain, pa.large_string()))
-    encoded = lists.values.dictionary_encode()
-    return encoded.dictionary, encoded.indices.to_numpy(), lists.offsets.to_numpy().astype(np.int64)
-
-
-def _vocabulary_codes(words, codes, bounds, train, config):
-    """The vocabulary index of every distinct word, 0 where it is not in the vocabulary."""
-    lengths = np.diff(bounds)[train]
-    ends = np.cumsum(lengths)
-    places = np.arange(ends[-1]) + np.repeat(bounds[:-1][train] - (ends - lengths), lengths)
-    ordered = codes[places]
-    counts = np.bincount(ordered, minlength=len(words))
-    first = np.full(len(words), len(ordered), dtype=np.int64)
-    first[ordered[::-1]] = np.arange(len(ordered) - 1, -1, -1)
-    known = counts >= config.min_count
-    # An empty text has no word in Python, an empty one in Arrow.
-    stop = pa.array(sorted(stop_words(config.stop_words) | {""}), words.type)
-    known &= ~pc.is_in(words, value_set=stop).to_numpy(zero_copy_only=False)
-    if not known.any():
-        raise LabError(
-            f"no word occurs {config.min_count} times in {len(train)} training reviews; "
-            "lower min_count or give more reviews"
-        )
-    known = np.flatnonzero(known)
-    token_of = np.zeros(len(words), dtype=np.int32)
-    token_of[known[np.argsort(first[known])]] = np.arange(2, len(known) + 2)
-    return token_of
-
-
-def _tokens(codes, bounds, token_of, max_tokens):
-    """Flat ids and offsets: unknown words dropped, cut, `<unk>` where nothing is left."""
-    ids = token_of[codes]
-    known = ids > 0
-    ends = np.concatenate(([0], np.cumsum(known)))
-    counts = np.diff(ends[bounds])
-    place = np.arange(ends[-1]) - np.repeat(np.cumsum(counts) - counts, counts)
-    ids = ids[known][place < max_tokens]
-    counts = np.minimum(counts, max_tokens)
-    empty = np.flatnonzero(counts == 0)
-    ids = np.insert(ids, np.cumsum(counts)[empty], 1)
-    counts[empty] = 1
-    return ids.astype(np.int32), np.concatenate(([0], np.cumsum(counts)))
+    return Corpus(ids, offsets, reviews.labels, rows, [words[k] for k in known], facts)
 
 
 # --- the cache ---------------------------------------------------------------------------------
