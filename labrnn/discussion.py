@@ -303,7 +303,7 @@ def _cells_claim(results, compared):
     }
     gaps = [lstm - gru for gru, lstm in pace.values()]
     holds = None
-    if any(gaps):
+    if any(gaps) and len(results.part.seeds) > 1:
         holds = True if min(gaps) >= 0 else False if max(gaps) <= 0 else None
     told = [
         f"{name} {_or_never(gru, never)} against {_or_never(lstm, never)}"

@@ -275,7 +275,9 @@ def footing(results, compared=()):
         )
     if results.part.train_reviews:
         text.append(_reduced(results.part))
-    if results.missing:
+    if len(results.missing) > 8:
+        text.append(f"{len(results.missing)} of {len(results.settings)} settings were not run.")
+    elif results.missing:
         verb = "were" if plural(results.missing) else "was"
         text.append(f"{capital(names(results.missing))} {verb} not run.")
     return " ".join(text)
