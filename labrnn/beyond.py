@@ -9,8 +9,15 @@ from labrnn.comparison import accuracy_cell, by_validation, compared_cells, corr
 from labrnn.parts import Setting
 
 
-def accuracy(model, results):
-    """Test accuracy of a `Baseline` or of a setting that was run, a `statistics.Estimate`."""
+def reached(baselines, results):
+    """(Name, test accuracy, whether it is a network) of every model, for the figure."""
+    return [
+        (model.name, _accuracy(model, results), isinstance(model, Setting))
+        for model in [*baselines, *results.run]
+    ]
+
+
+def _accuracy(model, results):
     return statistics.accuracy(_correct(model, results))
 
 
@@ -59,7 +66,7 @@ def table(baselines, results, compared):
                 "model": model.name,
                 "parameters": f"{size:,}",
                 "validation": f"{valid:.3f}",
-                "test accuracy": accuracy_cell(accuracy(model, results)),
+                "test accuracy": accuracy_cell(_accuracy(model, results)),
                 "n": str(len(_correct(model, results))),
                 "s": f"{seconds:.0f}",
                 **found.get(model.name, {"Δ points": "–", "p": "–"}),
@@ -78,7 +85,7 @@ def discussion(baselines, results, compared):
     best = max(baselines, key=lambda model: model.validation)
     text = (
         f"Of the models without a network the validation reviews prefer *{best.name}*: test "
-        f"accuracy {prose.measured(accuracy(best, results))}, {best.parameters:,} parameters, "
+        f"accuracy {prose.measured(_accuracy(best, results))}, {best.parameters:,} parameters, "
         f"{best.seconds:.0f} s of one processor."
     )
     bars = [c for c in compared if isinstance(c.second, Setting)]
