@@ -64,22 +64,24 @@ def _by_hash(data, bounds, places):
             while i < stop and not _blank(data[i]):
                 mark = (mark ^ data[i]) * 1099511628211
                 i += 1
-            word = data[start:i]
+            length = i - start
             i += 1
-            if word.size == 0:
+            if length == 0:
                 continue
             place = mark & (places - 1)
             while True:
                 k = table[place]
-                if k < 0 or (marks[k] == mark and _ends_in(spelled, ends[k], word)):
+                if k < 0 or (
+                    marks[k] == mark and _same(spelled, ends[k] - length, data, start, length)
+                ):
                     break
                 place = (place + 1) & (places - 1)
             if k < 0:
                 if known == ends.size:
                     return None
                 k = table[place] = known
-                spelled[size : size + word.size] = word
-                size += word.size
+                spelled[size : size + length] = data[start : start + length]
+                size += length
                 marks[k], ends[k] = mark, size
                 spelled[size] = 32
                 known, size = known + 1, size + 1
@@ -95,13 +97,12 @@ def _blank(byte):
 
 
 @compiled
-def _ends_in(spelled, end, word):
-    """Whether the spelled word that ends there is this one."""
-    start = end - word.size
-    if start < 0 or (start > 0 and spelled[start - 1] != 32):
+def _same(spelled, begin, data, start, length):
+    """Whether a spelled word that ends where one of this length would begin at `begin` is it."""
+    if begin < 0 or (begin > 0 and spelled[begin - 1] != 32):
         return False
-    for k in range(word.size):
-        if spelled[start + k] != word[k]:
+    for k in range(length):
+        if spelled[begin + k] != data[start + k]:
             return False
     return True
 

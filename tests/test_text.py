@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labrnn import text
+from labrnn import text, words
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.sources import Reviews
@@ -158,6 +158,16 @@ def test_every_kind_of_blank(blank):
     texts = [f"one{blank}two{blank}", f"{blank}two ΑΣ{blank}{blank}Σ one"] * 10
     corpus = assert_word_by_word(reviews_of(texts), TrialConfig(min_count=1))
     assert sorted(corpus.words) == sorted(["one", "two", "ας", "σ"])
+
+
+def test_more_distinct_words_than_the_table_begins_with():
+    texts = [" ".join(f"{i:x}" for i in range(k, k + 400_000)) for k in (0, 300_000, 700_000)]
+    found, expected = words.number_words(texts), words._by_dictionary(texts)
+    assert len(found[0]) == 1_100_000
+    assert found[0] == expected[0]
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
 
 
 def first_of_each(texts):
