@@ -63,9 +63,9 @@ jobs_option = click.option(
     "--scheduler",
     default="",
     metavar="WHERE",
-    help="Train in Dask workers: local (one "
-    "a core, or one a GPU), an address (tcp://host:8786), a scheduler file (.json) or a "
-    "description of a SLURM cluster (.yaml, see params/cluster/slurm.yaml).",
+    help="Train in Dask workers: local (one a core, or one a GPU), an address "
+    "(tcp://host:8786), a scheduler file (.json) or a description of a SLURM cluster "
+    "(.yaml, see params/cluster/slurm.yaml).",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be trained, and how long.")
 def train(params, data, jobs, device, scheduler, dry_run):
@@ -330,13 +330,14 @@ def trials(context, folder, form):
 
     context.obj = Store(folder) if folder else open_store("")
     if context.invoked_subcommand is None:
-        rows, faults = [], []
+        rows, faults = {}, []
         for trial in context.obj.places():
             try:
-                rows.append(trial.row())
+                if (name := (trial.fingerprint, trial.key)) not in rows:
+                    rows[name] = trial.row()
             except LabError as error:
                 faults.append(str(error))
-        click.echo(tabulated(rows, form))
+        click.echo(tabulated(list(rows.values()), form))
         for fault in faults:
             click.echo(f"not listed: {fault}", err=True)
 
@@ -398,12 +399,11 @@ def export(store, folder, params, weights):
     if params:
         wanted = by_source([read_params(path) for path in params])
         plans = [
-            plan_trials(t, data, print_, store, train=False)
-            for (data, print_, _), t in wanted.items()
+            plan_trials(trials, data, fingerprint, store, train=False)
+            for (data, fingerprint, _), trials in wanted.items()
         ]
         found = [trial for plan in plans for trial in plan.trials.values()]
-    store.copy_descriptions({trial.fingerprint for trial in found}, Path(folder))
-    copy(found, Store(folder), weights)
+    copy(found, store, Store(folder), weights)
 
 
 @trials.command("import")
@@ -413,11 +413,13 @@ def import_(store, folder):
     """Copy the trials of FOLDER, a store, to this one; what is there already stays."""
     from labrnn.store import Store
 
-    copy(Store(folder).trials(), store, weights=True)
+    shelf = Store(folder)
+    copy(list(shelf.trials()), shelf, store, weights=True)
 
 
-def copy(found, store, weights):
+def copy(found, source, store, weights):
     """Copy trials, telling what became of them; exit code 1 if one could not be copied."""
+    store.take_descriptions(source, {trial.fingerprint for trial in found})
     counts = Counter()
     for trial in found:
         try:

@@ -64,9 +64,9 @@ class Cluster:
         if scheduler == "local":
             self.gpu, self.cluster = _local(min(jobs, most), order["device"])
         elif kind in (".yaml", ".yml"):
-            site = validated(Slurm, read_yaml(scheduler), scheduler)
+            _check(job_script(scheduler)[1], scheduler)
+            site = _site(scheduler)
             self.gpu, self.jobs, self.cluster = site.gpu, min(site.jobs, most), _slurm(site, logs)
-            _check(self.cluster.job_script(), scheduler)
         elif kind != ".json" and "://" not in scheduler:
             raise LabError(
                 f"--scheduler {scheduler}: give `local`, an address (tcp://host:8786), "
@@ -84,10 +84,7 @@ class Cluster:
 
     def room(self):
         if self.client.status == "closed":
-            raise LabError(
-                "the Dask scheduler is gone; what is finished is kept, the same command "
-                "goes on from here"
-            )
+            raise LabError("the Dask scheduler is gone; the same command goes on from here")
         if self.jobs:
             self.cluster.scale(self.jobs)  # also asks for a job in place of one that ended
         try:
@@ -99,14 +96,9 @@ class Cluster:
     def give(self, config):
         order = self.order | {"config": config.model_dump(mode="json")}
         name = f"labrnn-{uuid.uuid4().hex}"
+        needs = {"GPU": 1} if self.gpu else None
         task = self.client.submit(
-            _task,
-            order,
-            self.topic,
-            name,
-            key=name,
-            pure=False,
-            resources={"GPU": 1} if self.gpu else None,
+            _task, order, self.topic, name, key=name, pure=False, resources=needs
         )
         self.tasks[name] = config, task
         task.add_done_callback(lambda task: self._heard(name, _ending(task)))
@@ -133,9 +125,13 @@ class Cluster:
 
 def job_script(file):
     """The SLURM cluster of a YAML file: the number of its jobs, and the script of each."""
-    site = validated(Slurm, read_yaml(file), file)
+    site = _site(file)
     with _slurm(site, None) as cluster:
         return site.jobs, cluster.job_script()
+
+
+def _site(file):
+    return validated(Slurm, read_yaml(file), file)
 
 
 def _check(script, file):

@@ -82,11 +82,12 @@ class Store:
             for data in _subfolders(root):
                 yield from map(Trial, _subfolders(data))
 
-    def copy_descriptions(self, fingerprints, folder):
-        """Copy what is kept beside the trials of some data: descriptions and baselines."""
+    @_writes
+    def take_descriptions(self, other, fingerprints):
+        """Copy what another store keeps beside the trials of some data: descriptions, baselines."""
         for fingerprint in fingerprints:
-            for path in (self.root / fingerprint).glob("*-*.json"):
-                target = Path(folder) / fingerprint / path.name
+            for path in (other.root / fingerprint).glob("*-*.json"):
+                target = self.root / fingerprint / path.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 aside = target.with_suffix(".writing")
                 shutil.copyfile(path, aside)

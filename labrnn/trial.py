@@ -148,20 +148,23 @@ class Trial:
         """The trial in a line of a table: plain values by name."""
         if not self.finished:
             raise LabError(f"{self.folder}: no finished trial (no DONE)")
-        config, best = self.config, self.metrics["best"]
-        return {
-            "key": self.key,
-            "data": self.fingerprint,
-            "cell": config.cell,
-            "seed": config.seed,
-            "accuracy": best["accuracy"],
-            "loss": round(best["loss"], 6),
-            "epoch": best["epoch"],
-            "seconds": self.environment["seconds"],
-            "finished": self.environment["finished"],
-            "weights": self.has_weights,
-            "configuration": config.difference(),
-        }
+        try:
+            config, best, how = self.config, self.metrics["best"], self.environment
+            return {
+                "key": self.key,
+                "data": self.fingerprint,
+                "cell": config.cell,
+                "seed": config.seed,
+                "accuracy": best["accuracy"],
+                "loss": round(best["loss"], 6),
+                "epoch": best["epoch"],
+                "seconds": how["seconds"],
+                "finished": how["finished"],
+                "weights": self.has_weights,
+                "configuration": config.difference(),
+            }
+        except (LookupError, TypeError) as error:
+            raise LabError(f"{self.folder}: holds something else than a trial ({error})") from None
 
     def damage(self):
         """What `DONE` and the files disagree on, a list of sentences; empty if sound.

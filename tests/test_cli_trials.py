@@ -1,0 +1,297 @@
+"""`labrnn trials` and `labrnn train` as a user meets them."""
+
+import csv
+import fcntl
+import hashlib
+import json
+import os
+import pty
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tiny import TINY, labrnn, train, write_params, write_reviews
+
+from labrnn import cli
+from labrnn.batch import read_params
+from labrnn.store import Store
+from labrnn.trial import TEXTS, WEIGHTS, trial_key
+
+
+@pytest.fixture(scope="module")
+def data(reviews, tmp_path_factory):
+    return write_reviews(reviews, tmp_path_factory.mktemp("data") / "reviews.csv")
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A store with two trials."""
+    root = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABRNN_CACHE", str(root / "cache"))
+        for seed in (0, 1):
+            train(TINY.but(seed=seed), data, Store(root / "trials"))
+    return root / "trials"
+
+
+@pytest.fixture
+def store(trained, tmp_path, monkeypatch):
+    """A copy of that store, the only one there is."""
+    shutil.copytree(trained, tmp_path / "trials")
+    monkeypatch.setattr("labrnn.store.default_store", lambda: Store(tmp_path / "trials"))
+    return Store(tmp_path / "trials")
+
+
+def run(*arguments):
+    """Exit code, standard output and standard error of a command."""
+    result = CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+# Listing
+
+
+def test_list_says_the_same_in_every_form(store):
+    code, table, err = run("trials")
+    assert (code, err) == (0, "")
+    head, *lines = table.splitlines()
+    objects = [json.loads(line) for line in run("trials", "--json")[1].splitlines()]
+    rows = list(csv.DictReader(run("trials", "--csv")[1].splitlines()))
+    assert head.split() == list(objects[0]) == list(rows[0])
+    assert len(lines) == len(objects) == len(rows) == 2
+    for line, one, row, trial in zip(lines, objects, rows, store.trials(), strict=True):
+        assert list(map(str, one.values())) == list(row.values()) == line.split()
+        assert one["key"] == trial_key(TINY.but(seed=one["seed"])) == trial.key
+        assert one["accuracy"] == trial.metrics["best"]["accuracy"]
+        assert one["configuration"] == TINY.difference()
+
+
+def test_nothing_to_list(tmp_path):
+    assert run("trials", "--store", tmp_path / "nothing")[:2] == (0, "no trials\n")
+    assert run("trials", "--store", tmp_path / "nothing", "--json")[:2] == (0, "\n")
+    assert run("trials", "--store", tmp_path / "nothing", "verify")[:2] == (
+        0,
+        "0 trials are sound\n",
+    )
+    (tmp_path / "file").touch()
+    code, out, err = run("trials", "--store", tmp_path / "file")
+    assert (code, out) == (2, "")
+    assert "file: cannot be listed (Not a directory)" in err
+
+
+def test_list_names_what_it_cannot_read_and_goes_on(store):
+    good, bad = store.trials()
+    (bad.folder / "metrics.json").write_text("{}")
+    foreign = good.folder.with_name("0123456789abcdef")
+    shutil.copytree(good.folder, foreign)
+    for name, text in {"metrics.json": "[]", "DONE": "{}"}.items():
+        (foreign / name).write_text(text)
+    digests = good.digests | {"metrics.json": hashlib.sha256(b"[]").hexdigest()}
+    (foreign / "DONE").write_text(json.dumps(digests))
+    newer = good.folder.with_name("fedcba9876543210")
+    newer.mkdir()
+    (newer / "trial.json").write_text('{"format": 99}')
+    (newer / "DONE").write_text("{}")
+    (store.root / "some" / "notes").mkdir(parents=True)
+    (store.root / "README").touch()
+    code, out, err = run("trials", "--json")
+    assert code == 0
+    assert [json.loads(line)["key"] for line in out.splitlines()] == [good.key]
+    faults = err.splitlines()
+    assert len(faults) == 4
+    for place, fault in [
+        (bad.folder, "metrics.json: is not what was written"),
+        (foreign, "something else than a trial"),
+        (newer, "written in store format 99, this version reads 1"),
+        (store.root / "some" / "notes", "no finished trial"),
+    ]:
+        assert any(str(place) in line and fault in line for line in faults), place
+
+
+def test_same_trial_on_a_shelf_is_listed_once(store, tmp_path, monkeypatch):
+    shelf = tmp_path / "shelf"
+    shutil.copytree(store.root, shelf)
+    monkeypatch.setattr("labrnn.store.default_store", lambda: Store(store.root, [shelf]))
+    assert len(run("trials", "--json")[1].splitlines()) == 2
+    assert run("trials", "verify")[1] == "4 trials are sound\n"
+
+
+def test_ten_thousand_trials_are_listed_in_two_seconds(trained, tmp_path):
+    trial = next(Store(trained).trials())
+    stored = json.loads(trial.read("trial.json"))
+    for seed in range(10_000):
+        config = TINY.but(seed=seed)
+        folder = tmp_path / "many" / trial.fingerprint / trial_key(config)
+        folder.mkdir(parents=True)
+        for name in TEXTS[1:]:
+            os.link(trial.folder / name, folder / name)
+        text = json.dumps(stored | {"config": config.model_dump(mode="json")})
+        (folder / "trial.json").write_text(text)
+        digests = trial.digests | {"trial.json": hashlib.sha256(text.encode()).hexdigest()}
+        (folder / "DONE").write_text(json.dumps(digests))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    out, err = labrnn("trials", "--store", tmp_path / "many").communicate()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (out.count("\n"), err) == (10_001, "")
+    # Of the processor, start of Python included: what others do here is not this command's.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
+
+
+def test_reader_that_stops_reading_is_no_error(store):
+    command = (
+        f"{sys.executable} -c 'from labrnn.cli import main; main()' trials --store {store.root}"
+    )
+    done = subprocess.run(["sh", "-c", f"{command} | true"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# Checking, cleaning, copying
+
+
+def test_verify_finds_a_flipped_byte(store):
+    assert run("trials", "verify") == (0, "2 trials are sound\n", "")
+    trial = next(store.trials())
+    raw = bytearray((trial.folder / WEIGHTS).read_bytes())
+    raw[-1] ^= 1
+    (trial.folder / WEIGHTS).write_bytes(raw)
+    code, out, _ = run("trials", "verify")
+    assert code == 1
+    assert f"{trial.folder}: {WEIGHTS} is not what was written\n1 trials are sound" in out
+
+
+def test_gc_removes_what_is_told(store):
+    trial = next(store.trials())
+    (trial.folder / "DONE").unlink()
+    leftover = trial.folder.parent / ".partial" / trial.key / "3.writing"
+    leftover.mkdir(parents=True)
+    assert run("trials", "gc")[:2] == (0, f"removed {leftover.parent}\n")
+    assert run("trials", "gc", "--damaged")[:2] == (0, f"removed {trial.folder}\n")
+    assert run("trials", "gc", "--damaged", "--unfinished")[:2] == (0, "")
+    assert run("trials", "verify")[1] == "1 trials are sound\n"
+
+
+def test_export_and_import(store, tmp_path):
+    trial = next(store.trials())
+    (trial.folder.parent / "data-0.json").write_text("{}")
+    shelf = tmp_path / "shelf"
+    assert run("trials", "export", shelf)[:2] == (0, "2 copied\n")
+    names = {path.name for path in shelf.rglob("*") if path.is_file()}
+    assert names == {*TEXTS, "DONE", "data-0.json"}
+    before = {path: path.stat().st_mtime_ns for path in shelf.rglob("trial.json")}
+    assert run("trials", "export", shelf)[:2] == (0, "2 there already\n")
+    assert {path: path.stat().st_mtime_ns for path in shelf.rglob("trial.json")} == before
+    assert run("trials", "export", shelf, "--weights")[:2] == (0, "2 copied\n")
+    other = tmp_path / "other"
+    assert run("trials", "--store", other, "import", shelf)[:2] == (0, "2 copied\n")
+    assert run("trials", "--store", other, "verify")[:2] == (0, "2 trials are sound\n")
+    assert [t.has_weights for t in Store(other).trials()] == [True, True]
+    (trial.folder / "history.json").write_text("[]")
+    code, out, err = run("trials", "export", tmp_path / "third")
+    assert (code, out) == (1, "1 not copied, 1 copied\n")
+    assert "history.json is not what was written; not copied" in err
+
+
+def test_import_stays_inside_the_store(store, tmp_path):
+    """A shelf from elsewhere whose DONE names a file outside."""
+    trial = next(store.trials())
+    secret = trial.folder.parent.parent / "secret"
+    secret.write_text("x")
+    digests = trial.digests | {"../../secret": hashlib.sha256(b"x").hexdigest()}
+    (trial.folder / "DONE").write_text(json.dumps(digests))
+    code, out, _ = run("trials", "--store", tmp_path / "a" / "b", "import", store.root)
+    assert (code, out) == (1, "1 not copied, 1 copied\n")
+    assert not list((tmp_path / "a").rglob("secret"))
+
+
+def test_export_of_some_params(store, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("LABRNN_DATA", data)
+    params = write_params(tmp_path, seeds=[0], epochs=2)
+    (config,) = read_params(params).trials()
+    train(config, data, store)
+    assert run("trials", "export", tmp_path / "shelf", params)[:2] == (0, "1 copied\n")
+    assert [t.config for t in Store(tmp_path / "shelf").trials()] == [config]
+
+
+# Training
+
+
+def test_dry_run_tells_and_writes_nothing(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("LABRNN_DATA", data)
+    monkeypatch.setattr("labrnn.store.default_store", lambda: Store(tmp_path / "trials"))
+    params = write_params(tmp_path, widths=[10, 100])
+    code, out, err = run("train", params, "--dry-run", "--jobs", "2")
+    assert (code, err) == (0, "")
+    *trials, total = out.splitlines()
+    assert len(trials) == 8
+    assert all("HIDDEN_DIM=10," in line for line in trials[4:])  # the longest first
+    assert re.fullmatch(r"0 trials stored, 8 to train, about .* with 2 at once \(a guess.*", total)
+    assert not (tmp_path / "trials").exists()
+
+
+def test_dry_run_prints_the_job_script(data, tmp_path, monkeypatch):
+    pytest.importorskip("dask_jobqueue", reason="labrnn[cluster] is not installed")
+    monkeypatch.setenv("LABRNN_DATA", data)
+    site = Path(__file__).parent.parent / "params" / "cluster" / "slurm.yaml"
+    code, out, _ = run("train", write_params(tmp_path), "--dry-run", "--scheduler", site)
+    assert code == 0
+    assert "with 8 at once" in out
+    assert "#SBATCH --mem=4G" in out.replace("3815M", "4G")
+    assert "distributed.cli.dask_worker" in out
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"epoch": 3}, "epoch: unknown parameter; did you mean `epochs`"),
+        ({"epochs": 0}, "epochs = 0: input should be greater than or equal to 1"),
+        ({"widths": [9]}, "hidden_dim = 9"),
+        ({"fingerprint": "abc"}, "fingerprint = abc is asked for"),
+        ({"train_reviews": 10**6}, "train_reviews = 1000000, but its training set has 210"),
+    ],
+)
+def test_bad_params(data, tmp_path, monkeypatch, values, fault):
+    monkeypatch.setenv("LABRNN_DATA", data)
+    code, out, err = run("train", write_params(tmp_path, **values))
+    assert (code, out) == (2, "")
+    assert fault in err
+    assert not (tmp_path / "trials").exists()
+
+
+def test_live_display_on_a_terminal_without_colour(data, tmp_path):
+    """On a terminal a table lives until Ctrl-C; NO_COLOR is heeded; what is needed is told."""
+    params = write_params(tmp_path, epochs=100)
+    parent, child = pty.openpty()
+    command = [sys.executable, "-c", "from labrnn.cli import main; main()", "train", params]
+    process = subprocess.Popen(
+        command,
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that it gets Ctrl-C
+        env=os.environ | {"LABRNN_DATA": data, "NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(child)
+    shown, interrupted, limit = "", False, time.monotonic() + 100
+    while time.monotonic() < limit:
+        try:
+            shown += os.read(parent, 65536).decode()
+        except OSError:  # the terminal's other end is closed
+            break
+        if not interrupted and re.search(r"HIDDEN_DIM=10.*\d+/100", shown):
+            os.write(parent, b"\x03")
+            interrupted = True
+    assert process.wait(20) == 130
+    assert "0 trials stored, 4 to train" in shown
+    assert "the same command goes on from here" in shown
+    assert "Traceback" not in shown
+    assert not re.search(r"\x1b\[[0-9;]*[349]\d[;m]", shown)  # no colours
+    assert "\x1b[?25h" in shown[-2000:]  # the cursor is back
