@@ -151,7 +151,7 @@ def test_every_cell_runs_whatever_was_trained(name, amount, monkeypatch):
             return None
         return 0.5 if config.optim == "sgd" or config.n_layers == 4 else 0.87
 
-    shown = []
+    shown, open_before = [], plt.get_fignums()
     monkeypatch.setattr(lab, "run_trials", lambda *_, **__: made.outcome)
     monkeypatch.setattr(
         "labrnn.report.display",
@@ -162,7 +162,7 @@ def test_every_cell_runs_whatever_was_trained(name, amount, monkeypatch):
     made = results(PARTS[name](), accuracy, reviews=500)
     for source in code(FOLDER / f"{name}.ipynb"):
         exec(compile(source, name, "exec"), namespace)
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == open_before
     said = "\n".join(data["text/markdown"] for data in shown if "text/markdown" in data)
     assert ("was run, so there is nothing" in said) == (amount == "none")
     assert bool(re.search(r"\b500 (test )?reviews", said)) == (amount != "none")
