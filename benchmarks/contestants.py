@@ -209,9 +209,10 @@ def main():
     step, versions = globals()[name](setting, folder)
     answer(versions=versions)
     for line in sys.stdin:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         more = step(int(line)) or {}
-        answer(seconds=time.perf_counter() - began, peak=peak(), **more)
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        answer(seconds=seconds, cpu=cpu, peak=peak(), **more)
 
 
 if __name__ == "__main__":
