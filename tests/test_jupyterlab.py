@@ -10,13 +10,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack, contextmanager
 
 import nbformat
 import psutil
 import pytest
 from tiny import write_reviews
 
-from labrnn.store import PROJECT
+from labrnn.parts import PARTS
+from labrnn.running import fingerprint_of
+from labrnn.store import PROJECT, Store
+from labrnn.trial import trial_key
 
 TINY = {"epochs": "2", "train_reviews": "0", "jobs": "1"}
 SECONDS = 100  # that a notebook, with its kernel, may take on a machine that is busy otherwise
@@ -123,6 +127,17 @@ def run_all(page, path, meanwhile=lambda: None):
     return nbformat.read(path, 4), time.monotonic() - began
 
 
+@contextmanager
+def a_trial_held(folder):
+    """As if another process trained one of the four trials: the run waits for it, and says so."""
+    values = {name: json.loads(value) for name, value in TINY.items()}
+    config = PARTS["lab2a_lstm_optimizers"](**values).trials()[0]
+    fingerprint = fingerprint_of([config], str(folder / "reviews.csv"))
+    with Store(folder / "trials").claim(fingerprint, trial_key(config)) as held:
+        assert held
+        yield
+
+
 def outputs(nb):
     return [output for cell in nb.cells for output in cell.get("outputs", [])]
 
@@ -151,12 +166,17 @@ def test_run_all(page, server, folder, tmp_path, name):
     page.goto(f"{server['url']}lab/tree/notebooks/{name}.ipynb?token={server['token']}")
     idle(page)
 
-    def progress():
-        if name.startswith("lab2"):
-            look_for(page, page.get_by_text(re.compile("4 to train|epoch [12]/2")))
-            page.screenshot(path=tmp_path / "progress.png")
+    with ExitStack() as other:
 
-    first, _ = run_all(page, path, progress)
+        def progress():
+            if name.startswith("lab2"):
+                look_for(page, page.get_by_text(re.compile("another process|of 4 trained")))
+                page.screenshot(path=tmp_path / "progress.png")
+            other.close()
+
+        if name.startswith("lab2"):
+            other.enter_context(a_trial_held(folder))
+        first, _ = run_all(page, path, progress)
     assert [output for output in outputs(first) if output.output_type == "error"] == []
     assert pictures(first)
     picture = look_for(page, page.locator(".jp-OutputArea-output img, .jp-OutputArea-output svg"))
