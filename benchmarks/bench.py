@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 from contestants import PRODUCTS, SIDE
 
-from labrnn.batches import Batches, shuffled
 from labrnn.config import TrialConfig
-from labrnn.running import ONE_THREAD
-from labrnn.sources import find_source, read_reviews
-from labrnn.text import load_corpus
+from labrnn.network.batches import Batches, shuffled
+from labrnn.reviews.sources import find_source, read_reviews
+from labrnn.reviews.text import load_corpus
+from labrnn.trials.running import ONE_THREAD
 
 HERE = Path(__file__).resolve().parent
 KERAS = HERE.parent / ".venv-bench/bin/python"

@@ -20,9 +20,9 @@ def ours(setting, folder, lazy=True):
     import torch
 
     from labrnn.config import TrialConfig
-    from labrnn.models import Classifier
-    from labrnn.optimizers import Optimizer
-    from labrnn.packing import Packing
+    from labrnn.network.models import Classifier
+    from labrnn.network.optimizers import Optimizer
+    from labrnn.network.packing import Packing
 
     torch.manual_seed(5)
     ids, lengths, labels = arrays(folder)
@@ -132,8 +132,8 @@ def sgemm(setting, folder):
 def training(setting, folder):
     """A whole default training: validation, test and storing included; a number is its seed."""
     from labrnn.config import TrialConfig
-    from labrnn.running import train_and_store
-    from labrnn.store import Store
+    from labrnn.trials.running import train_and_store
+    from labrnn.trials.store import Store
 
     def step(seed):
         config = TrialConfig(optim="rmsprop", lr=LR, seed=seed)
@@ -146,8 +146,8 @@ def training(setting, folder):
 def encoded(setting, folder):
     """From a CSV file to token ids, our way."""
     from labrnn.config import TrialConfig
-    from labrnn.sources import read_reviews
-    from labrnn.text import encode
+    from labrnn.reviews.sources import read_reviews
+    from labrnn.reviews.text import encode
 
     def step(_):
         encode(read_reviews(setting["data"]), TrialConfig())
@@ -158,7 +158,7 @@ def encoded(setting, folder):
 def cached(setting, folder):
     """Token ids from our cache, which the first step fills."""
     from labrnn.config import TrialConfig
-    from labrnn.text import load_corpus
+    from labrnn.reviews.text import load_corpus
 
     os.environ["LABRNN_CACHE"] = str(folder)
 
@@ -173,7 +173,7 @@ def encoded_as_published(setting, folder):
     import pandas as pd
     from sklearn.model_selection import train_test_split
 
-    from labrnn.text import Vocabulary
+    from labrnn.reviews.text import Vocabulary
 
     def step(_):
         frame = pd.read_csv(setting["data"])

@@ -76,7 +76,7 @@ def train(params, data, jobs, device, scheduler, dry_run):
       labrnn train params/quick/*.yaml --jobs 2
       labrnn train params/full/*.yaml --scheduler params/cluster/slurm.yaml --dry-run
     """
-    from labrnn.batch import read_params
+    from labrnn.reports.batch import read_params
 
     choose(data)
     parts = [read_params(path) for path in params]
@@ -88,8 +88,8 @@ def train(params, data, jobs, device, scheduler, dry_run):
 
 def train_parts(parts, jobs=None, device="", scheduler=""):
     """Train what is missing of some parts; returns the failures' messages, each told already."""
-    from labrnn.progress import describe, display_for_terminal
-    from labrnn.running import run_trials
+    from labrnn.trials.progress import describe, display_for_terminal
+    from labrnn.trials.running import run_trials
 
     failures = []
     for (source, fingerprint, store), trials in by_source(parts).items():
@@ -120,12 +120,12 @@ def by_source(parts):
 
 def show_plan(parts, jobs, scheduler):
     """Print what `train` would do: each missing trial, the estimated time, the job script."""
-    from labrnn.progress import clock, describe
-    from labrnn.running import cores, pace, plan_trials
+    from labrnn.trials.progress import clock, describe
+    from labrnn.trials.running import cores, pace, plan_trials
 
     script = ""
     if scheduler.endswith((".yaml", ".yml")):
-        from labrnn.cluster import job_script
+        from labrnn.trials.cluster import job_script
 
         jobs, script = job_script(scheduler)
     jobs = jobs or cores()
@@ -157,9 +157,9 @@ def report(params, data, jobs, author, out):
     Example:
       labrnn report params/quick/*.yaml --author "Ada Lovelace"
     """
-    from labrnn import gallery
-    from labrnn.batch import plan, read_params, run_all, write_ups
-    from labrnn.running import cores
+    from labrnn.reports import gallery
+    from labrnn.reports.batch import plan, read_params, run_all, write_ups
+    from labrnn.trials.running import cores
 
     choose(data)
     failures = train_parts([p for p in map(read_params, params) if p.train], jobs)
@@ -179,7 +179,7 @@ def choose(data):
 
 def open_store(path):
     """The store of a params file, or the usual one."""
-    from labrnn.store import Store, default_store
+    from labrnn.trials.store import Store, default_store
 
     return Store(path, default_store().shelves) if path else default_store()
 
@@ -204,8 +204,8 @@ def data(data, as_json, download):
       labrnn data --data "IMDB Dataset.csv" --json
       labrnn data --download ~/Downloads
     """
-    from labrnn import download as web
-    from labrnn.sources import describe, find_source, read_reviews
+    from labrnn.reviews import download as web
+    from labrnn.reviews.sources import describe, find_source, read_reviews
 
     if download is not None:
         path = web.download(download)
@@ -243,9 +243,9 @@ def predict(texts, data, trial, as_json):
       labrnn predict "A wonderful film." "Two hours of boredom."
       labrnn predict --json < reviews.txt
     """
-    from labrnn.prediction import choose_trial
-    from labrnn.prediction import predict as ask
-    from labrnn.progress import describe
+    from labrnn.network.prediction import choose_trial
+    from labrnn.network.prediction import predict as ask
+    from labrnn.trials.progress import describe
 
     choose(data)
     trial, corpus = choose_trial(open_store(""), key=trial)
@@ -326,7 +326,7 @@ def trials(context, folder, form):
       labrnn trials verify
       labrnn trials export reports/full/trials params/full/*.yaml
     """
-    from labrnn.store import Store
+    from labrnn.trials.store import Store
 
     context.obj = Store(folder) if folder else open_store("")
     if context.invoked_subcommand is None:
@@ -391,9 +391,9 @@ def gc(store, unfinished, damaged):
 @click.pass_obj
 def export(store, folder, params, weights):
     """Copy finished trials to FOLDER, all or those of some params files; it is then a store."""
-    from labrnn.batch import read_params
-    from labrnn.running import plan_trials
-    from labrnn.store import Store
+    from labrnn.reports.batch import read_params
+    from labrnn.trials.running import plan_trials
+    from labrnn.trials.store import Store
 
     found = list(store.trials())
     if params:
@@ -411,7 +411,7 @@ def export(store, folder, params, weights):
 @click.pass_obj
 def import_(store, folder):
     """Copy the trials of FOLDER, a store, to this one; what is there already stays."""
-    from labrnn.store import Store
+    from labrnn.trials.store import Store
 
     shelf = Store(folder)
     copy(list(shelf.trials()), shelf, store, weights=True)

@@ -4,15 +4,15 @@ import ast
 
 import numpy as np
 
-from labrnn import statistics
 from labrnn.config import validated
-from labrnn.description import describe_data
 from labrnn.errors import LabError
-from labrnn.models import count_parameters
+from labrnn.network.models import count_parameters
 from labrnn.parts import PARTS
-from labrnn.running import run_trials
-from labrnn.store import Store, default_store
-from labrnn.text import load_corpus
+from labrnn.results import statistics
+from labrnn.reviews.description import describe_data
+from labrnn.reviews.text import load_corpus
+from labrnn.trials.running import run_trials
+from labrnn.trials.store import Store, default_store
 
 
 class Lab:
@@ -41,7 +41,7 @@ class Lab:
 
     def run(self):
         """Find or train the part's trials, with progress; returns the `Results`."""
-        from labrnn.progress import NotebookDisplay
+        from labrnn.trials.progress import NotebookDisplay
 
         part = self.part
         outcome = run_trials(
@@ -58,7 +58,7 @@ class Lab:
         return self.results
 
     def describe_data(self):
-        """What the part's reviews look like, see `labrnn.description`."""
+        """What the part's reviews look like, see `labrnn.reviews.description`."""
         return describe_data(self.part.base, self.part.data, self.part.fingerprint, self.store)
 
     @property

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from labrnn.config import Strict, TrialConfig
-from labrnn.published import name_of, published
+from labrnn.results.published import name_of, published
 
 Optim = Literal["sgd", "adagrad", "adam", "rmsprop"]
 
@@ -331,7 +331,7 @@ class Data(TrainingPart):
 
 
 class BeyondBaselines(_TwoCells):
-    """The two models beside models without a network, see `labrnn.baselines`."""
+    """The two models beside models without a network, see `labrnn.results.baselines`."""
 
     name, title = "beyond_baselines", "What simpler models reach"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from labrnn.config import TrialConfig
-from labrnn.sources import Reviews, find_source, read_reviews
-from labrnn.text import encode
+from labrnn.reviews.sources import Reviews, find_source, read_reviews
+from labrnn.reviews.text import encode
 
 
 def pytest_configure():

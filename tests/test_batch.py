@@ -8,10 +8,10 @@ import sys
 import nbformat
 import pytest
 
-from labrnn import batch
-from labrnn.batch import Job, plan, read_params, run_all
 from labrnn.errors import LabError
 from labrnn.parts import Lstm
+from labrnn.reports import batch
+from labrnn.reports.batch import Job, plan, read_params, run_all
 from tests.tiny import write_reviews
 
 QUICK = {"train_reviews": 60, "max_tokens": 16, "epochs": 1, "batch_size": 32}

@@ -9,13 +9,13 @@ import pytest
 from scipy import sparse, stats
 from tiny import write_reviews
 
-from labrnn import baselines, beyond, defects, statistics
-from labrnn.baselines import Baseline
 from labrnn.lab import Results
 from labrnn.parts import BeyondBaselines, BeyondDefects
-from labrnn.running import Outcome
-from labrnn.sources import read_reviews
-from labrnn.store import Store
+from labrnn.results import baselines, beyond, defects, statistics
+from labrnn.results.baselines import Baseline
+from labrnn.reviews.sources import read_reviews
+from labrnn.trials.running import Outcome
+from labrnn.trials.store import Store
 
 REVIEWS = 2000
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from tiny import TINY, content, epochs_logged, labrnn, train, write_params, write_reviews
 
-from labrnn import cluster
 from labrnn.errors import LabError
-from labrnn.progress import Display
-from labrnn.running import run_trials
-from labrnn.store import Store
+from labrnn.trials import cluster
+from labrnn.trials.progress import Display
+from labrnn.trials.running import run_trials
+from labrnn.trials.store import Store
 
 dask = pytest.importorskip("dask", reason="labrnn[cluster] is not installed")
 pytest.importorskip("dask_jobqueue", reason="labrnn[cluster] is not installed")

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from tiny import write_reviews
 
 from labrnn.cli import main
-from labrnn.download import ARCHIVE
 from labrnn.parts import PARTS
-from labrnn.store import PROJECT
+from labrnn.reviews.download import ARCHIVE
+from labrnn.trials.store import PROJECT
 
 PARAMS = [path for path in sorted(PROJECT.glob("params/*/*.yaml")) if path.stem in PARTS]
 
@@ -76,7 +76,9 @@ def test_download_without_a_network(tmp_path, monkeypatch):
 
 
 def test_download_to_the_users_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("labrnn.download.download", lambda folder: tmp_path / (folder or "cache"))
+    monkeypatch.setattr(
+        "labrnn.reviews.download.download", lambda folder: tmp_path / (folder or "cache")
+    )
     assert run("data", "--download")[:2] == (
         0,
         f"{tmp_path / 'cache'}: complete and right; use it with --data or LABRNN_DATA\n",

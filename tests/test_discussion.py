@@ -5,8 +5,6 @@ import re
 import pytest
 from made import results
 
-from labrnn import discussion
-from labrnn.comparison import against, by_validation, equal, results_table, successful, trend
 from labrnn.lab import Results
 from labrnn.parts import (
     Bidirectional,
@@ -19,7 +17,16 @@ from labrnn.parts import (
     LstmOptimizers,
     Width,
 )
-from labrnn.prose import names, number
+from labrnn.results import discussion
+from labrnn.results.comparison import (
+    against,
+    by_validation,
+    equal,
+    results_table,
+    successful,
+    trend,
+)
+from labrnn.results.prose import names, number
 
 SEEDS = [1, 2, 3]
 FULL = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96}

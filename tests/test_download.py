@@ -6,9 +6,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from labrnn import download as module
-from labrnn.download import ARCHIVE, download
 from labrnn.errors import LabError
+from labrnn.reviews import download as module
+from labrnn.reviews.download import ARCHIVE, download
 
 CONTENT = bytes(range(256)) * 1000
 

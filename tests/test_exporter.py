@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from nbconvert.exporters import get_exporter
 from nbformat import v4
 
-from labrnn import report
-from labrnn.document import Block, Document, Prose, document
 from labrnn.errors import LabError
-from labrnn.exporter import LabHTMLExporter, LabPDFExporter, to_html, to_pdf
+from labrnn.reports import notebook as module
+from labrnn.reports.document import Block, Document, Prose, document
+from labrnn.reports.exporter import LabHTMLExporter, LabPDFExporter, to_html, to_pdf
 
 HOSTILE = (
     '<script>alert("1")</script> #eval("1+1") $5 and $6 \\begin{x} \\\\ *bold* _it_ `code` '
@@ -36,7 +36,7 @@ def shown(monkeypatch):
         assert raw
         outputs.append(v4.new_output("display_data", data, metadata=metadata or {}))
 
-    monkeypatch.setattr(report, "display", display)
+    monkeypatch.setattr(module, "display", display)
     return outputs
 
 
@@ -80,11 +80,11 @@ def squeezed(data):
 
 def test_figures_and_tables_are_numbered_listed_and_referred_to(shown):
     table = pd.DataFrame({"gate": ["input"], "sum": ["0.5"]})
-    report.show(curve(), "fig-extra", "Our own figure.")
-    report.show_grid([(curve(), f"sub {k}") for k in "xyz"], "fig-grid", "Three.", number=3)
-    report.show(curve(), "fig-part", "A part of the lab's eighth.", short="Eighth", number="8a")
-    report.show(curve(), "fig-more", "Another.")
-    report.show(table, "tbl-one", "Gates.")
+    module.show(curve(), "fig-extra", "Our own figure.")
+    module.show_grid([(curve(), f"sub {k}") for k in "xyz"], "fig-grid", "Three.", number=3)
+    module.show(curve(), "fig-part", "A part of the lab's eighth.", short="Eighth", number="8a")
+    module.show(curve(), "fig-more", "Another.")
+    module.show(table, "tbl-one", "Gates.")
     nb = notebook(
         "# Title\n\nSee [Figure](#fig-grid), [](#fig-grid-c), [](#fig-part), [Figure](#fig-more),"
         " [Table 9](#tbl-one), [the first](#fig-extra), [](#fig-gone), [Figure 5](#fig-five)"
@@ -119,7 +119,7 @@ def test_lists_and_contents_are_left_out_where_there_is_nothing_to_list():
 def test_a_long_table_breaks_across_pages_and_repeats_its_header(shown):
     names = [f"DROPOUT_RATE=0.2,EMBEDDING_DIM=32,HIDDEN_DIM={k},OPTIM=rmsprop" for k in range(100)]
     frame = pd.DataFrame({"trial": names, "accuracy": "0.8802"}, index=range(1, 101))
-    report.show(frame.rename_axis("rank"), "tbl-rank", "Ranking.")
+    module.show(frame.rename_axis("rank"), "tbl-rank", "Ranking.")
     found = pages(pdf(notebook("# T", cell(outputs=shown))))
     assert len(found) > 1
     assert all("rank trial accuracy" in page for page in found)
@@ -128,10 +128,10 @@ def test_a_long_table_breaks_across_pages_and_repeats_its_header(shown):
 
 
 def test_nothing_is_wider_than_the_text(shown):
-    report.show(curve(14, 3), "fig-wide", "Wide.")
+    module.show(curve(14, 3), "fig-wide", "Wide.")
     wide = pd.DataFrame({f"column {k}": ["0.123456"] * 3 for k in range(18)})
-    report.show(wide, "tbl-wide", "Many columns.")
-    report.show(pd.DataFrame({"review": ["x" * 500, HOSTILE * 5]}), "tbl-long", "Long.")
+    module.show(wide, "tbl-wide", "Many columns.")
+    module.show(pd.DataFrame({"review": ["x" * 500, HOSTILE * 5]}), "tbl-long", "Long.")
     source = "call(" + ", ".join(f"argument_{k}={k}" for k in range(20)) + ")"
     nb = notebook("# T\n\n`" + "y" * 60 + "`", cell(source, [*shown, stream("z" * 300)]))
     for page in pypdfium2.PdfDocument(pdf(nb)):
@@ -142,11 +142,11 @@ def test_nothing_is_wider_than_the_text(shown):
 
 
 def test_text_from_outside_is_printed_and_never_run(shown):
-    report.say("A review said: " + report.quote(HOSTILE))
-    report.show(pd.DataFrame({"review": [HOSTILE]}), "tbl-x", "A review: " + report.quote(HOSTILE))
-    report.show_grid([(curve(), report.quote(HOSTILE))], "fig-x", report.quote(HOSTILE))
+    module.say("A review said: " + module.quote(HOSTILE))
+    module.show(pd.DataFrame({"review": [HOSTILE]}), "tbl-x", "A review: " + module.quote(HOSTILE))
+    module.show_grid([(curve(), module.quote(HOSTILE))], "fig-x", module.quote(HOSTILE))
     error = v4.new_output("error", ename="E", evalue=HOSTILE, traceback=[HOSTILE])
-    nb = notebook("# " + report.quote(HOSTILE), cell(HOSTILE, [stream(HOSTILE), error, *shown]))
+    nb = notebook("# " + module.quote(HOSTILE), cell(HOSTILE, [stream(HOSTILE), error, *shown]))
     nb.metadata.update(authors=[HOSTILE], labrnn={HOSTILE: HOSTILE})
     data = pdf(nb)
     # title, title in the head of pages, prose, 2 captions, sub-caption, cell, code, print, ...
@@ -161,9 +161,9 @@ def test_text_from_outside_is_printed_and_never_run(shown):
 
 def test_characters_without_a_glyph_or_a_meaning_do_not_stop_a_report(shown):
     odd = "A\x00\x1b[31m\x07\u202e\ud800 漢字 😄 \ufeff\u2028 Z"
-    report.say(report.quote(odd) + " " + odd)
+    module.say(module.quote(odd) + " " + odd)
     pandas_takes = odd.replace("\ud800", "")
-    report.show(pd.DataFrame({"review": [pandas_takes]}), "tbl-x", odd)
+    module.show(pd.DataFrame({"review": [pandas_takes]}), "tbl-x", odd)
     nb = notebook("# T " + odd, cell(f"'{odd}'", [stream(odd), *shown]), authors=[odd])
     text = squeezed(pdf(nb))
     assert text.count("字") >= 8
@@ -173,10 +173,10 @@ def test_characters_without_a_glyph_or_a_meaning_do_not_stop_a_report(shown):
 @settings(max_examples=40, deadline=None)
 @given(st.text(st.sampled_from("#$*_`@<>\\='\"[](){}/|^&!.:;-+1a \n~\x07é") | st.characters()))
 def test_quoted_text_comes_out_as_it_went_in(text):
-    block = Block("prose", Prose("| " + report.quote(text) + " |", inline=False))
+    block = Block("prose", Prose("| " + module.quote(text) + " |", inline=False))
     page = to_html(Document(Prose("T"), [], "", [block]))
     shown = BeautifulSoup(page, "html.parser").find("main").get_text()
-    expected = " ".join(report.UNPRINTABLE.sub("\ufffd", text).split())
+    expected = " ".join(module.UNPRINTABLE.sub("\ufffd", text).split())
     assert " ".join(shown.split()) == " ".join(f"| {expected} |".split())
 
 
@@ -195,9 +195,9 @@ def test_raw_html_and_raw_typst_of_a_markdown_cell_lose_their_power():
 
 
 def test_same_bytes_for_the_same_notebook(shown):
-    report.show(curve(), "fig-x", "One.")
+    module.show(curve(), "fig-x", "One.")
     first, shown[:] = list(shown), []
-    report.show(curve(), "fig-x", "One.")
+    module.show(curve(), "fig-x", "One.")
     assert first == shown
     nb = notebook("# T", cell(outputs=first))
     assert pdf(nb) == pdf(nb)
@@ -272,7 +272,7 @@ def test_unknown_tex_is_reported_with_its_cell():
 
 
 def test_attached_pictures_are_embedded(shown):
-    report.show(curve(), "fig-x", "x")
+    module.show(curve(), "fig-x", "x")
     attached = v4.new_markdown_cell("![gates](attachment:a.png) ![none](attachment:b.png)")
     attached["attachments"] = {"a.png": {"image/png": shown[0].data["image/png"]}}
     nb = notebook("# T", attached)
@@ -285,7 +285,7 @@ def test_attached_pictures_are_embedded(shown):
 
 
 def test_pictures_without_a_caption_and_without_svg(shown):
-    report.show(curve(), "fig-x", "x")
+    module.show(curve(), "fig-x", "x")
     output = v4.new_output("display_data", {"image/png": shown[0].data["image/png"]})
     output.metadata = {"image/png": shown[0].metadata["image/png"]}
     (page,) = pypdfium2.PdfDocument(pdf(notebook("# T", cell(outputs=[output]))))
@@ -296,14 +296,14 @@ def test_pictures_without_a_caption_and_without_svg(shown):
 
 def test_figures_keep_their_size(shown):
     figure = Figure(figsize=(2, 1), facecolor="black", layout="constrained")
-    report.show(figure, "fig-x", "Two inches.")
+    module.show(figure, "fig-x", "Two inches.")
     (page,) = pypdfium2.PdfDocument(pdf(notebook("# T", cell(outputs=shown))))
     black = (page.render(scale=1).to_numpy() < 60).all(axis=2)
     assert black.sum(axis=1).max() == pytest.approx(144, abs=2)
 
 
 def test_a_grid_of_eight_fits_a_page(shown):
-    report.show_grid([(curve(4, 3), f"width {k}") for k in range(8)], "fig-8", "Eight.")
+    module.show_grid([(curve(4, 3), f"width {k}") for k in range(8)], "fig-8", "Eight.")
     (page,) = [page for page in pages(pdf(notebook("# T", cell(outputs=shown)))) if "(a)" in page]
     assert "(h) width 7" in page
     assert "Figure S1. Eight." in page
@@ -342,17 +342,17 @@ def test_title_authors_and_date():
 @pytest.mark.parametrize("label", ["curves", "fig-", "fig-A", "fig x", "tbl-x", None])
 def test_bad_labels_are_refused(label):
     with pytest.raises(LabError, match="'fig-curves'"):
-        report.show(curve(), label, "x")
+        module.show(curve(), label, "x")
 
 
 def test_other_objects_are_refused():
     with pytest.raises(LabError, match=r"'fig-x'.*found list"):
-        report.show([1], "fig-x", "x")
+        module.show([1], "fig-x", "x")
 
 
 def test_a_label_used_twice_is_refused(shown):
-    report.show(curve(), "fig-x", "x")
-    report.show(curve(), "fig-x", "x")
+    module.show(curve(), "fig-x", "x")
+    module.show(curve(), "fig-x", "x")
     with pytest.raises(LabError, match=r"Notebook, cell 2: label 'fig-x'"):
         pdf(notebook("# T", cell(outputs=shown)))
 
@@ -368,18 +368,18 @@ def test_a_damaged_picture_ends_in_one_message(data):
 
 def test_jupyter_shows_the_caption_and_closes_the_figure(shown):
     figure = curve()
-    report.show(figure, "fig-x", "A *caption*.", number=3)
+    module.show(figure, "fig-x", "A *caption*.", number=3)
     assert not plt.fignum_exists(figure.number)
     assert next(iter(shown[0].data)) == "image/svg+xml"
     assert shown[1].data["text/markdown"] == "**Figure 3.** A *caption*."
-    report.show(pd.DataFrame({"a<b": ["<i>"]}), "tbl-x", "1 < 2")
+    module.show(pd.DataFrame({"a<b": ["<i>"]}), "tbl-x", "1 < 2")
     page = shown[2].data["text/html"]
     assert "<caption>1 &lt; 2</caption>" in page
     assert "<td>&lt;i&gt;</td>" in page
 
 
 def test_html_needs_no_network(shown):
-    report.show(curve(), "fig-x", "x")
+    module.show(curve(), "fig-x", "x")
     page = html(notebook("# T\n\n$x$ and https://example.org", cell("x = 1", shown)))
     page = page[page.index("<title>") :]
     loads = re.findall(r"""(?:src|@import|url\()\s*=?\s*["']?([^"'>]{0,30})""", page)
@@ -395,7 +395,7 @@ def test_nbconvert_knows_both_by_name():
 
 def test_five_hundred_trials_in_seconds(shown):
     frame = pd.DataFrame({"trial": [f"LR=0.001,SEED={k}" for k in range(500)], "test": "0.8750"})
-    report.show(frame, "tbl-x", "All trials.")
+    module.show(frame, "tbl-x", "All trials.")
     nb = notebook("# T", cell(outputs=shown))
     start = time.perf_counter()
     text = squeezed(pdf(nb))
@@ -404,7 +404,7 @@ def test_five_hundred_trials_in_seconds(shown):
 
 
 def test_a_document_can_be_rendered_twice(shown):
-    report.show(curve(), "fig-x", "x")
+    module.show(curve(), "fig-x", "x")
     doc = document(notebook("# T\n\n[](#fig-x)", cell(outputs=shown)), "x")
     first = to_pdf(doc)
     assert "Figure S1" in to_html(doc)

@@ -8,10 +8,10 @@ import pytest
 from made import results
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from labrnn import figures
 from labrnn.lab import Results
 from labrnn.parts import Compound, Depth, EmbeddingSize, LstmOptimizers, Width
-from labrnn.statistics import Estimate
+from labrnn.results import figures
+from labrnn.results.statistics import Estimate
 
 PUBLISHED = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96, "lr": 0.001}
 

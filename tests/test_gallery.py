@@ -8,9 +8,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from labrnn import gallery
 from labrnn.errors import LabError
-from labrnn.store import PROJECT
+from labrnn.reports import gallery
+from labrnn.trials.store import PROJECT
 
 SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="400" height="200" viewBox="0 0 400 200">'

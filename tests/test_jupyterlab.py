@@ -18,9 +18,9 @@ import pytest
 from tiny import write_reviews
 
 from labrnn.parts import PARTS
-from labrnn.running import fingerprint_of
-from labrnn.store import PROJECT, Store
-from labrnn.trial import trial_key
+from labrnn.trials.running import fingerprint_of
+from labrnn.trials.store import PROJECT, Store
+from labrnn.trials.trial import trial_key
 
 TINY = {"epochs": "2", "train_reviews": "0", "jobs": "1"}
 SECONDS = 100  # that a notebook, with its kernel, may take on a machine that is busy otherwise

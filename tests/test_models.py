@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from labrnn.batches import Batches
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
-from labrnn.models import Classifier, count_parameters, find_device
-from labrnn.packing import Packing
+from labrnn.network.batches import Batches
+from labrnn.network.models import Classifier, count_parameters, find_device
+from labrnn.network.packing import Packing
 
 CPU = torch.device("cpu")
 CELLS = ("lstm", "gru")
@@ -163,7 +163,7 @@ def test_the_sparse_embedding_has_the_same_gradient():
 
 def published_trials():
     """(configuration, number of parameters) of the 79 published trainings."""
-    with (files("labrnn") / "data/published_results.csv").open(encoding="utf-8") as file:
+    with (files("labrnn.results") / "published_results.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             config = TrialConfig(
                 cell=row["cell"],

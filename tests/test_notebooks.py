@@ -154,7 +154,7 @@ def test_every_cell_runs_whatever_was_trained(name, amount, monkeypatch):
     shown, open_before = [], plt.get_fignums()
     monkeypatch.setattr(lab, "run_trials", lambda *_, **__: made.outcome)
     monkeypatch.setattr(
-        "labrnn.report.display",
+        "labrnn.reports.notebook.display",
         lambda data, **kw: shown.append(kw["metadata"]) if "metadata" in kw else shown.append(data),
     )
     namespace = {}

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import optim
 
-from labrnn import optimizers
 from labrnn.config import TrialConfig
-from labrnn.models import Classifier
-from labrnn.optimizers import LazyRows, Optimizer, takes_rows, warmup
+from labrnn.network import optimizers
+from labrnn.network.models import Classifier
+from labrnn.network.optimizers import LazyRows, Optimizer, takes_rows, warmup
 
 CPU = torch.device("cpu")
 LAZY = ("sgd", "adagrad", "rmsprop")

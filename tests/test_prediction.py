@@ -10,9 +10,9 @@ from tiny import TINY, train, write_reviews
 
 from labrnn.cli import main
 from labrnn.errors import LabError
-from labrnn.prediction import choose_trial, predict
-from labrnn.store import Store
-from labrnn.text import load_corpus
+from labrnn.network.prediction import choose_trial, predict
+from labrnn.reviews.text import load_corpus
+from labrnn.trials.store import Store
 
 WORSE = TINY.but(epochs=1, lr=0.0001)
 

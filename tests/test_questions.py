@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labrnn import questions
-from labrnn.batch import read_params
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
-from labrnn.models import Classifier
-from labrnn.questions import STATEMENTS, Reader
-from labrnn.store import PROJECT
+from labrnn.network.models import Classifier
+from labrnn.reports.batch import read_params
+from labrnn.results import questions
+from labrnn.results.questions import STATEMENTS, Reader
+from labrnn.trials.store import PROJECT
 
 NOTEBOOK = PROJECT / "notebooks" / "questions.ipynb"
 

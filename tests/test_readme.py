@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from labrnn.store import PROJECT
+from labrnn.trials.store import PROJECT
 
 spec = importlib.util.spec_from_file_location("headline", PROJECT / "tools" / "headline.py")
 headline = importlib.util.module_from_spec(spec)

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from labrnn import recurrent
-from labrnn.packing import Packing
-from labrnn.recurrent import run_layers
+from labrnn.network import recurrent
+from labrnn.network.packing import Packing
+from labrnn.network.recurrent import run_layers
 
 WAYS = ("fused", "dense", "packed")
 CELLS = (nn.LSTM, nn.GRU)

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from labrnn import reproduction
-from labrnn.conclusions import CLAIMS, conclusions
-from labrnn.figures import agreement
 from labrnn.lab import Results
 from labrnn.parts import Reproduction
-from labrnn.published import VOCABULARY_SIZE, published
-from labrnn.running import Outcome
+from labrnn.results import reproduction
+from labrnn.results.conclusions import CLAIMS, conclusions
+from labrnn.results.figures import agreement
+from labrnn.results.published import VOCABULARY_SIZE, published
+from labrnn.trials.running import Outcome
 
 REVIEWS = 2000
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from tiny import TINY, content, epochs_logged, labrnn, train, write_params, write_reviews
 
-from labrnn import running
-from labrnn.batch import read_params
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
-from labrnn.progress import Display, clock
-from labrnn.running import cost, plan_trials, run_trials
-from labrnn.store import Store
-from labrnn.trial import trial_key
+from labrnn.reports.batch import read_params
+from labrnn.trials import running
+from labrnn.trials.progress import Display, clock
+from labrnn.trials.running import cost, plan_trials, run_trials
+from labrnn.trials.store import Store
+from labrnn.trials.trial import trial_key
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_clock(seconds, text):
     assert clock(seconds) == text
 
 
-# Workers that behave badly: a script stands in for `labrnn.worker`; the seed says what it does
+# Workers that behave badly: a script stands in for `labrnn.trials.worker`; the seed says what it does
 
 BEHAVIOUR = """
 import json, os, sys, time
@@ -185,7 +185,7 @@ def test_worker_that_cannot_start_is_told(data, store, monkeypatch):
 def test_stray_output_of_a_worker_is_no_event(data, store, tmp_path, monkeypatch):
     script = tmp_path / "worker.py"
     script.write_text(
-        "import os\nimport labrnn.worker as worker\ncarry_out = worker.carry_out\n"
+        "import os\nimport labrnn.trials.worker as worker\ncarry_out = worker.carry_out\n"
         "def noisy(*arguments):\n    print('stray')\n    os.write(1, b'{stray\\n')\n"
         "    return carry_out(*arguments)\nworker.carry_out = noisy\nworker.main()\n"
     )

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labrnn import formats
 from labrnn.errors import LabError
-from labrnn.sources import describe, find_source, read_reviews, source_digest
+from labrnn.reviews import formats
+from labrnn.reviews.sources import describe, find_source, read_reviews, source_digest
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "IMDBDataset.csv.xz"
 
@@ -289,7 +289,7 @@ def test_the_message_tells_who_chose(monkeypatch):
 
 def test_without_the_packaged_reviews(monkeypatch):
     monkeypatch.delenv("LABRNN_DATA", raising=False)
-    monkeypatch.setattr("labrnn.sources._PACKAGE", "no-such-distribution")
+    monkeypatch.setattr("labrnn.reviews.sources._PACKAGE", "no-such-distribution")
     with pytest.raises(LabError, match="pip install"):
         find_source()
 

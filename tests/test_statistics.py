@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from labrnn import statistics
-from labrnn.statistics import accuracy, difference, holm, mcnemar, reseeding
+from labrnn.results import statistics
+from labrnn.results.statistics import accuracy, difference, holm, mcnemar, reseeding
 
 REVIEWS = 400
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from tiny import TINY, content, train, write_reviews
 
-from labrnn import running
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
-from labrnn.running import train_and_store
-from labrnn.store import Store, default_store
-from labrnn.trial import FORMAT, TEXTS, WEIGHTS, Trial, trial_key
+from labrnn.trials import running
+from labrnn.trials.running import train_and_store
+from labrnn.trials.store import Store, default_store
+from labrnn.trials.trial import FORMAT, TEXTS, WEIGHTS, Trial, trial_key
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_trial_holds_what_was_trained(undisturbed, reviews):
 
 
 def test_stored_trial_is_not_trained_again(store, data, monkeypatch):
-    monkeypatch.setattr("labrnn.training.train", None)
+    monkeypatch.setattr("labrnn.network.training.train", None)
     assert content(train(TINY, data, store)) == content(only(store))
 
 
@@ -151,8 +151,8 @@ def test_every_failure_of_the_disk_loses_nothing(data, undisturbed, tmp_path, mo
         failing["left"] = n
         with monkeypatch.context() as patch:
             for name in ("fsync", "replace", "rename"):
-                patch.setattr(f"labrnn.store.os.{name}", fail_in_time(getattr(os, name)))
-            patch.setattr("labrnn.store.Path.mkdir", fail_in_time(Path.mkdir))
+                patch.setattr(f"labrnn.trials.store.os.{name}", fail_in_time(getattr(os, name)))
+            patch.setattr("labrnn.trials.store.Path.mkdir", fail_in_time(Path.mkdir))
             try:
                 train(config, data, store)
                 outcomes.append("trained")

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labrnn import text, words
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
-from labrnn.sources import Reviews
-from labrnn.text import (
+from labrnn.reviews import text, words
+from labrnn.reviews.sources import Reviews
+from labrnn.reviews.text import (
     NEGATIONS,
     PAD,
     UNK,

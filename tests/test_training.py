@@ -11,11 +11,11 @@ import pytest
 import torch
 from test_models import Plain
 
-from labrnn import training
-from labrnn.batches import Batches, shuffled
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
-from labrnn.training import Meter, Progress, evaluate, new_model, train
+from labrnn.network import training
+from labrnn.network.batches import Batches, shuffled
+from labrnn.network.training import Meter, Progress, evaluate, new_model, train
 
 CPU = torch.device("cpu")
 SMALL = TrialConfig(optim="rmsprop", hidden_dim=10, batch_size=16, epochs=3, warmup_steps=10)
@@ -216,11 +216,11 @@ IN_ANOTHER_PROCESS = """
 import json, sys
 sys.modules.update(dict.fromkeys(sys.argv[1:]))  # these cannot be imported
 import numpy as np
-from labrnn import optimizers, recurrent
+from labrnn.network import optimizers, recurrent
 from labrnn.config import TrialConfig
-from labrnn.sources import Reviews
-from labrnn.text import encode
-from labrnn.training import train
+from labrnn.reviews.sources import Reviews
+from labrnn.reviews.text import encode
+from labrnn.network.training import train
 
 assert (recurrent.FusedLayer is None) == (optimizers.compiled is None) == ("numba" in sys.argv)
 texts, labels, config = json.load(sys.stdin)

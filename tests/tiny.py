@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from labrnn.config import TrialConfig
-from labrnn.running import train_and_store
-from labrnn.store import Store
+from labrnn.trials.running import train_and_store
+from labrnn.trials.store import Store
 
 TINY = TrialConfig(
     hidden_dim=10,

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from labrnn.batch import read_params
-from labrnn.figures import agreement, percent
 from labrnn.lab import Results
-from labrnn.reproduction import compare
-from labrnn.running import plan_trials
-from labrnn.store import PROJECT, Store
+from labrnn.reports.batch import read_params
+from labrnn.results.figures import agreement, percent
+from labrnn.results.reproduction import compare
+from labrnn.trials.running import plan_trials
+from labrnn.trials.store import PROJECT, Store
 
 README = PROJECT / "README.md"
 PICTURE = PROJECT / "docs" / "headline.svg"

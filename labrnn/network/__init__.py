@@ -1,0 +1,1 @@
+"""The classifier: batches, recurrent layers, optimisers, training, prediction."""

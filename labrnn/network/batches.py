@@ -1,0 +1,48 @@
+"""Batches of packed token ids, cut from the encoded corpus without a loop over reviews."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from labrnn.network.packing import Packing
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some reviews: packed ids int64 [N], their packing, labels int64 [B]."""
+
+    ids: torch.Tensor
+    packing: Packing
+    labels: torch.Tensor
+
+
+class Batches:
+    """Cuts batches of a corpus; the flat ids and labels lie on the device.
+
+    Args:
+        corpus: a `Corpus`.
+        size: reviews a batch; the last one may be smaller.
+        device: where the batches go.
+    """
+
+    def __init__(self, corpus, size, device):
+        self.size, self.device = size, device
+        self.offsets, self.lengths = corpus.offsets, corpus.lengths
+        self.ids = torch.tensor(corpus.ids, device=device)
+        self.labels = torch.tensor(corpus.labels, dtype=torch.int64, device=device)
+
+    def of(self, rows):
+        """The batches of these rows, in their order."""
+        for start in range(0, len(rows), self.size):
+            chunk = np.array(rows[start : start + self.size])
+            packing = Packing(self.lengths[chunk])
+            places = torch.from_numpy(self.offsets[chunk][packing.rows] + packing.steps)
+            ids = self.ids[places.to(self.device, non_blocking=True)].long()
+            labels = self.labels[torch.from_numpy(chunk).to(self.device)]
+            yield Batch(ids, packing.to(self.device), labels)
+
+
+def shuffled(rows, seed, epoch):
+    """The rows in the order of one epoch: a function of seed and epoch, so that a run resumes."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)

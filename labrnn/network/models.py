@@ -1,0 +1,108 @@
+"""The lab's sentiment classifier (Lab 1 e and g): embedding, LSTM or GRU, readout, linear layer."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from labrnn.errors import LabError
+from labrnn.network.recurrent import run_layers
+
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+
+class Classifier(nn.Module):
+    """Two logits a review from its packed tokens.
+
+    Args:
+        config: a `TrialConfig`; its model fields count.
+        vocabulary_size: rows of the embedding, `<pad>` and `<unk>` among them.
+        sparse: give the embedding's gradient only for the rows that a batch touches.
+
+    The recurrent weights are those of an ordinary `nn.LSTM` or `nn.GRU` (`self.rnn`), so its
+    checkpoints fit there.
+    """
+
+    def __init__(self, config, vocabulary_size, sparse=False):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(
+            vocabulary_size, config.embedding_dim, padding_idx=0, sparse=sparse
+        )
+        self.rnn = CELLS[config.cell](
+            config.embedding_dim,
+            config.hidden_dim,
+            config.n_layers,
+            bidirectional=config.bidirectional,
+            dropout=config.dropout_rate if config.n_layers > 1 else 0.0,
+        )
+        self.output = nn.Linear(config.hidden_dim * (1 + config.bidirectional), 2)
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self):
+        """The lab's start: Xavier normal; orthogonal recurrent weights; biases 0."""
+        nn.init.xavier_normal_(self.embedding.weight)
+        self.embedding.weight[0] = 0
+        units, gates = self.config.hidden_dim, 4 if self.config.cell == "lstm" else 3
+        for name, weight in self.rnn.named_parameters():
+            if "weight" in name and self.config.recurrent_init == "per_gate":
+                for block in weight.chunk(gates):
+                    nn.init.orthogonal_(block)
+            elif "weight" in name:
+                nn.init.orthogonal_(weight)
+            else:
+                weight.zero_()
+                if "bias_ih" in name and self.config.cell == "lstm":
+                    weight[units : 2 * units] = self.config.forget_bias
+        nn.init.xavier_normal_(self.output.weight)
+        self.output.bias.zero_()
+
+    def forward(self, ids, packing, way=None):
+        """Logits [B, 2] of the reviews whose packed ids are `ids` [N], in the batch's order."""
+        states = run_layers(self.rnn, self.embedding(ids), packing, way)
+        dropped = F.dropout(self.read(states, packing), self.config.dropout_rate, self.training)
+        return self.output(dropped)
+
+    def read(self, states, packing):
+        """What the linear layer sees of the states [N, D * H]: [B, D * H].
+
+        The backward direction has read the whole review at its first token; the published
+        `last_step` takes it at the last token, where it has read only that one.
+        """
+        last = states[packing.last]
+        if not self.config.bidirectional or self.config.readout == "last_step":
+            return last
+        units = self.config.hidden_dim
+        return torch.cat([last[:, :units], states[packing.first, units:]], dim=1)
+
+
+def count_parameters(config, vocabulary_size):
+    """Trainable parameters by the lab's formula, without building the model."""
+    gates = 4 if config.cell == "lstm" else 3
+    directions = 1 + config.bidirectional
+    units, total = config.hidden_dim, vocabulary_size * config.embedding_dim
+    for layer in range(config.n_layers):
+        inputs = directions * units if layer else config.embedding_dim
+        total += directions * (gates * units * (inputs + units) + 2 * gates * units)
+    return total + 2 * (directions * units + 1)
+
+
+def find_device(name=""):
+    """The named device, or the best at hand: CUDA, Apple's MPS, CPU.
+
+    Raises:
+        LabError: the named device is not there.
+    """
+    at_hand = {
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": 1,
+    }
+    if not name:
+        return torch.device(next(kind for kind, count in at_hand.items() if count))
+    kind, _, number = name.partition(":")
+    number = number or "0"
+    if number.isdecimal() and int(number) < at_hand.get(kind, 0):
+        return torch.device(name)
+    known = ", ".join(kind for kind, count in at_hand.items() if count)
+    raise LabError(f"device = {name!r}: not on this machine; choose one of: {known}")

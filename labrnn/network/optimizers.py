@@ -1,0 +1,195 @@
+"""The lab's four optimisers, with an exact and cheap way for the embedding's rarely touched rows."""
+
+import numpy as np
+import torch
+from torch import optim
+
+try:
+    from labrnn.network.kernels import compiled
+except ImportError:  # no Numba: PyTorch's optimisers move every row at every step
+    compiled = None
+
+MOMENTUM, EPS, ALPHA = 0.9, 1e-6, 0.99
+
+
+def warmup(lr, step, warmup_steps):
+    """Learning rate of a step counted from 1: linear up to `warmup_steps`, then constant."""
+    return lr * min(1.0, step / max(1, warmup_steps))
+
+
+def takes_rows(name, device):
+    """Whether `LazyRows` serves: Adam's moments move a row in no closed form."""
+    return compiled is not None and device.type == "cpu" and name != "adam"
+
+
+class Optimizer:
+    """One optimiser for the whole model; the embedding's rows go to `LazyRows` where that serves.
+
+    Args:
+        config: a `TrialConfig`; optim, lr and warmup_steps count.
+        model: a `Classifier`, its embedding sparse if `takes_rows`.
+    """
+
+    def __init__(self, config, model):
+        self.config, self.steps = config, 0
+        table = model.embedding.weight
+        rest = [p for p in model.parameters() if p is not table]
+        self.rows = LazyRows(config.optim, table) if model.embedding.sparse else None
+        self.dense = _torch_optimizer(config, rest if self.rows else [table, *rest])
+
+    def before(self, ids):
+        """Bring the rows that a batch will read up to date; call before the forward pass."""
+        if self.rows:
+            self.rows.catch_up(torch.unique(ids).numpy())
+
+    def step(self):
+        """One update from the gradients at hand; clears them."""
+        self.steps += 1
+        lr = warmup(self.config.lr, self.steps, self.config.warmup_steps)
+        for group in self.dense.param_groups:
+            group["lr"] = lr
+        self.dense.step()
+        self.dense.zero_grad()
+        if self.rows:
+            self.rows.step(lr)
+
+    def settle(self):
+        """Bring every row up to date; call before the model is read as a whole."""
+        if self.rows:
+            self.rows.settle()
+
+    def tensors(self):
+        """The state as named tensors, after `settle`; `load` takes it back."""
+        state = {"steps": torch.tensor(self.steps)}
+        for i, values in self.dense.state_dict()["state"].items():
+            state |= {f"dense.{i}.{n}": v for n, v in values.items() if v is not None}
+        if self.rows:
+            state |= {"rows.buffer": self.rows.buffer, "rows.square": self.rows.square}
+        return state
+
+    def load(self, state):
+        self.steps = int(state["steps"])
+        dense = {}
+        for name, value in state.items():
+            if name.startswith("dense."):
+                _, i, key = name.split(".")
+                dense.setdefault(int(i), {})[key] = value.clone()
+        groups = self.dense.state_dict()["param_groups"]
+        self.dense.load_state_dict({"state": dense, "param_groups": groups})
+        if self.rows:
+            self.rows.buffer.copy_(state["rows.buffer"])
+            self.rows.square.copy_(state["rows.square"])
+
+
+def _torch_optimizer(config, parameters):
+    if config.optim == "sgd":
+        return optim.SGD(parameters, config.lr, momentum=MOMENTUM)
+    if config.optim == "adagrad":
+        return optim.Adagrad(parameters, config.lr, eps=EPS)
+    if config.optim == "adam":
+        return optim.Adam(parameters, config.lr, eps=EPS, fused=True)
+    return optim.RMSprop(parameters, config.lr, eps=EPS, alpha=ALPHA, momentum=MOMENTUM)
+
+
+class LazyRows:
+    """SGD, Adagrad or RMSprop on a table of which a step touches few rows.
+
+    A row without gradient still moves: its momentum decays by a constant factor a step and pushes
+    it by lr times what is left. After k such steps that is a geometric sum, so a row is brought up
+    to date only when it is next read. The same update as PyTorch's dense one up to rounding.
+
+    Args:
+        name: `sgd`, `adagrad` or `rmsprop`.
+        table: the parameter, [rows, E], with sparse gradients.
+    """
+
+    RULES = {"sgd": 0, "adagrad": 1, "rmsprop": 2}
+
+    def __init__(self, name, table):
+        self.rule, self.table = self.RULES[name], table
+        self.momentum = 0.0 if name == "adagrad" else MOMENTUM
+        self.alpha = ALPHA if name == "rmsprop" else 1.0
+        self.buffer = torch.zeros_like(table if self.momentum else table[:0])
+        self.square = torch.zeros_like(table if name != "sgd" else table[:0])
+        self._restart()
+
+    def _restart(self):
+        # pushes[s]: sum over the steps after s of lr * momentum ** (steps since s)
+        self.now, self.last, self.pushes = 0, np.zeros(len(self.table), np.int64), [0.0]
+        self.decays = MOMENTUM ** np.arange(1, 401)[::-1]  # 1e-18 after 400 steps
+
+    def catch_up(self, rows):
+        if self.momentum:
+            _catch_up(
+                rows,
+                *self._arrays(),
+                self.last,
+                self.now,
+                np.array(self.pushes),
+                self.momentum,
+                self.alpha,
+            )
+
+    def step(self, lr):
+        gradient = self.table.grad.coalesce()
+        rows, values = gradient.indices()[0].numpy(), gradient.values().numpy()
+        self.now += 1
+        first = max(0, self.now - len(self.decays))
+        pushed = lr * self.decays[-(self.now - first) :]
+        self.pushes[first:] = [p + d for p, d in zip(self.pushes[first:], pushed, strict=True)]
+        self.pushes.append(0.0)
+        self.last[rows] = self.now
+        _step(rows, values, *self._arrays(), self.rule, lr, self.momentum, self.alpha, EPS)
+        self.table.grad = None
+
+    def settle(self):
+        self.catch_up(np.arange(len(self.table)))
+        self._restart()
+
+    def _arrays(self):
+        return self.table.detach().numpy(), self.buffer.numpy(), self.square.numpy()
+
+
+if compiled:
+
+    @compiled
+    def _catch_up(rows, table, buffer, square, last, now, pushes, momentum, alpha):
+        for row in rows:
+            missed = now - last[row]
+            if missed == 0:
+                continue
+            push = np.float32(pushes[last[row]])
+            left = np.float32(momentum**missed)
+            kept = np.float32(alpha**missed)
+            w, b = table[row], buffer[row]
+            for j in range(w.size):
+                w[j] -= push * b[j]
+                b[j] *= left
+            if square.size:
+                s = square[row]
+                for j in range(w.size):
+                    s[j] *= kept
+            last[row] = now
+
+    @compiled
+    def _step(rows, values, table, buffer, square, rule, lr, momentum, alpha, eps):
+        lr, momentum, eps = np.float32(lr), np.float32(momentum), np.float32(eps)
+        alpha, rest = np.float32(alpha), np.float32(1.0 - alpha)
+        for k in range(rows.size):
+            w, g = table[rows[k]], values[k]
+            if rule == 0:
+                b = buffer[rows[k]]
+                for j in range(w.size):
+                    b[j] = momentum * b[j] + g[j]
+                    w[j] -= lr * b[j]
+            elif rule == 1:
+                s = square[rows[k]]
+                for j in range(w.size):
+                    s[j] += g[j] * g[j]
+                    w[j] -= lr * g[j] / (np.sqrt(s[j]) + eps)
+            else:
+                b, s = buffer[rows[k]], square[rows[k]]
+                for j in range(w.size):
+                    s[j] = alpha * s[j] + rest * g[j] * g[j]
+                    b[j] = momentum * b[j] + g[j] / (np.sqrt(s[j]) + eps)
+                    w[j] -= lr * b[j]

@@ -1,0 +1,78 @@
+"""How a batch's real tokens lie in memory: step by step, rows by falling length, no padding.
+
+It is the layout of `torch.nn.utils.rnn.PackedSequence`, so packed data go to cuDNN as they are;
+on a CPU our own kernels (`labrnn.network.kernels`) walk it and waste no arithmetic on padding.
+"""
+
+import numpy as np
+import torch
+
+
+class Packing:
+    """The places of a batch's N real tokens.
+
+    Args:
+        lengths: tokens of each row, all >= 1, in any order.
+
+    Attributes:
+        counts: rows that are still running, a number a step, [T].
+        offsets: where each step begins among the N tokens, [T].
+        rows: row of the batch that each packed token belongs to, [N].
+        steps: step that each packed token stands at, [N].
+        first, last: packed index of each row's first and last token, [B], in the batch's order.
+
+    Raises:
+        ValueError: a length is below 1.
+    """
+
+    def __init__(self, lengths):
+        lengths = np.asarray(lengths, dtype=np.int64)
+        if lengths.size == 0 or lengths.min() < 1:
+            raise ValueError(f"every row needs at least one token, got lengths {lengths.tolist()}")
+        order = np.argsort(-lengths, kind="stable")
+        longest = int(lengths[order[0]])
+        counts = np.searchsorted(-lengths[order], -np.arange(longest), side="left")
+        offsets = np.concatenate(([0], np.cumsum(counts)[:-1]))
+        self.counts, self.offsets = counts.tolist(), offsets.tolist()
+        self.steps = np.repeat(np.arange(longest), counts)
+        rank = np.arange(self.steps.size) - offsets[self.steps]
+        self.rows = order[rank]
+        place = np.empty_like(order)
+        place[order] = np.arange(order.size)
+        self.first = torch.from_numpy(place)
+        self.last = torch.from_numpy(offsets[lengths - 1] + place)
+        self.lengths = torch.from_numpy(lengths)
+
+    @property
+    def size(self):
+        """N, the number of real tokens."""
+        return self.rows.size
+
+    def walk(self, reverse=False):
+        """(start, rows, start of the step before, rows that have one), a tuple a step.
+
+        `reverse` walks from the last step to the first: there a row begins at its own last token.
+        """
+        starts, counts = self.offsets, self.counts
+        if not reverse:
+            yield starts[0], counts[0], 0, 0
+            for t in range(1, len(counts)):
+                yield starts[t], counts[t], starts[t - 1], counts[t]
+        else:
+            yield starts[-1], counts[-1], 0, 0
+            for t in range(len(counts) - 2, -1, -1):
+                yield starts[t], counts[t], starts[t + 1], counts[t + 1]
+
+    def pairs(self, reverse=False):
+        """Packed indices (token, token walked before it in its row) of all that have one."""
+        second = slice(self.counts[0], None)
+        steps = self.steps[second]
+        rank = np.arange(self.counts[0], self.size) - np.asarray(self.offsets)[steps]
+        first = torch.from_numpy(np.asarray(self.offsets)[steps - 1] + rank)
+        return (first, second) if reverse else (second, first)
+
+    def to(self, device):
+        """The same packing with its index tensors on `device`."""
+        self.first, self.last = self.first.to(device), self.last.to(device)
+        self.lengths = self.lengths.to(device)
+        return self

@@ -1,0 +1,68 @@
+"""A stack of LSTM or GRU layers over packed tokens, by the fastest exact way for the device."""
+
+import torch
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
+
+try:
+    from labrnn.network.kernels import FusedLayer
+except ImportError:  # Numba has no build for this platform: the dense way serves
+    FusedLayer = None
+
+
+def run_layers(rnn, x, packing, way=None):
+    """Outputs of the last layer at every real token.
+
+    Args:
+        rnn: `nn.LSTM` or `nn.GRU`; its dropout acts between layers while it is in training mode.
+        x: inputs, [N, in], in the order of `packing`.
+        way: `fused`, `dense` or `packed`; the fastest exact one for the device where None.
+
+    Returns:
+        [N, directions * H]; every direction reads each review inside its own length.
+    """
+    way = way or fastest_way(rnn, x.device)
+    if way == "packed":
+        sizes = torch.tensor(packing.counts)
+        return rnn(PackedSequence(x, sizes))[0].data
+    layer = _fused_layer if way == "fused" else _dense_layer
+    for k in range(rnn.num_layers):
+        if k and rnn.dropout and rnn.training:
+            x = F.dropout(x, rnn.dropout)
+        sides = ("", "_reverse") if rnn.bidirectional else ("",)
+        x = torch.cat([layer(rnn, x, packing, f"_l{k}{s}") for s in sides], dim=1)
+    return x
+
+
+def fastest_way(rnn, device):
+    """Fused kernels on a CPU; on CUDA, cuDNN's persistent kernels take only dense input and small
+    layers, everything else runs as fast packed; elsewhere dense."""
+    if device.type == "cpu":
+        return "fused" if FusedLayer is not None else "dense"
+    if device.type == "cuda" and (rnn.hidden_size > 128 or rnn.bidirectional):
+        return "packed"
+    return "dense"
+
+
+def _weights(rnn, suffix):
+    return [getattr(rnn, n + suffix) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+
+
+def _fused_layer(rnn, x, packing, suffix):
+    return FusedLayer.apply(x, *_weights(rnn, suffix), packing, "reverse" in suffix, rnn.mode)
+
+
+def _dense_layer(rnn, x, packing, suffix):
+    """The plain way: padded to the longest review; reversed inside each length, not with its pads."""
+    rows = torch.from_numpy(packing.rows).to(x.device)
+    steps = torch.from_numpy(packing.steps).to(x.device)
+    if "reverse" in suffix:
+        steps = packing.lengths.to(x.device)[rows] - 1 - steps
+    dense = x.new_zeros(len(packing.first), len(packing.counts), x.shape[1])
+    dense = dense.index_put((rows, steps), x)
+    state = x.new_zeros(1, len(dense), rnn.hidden_size)
+    function, state = (
+        (torch._VF.lstm, (state, state)) if rnn.mode == "LSTM" else (torch._VF.gru, state)
+    )
+    out = function(dense, state, _weights(rnn, suffix), True, 1, 0.0, rnn.training, False, True)[0]
+    return out[rows, steps]

@@ -1,0 +1,173 @@
+"""Training, evaluation and the choice of the tested epoch (Lab 1 f and h, all of Lab 2)."""
+
+import random
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from labrnn.errors import LabError
+from labrnn.network.batches import Batches, shuffled
+from labrnn.network.models import Classifier
+from labrnn.network.optimizers import Optimizer, takes_rows
+
+
+@dataclass
+class Progress:
+    """Where a training stands after some epochs; all that a resumed one needs.
+
+    Attributes:
+        history: one dict an epoch: losses, accuracies (exact, and as means of batch means),
+            seconds.
+        last, best: the model's tensors after the last epoch and after the one with the lowest
+            validation loss.
+        optimizer: the optimiser's tensors.
+    """
+
+    history: list
+    last: dict
+    best: dict
+    optimizer: dict
+
+    @property
+    def best_epoch(self):
+        """The epoch of the lowest validation loss, counted from 1; the earlier of two equal ones."""
+        losses = [epoch["valid_loss"] for epoch in self.history]
+        return losses.index(min(losses)) + 1
+
+
+class Meter:
+    """Sums of loss and hits over examples, on the device; read once at the end.
+
+    The published solution took means of batch means, in which the smaller last batch weighs too
+    much; they are kept beside the exact ones for comparison with its digits.
+    """
+
+    def __init__(self, device):
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
+        self.examples = self.batches = 0
+
+    def add(self, logits, labels):
+        """Counts a batch; returns its mean loss, for the backward pass."""
+        loss = F.cross_entropy(logits, labels)
+        with torch.no_grad():
+            n, hits = len(labels), (logits.argmax(1) == labels).sum()
+            self.sums += torch.stack([loss * n, hits, loss, hits / n]).double()
+        self.examples, self.batches = self.examples + n, self.batches + 1
+        return loss
+
+    def read(self, prefix=""):
+        loss, hits, batch_loss, batch_hits = self.sums.tolist()
+        return {
+            f"{prefix}loss": loss / self.examples,
+            f"{prefix}accuracy": hits / self.examples,
+            f"{prefix}loss_batch_mean": batch_loss / self.batches,
+            f"{prefix}accuracy_batch_mean": batch_hits / self.batches,
+        }
+
+
+def seed_everything(seed):
+    """Seeds torch, numpy and random, as the lab does."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def new_model(config, corpus, device):
+    """A freshly initialised classifier for the corpus."""
+    seed_everything(config.seed)
+    sparse = takes_rows(config.optim, device)
+    return Classifier(config, corpus.vocabulary_size, sparse).to(device)
+
+
+def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None):
+    """Train a classifier; the test reviews are not touched.
+
+    Args:
+        config: a `TrialConfig`.
+        corpus: a `Corpus` encoded under the config's data fields.
+        resume: the `Progress` of an interrupted training of the same config, or None.
+        on_epoch: called with the `Progress` after each epoch.
+
+    Returns:
+        the final `Progress`. On a CPU it is the same to the last bit, resumed or not.
+
+    Raises:
+        LabError: the loss is no longer finite.
+    """
+    model = new_model(config, corpus, device)
+    optimizer = Optimizer(config, model)
+    progress = resume or Progress([], {}, {}, {})
+    if resume:
+        model.load_state_dict(resume.last)
+        optimizer.load(resume.optimizer)
+    batches = Batches(corpus, config.batch_size, device)
+    for epoch in range(len(progress.history) + 1, config.epochs + 1):
+        began = time.perf_counter()
+        measured = _train_epoch(config, corpus, model, optimizer, batches, epoch)
+        trained = time.perf_counter() - began
+        measured |= evaluate(model, batches, corpus.rows["valid"])[0].read("valid_")
+        if not np.isfinite([measured["train_loss"], measured["valid_loss"]]).all():
+            raise LabError(
+                f"{config.difference()}: the loss is not finite after epoch {epoch}; "
+                f"lower lr = {config.lr}"
+            )
+        seconds = {"seconds": time.perf_counter() - began, "train_seconds": trained}
+        progress.history.append({"epoch": epoch, **measured, **seconds})
+        progress.last = {n: v.detach().cpu().clone() for n, v in model.state_dict().items()}
+        progress.optimizer = {n: v.detach().cpu().clone() for n, v in optimizer.tensors().items()}
+        if progress.best_epoch == epoch:
+            progress.best = progress.last
+        if on_epoch:
+            on_epoch(progress)
+    return progress
+
+
+def _train_epoch(config, corpus, model, optimizer, batches, epoch):
+    # Dropout draws from torch's generator: seeded by epoch, a resumed run draws the same.
+    torch.manual_seed(config.seed * 100_003 + epoch)
+    model.train()
+    meter = Meter(batches.ids.device)
+    for batch in batches.of(shuffled(corpus.rows["train"], config.seed, epoch)):
+        optimizer.before(batch.ids)
+        meter.add(model(batch.ids, batch.packing), batch.labels).backward()
+        optimizer.step()
+    optimizer.settle()
+    return meter.read("train_")
+
+
+@torch.no_grad()
+def evaluate(model, batches, rows):
+    """Loss, accuracy and the probability of `positive` of each row.
+
+    Returns:
+        (`Meter`, float32 array [rows])
+    """
+    model.eval()
+    meter, probabilities = Meter(batches.ids.device), []
+    for batch in batches.of(rows):
+        logits = model(batch.ids, batch.packing)
+        meter.add(logits, batch.labels)
+        probabilities.append(logits.softmax(1)[:, 1])
+    return meter, torch.cat(probabilities).cpu().numpy()
+
+
+def test(config, corpus, progress, device=torch.device("cpu")):
+    """The one look at the test reviews: the best epoch's model and the last's.
+
+    Returns:
+        dict from `best` and `last` to (metrics with the epoch, probabilities [test reviews]).
+    """
+    batches = Batches(corpus, config.batch_size, device)
+    results = {}
+    for which, epoch in (("best", progress.best_epoch), ("last", len(progress.history))):
+        if epoch in [metrics["epoch"] for metrics, _ in results.values()]:
+            results[which] = results["best"]
+            continue
+        model = Classifier(config, corpus.vocabulary_size).to(device)
+        model.load_state_dict(getattr(progress, which))
+        meter, probabilities = evaluate(model, batches, corpus.rows["test"])
+        results[which] = {"epoch": epoch, **meter.read()}, probabilities
+    return results

@@ -1,0 +1,125 @@
+"""The gallery: one page over all reports of a folder, `index.html`, that needs no network."""
+
+import hashlib
+import os
+import re
+import string
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from labrnn.reports.batch import TITLE, package_digest
+from labrnn.parts import PARTS
+from labrnn.trials.store import PROJECT
+
+LINKS = {".pdf": "PDF", ".html": "Web page", ".ipynb": "Notebook"}
+
+
+def root_of(out):
+    """Where the gallery of a configuration's folder stands: above it, if that is `reports`."""
+    out, reports = Path(out).resolve(), PROJECT / "reports"
+    return reports if out.parent == reports else out
+
+
+def build(root):
+    """Write `root/index.html` over the reports in `root` and its folders; its path.
+
+    The page bears a digest of what it was made from: as long as that holds it stays. Raises
+    LabError where a notebook cannot be shown.
+    """
+    root = Path(root)
+    folders = [root, *sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")]
+    reports = {folder: notebooks for folder in folders if (notebooks := _notebooks(folder))}
+    key, page = _digest(reports), root / "index.html"
+    if not page.exists() or f'content="labrnn {key}"' not in page.read_text("utf-8")[:1000]:
+        aside = page.with_name(f".index.{os.getpid()}")
+        aside.write_text(_page(root, reports, key), "utf-8")
+        os.replace(aside, page)
+    return page
+
+
+def _notebooks(folder):
+    """The executed notebooks of a folder, those with a PDF, in the order of the lab's parts."""
+    order = {name: k for k, name in enumerate(PARTS)}
+    found = (path for path in folder.glob("*.ipynb") if path.with_suffix(".pdf").exists())
+    return sorted(found, key=lambda path: (order.get(path.stem, len(order)), path.stem))
+
+
+def _digest(reports):
+    digest = hashlib.sha256(package_digest())
+    for folder, notebooks in reports.items():
+        names = {path.name for path in folder.iterdir() if path.suffix in LINKS} - {"index.html"}
+        digest.update(repr((folder.name, sorted(names))).encode())
+        for path in notebooks:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _page(root, reports, key):
+    from labrnn.reports.document import TEMPLATES, convert
+    from labrnn.reports.exporter import HtmlWriter
+
+    writer, targets = HtmlWriter(), {}
+    cards = {folder: [_Card(path, targets) for path in paths] for folder, paths in reports.items()}
+    pieces = [piece for row in cards.values() for card in row for piece in card.prose]
+    convert(pieces, targets, writer)
+    menu, sections = "", ""
+    for k, (folder, row) in enumerate(cards.items()):
+        name = escape(folder.name)
+        whole = _links(root, folder / "write_up", f"all parts, {folder.name}")
+        menu += f'<li><a href="#part-{k}">{name}</a></li>'
+        whole = whole and f"<p>All parts in one document:</p>{whole}"
+        body = "".join(card.html(root, writer) for card in row)
+        sections += f'<section aria-labelledby="part-{k}"><h2 id="part-{k}">{name}</h2>{whole}'
+        sections += f'<div class="cards">{body}</div></section>\n'
+    template = string.Template((TEMPLATES / "gallery.html").read_text("utf-8"))
+    return template.substitute(key=key, title=escape(TITLE), menu=menu, sections=sections)
+
+
+class _Card:
+    """Of an executed notebook the first single figure, and the first sentence that it computed.
+
+    `prose` is the Markdown of both, to be converted before `html`.
+    """
+
+    def __init__(self, path, targets):
+        from labrnn.reports.document import number, part
+        from labrnn.reports.writeup import read
+
+        self.path, nb = path, read(path)
+        self.title = str(nb.metadata.get("title", path.stem))
+        made = nb.metadata.get("labrnn", {})
+        trials = made.get("trials") and f"{made['trials']} trial{'s' * (made['trials'] != 1)}"
+        self.facts = " · ".join(filter(None, [nb.metadata.get("date"), trials, made.get("data")]))
+        nb.cells = [cell for cell in nb.cells if cell.cell_type == "code"]
+        _, blocks = part(nb, path.stem, prefix=f"{path.parent.name}.{path.stem}.")
+        targets.update(number(blocks))
+        figures = [block for block in blocks if block.kind == "figure" and block.caption]
+        single = [block for block in figures if not block.content[0].sub]
+        self.figure = next(iter(single + figures), None)
+        said = [block.content for block in blocks if block.kind == "prose"]
+        self.said = next((prose for prose in said if re.search(r"\w", prose.source)), None)
+        if self.said:
+            self.said.source = self.said.source.strip().partition("\n\n")[0]
+        self.prose = [piece for piece in (self.figure and self.figure.caption, self.said) if piece]
+
+    def html(self, root, writer):
+        page = f"<article><h3>{escape(self.title)}</h3>"
+        if self.figure:
+            picture, alt = self.figure.content[0], escape(self.figure.caption.plain)
+            page += f'<img src="{writer.store(picture.suffix, picture.data)}" alt="{alt}">'
+        if self.said:
+            sentences = re.split(r"(?<=[.!?]) (?=[A-Z0-9])", self.said.plain)
+            page += f"<p>{escape(' '.join(sentences[: 1 + (len(sentences[0]) < 80)]))}</p>"
+        links = _links(root, self.path.with_suffix(""), self.title)
+        return page + f'<p class="facts">{escape(self.facts)}</p>{links}</article>\n'
+
+
+def _links(root, stem, title):
+    """A list of links to the files of that stem that are there."""
+    rows = ""
+    for suffix, kind in LINKS.items():
+        if (path := stem.with_name(stem.name + suffix)).exists():
+            address = quote(path.relative_to(root).as_posix())
+            rows += f'<li><a href="{address}" aria-label="{kind}: {escape(title)}">{kind}</a></li>'
+    return rows and f"<ul>{rows}</ul>"

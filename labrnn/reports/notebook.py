@@ -1,0 +1,118 @@
+"""What a notebook shows: figures, tables and sentences that carry their captions with them.
+
+Captions, labels and published numbers travel in the display metadata of an output (key
+`report`), so they can hold computed values and survive papermill. `labrnn.reports.exporter` prints them.
+In Markdown, `[Figure](#fig-x)`, `[Figure 3c](#fig-x-c)` and `[Table](#tbl-x)` refer to them; the
+reports put in the number that holds.
+"""
+
+import base64
+import html
+import io
+import re
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from labrnn.errors import LabError
+
+PNG_DPI = 144
+# No character of this set may reach a renderer: controls, lone surrogates, direction overrides.
+UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+)
+
+
+def show(obj, label, caption, short=None, number=None):
+    """Display a matplotlib figure (closed afterwards) or a pandas table with its caption.
+
+    `label` begins with `fig-` or `tbl-`; `caption` and `short` (for the lists at the front) are
+    Markdown; `number` is the lab's own figure number (3, or "8a"); figures without one are
+    counted S1, S2, ... The index of a table is shown if it has a name. Raises LabError.
+    """
+    if isinstance(obj, pd.DataFrame):
+        entry = _entry(label, "tbl-", caption, short=short)
+        display(_table(obj, caption), raw=True, metadata={"report": entry})
+    else:
+        _figure(obj, _entry(label, "fig-", caption, short=short, number=number))
+        _print_caption(label, caption, number)
+
+
+def show_grid(parts, label, caption, columns=2, short=None, number=None):
+    """Display sub-figures (a), (b), ... under one caption; `parts` are (figure, subcaption)."""
+    entry = _entry(label, "fig-", caption, short=short, number=number, columns=columns)
+    for k, (figure, sub) in enumerate(parts):
+        _figure(figure, {**entry, "group": k, "sub": sub})
+        _print_caption(label, f"({chr(97 + k)}) {sub}")
+    _print_caption(label, caption, number)
+
+
+def say(markdown):
+    """Display computed sentences; the report prints them as body text, not as an output."""
+    display({"text/markdown": markdown, "text/plain": markdown}, raw=True)
+
+
+def quote(text):
+    """Text from outside, such as a review, as Markdown that prints it literally on one line.
+
+    Dollar signs and backslashes stand in elements of their own: MathJax, which Jupyter runs
+    over the finished page, looks for pairs of them within one element only.
+    """
+    text = " ".join(UNPRINTABLE.sub("\ufffd", str(text)).split())
+    text = re.sub(r"[!-/:-@\[-`{-~]", lambda hit: f"&#{ord(hit[0])};", text)
+    return re.sub(r"&#(36|92);", r"<span>\g<0></span>", text)
+
+
+def _entry(label, prefix, caption, **more):
+    if not re.fullmatch(prefix + r"[a-z0-9]+(-[a-z0-9]+)*", str(label)):
+        raise LabError(
+            f"label {label!r} of the report: expected {prefix!r} and then small letters, digits "
+            f"and hyphens, for example '{prefix}curves'"
+        )
+    return {"label": label, "caption": caption, **{k: v for k, v in more.items() if v is not None}}
+
+
+def _figure(figure, entry):
+    if not isinstance(figure, Figure):
+        raise LabError(
+            f"label {entry['label']!r} of the report: expected a matplotlib figure or a pandas "
+            f"DataFrame, found {type(figure).__name__}"
+        )
+    # A figure with a layout engine keeps its exact size, so that grids line up.
+    box = "tight" if figure.get_layout_engine() is None else None
+    vector, pixels = io.BytesIO(), io.BytesIO()
+    with plt.rc_context({"svg.hashsalt": entry["label"], "svg.fonttype": "path"}):
+        figure.savefig(vector, format="svg", bbox_inches=box, metadata={"Date": None})
+    figure.savefig(pixels, format="png", bbox_inches=box, dpi=PNG_DPI)
+    plt.close(figure)
+    width, height = (int.from_bytes(pixels.getvalue()[k : k + 4], "big") for k in (16, 20))
+    size = {"width": round(width * 96 / PNG_DPI), "height": round(height * 96 / PNG_DPI)}
+    data = {
+        "image/svg+xml": vector.getvalue().decode(),
+        "image/png": base64.b64encode(pixels.getvalue()).decode(),
+        "text/plain": entry["caption"],
+    }
+    display(data, raw=True, metadata={"image/png": size, "report": entry})
+
+
+def _table(frame, caption):
+    if any(name is not None for name in frame.index.names):
+        frame = frame.reset_index()
+    with pd.option_context("display.max_colwidth", None):
+        # The classes keep MathJax away from the dollar signs of reviews.
+        page = frame.to_html(index=False, border=0, classes="mathjax_ignore tex2jax_ignore")
+        plain = frame.to_string(index=False)
+    page = page.replace(">", f"><caption>{html.escape(caption)}</caption>", 1)
+    return {"text/html": page, "text/plain": plain}
+
+
+def _print_caption(label, caption, number=None):
+    """The caption as a reader sees it in Jupyter; the reports leave this output out."""
+    name = f"**Figure {number}.** " if number else ""
+    display(
+        {"text/markdown": name + caption, "text/plain": name + caption},
+        raw=True,
+        metadata={"report": {"repeats": label}},
+    )

@@ -1,0 +1,182 @@
+"""Models without a network on the lab's split: majority, bag of words, NB-SVM.
+
+Each is linear in the words, or pairs of neighbouring words, that occur in a review. It is fitted on
+the training reviews in use, the validation reviews choose its regularisation, and the test reviews
+are classified once, after that. NB-SVM (Wang and Manning 2012) scales words by log-count ratios.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+
+from labrnn.errors import LabError
+from labrnn.reviews.description import remembered
+from labrnn.reviews.text import load_corpus, stop_words, words_of
+
+FORMAT = 1  # of what is kept; another one when a change here changes figures
+# liblinear's C, to choose from: what a training review on the wrong side costs.
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A fitted model's outcome.
+
+    Attributes:
+        name: as the reports call it.
+        strength: the chosen C; None where there is nothing to choose.
+        parameters: weights and bias.
+        seconds: processor time of all it took, reading texts and the choice of C included.
+        validation: accuracy on the validation reviews.
+        correct: whether it is right on each test review, in the order of the trials' predictions.
+    """
+
+    name: str
+    strength: float | None
+    parameters: int
+    seconds: float
+    validation: float
+    correct: np.ndarray
+
+
+def find(part, store):
+    """The `Baseline`s of a part's reviews, stored or fitted now; none where neither is possible.
+
+    Raises:
+        LabError: the reviews are missing, and no fingerprint says which stored outcome to take.
+    """
+    fields = part.base.model_dump(include={"train_reviews", "duplicates"})
+    try:
+        stored = remembered(
+            "baselines",
+            [FORMAT, sorted(fields.items())],
+            part.data,
+            part.fingerprint,
+            store,
+            lambda reviews: measure(reviews, load_corpus(part.base, part.data).rows),
+        )
+    except LabError:
+        if part.fingerprint:
+            return []
+        raise
+    labels = _bits(stored["labels"], stored["reviews"])
+    verdicts = [_bits(model.pop("test"), len(labels)) for model in stored["models"]]
+    return [
+        Baseline(**model, correct=v == labels)
+        for model, v in zip(stored["models"], verdicts, strict=True)
+    ]
+
+
+def measure(reviews, rows):
+    """Fit, choose and test every baseline.
+
+    Args:
+        reviews: `sources.Reviews`.
+        rows: split -> row numbers, as in `Corpus`.
+
+    Returns:
+        plain values: the test reviews' number, their labels and each model's verdicts as bits.
+    """
+    texts = {split: [reviews.texts[row] for row in rows[split]] for split in rows}
+    labels = {split: reviews.labels[rows[split]] for split in rows}
+    models = [_majority(labels)]
+    for policy, words in (("keep", "all words"), ("drop", "no stop words")):
+        for name, fit, longest in (
+            ("bag of words", logistic_regression, 1),
+            ("NB-SVM", nb_svm, 1),
+            ("NB-SVM, word pairs", nb_svm, 2),
+        ):
+            model = _choose(fit, occurrences(policy, longest), texts, labels)
+            models.append({"name": f"{name}, {words}", **model})
+    return {"reviews": len(rows["test"]), "labels": _packed(labels["test"]), "models": models}
+
+
+def occurrences(policy, longest):
+    """Turns texts into which words, and runs of up to `longest`, each has: sparse 0/1 [texts, n].
+
+    Those that only one training review has are left out: they are most of all pairs, and teach
+    little. Neighbours are those that remain once the stop words are gone.
+    """
+    stop = stop_words(policy)
+    return CountVectorizer(
+        tokenizer=lambda text: [word for word in words_of(text) if word not in stop],
+        token_pattern=None,
+        lowercase=False,
+        ngram_range=(1, longest),
+        min_df=2,
+        binary=True,
+        dtype=np.float64,
+    )
+
+
+def _choose(fit, features, texts, labels):
+    """Fit with every strength; the one with the best validation accuracy is tested."""
+    start = time.process_time()
+    train, valid = features.fit_transform(texts["train"]), features.transform(texts["valid"])
+    fitted = {strength: fit(train, labels["train"], strength) for strength in STRENGTHS}
+    scores = {
+        strength: float(((valid @ weights + bias > 0) == labels["valid"]).mean())
+        for strength, (weights, bias) in fitted.items()
+    }
+    best = max(scores, key=scores.get)
+    weights, bias = fitted[best]
+    verdicts = features.transform(texts["test"]) @ weights + bias > 0
+    return {
+        "strength": best,
+        "parameters": len(weights) + 1,
+        "validation": scores[best],
+        "seconds": round(time.process_time() - start, 2),
+        "test": _packed(verdicts),
+    }
+
+
+def _majority(labels):
+    """What the training reviews are more often, for every review."""
+    positive = 2 * labels["train"].mean() > 1
+    return {
+        "name": "majority",
+        "strength": None,
+        "parameters": 1,
+        "seconds": 0.0,
+        "validation": float((labels["valid"] == positive).mean()),
+        "test": _packed(np.full(len(labels["test"]), positive)),
+    }
+
+
+def logistic_regression(present, labels, strength):
+    """Weights and bias of a bag of words."""
+    model = LogisticRegression(C=strength, solver="liblinear").fit(present, labels)
+    return model.coef_[0], model.intercept_[0]
+
+
+def nb_svm(present, labels, strength):
+    """Weights and bias of a linear SVM on log-count ratios; the paper's mixing is left out."""
+    ratios = log_count_ratios(present, labels)
+    scaled = present.multiply(ratios).tocsr()
+    model = LinearSVC(C=strength, tol=0.01, random_state=0).fit(scaled, labels)
+    return ratios * model.coef_[0], model.intercept_[0]
+
+
+def log_count_ratios(present, labels):
+    """How much larger a feature's share is among positive reviews' features, log, [features].
+
+    Args:
+        present: sparse 0/1 [reviews, features].
+        labels: [reviews], 1 = positive.
+    """
+    counts = [1 + np.asarray(present[labels == kind].sum(axis=0)).ravel() for kind in (1, 0)]
+    positive, negative = (np.log(count / count.sum()) for count in counts)
+    return positive - negative
+
+
+def _packed(bits):
+    return np.packbits(np.asarray(bits, bool)).tobytes().hex()
+
+
+def _bits(packed, count):
+    raw = np.frombuffer(bytes.fromhex(packed), np.uint8)
+    return np.unpackbits(raw, count=count).astype(bool)

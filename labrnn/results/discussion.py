@@ -1,0 +1,773 @@
+"""The discussions: sentences whose numbers, comparisons and verdicts are computed from results.
+
+Each public function takes a part's `Results` and returns Markdown. Explanations that nothing in
+the part measures are kept apart from findings and say so.
+"""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from scipy import stats
+
+from labrnn.results.comparison import (
+    ENOUGH,
+    LN2,
+    SMALL,
+    WEAK,
+    against,
+    by_validation,
+    compare,
+    epochs_to,
+    equal,
+    successful,
+    tested,
+    trained,
+    trend,
+)
+from labrnn.results.prose import (
+    by_verdict,
+    capital,
+    claim,
+    counted,
+    explanation,
+    footing,
+    idle,
+    listing,
+    measured,
+    names,
+    number,
+    paragraphs,
+    past_best,
+    plural,
+    points,
+    span,
+)
+
+# Lab 1 f and h
+
+
+def sgd(results):
+    """Does the loss fall steadily under SGD?"""
+    setting = results.settings[0]
+    if not results.run:
+        return footing(results)
+    learnt = trained(results, setting)
+    accuracy = measured(results.accuracy(setting))
+    cell = setting.config.cell.upper()
+    if any(learnt.values()):
+        test = f"On the test reviews the {cell} has an accuracy of {accuracy}."
+        test += " " + idle(results, [setting])
+    else:
+        test = (
+            f"The test reviews agree: {accuracy}, an interval that holds one half. What the {cell} "
+            f"has learnt in {counted(setting.config.epochs, 'epoch')}, a coin knows too."
+        )
+    failures = len(learnt) - sum(learnt.values())
+    share = f"{number(failures)} of {counted(len(learnt), 'training')}"
+    if len(learnt) == 1:
+        share = "the one training" if failures else "no training"
+    return paragraphs(
+        _fall(results.curves(setting, "train_loss"), learnt),
+        test,
+        explanation(_why_sgd(results, setting)) if failures else "",
+        claim(
+            "with SGD at 0.01 neither cell learns anything in five epochs",
+            {0: False, len(learnt): True}.get(failures),
+            f"{share} of the {cell} stayed at chance",
+        ),
+        footing(results),
+    )
+
+
+def _fall(losses, learnt):
+    steps = len(losses[0]) - 1
+    falls = np.mean([sum(b < a for a, b in pairwise(c)) for c in losses])
+    first, last = np.mean([c[0] for c in losses]), np.mean([c[-1] for c in losses])
+    many = f"on average {falls:.1f}" if falls % 1 else number(int(falls))
+    if not any(learnt.values()):
+        reach = max(max(c) - min(c) for c in losses)
+        return (
+            f"No. The training loss is {first:.4f} after the first epoch and {last:.4f} after "
+            f"the last, and ln 2 = {LN2:.4f} is what a model pays that gives every review even "
+            f"odds. In {many} of {counted(steps, 'step')} from epoch to epoch it went down, but "
+            f"all its values lie within {reach:.4f} of each other: that is no descent."
+        )
+    if falls == steps:
+        return (
+            f"Yes. It falls in every epoch, from {first:.3f} to {last:.3f}, where even odds cost "
+            f"{LN2:.3f}."
+        )
+    return (
+        f"It falls from {first:.3f} to {last:.3f}, where even odds cost {LN2:.3f}, but not "
+        f"steadily: in {many} of {counted(steps, 'step')}."
+    )
+
+
+def _why_sgd(results, setting):
+    words, size = results.vocabulary_size, setting.config.embedding_dim
+    if setting.config.cell == "gru":
+        return (
+            "The GRU starts on the same plateau as the LSTM. Its update gate is near one half, "
+            "so each step keeps half of the old state and the first words of a review are gone "
+            "long before its end; the error that comes back is halved in the same way. The "
+            "gradient of the embedding is small on top of that, and SGD takes steps in "
+            "proportion to it."
+        )
+    return (
+        f"A word enters as {counted(size, 'number')}, drawn with a standard deviation of "
+        f"{np.sqrt(2 / (words + size)):.4f}, because Xavier's rule divides by the size of the "
+        "vocabulary. The biases start at 0, which puts the forget gate near one half: what a "
+        "word leaves in the cell is halved at every step, and of a review's first words nothing "
+        "arrives at its end, nor does their share of the error come back. The gradient is a "
+        "product of these small things. SGD multiplies it by a fixed rate, where Adagrad, Adam "
+        "and RMSprop first divide it by its own size; so they leave the plateau on which SGD "
+        "sits."
+    )
+
+
+# Lab 2 a and b
+
+
+def optimizer_comparisons(results):
+    """The optimisers against the one that is best on validation; in part b the cells as well."""
+    lead = by_validation(results, successful(results) or results.run)[:1]
+    pairs = [(s, other) for other in lead for s in results.settings if s != other]
+    if hasattr(results.part, "rivals"):
+        pairs += zip(results.settings, results.part.rivals(), strict=True)
+    return compare(results, pairs)
+
+
+def optimizers(results):
+    """Which optimiser is best, and why?"""
+    learnt = successful(results)
+    if not learnt:
+        return paragraphs(idle(results, results.settings), footing(results))
+    lead = by_validation(results, learnt)[0]
+    compared = optimizer_comparisons(results)
+    mine = [c for c in compared if c.second == lead and c.first in learnt]
+    return paragraphs(
+        f"The validation reviews put {lead.name} first, with "
+        f"{tested(results, lead, 'valid_accuracy'):.3f} in the epoch that is tested; on the test "
+        f"reviews it reaches {measured(results.accuracy(lead))}. {by_verdict(results, mine)} "
+        f"{idle(results, results.settings)} {_which(mine, lead)}",
+        f"{_pace(results)} {_unfinished(results, learnt)} {past_best(results, learnt)}",
+        explanation(_why_optimizers(learnt[0].config.cell)),
+        claim(
+            "RMSprop is the best optimiser, Adam close to it and Adagrad slow",
+            *_rmsprop_best(results, learnt),
+        ),
+        footing(results, compared),
+    )
+
+
+def _which(compared, lead):
+    close = [c.first for c in compared if not c.clear]
+    if len(close) == len(compared):
+        return f"So these trials do not tell {names([lead, *close])} apart." if close else ""
+    if close:
+        return f"So which is best is open between {names([lead, *close])}; the others are behind."
+    if any(c.verdict == "undecided" for c in compared):
+        return f"So {lead.name} wins as trained here; whether it would again, other seeds must say."
+    return f"So {lead.name} is the best of those that were run."
+
+
+def _pace(results):
+    """In which epoch the validation accuracy first reaches `ENOUGH`."""
+    first = defaultdict(list)
+    for setting in results.run:
+        first[_mean_epoch(results, setting)].append(setting)
+    never = first.pop(None, [])
+    if not first:
+        return f"None reaches {ENOUGH} on the validation reviews."
+    told = [f"in epoch {epoch:.3g} by {names(group)}" for epoch, group in sorted(first.items())]
+    told += [f"not at all by {names(never)}"] if never else []
+    average = ", on average over seeds," if len(results.part.seeds) > 1 else ""
+    return f"A validation accuracy of {ENOUGH} is reached{average} {listing(told)}."
+
+
+def _mean_epoch(results, setting):
+    reached = list(epochs_to(results, setting, ENOUGH).values())
+    return None if None in reached else float(np.mean(reached))
+
+
+def _unfinished(results, learnt):
+    late = [s for s in learnt if all(min(c) == c[-1] for c in results.curves(s, "valid_loss"))]
+    if not late:
+        return ""
+    return (
+        f"{capital(names(late))} {'were' if plural(late) else 'was'} still improving when the "
+        "training ended: what is measured there is the pace, not the goal."
+    )
+
+
+def _why_optimizers(cell):
+    if cell == "gru":
+        return (
+            "What Lab 2 a says of step sizes holds here too: the four differ in how large a "
+            "step they make of a small gradient, and at one rate for all that is part of what "
+            "is compared. The GRU's way off the plateau is shorter, which helps most where "
+            "steps are small, and Adagrad's are: it divides by the root of the sum of all "
+            "squares so far."
+        )
+    return (
+        "All four start on the plateau at ln 2, where gradients are tiny. Three of them divide "
+        "by the gradient's size and so take steps of the order of the learning rate from the "
+        "beginning. RMSprop's mean of squares starts at 0 and fills slowly, so its first steps "
+        "are up to ten times larger, and a momentum of 0.9 can multiply them by ten again: it "
+        "leaves the plateau quickly, and overshoots as easily. Adam corrects the former and "
+        "averages the latter. Adagrad sums all squares it has seen and slows down as it goes. "
+        "One learning rate for all is therefore not one step size for all."
+    )
+
+
+def _rmsprop_best(results, learnt):
+    best = next((s for s in learnt if s.config.optim == "rmsprop"), None)
+    rivals = [s for s in learnt if s != best]
+    if best is None or not rivals:
+        return None, "RMSprop or its rivals were not run or did not train"
+    found = compare(results, [(best, s) for s in rivals])
+    told = listing(f"{points(c.difference.mean)} points to {c.second.name}" for c in found)
+    if any(c.verdict == "worse" for c in found):
+        return False, f"RMSprop has {told}"
+    return all(c.verdict == "better" for c in found) or None, f"RMSprop has {told}"
+
+
+def cells(results):
+    """The GRU against the LSTM, in performance and in efficiency."""
+    crossing = [
+        c for c in optimizer_comparisons(results) if c.first.config.cell != c.second.config.cell
+    ]
+    if not crossing:
+        return "The two cells were not both run, so they cannot be compared here."
+    able = [
+        c
+        for c in crossing
+        if any((trained(results, c.first) | trained(results, c.second)).values())
+    ]
+    return paragraphs(
+        _cells_accuracy(able or crossing),
+        _cells_cost(results, crossing),
+        explanation(
+            "Where the GRU is ahead in the first epochs, its shape offers a reason. It mixes "
+            "old and new state with weights that sum to 1, which leaves the gradient a path "
+            "that only the update gate scales, and it has a gate less to open: what the LSTM "
+            "reads out has to pass an output gate as well, and that starts half closed too."
+        ),
+        _cells_claim(results, crossing),
+    )
+
+
+def _cells_accuracy(compared):
+    forms = {
+        "better": "the GRU is better under {}",
+        "worse": "the GRU is worse under {}",
+        "within noise": "the cells are within noise of each other under {}",
+        "undecided": "the two models differ under {}, though one seed each does not make that a "
+        "difference of the cells",
+    }
+    groups = defaultdict(list)
+    for c in compared:
+        groups[c.verdict].append(c)
+    told = []
+    for verdict, group in groups.items():
+        gaps = [
+            f"{c.first.name} {points(c.difference.mean)} points, {span(c.difference)}"
+            for c in group
+        ]
+        told.append(f"{forms[verdict].format(names(c.first for c in group))} ({'; '.join(gaps)})")
+    return f"GRU minus LSTM, optimiser by optimiser: {', and '.join(told)}."
+
+
+def _cells_cost(results, compared):
+    gru, lstm = compared[0].first, compared[0].second
+    few, many = results.parameters(gru), results.parameters(lstm)
+    table = results.vocabulary_size * gru.config.embedding_dim
+    time = np.median([results.seconds(c.first) / results.seconds(c.second) for c in compared])
+    return (
+        f"The GRU has {few:,} parameters to the LSTM's {many:,}. The embedding takes {table:,} "
+        f"of both; the rest is in the ratio {(few - table) / (many - table):.2f}, three blocks "
+        f"of weights against four. An epoch takes the GRU {time:.2f} times as long, the median "
+        "over the optimisers. Read that with care. The clock ran on a machine that may have had "
+        "other work, and on a CPU it compares our kernels for the two cells more than the cells."
+    )
+
+
+def _cells_claim(results, compared):
+    never = compared[0].first.config.epochs + 1
+    pace = {
+        c.first.name: [_mean_epoch(results, s) or never for s in (c.first, c.second)]
+        for c in compared
+    }
+    gaps = [lstm - gru for gru, lstm in pace.values()]
+    holds = None
+    if any(gaps) and len(results.part.seeds) > 1:
+        holds = True if min(gaps) >= 0 else False if max(gaps) <= 0 else None
+    told = [
+        f"{name} {_or_never(gru, never)} against {_or_never(lstm, never)}"
+        for name, (gru, lstm) in pace.items()
+        if min(gru, lstm) < never
+    ]
+    reason = f"neither cell reaches {ENOUGH} on the validation reviews"
+    if told:
+        reason = f"epochs to {ENOUGH} on validation, GRU against LSTM, are {', '.join(told)}"
+    return claim("GRUs train faster than LSTMs and have fewer parameters", holds, reason)
+
+
+def _or_never(epoch, never):
+    return f"{epoch:.3g}" if epoch < never else "never"
+
+
+# Lab 2 c to e
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """How one dimension of the model is spoken of."""
+
+    field: str
+    reference: int
+    doubling: str
+    price: str
+    why: str
+    published: str
+    holds: callable
+
+
+def depth(results):
+    """Does a deeper LSTM do better?"""
+    return _sweep(
+        results,
+        _Sweep(
+            "n_layers",
+            1,
+            "doubling the depth",
+            "A layer has to wait for the one below it. An epoch took {seconds[0]:.1f} s with "
+            "{small} and {seconds[1]:.1f} s with {large}.",
+            "Each layer adds a stage that starts with small outputs and half-open gates, and "
+            "the published start makes it worse: one orthogonal matrix for all gates together "
+            "leaves each gate's block a contraction, and forget gates at one half forget fast. "
+            "So the deeper the stack, the less its output depends on the words, and the longer "
+            "it stays on the plateau. The part on defects tries the better start.",
+            "two layers equal one, three hardly train and four do not",
+            _depth_holds,
+        ),
+    )
+
+
+def width(results):
+    """Does a wider LSTM do better?"""
+    return _sweep(
+        results,
+        _Sweep(
+            "hidden_dim",
+            100,
+            "doubling the width",
+            "The recurrent weights grow with the square of the width, from {parameters[0]:,} "
+            "parameters in all to {parameters[1]:,}; an epoch takes {seconds[0]:.1f} s with "
+            "{small} and {seconds[1]:.1f} s with {large}.",
+            "A word enters as one number, so not much comes in for many units to keep; what ten "
+            "can hold may be all there is. And at one learning rate a wide layer takes larger "
+            "steps in its output, since more weights move at once. It is thrown off the more "
+            "easily.",
+            "widths of 10 to 285 units are about equal while 319 fail",
+            _width_holds,
+        ),
+    )
+
+
+def embedding(results):
+    """Does a larger embedding do better?"""
+    return _sweep(
+        results,
+        _Sweep(
+            "embedding_dim",
+            1,
+            "doubling the embedding",
+            "Nearly all parameters sit in the table: {parameters[0]:,} in the model of {small}, "
+            "{parameters[1]:,} in that of {large}; an epoch took {seconds[0]:.1f} and "
+            "{seconds[1]:.1f} s. By the last epoch accuracy on the training reviews is "
+            "{gaps[0]:.0f} points above that on the validation reviews with {small} and "
+            "{gaps[1]:.0f} with {large}.",
+            "To tell good from bad, one number a word goes a long way: its polarity. More "
+            "dimensions leave room for more, and as much room to store the training reviews, "
+            "since most words of the vocabulary occur a few times only.",
+            "the size of the embedding hardly matters",
+            _embedding_holds,
+        ),
+    )
+
+
+def _sweep(results, sweep):
+    if not results.run:
+        return footing(results)
+    settings = {getattr(s.config, sweep.field): s for s in results.settings}
+    learnt = successful(results)
+    base = settings.get(sweep.reference)
+    compared = against(results, base) if base else []
+    return paragraphs(
+        f"{_opening(results, base, compared)} {idle(results, results.settings)}",
+        _line(trend(results, learnt, lambda s: getattr(s.config, sweep.field)), sweep.doubling),
+        _price(results, sweep),
+        explanation(sweep.why),
+        claim(sweep.published, *sweep.holds(results, settings, compared)),
+        footing(results, compared),
+    )
+
+
+def _opening(results, base, compared):
+    if not base or not results.trials(base):
+        return "The lab's own value was not run, so there is nothing to hold the others against."
+    able = [c for c in compared if results.accuracy(c.first).mean >= WEAK]
+    if not any(trained(results, base).values()):
+        return (
+            f"{capital(names([base]))}, the lab's own value, stayed at chance, so that a "
+            f"difference to it says little. {by_verdict(results, able)}"
+        )
+    verb = "give" if plural([base]) else "gives"
+    return (
+        f"{capital(names([base]))}, the lab's own value, {verb} "
+        f"{measured(results.accuracy(base))}. {by_verdict(results, able)}"
+    )
+
+
+def _line(line, doubling):
+    if line is None:
+        return ""
+    finding = (
+        f"That slope is more than chance (p = {line.p:.2g})."
+        if line.p < 0.05
+        else "A slope of 0 would fit as well."
+    )
+    return (
+        f"A line through all {number(line.seeds)} trials that trained uses the series as a "
+        f"whole, and the scatter round it holds the seeds' noise: {doubling} goes with "
+        f"{points(line.mean, 2)} points ({span(line, 2)}). {finding}"
+    )
+
+
+def _price(results, sweep):
+    run = sorted(results.run, key=lambda s: getattr(s.config, sweep.field))
+    if len(run) < 2:
+        return ""
+    ends = (run[0], run[-1])
+    gaps = [
+        100
+        * np.subtract(
+            *(
+                np.mean([c[-1] for c in results.curves(s, f"{kind}_accuracy")])
+                for kind in ("train", "valid")
+            )
+        )
+        for s in ends
+    ]
+    return sweep.price.format(
+        small=names(ends[:1]),
+        large=names(ends[1:]),
+        seconds=[results.seconds(s) for s in ends],
+        parameters=[results.parameters(s) for s in ends],
+        gaps=gaps,
+    )
+
+
+def _depth_holds(results, settings, compared):
+    run = {n: trained(results, s) for n, s in settings.items() if results.trials(s)}
+    if not {1, 2, 3, 4} <= set(run):
+        return None, "not all four depths were run"
+    weak = [n for n in (2, 3, 4) if results.accuracy(settings[n]).mean < WEAK]
+    able = [n for n in (2, 3, 4) if n not in weak]
+    told = listing(
+        f"{names(settings[n] for n in group)} {verb}"
+        for group, verb in ((weak, "fail"), (able, "train"))
+        if group
+    )
+    if weak == [3, 4]:
+        same = equal([c for c in compared if c.first == settings[2]])
+        words = {True: "equal", False: "differ from", None: "may or may not equal"}[same]
+        return same, f"three and four layers fail, two train and {words} one"
+    several = min(len(seeds) for seeds in run.values()) > 1
+    return (False if several else None), told + ("" if several else " with this seed")
+
+
+def _width_holds(results, settings, compared):
+    widest = settings.get(319)
+    if not widest or not results.trials(widest):
+        return None, "319 units were not run"
+    accuracy = results.accuracy(widest)
+    if accuracy.mean >= WEAK:
+        return (False if accuracy.seeds > 1 else None), f"319 units reach {accuracy.mean:.3f}"
+    rest = equal([c for c in compared if c.first != widest])
+    words = {
+        True: "lie within a point of 100 units",
+        False: "do not all equal 100 units",
+        None: "may or may not equal 100 units",
+    }
+    return rest, f"319 units fail with {accuracy.mean:.3f}, and the others {words[rest]}"
+
+
+def _embedding_holds(results, settings, compared):
+    line = trend(results, successful(results), lambda s: s.config.embedding_dim)
+    if line is None:
+        return None, "too few trials for a line through them"
+    slope = f"a doubling is worth {points(line.mean, 2)} points ({span(line, 2)})"
+    if max(-line.low, line.high) < SMALL / 2:
+        return True, slope
+    return (False if line.p < 0.05 else None), slope
+
+
+# Lab 2 f
+
+
+def compound(results, studies):
+    """Depth, width and embedding together: which combination is best?
+
+    Args:
+        studies: name -> `Results` of a single-dimension study on the same data.
+    """
+    learnt = successful(results)
+    if len(learnt) < 3:
+        return paragraphs(idle(results, results.settings), footing(results))
+    lead = by_validation(results, learnt)[0]
+    compared, pairs = _grid_family(results, studies)
+    return paragraphs(
+        _who_trained(results, learnt),
+        _leader(results, learnt, lead, compared),
+        _scatter(results, learnt),
+        _economy(results, learnt),
+        _alone(results, studies, pairs),
+        claim(
+            "the best compound model is E32 H305 L2, and the best by accuracy per parameter "
+            "E32 H20 L1",
+            *_compound_holds(results, learnt, lead, compared),
+        ),
+        footing(results, compared + pairs),
+    )
+
+
+def _who_trained(results, learnt):
+    never = [s for s in results.run if s not in learnt]
+    if not never:
+        return f"All {number(len(learnt))} combinations that were run left chance."
+    shares = [
+        f"{number(k)} of {number(sum(s.config.n_layers == n for s in results.run))} with "
+        f"{counted(n, 'layer')}"
+        for n in results.part.depths
+        if (k := sum(s.config.n_layers == n for s in never))
+    ]
+    return (
+        f"Of the {number(len(results.run))} combinations that were run, {number(len(never))} "
+        f"stayed at chance: {listing(shares)}. What follows is about the {number(len(learnt))} "
+        "others."
+    )
+
+
+def _leader(results, learnt, lead, compared):
+    ranked = sorted(learnt, key=lambda s: -results.accuracy(s).mean)
+    place = ranked.index(lead) + 1
+    on_test = (
+        "which is the highest there as well"
+        if place == 1
+        else (
+            f"number {place} there. The highest is {ranked[0].name} with "
+            f"{results.accuracy(ranked[0]).mean:.3f}, but to choose it for that would be to choose "
+            "on the test"
+        )
+    )
+    close = sum(not c.clear for c in compared)
+    return (
+        f"The validation reviews choose {lead.name}, with "
+        f"{tested(results, lead, 'valid_accuracy'):.3f}. On the test reviews it has "
+        f"{measured(results.accuracy(lead))}, {on_test}. Of the {number(len(compared))} others "
+        f"that trained, {number(close) if close else 'none'} {'is' if close < 2 else 'are'} within "
+        "noise of it."
+    )
+
+
+def _scatter(results, learnt):
+    accuracies = np.array([results.accuracy(s).mean for s in learnt])
+    one = results.accuracy(learnt[0])
+    expected = np.sqrt((1 - np.median(accuracies)) / (2 * one.reviews * one.seeds))
+    found = accuracies.std(ddof=1)
+    excess = stats.chi2.sf((len(learnt) - 1) * (found / expected) ** 2, len(learnt) - 1)
+    meaning = (
+        "so there is more in the list than luck with seeds"
+        if excess < 0.05
+        else "so the whole list could come from one setting and many seeds"
+    )
+    lucky = stats.norm.ppf((len(learnt) - 0.375) / (len(learnt) + 0.25)) * expected  # Blom
+    return (
+        f"Their test accuracies range from {accuracies.min():.3f} to {accuracies.max():.3f}, "
+        f"with a standard deviation of {100 * found:.2f} points. Seeds alone are expected to "
+        f"give {100 * expected:.2f} (Jordan's rule of thumb), {meaning}. The top of such a list "
+        f"flatters: the best of {number(len(learnt))} equal ones looks about {100 * lucky:.1f} "
+        "points better than it is."
+    )
+
+
+def _economy(results, learnt):
+    size = np.array([results.parameters(s) for s in learnt])
+    accuracies = np.array([results.accuracy(s).mean for s in learnt])
+    first = learnt[int(np.argmax(accuracies / size))]
+    rank = stats.spearmanr(accuracies / size, -size).statistic
+    line = trend(results, learnt, results.parameters)
+    more = ""
+    if line:
+        more = (
+            f" Accuracy by itself changes by {points(line.mean, 2)} points for each doubling of "
+            f"the parameters ({span(line, 2)}), which is {'' if line.p < 0.05 else 'not '}more "
+            "than chance."
+        )
+    return (
+        f"By accuracy per parameter {first.name} wins. That ranking is little but a list by size "
+        f"(rank correlation {rank:.2f}): the largest model has {size.max() / size.min():.1f} "
+        "times the parameters of the smallest, the best one "
+        f"{accuracies.max() / accuracies.min():.2f} times the accuracy of the worst.{more}"
+    )
+
+
+def partners(results, studies):
+    """Compound trials compared with single-dimension trials of as many parameters, to a quarter.
+
+    Returns:
+        `Comparison`s, compound minus single, for those of the studies that have such a partner.
+    """
+    return _grid_family(results, studies)[1]
+
+
+def _grid_family(results, studies):
+    """The grid against its best on validation, and against the studies: corrected together."""
+    grid, pairs = successful(results), {}
+    for study in studies.values():
+        for single in successful(study):
+            size = study.parameters(single)
+            apart = {s: abs(math.log(results.parameters(s) / size)) for s in grid}
+            near = min(apart, key=apart.get, default=None)
+            if near and apart[near] < math.log(1.25):
+                pairs.setdefault(single.config, (near, single))  # studies share the lab's own value
+    lead = by_validation(results, grid)[:1]
+    others = [(s, best) for best in lead for s in grid if s != best]
+    found = compare(results, others + list(pairs.values()))
+    return found[: len(others)], found[len(others) :]
+
+
+def _alone(results, studies, compared):
+    smallest = min(map(results.parameters, results.run))
+    below = [
+        name
+        for name, study in studies.items()
+        if study.run and max(map(study.parameters, study.run)) < smallest / 1.25
+    ]
+    text = ""
+    if below:
+        text = (
+            f"The studies of {listing(below)} alone have no partner of equal size, since all their "
+            f"models are smaller than the smallest of the grid ({smallest:,} parameters). "
+        )
+    if not compared:
+        return text + "No other single-dimension trial was run that equals a compound one in size."
+    ends = sorted(c.difference.mean for c in compared)
+    ahead = sum(c.clear and c.difference.mean > 0 for c in compared)
+    behind = sum(c.clear and c.difference.mean < 0 for c in compared)
+    shares = {
+        "clearly above 0": ahead,
+        "clearly below 0": behind,
+        "within noise": len(compared) - ahead - behind,
+    }
+    told = listing(
+        f"{number(k) if k < len(compared) else 'all'} {where}" for where, k in shares.items() if k
+    )
+    return text + (
+        f"At equal parameters, to a quarter, {counted(len(compared), 'pair')} can be formed. "
+        f"Compound minus single is {points(ends[0])} to {points(ends[-1])} points: {told}."
+    )
+
+
+def _compound_holds(results, learnt, lead, compared):
+    best = next((s for s in learnt if s.name == "E32 H305 L2"), None)
+    if best is None:
+        return None, "E32 H305 L2 is not among those that were run and trained"
+    if best == lead:
+        rivals = sum(not c.clear for c in compared)
+        told = f"it is first on validation, and {number(rivals)} others may equal it"
+        return None if rivals else True, told
+    gap = next(c for c in compared if c.first == best)
+    return (False if gap.verdict == "worse" else None), (
+        f"the validation reviews put {lead.name} first, and E32 H305 L2 is "
+        f"{points(gap.difference.mean)} points from it on the test"
+    )
+
+
+# Lab 2 g
+
+
+def both_ways(results):
+    """Bidirectional models, read at the final states, compared with their one-way partners."""
+    return _family(results)[0]
+
+
+def both_readouts(results):
+    """Bidirectional models read at the final states compared with the last step."""
+    return _family(results)[1]
+
+
+def _family(results):
+    by_name = {s.name: s for s in results.settings}
+    both = [name for name in by_name if name.endswith("both ways")]
+    ways = [(by_name[n], by_name[n.replace("both ways", "one way")]) for n in both]
+    readouts = [(by_name[n], by_name[f"{n} at the last step"]) for n in both]
+    found = compare(results, ways + readouts)
+    crossing = [c for c in found if c.first.config.bidirectional != c.second.config.bidirectional]
+    return crossing, [c for c in found if c not in crossing]
+
+
+def bidirectional(results):
+    """Does it help to read both ways, and where is the backward direction to be read?"""
+    ways, readouts = _family(results)
+    if not results.run:
+        return footing(results)
+    return paragraphs(
+        idle(results, results.settings),
+        by_verdict(results, ways, "one-way partner"),
+        _readouts(readouts),
+        explanation(
+            "At the last step the backward direction has read one word, the last, so half of "
+            "what the linear layer sees is nearly empty. Its final state stands at the first "
+            "word and has read everything. Even so both directions read the same words: a "
+            "second one adds capacity rather than information, and helps most where the forward "
+            "one has forgotten a review's beginning by its end."
+        ),
+        claim("reading both ways is not better", *_ways_hold(ways)),
+        footing(results, ways + readouts),
+    )
+
+
+def _readouts(compared):
+    if not compared:
+        return ""
+    ends = sorted(c.difference.mean for c in compared)
+    clear = [
+        f"a clear {word} for {names(group)}"
+        for word, sign in (("gain", 1), ("loss", -1))
+        if (group := [c.first for c in compared if c.clear and sign * c.difference.mean > 0])
+    ]
+    kind = "settings" if compared[0].difference.seeds > 1 else "models, one seed each,"
+    return (
+        "The published solution read the backward direction at the last step. To read it at its "
+        f"final state instead changes accuracy by {points(ends[0])} to {points(ends[-1])} points, "
+        f"{', '.join(clear) or 'none of it clear'}. That is in {counted(len(compared), 'pair')} of "
+        f"{kind} that differ in nothing else."
+    )
+
+
+def _ways_hold(compared):
+    if not compared:
+        return None, "no pair was run"
+    better = [c.first for c in compared if c.verdict == "better"]
+    if better:
+        return False, f"{names(better)} {'are' if plural(better) else 'is'} better than one way"
+    most = max(c.difference.high for c in compared)
+    if most < SMALL and all(c.difference.seeds > 1 for c in compared):
+        return True, f"no interval leaves room for a gain of more than {100 * most:.1f} points"
+    return None, f"the intervals leave room for gains of up to {100 * most:.1f} points"

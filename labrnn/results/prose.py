@@ -1,0 +1,310 @@
+"""Numbers and lists as words, and the sentences that several discussions share."""
+
+import re
+from collections import defaultdict
+
+import numpy as np
+
+from labrnn.parts import PARTS
+from labrnn.results import statistics
+from labrnn.results.comparison import LN2, SMALL, WEAK, by_validation, trained
+
+WORDS = [
+    "no",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+]
+VERDICTS = {True: "confirmed", False: "not confirmed", None: "undecided"}
+
+
+def number(n):
+    """A count in words up to twelve, in digits above."""
+    return WORDS[n] if n < len(WORDS) else f"{n:,}"
+
+
+def counted(n, noun):
+    return f"{number(n)} {noun}{'s' * (n != 1)}"
+
+
+def capital(text):
+    return text[:1].upper() + text[1:]
+
+
+def listing(words):
+    """`a, b and c`."""
+    words = list(words)
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def names(settings):
+    """Settings in running text; `2 layers` and `4 layers` become `two and four layers`."""
+    known = [s.name for s in settings]
+    sizes = [re.fullmatch(r"(\d+) (\w+?)s?", name) for name in known]
+    if known and all(sizes):
+        values = [int(size[1]) for size in sizes]
+        words = map(number, values) if max(values) < len(WORDS) else map(str, values)
+        return f"{listing(words)} {sizes[0][2]}{'s' * (values != [1])}"
+    return listing(f"the {name}" if name[:1].islower() else name for name in known)
+
+
+def plural(settings):
+    """Whether `names` of these takes a verb in the plural."""
+    return len(settings) > 1 or bool(re.match(r"\d+ \w+s$", settings[0].name))
+
+
+def signed(value, digits=1):
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def points(fraction, digits=1):
+    """A difference of accuracies in percentage points, with its sign and without the unit."""
+    return signed(100 * fraction, digits)
+
+
+def span(estimate, digits=1):
+    return f"{points(estimate.low, digits)} to {points(estimate.high, digits)}"
+
+
+def distance(estimate, p):
+    """A difference without its sign, interval and p-value in brackets."""
+    low, high = sorted(
+        100 * bound * (-1 if estimate.mean < 0 else 1) for bound in (estimate.low, estimate.high)
+    )
+    bounds = f"{low:.1f} to {high:.1f}".replace("-", "−")
+    return f"{abs(100 * estimate.mean):.1f} points ({bounds}, {p_value(p)})"
+
+
+def gap(comparison):
+    """A difference with its interval and corrected p-value."""
+    d = comparison.difference
+    return f"{points(d.mean)} points ({span(d)}, {p_value(comparison.p)})"
+
+
+def measured(accuracy):
+    return f"{accuracy.mean:.3f} (95 % interval {accuracy.low:.3f} to {accuracy.high:.3f})"
+
+
+def p_value(p):
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def paragraphs(*texts):
+    return "\n\n".join(" ".join(text.split()) for text in texts if text.strip())
+
+
+def explanation(text):
+    """Why things may be so, as far as nothing in the part measures it."""
+    return f"*An explanation, not a finding.* {text}"
+
+
+def claim(published, holds, reason):
+    """A published conclusion and what these trials make of it; `holds` is None if open."""
+    verdict = capital(VERDICTS[holds])
+    return f"The published report concludes that {published}. **{verdict}** here: {reason}."
+
+
+# What several parts say
+
+
+def by_verdict(results, compared, partner=""):
+    """Sentences on comparisons, those of one verdict together.
+
+    Args:
+        partner: what each is compared with, if not all with the same setting.
+    """
+    groups = defaultdict(list)
+    for c in compared:
+        groups[c.verdict, c.clear and c.difference.mean > 0].append(c)
+    text = [_same_verdict(group, partner) for group in groups.values()]
+    open_ones = [c for c in compared if c.verdict == "undecided"]
+    if open_ones:
+        reference = results.accuracy(open_ones[0].second)
+        reach = statistics.reseeding(reference.mean, reference.reviews)
+        most = max(abs(c.difference.mean) for c in open_ones)
+        text.append(
+            f"A gap of {100 * most:.1f} points is far beyond the {100 * reach:.1f} that another "
+            "seed is expected to make, yet one seed each compares models, not settings."
+            if most > 3 * reach
+            else "With one seed each that tells the models apart and leaves the settings undecided."
+        )
+    return " ".join(text)
+
+
+def _same_verdict(group, partner):
+    settings, verdict = [c.first for c in group], group[0].verdict
+    reference = names([group[0].second])
+    if partner:
+        reference = f"their {partner}s" if len(group) > 1 else f"its {partner}"
+    who, verb = capital(names(settings)), "are" if plural(settings) else "is"
+    if verdict == "within noise":
+        gaps = _range(group) or "; ".join(
+            f"{points(c.difference.mean)} points ({span(c.difference)}, p = {c.p:.2f})"
+            for c in group
+        )
+        return f"{who} {verb} within noise of {reference}: {gaps}. {room(group)}"
+    gaps = _range(group) or listing(distance(c.difference, c.p) for c in group)
+    if verdict == "undecided":
+        where = "above" if group[0].difference.mean > 0 else "below"
+        ends = "end" if plural(settings) else "ends"
+        return f"With this seed {names(settings)} {ends} {where} {reference}, by {gaps}."
+    return f"{who} {verb} {verdict} than {reference}, by {gaps}."
+
+
+def _range(group):
+    """The extremes of more than three differences; empty for fewer."""
+    if len(group) < 4:
+        return ""
+    by_size = sorted(group, key=lambda c: c.difference.mean)
+    ends = [(c.difference.mean, names([c.first])) for c in (by_size[0], by_size[-1])]
+    if group[0].clear:
+        ends = sorted((abs(gap), name) for gap, name in ends)
+        return "{:.1f} ({}) to {:.1f} points ({})".format(
+            *(part for gap, name in ends for part in (100 * gap, name))
+        )
+    return f"{points(ends[0][0])} ({ends[0][1]}) to {points(ends[1][0])} points ({ends[1][1]})"
+
+
+def idle(results, settings):
+    """Sentences on the settings, or seeds of them, that stayed at chance or near it."""
+    verdicts = {s: list(trained(results, s).values()) for s in settings if results.trials(s)}
+    never = [s for s, seeds in verdicts.items() if not any(seeds)]
+    partly = [s for s, seeds in verdicts.items() if any(seeds) and not all(seeds)]
+    weak = [s for s, seeds in verdicts.items() if all(seeds) and results.accuracy(s).mean < WEAK]
+    text = []
+    if never:
+        lowest = min(min(c) for s in never for c in results.curves(s, "train_loss"))
+        text.append(
+            f"{capital(names(never))} did not train: the training loss never went below "
+            f"{lowest:.4f}, and even odds cost ln 2 = {LN2:.4f}."
+        )
+    text += [
+        f"Of {names([s])}, {number(sum(verdicts[s]))} of {counted(len(verdicts[s]), 'seed')} "
+        "left chance."
+        for s in partly
+    ]
+    if weak:
+        text.append(
+            f"{capital(names(weak))} hardly trained, with a test accuracy of "
+            f"{listing(f'{results.accuracy(s).mean:.3f}' for s in weak)}."
+        )
+    return " ".join(text)
+
+
+def past_best(results, settings):
+    """A sentence on the setting that loses most by going on after its best epoch."""
+
+    def rise(setting):
+        return float(np.mean([c[-1] - min(c) for c in results.curves(setting, "valid_loss")]))
+
+    worst = max(settings, key=rise, default=None)
+    if worst is None or rise(worst) < 0.02:
+        return ""
+    training, validation = (
+        100 * np.mean([c[-1] for c in results.curves(worst, f"{kind}_accuracy")])
+        for kind in ("train", "valid")
+    )
+    forms = [
+        "Going on has its price: in its last epoch {name} is right on {training:.0f} % of the "
+        "training and {validation:.0f} % of the validation reviews, and the loss on the latter has "
+        "risen by {rise:.2f} since its best. Hence the best epoch is tested and not the last.",
+        "The longer the training, the more of it is memory: {name} ends with {training:.0f} % of "
+        "the training reviews and {validation:.0f} % of the validation reviews right, its loss on "
+        "those {rise:.2f} higher than it was. What is tested is therefore the best epoch.",
+    ]
+    return _variant(results, forms).format(
+        name=names([worst]), training=training, validation=validation, rise=rise(worst)
+    )
+
+
+def _variant(results, forms):
+    """One of several ways to say a thing; parts next to each other take different ones."""
+    return forms[list(PARTS).index(results.part.name) % len(forms)]
+
+
+def room(compared):
+    """What `within noise` leaves open."""
+    quiet = [c.difference for c in compared if not c.clear]
+    if not quiet or quiet[0].seeds == 1:
+        return ""
+    reach = max(max(-d.low, d.high) for d in quiet)
+    if reach < SMALL:
+        return "That leaves no room for a whole point: equal, for any use."
+    return f"Within noise is not equal: the intervals leave room for {100 * reach:.1f} points."
+
+
+def footing(results, compared=()):
+    """What the sentences stand on: seeds, reviews, what is missing."""
+    run = results.run
+    if not run:
+        return "None of this part's settings was run, so there is nothing to discuss yet."
+    seeds = sorted({len(results.trials(s)) for s in run})
+    each = number(seeds[0]) + (f" to {number(seeds[-1])}" if len(seeds) > 1 else "")
+    each = f"{each} seed{'s' * (seeds[-1] > 1)}{' each' * (len(run) > 1)}"
+    reviews = f"{results.accuracy(run[0]).reviews:,}"
+    text = [
+        _variant(
+            results,
+            [
+                f"This rests on {counted(len(run), 'setting')} with {each}, tested on {reviews} "
+                "reviews.",
+                f"{capital(counted(len(run), 'setting'))}, {each}, {reviews} test reviews: that "
+                "is the basis.",
+                f"The basis: {counted(len(run), 'setting')} with {each} and {reviews} test "
+                "reviews.",
+            ],
+        )
+    ]
+    if len(run) > 1 and seeds == [1]:
+        text.append(_one_seed(results))
+    elif len(run) > 1:
+        text.append("Intervals and tests hold the chance in seeds and in reviews.")
+    if len(compared) > 1:
+        text.append(
+            "The p-values are corrected by Holm's method for "
+            f"{counted(len(compared), 'comparison')}; each interval stands for itself."
+        )
+    if results.part.train_reviews:
+        text.append(_reduced(results.part))
+    if len(results.missing) > 8:
+        text.append(f"{len(results.missing)} of {len(results.settings)} settings were not run.")
+    elif results.missing:
+        verb = "were" if plural(results.missing) else "was"
+        text.append(f"{capital(names(results.missing))} {verb} not run.")
+    return " ".join(text)
+
+
+def _one_seed(results):
+    best = results.accuracy(by_validation(results)[0])
+    reach = f"{100 * statistics.reseeding(best.mean, best.reviews):.1f}"
+    return _variant(
+        results,
+        [
+            "With one seed McNemar's test compares two models and not two settings, and the "
+            "intervals hold the sampling of reviews only; seeds alone would set two runs of one "
+            f"setting up to {reach} points apart (a rule of thumb, Jordan 2023).",
+            "McNemar's test and the intervals know of the choice of reviews and not of the "
+            "choice of the seed, so they speak of these models. By Jordan's rule of thumb "
+            f"(2023) two runs of one setting differ by up to {reach} points.",
+            "Intervals and McNemar's test hold the chance in the choice of reviews and none of "
+            f"the chance in a training, worth up to {reach} points between two runs of one "
+            "setting (Jordan 2023, a rule of thumb).",
+        ],
+    )
+
+
+def _reduced(part):
+    return (
+        f"All of it is a reduced setting, {part.train_reviews:,} training reviews of at most "
+        f"{part.max_tokens} known words, where the published conclusions are about 35,000: what "
+        "holds in one need not hold in the other."
+    )

@@ -1,0 +1,102 @@
+"""Tables, and the sentences beside them, on the data (Lab 1 a-d); see `discussion` for results."""
+
+import pandas as pd
+
+from labrnn.reports.notebook import quote
+
+
+def source(data):
+    """Name, size and balance of the reviews in use."""
+    facts, words = data["facts"], data["facts"]["words"]
+    rows = {
+        "source": facts["name"],
+        "fingerprint": facts["fingerprint"],
+        "reviews": f"{facts['rows']:,}",
+        "positive": f"{facts['positives']:,}",
+        "negative": f"{facts['negatives']:,}",
+        "distinct texts": f"{facts['distinct_texts']:,}",
+        "words in a review": f"{words['min']} to {words['max']:,}, median {words['median']:.0f}",
+    }
+    return pd.DataFrame({"": rows.keys(), " ": rows.values()})
+
+
+def on_duplicates(data):
+    """What repeated texts mean for a random split."""
+    facts = data["facts"]
+    if not facts["duplicate_rows"]:
+        return "No text occurs twice."
+    return (
+        f"{facts['duplicate_rows']:,} rows repeat a text that stands elsewhere. A random split can "
+        "put one copy among the training reviews and the other among the test reviews; the lab "
+        "keeps them, and `duplicates: drop` is the option that does not."
+    )
+
+
+def splits(data):
+    """Sizes and share of positive reviews."""
+    total = sum(size for size, _ in data["splits"].values())
+    names = {"train": "training", "valid": "validation", "test": "test"}
+    return pd.DataFrame(
+        [
+            [
+                names[name],
+                f"{size:,}",
+                f"{100 * size / total:.0f} %",
+                f"{100 * positive / size:.1f} %",
+            ]
+            for name, (size, positive) in data["splits"].items()
+        ],
+        columns=["split", "reviews", "share", "positive"],
+    )
+
+
+def on_vocabulary(data):
+    """Size of the vocabulary and what it covers."""
+    first = ", ".join(quote(word) for word in data["first_words"][:6])
+    return (
+        f"The training reviews hold {data['distinct_words']:,} distinct words. The vocabulary "
+        f"keeps {data['vocabulary_size']:,}, `<pad>` and `<unk>` among them, and with them "
+        f"{100 * data['kept_share']:.0f} % of all words written. It begins with {first}."
+    )
+
+
+def frequent(data, columns=4):
+    """The most frequent words; stop words in brackets, since the tokenizer drops them."""
+    cells = [
+        f"({word}) {count:,}" if stop else f"{word} {count:,}"
+        for word, count, stop in data["frequent"]
+    ]
+    rows = len(cells) // columns
+    return pd.DataFrame(
+        {
+            f"ranks {c * rows + 1} to {(c + 1) * rows}": cells[c * rows : (c + 1) * rows]
+            for c in range(columns)
+        }
+    )
+
+
+def on_lengths(data, part):
+    """How much the tokenizer's cut takes away."""
+    empty = data["without_known_words"]
+    return (
+        f"Cut after {part.max_tokens} known words, {100 * data['cut']:.0f} % of the reviews have "
+        f"exactly that length: they lose their end, often the verdict. "
+        + (
+            f"{empty} of them hold no known word at all."
+            if empty
+            else "None is without any known word."
+        )
+    )
+
+
+def example(data):
+    """One item of the data set, and the words behind its ids."""
+    item = data["example"]
+    rows = {
+        "review": item["text"],
+        "ids": ", ".join(map(str, item["ids"][:24])) + (" ..." if item["length"] > 24 else ""),
+        "words": " ".join(item["words"][:24]),
+        "length": item["length"],
+        "label": f"{item['label']} ({'positive' if item['label'] else 'negative'})",
+    }
+    return pd.DataFrame({"field": rows.keys(), "value": rows.values()})

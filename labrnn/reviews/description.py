@@ -1,0 +1,115 @@
+"""What the reviews look like (Lab 1 a-d), as plain values that are kept beside the trials.
+
+So the part on the data can be printed again where the reviews themselves are not at hand.
+"""
+
+import hashlib
+import json
+import os
+
+import numpy as np
+import pandas as pd
+
+from labrnn.errors import LabError
+from labrnn.reviews import sources
+from labrnn.reviews.text import DATA_FIELDS, SPLITS, load_corpus, stop_words, words_of
+
+FORMAT = 1
+
+
+def describe_data(config, data, fingerprint, store):
+    """The description of the reviews under a configuration's data fields.
+
+    Args:
+        config: a `TrialConfig`; its data fields count.
+        data, fingerprint, store: see `remembered`.
+
+    Raises:
+        LabError: neither the expected reviews nor their description are at hand.
+    """
+    fields = config.model_dump(include=set(DATA_FIELDS))
+    return remembered(
+        "data",
+        [FORMAT, sorted(fields.items())],
+        data,
+        fingerprint,
+        store,
+        lambda reviews: _describe(reviews, load_corpus(config, data), config),
+    )
+
+
+def remembered(kind, identity, data, fingerprint, store, make):
+    """What `make` made of the reviews, now or earlier: plain values in a file beside the trials.
+
+    Args:
+        kind: beginning of the file's name.
+        identity: plain values; others make another file.
+        data: source of the reviews.
+        fingerprint: the reviews' expected fingerprint, or empty.
+        store: where the file is kept.
+        make: `Reviews` -> plain values.
+
+    Raises:
+        LabError: neither the expected reviews nor such a file are at hand.
+    """
+    name = f"{kind}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}.json"
+    reviews = None if fingerprint else sources.read_reviews(sources.find_source(data))
+    wanted = fingerprint or reviews.fingerprint
+    for root in (store.root, *store.shelves):
+        if (root / wanted / name).exists():
+            return json.loads((root / wanted / name).read_text("utf-8"))
+    reviews = reviews or sources.read_reviews(sources.find_source(data))
+    if reviews.fingerprint != wanted:
+        raise LabError(
+            f"{reviews.name}: its fingerprint is {reviews.fingerprint}, wanted is {wanted}; "
+            "name those reviews with --data, or leave fingerprint empty"
+        )
+    value = make(reviews)
+    path = store.root / wanted / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(f".{os.getpid()}.writing")
+    aside.write_text(json.dumps(value, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(aside, path)
+    return value
+
+
+def _describe(reviews, corpus, config):
+    words = pd.Series([w for row in corpus.rows["train"] for w in words_of(reviews.texts[row])])
+    counts = words.value_counts()
+    stop = stop_words(config.stop_words)
+    shortest = int(corpus.rows["train"][np.argmin(corpus.lengths[corpus.rows["train"]])])
+    return {
+        "facts": sources.describe(reviews),
+        "splits": {
+            name: [len(corpus.rows[name]), int(corpus.labels[corpus.rows[name]].sum())]
+            for name in SPLITS
+        },
+        "vocabulary_size": corpus.vocabulary_size,
+        "first_words": corpus.words[:12],
+        "frequent": [[w, int(n), w in stop] for w, n in counts.head(40).items()],
+        "distinct_words": len(counts),
+        "kept_share": float(counts[counts.index.isin(corpus.words)].sum() / counts.sum()),
+        "word_counts": _compact(counts.to_numpy()),
+        "lengths": {
+            "all words": _compact([len(t.split()) for t in reviews.texts]),
+            "known words": _compact(corpus.lengths),
+        },
+        "cut": float((corpus.lengths == config.max_tokens).mean()),
+        "without_known_words": corpus.facts["without_known_words"],
+        "example": {
+            "text": reviews.texts[shortest][:400],
+            **corpus.example(shortest),
+            "words": corpus.vocabulary.words_at(corpus.example(shortest)["ids"]),
+        },
+    }
+
+
+def _compact(values):
+    """Distinct values and how often each occurs."""
+    distinct, times = np.unique(np.asarray(values), return_counts=True)
+    return [distinct.tolist(), times.tolist()]
+
+
+def expand(compact):
+    """The values again, sorted."""
+    return np.repeat(*map(np.asarray, compact))

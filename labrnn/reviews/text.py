@@ -1,0 +1,258 @@
+"""From reviews to token ids (Lab 1 a-d): split, vocabulary, tokenizer, encoded corpus, cache."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+from sklearn.model_selection import train_test_split
+
+from labrnn.errors import LabError
+from labrnn.reviews import sources
+from labrnn.reviews.words import count_words, known_words, number_words
+
+PAD, UNK = "<pad>", "<unk>"
+NEGATIONS = frozenset({"no", "nor", "not", "against", "don't", "ain"})
+SPLITS = ("train", "valid", "test")
+
+
+@lru_cache
+def stop_words(policy="drop"):
+    """NLTK's 179 English stop words, from NLTK's corpus where installed, else from the package.
+
+    `keep_negations` leaves out `no`, `nor`, `not`, `against` and every `...n't`; `keep` is empty.
+    """
+    packaged = frozenset((files("labrnn.reviews") / "stop_words.txt").read_text("utf-8").split())
+    try:
+        from nltk.corpus import stopwords
+
+        words = frozenset(stopwords.words("english"))
+        # Later releases of the corpus hold other words: the lab's are the 179 of its time.
+        words = words if len(words) == len(packaged) else packaged
+    except LookupError:
+        words = packaged
+    if policy == "keep":
+        return frozenset()
+    if policy == "keep_negations":
+        contracted = {w for w in words if w.endswith("n't") or w + "'t" in words}
+        return words - NEGATIONS - contracted
+    return words
+
+
+def preprocess_string(word):
+    """The lab's hook for one word; its default leaves the word as it is."""
+    return word
+
+
+def words_of(text, preprocess=preprocess_string):
+    """A review's words: split on blanks, lower case."""
+    return [preprocess(word.lower()) for word in text.split()]
+
+
+def split_rows(rows):
+    """Rows of the three splits, 7:1:2, as the lab draws them (scikit-learn, random state 1002).
+
+    Args:
+        rows: row numbers to split, [n].
+
+    Returns:
+        dict from `train`, `valid`, `test` to row numbers in the lab's order.
+    """
+    options = {"random_state": 1002, "shuffle": True}
+    train, rest = train_test_split(rows, test_size=0.3, **options)
+    valid, test = train_test_split(rest, test_size=2 / 3, **options)
+    return {"train": train, "valid": valid, "test": test}
+
+
+class Vocabulary:
+    """Words and their indices; `<pad>` is 0, `<unk>` is 1."""
+
+    def __init__(self, words):
+        self.words = [PAD, UNK, *words]
+        self.index = {word: i for i, word in enumerate(self.words)}
+
+    @classmethod
+    def build(cls, texts, min_count=5, stop=None, preprocess=preprocess_string):
+        """Words met `min_count` times in the training texts, by first appearance (Lab 1 b)."""
+        stop = stop_words() if stop is None else stop
+        counts = {}
+        for text in texts:
+            for word in words_of(text, preprocess):
+                counts[word] = counts.get(word, 0) + 1
+        return cls([w for w, n in counts.items() if n >= min_count and w not in stop])
+
+    def __len__(self):
+        return len(self.words)
+
+    def tokenize(self, text, max_tokens=256, preprocess=preprocess_string):
+        """Ids of the known words, at most `max_tokens`; unknown words are dropped (Lab 1 c).
+
+        A text without a known word becomes one `<unk>`, so that no example has length 0.
+        """
+        ids = [i for w in words_of(text, preprocess) if (i := self.index.get(w, 0)) > 1]
+        return ids[:max_tokens] or [1]
+
+    def words_at(self, ids):
+        """The words of some ids: the inverse of `tokenize` on known words."""
+        return [self.words[i] for i in ids]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All reviews of a source as token ids, with their split.
+
+    Attributes:
+        ids: tokens of all reviews, one after another, int32 [tokens].
+        offsets: where each review begins, int64 [reviews + 1].
+        labels: 1 = positive, int8 [reviews].
+        rows: split -> row numbers in the lab's order.
+        words: the vocabulary's words from index 2 on.
+        facts: name, fingerprint and counts of the source.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+    rows: dict
+    words: list
+    facts: dict
+
+    @property
+    def fingerprint(self):
+        return self.facts["fingerprint"]
+
+    @cached_property
+    def vocabulary(self):
+        return Vocabulary(self.words)
+
+    @property
+    def vocabulary_size(self):
+        return len(self.words) + 2
+
+    @cached_property
+    def lengths(self):
+        """Tokens of each review, [reviews]."""
+        return np.diff(self.offsets)
+
+    def example(self, row):
+        """One item of the data set: `{"ids", "length", "label"}` (Lab 1 d)."""
+        ids = self.ids[self.offsets[row] : self.offsets[row + 1]]
+        return {"ids": ids.tolist(), "length": len(ids), "label": int(self.labels[row])}
+
+
+def encode(reviews, config):
+    """The corpus of `reviews` under the data fields of a `TrialConfig`.
+
+    Same result as `Vocabulary.build` and `tokenize`, review by review, in compiled loops over
+    numbered words.
+    """
+    words, numbers, begins = number_words(reviews.texts)
+    pool = np.arange(len(reviews.texts))
+    if config.duplicates == "drop":
+        first = {}
+        pool = np.array([i for i, t in enumerate(reviews.texts) if first.setdefault(t, i) == i])
+    rows = split_rows(pool)
+    if config.train_reviews:
+        if config.train_reviews > len(rows["train"]):
+            raise LabError(
+                f"{reviews.name}: train_reviews = {config.train_reviews}, but its training set "
+                f"has {len(rows['train'])} reviews; take at most that, or 0 for all"
+            )
+        rows["train"] = rows["train"][: config.train_reviews]
+    counts, met = count_words(numbers, begins, rows["train"], len(words))
+    stop = stop_words(config.stop_words)
+    known = [k for k in met[counts[met] >= config.min_count] if words[k] not in stop]
+    if not known:
+        raise LabError(
+            f"no word occurs {config.min_count} times in {len(rows['train'])} training reviews; "
+            "lower min_count or give more reviews"
+        )
+    token_of = np.zeros(len(words), np.int32)
+    token_of[known] = np.arange(2, len(known) + 2)
+    ids, offsets = known_words(numbers, begins, token_of, config.max_tokens)
+    facts = {
+        "name": reviews.name,
+        "fingerprint": reviews.fingerprint,
+        "reviews": len(reviews.texts),
+        "without_known_words": int((ids[offsets[:-1]] == 1).sum()),
+    }
+    return Corpus(ids, offsets, reviews.labels, rows, [words[k] for k in known], facts)
+
+
+# --- the cache ---------------------------------------------------------------------------------
+
+CACHE_FORMAT = 3
+DATA_FIELDS = ("train_reviews", "max_tokens", "min_count", "stop_words", "duplicates")
+
+
+def cache_folder():
+    """Where encoded corpora lie: `LABRNN_CACHE`, else the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labrnn"
+    return Path(os.environ.get("LABRNN_CACHE") or default)
+
+
+def load_corpus(config, data: str | None = None):
+    """The encoded corpus of a source, from the disk cache where it was encoded before.
+
+    Args:
+        config: a `TrialConfig`; only its data fields count.
+        data: the notebook's parameter; `LABRNN_DATA` is stronger (see `sources.find_source`).
+
+    Raises:
+        LabError: the source is missing or unreadable.
+    """
+    path = sources.find_source(data)
+    fields = config.model_dump(include=set(DATA_FIELDS))
+    identity = [CACHE_FORMAT, sources.source_digest(path), sorted(fields.items())]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{key}.lock"):
+            cached = folder / f"corpus-{key}.arrow"
+            corpus = _load(cached)
+            if corpus is None:
+                corpus = encode(sources.read_reviews(path), config)
+                _save(corpus, cached)
+            return corpus
+    except OSError:  # no room, no permission: it works without a cache
+        return encode(sources.read_reviews(path), config)
+
+
+def _save(corpus, path):
+    columns = {name: getattr(corpus, name) for name in ("ids", "offsets", "labels", "words")}
+    columns |= corpus.rows
+    table = pa.table({name: pa.array([values]) for name, values in columns.items()})
+    table = table.replace_schema_metadata({"facts": json.dumps(corpus.facts)})
+    buffer = pa.BufferOutputStream()
+    with pa.ipc.new_file(buffer, table.schema) as writer:
+        writer.write_table(table)
+    content = buffer.getvalue()
+    aside = path.with_suffix(f".{os.getpid()}.partial")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.write(hashlib.sha256(content).digest())
+    os.replace(aside, path)
+
+
+def _load(path):
+    """The corpus of a cache file; None where there is none or it is damaged."""
+    if not path.exists():
+        return None
+    stored = memoryview(path.read_bytes())
+    content, digest = stored[:-32], stored[-32:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    table = pa.ipc.open_file(pa.py_buffer(content)).read_all()
+    values = {name: table[name].chunk(0).values for name in table.column_names}
+    facts = json.loads(table.schema.metadata[b"facts"])
+    words = values.pop("words").to_pylist()
+    arrays = {name: column.to_numpy() for name, column in values.items()}
+    rows = {name: arrays.pop(name) for name in SPLITS}
+    return Corpus(**arrays, rows=rows, words=words, facts=facts)

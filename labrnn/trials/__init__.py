@@ -1,0 +1,1 @@
+"""Trials: a training stored once, and many trained here or elsewhere."""

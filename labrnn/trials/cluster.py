@@ -1,0 +1,230 @@
+"""Trials beyond this process: a crew of Dask workers, here, of any scheduler, or in SLURM jobs.
+
+A worker trains one trial at a time, whatever its threads. Its trials go through the store, which
+must lie on a disk that all machines share: a task that Dask runs again finds what was kept.
+"""
+
+import json
+import logging
+import os
+import queue
+import shlex
+import subprocess
+import sys
+import threading
+import uuid
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field
+
+from labrnn.config import Strict, read_yaml, validated
+from labrnn.errors import LabError
+
+PATIENCE = 30  # seconds until a scheduler counts as unreachable
+QUIET = "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED"
+_alone = threading.Lock()  # trainings draw from the process's random numbers
+
+
+class Slurm(Strict):
+    """What a YAML file says about a SLURM cluster; each job trains one trial at a time."""
+
+    jobs: int = Field(4, ge=1, le=10_000, description="jobs asked for at once")
+    queue: str = Field("", description="partition; empty for the site's default")
+    account: str = Field("", description="account to charge; empty for the default")
+    walltime: timedelta = Field(timedelta(hours=4), ge=timedelta(minutes=2), description="of a job")
+    cores: int = Field(1, ge=1, description="cores of a job; a trial on a CPU uses one")
+    memory: str = Field("4GB", pattern=r"^\d+(\.\d+)?[KMGT]i?B$", description="of a job")
+    gpu: bool = Field(False, description="train on one GPU a job")
+    interface: str = Field("", description="network interface of the nodes, e.g. ib0")
+    directives: list[str] = Field([], description="further #SBATCH lines, e.g. --constraint=a100")
+    prologue: list[str] = Field([], description="shell lines before the worker, e.g. module load")
+
+
+class Cluster:
+    """A crew (see `running`) of Dask workers.
+
+    Args:
+        scheduler: `local`, an address like `tcp://host:8786`, a scheduler file (JSON), or a YAML
+            file that describes a SLURM cluster.
+        order: what every trial's order has in common, see `worker.carry_out`.
+        jobs: workers of `local` without GPUs; with GPUs there is one for each.
+        most: trials to train; more workers are of no use.
+        logs: folder for the output of SLURM jobs.
+
+    Raises:
+        LabError: `scheduler` is none of these, cannot be reached, or Dask is not installed.
+    """
+
+    def __init__(self, scheduler, order, jobs, most, logs):
+        distributed = _imported("distributed")
+        self.order, self.events, self.tasks = order, queue.SimpleQueue(), {}
+        self.cluster, self.jobs, self.gpu = None, 0, order["device"].startswith("cuda")
+        kind = Path(scheduler).suffix
+        if scheduler == "local":
+            self.gpu, self.cluster = _local(min(jobs, most), order["device"])
+        elif kind in (".yaml", ".yml"):
+            _check(job_script(scheduler)[1], scheduler)
+            site = _site(scheduler)
+            self.gpu, self.jobs, self.cluster = site.gpu, min(site.jobs, most), _slurm(site, logs)
+        elif kind != ".json" and "://" not in scheduler:
+            raise LabError(
+                f"--scheduler {scheduler}: give `local`, an address (tcp://host:8786), "
+                "a scheduler file (.json) or a SLURM cluster's description (.yaml)"
+            )
+        try:
+            # Dask would wait for a missing file for ever.
+            file = json.loads(Path(scheduler).read_text()) if kind == ".json" else {}
+            where = self.cluster or file.get("address", scheduler)
+            self.client = distributed.Client(where, timeout=PATIENCE, set_as_default=False)
+        except (OSError, ValueError, AttributeError) as error:
+            raise LabError(f"--scheduler {scheduler}: cannot be reached ({error})") from None
+        self.topic = f"labrnn-{uuid.uuid4().hex}"
+        self.client.subscribe_topic(self.topic, lambda event: self._heard(*event[1]))
+
+    def room(self):
+        if self.client.status == "closed":
+            raise LabError("the Dask scheduler is gone; the same command goes on from here")
+        if self.jobs:
+            self.cluster.scale(self.jobs)  # also asks for a job in place of one that ended
+        try:
+            workers = self.client.scheduler_info().get("workers", {}).values()
+        except OSError:  # it may come back; until then there is no room
+            return 0
+        return sum("GPU" in w["resources"] or not self.gpu for w in workers) - len(self.tasks)
+
+    def give(self, config):
+        order = self.order | {"config": config.model_dump(mode="json")}
+        name = f"labrnn-{uuid.uuid4().hex}"
+        needs = {"GPU": 1} if self.gpu else None
+        task = self.client.submit(
+            _task, order, self.topic, name, key=name, pure=False, resources=needs
+        )
+        self.tasks[name] = config, task
+        task.add_done_callback(lambda task: self._heard(name, _ending(task)))
+
+    def _heard(self, name, event):
+        if name in self.tasks:
+            self.events.put((name, event))
+
+    def next(self, seconds):
+        try:
+            name, event = self.events.get(timeout=seconds)
+        except queue.Empty:
+            return None
+        if name not in self.tasks:
+            return None
+        config, _ = self.tasks[name] if event["event"] == "epoch" else self.tasks.pop(name)
+        return config, event
+
+    def close(self):
+        self.client.close()
+        if self.cluster:
+            self.cluster.close()
+
+
+def job_script(file):
+    """The SLURM cluster of a YAML file: the number of its jobs, and the script of each."""
+    site = _site(file)
+    with _slurm(site, None) as cluster:
+        return site.jobs, cluster.job_script()
+
+
+def _site(file):
+    return validated(Slurm, read_yaml(file), file)
+
+
+def _check(script, file):
+    """Raises LabError if SLURM would not take the job: Dask would wait for it without a word."""
+    try:
+        test = subprocess.run(
+            ["sbatch", "--test-only"], input=script, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        raise LabError(
+            f"{file}: there is no command sbatch; start labrnn where jobs are submitted"
+        ) from None
+    if test.returncode:
+        raise LabError(f"{file}: sbatch refuses the job: {' '.join(test.stderr.split())}")
+
+
+def _task(order, topic, name):
+    from distributed import get_worker
+
+    from labrnn.trials.worker import carry_out
+
+    tell = get_worker().log_event
+    with _alone:
+        return carry_out(order, lambda event: tell(topic, [name, event]))
+
+
+def _ending(task):
+    """The event of a task that has ended, however it did."""
+    from distributed import KilledWorker
+
+    try:
+        return task.result()
+    except KilledWorker as error:
+        return {"event": "died", "message": str(error)}
+    except Exception as error:
+        if task.cancelled():
+            return {"event": "returned"}
+        return {"event": "failed", "message": f"{type(error).__name__}: {error}"}
+
+
+def _imported(module):
+    try:
+        import dask
+
+        dask.config.set({"logging.distributed": "critical", QUIET: "critical"})
+        return __import__(module)
+    except ImportError as error:
+        raise LabError(f"--scheduler needs {error.name}: pip install labrnn[cluster]") from None
+
+
+def _local(jobs, device):
+    """Whether there are GPUs, and a cluster with a worker for each, or with `jobs` workers."""
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    gpus = [] if device == "cpu" else _gpus()
+    nanny = {"nthreads": 1, "memory_limit": 0, "host": "127.0.0.1", "dashboard": False}
+    tagged = [nanny | {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": g}} for g in gpus]
+    local = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    return bool(gpus), SpecCluster(
+        {i: {"cls": Nanny, "options": o} for i, o in enumerate(tagged or [nanny] * jobs)},
+        {"cls": Scheduler, "options": local | {"port": 0}},
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def _gpus():
+    """The names by which CUDA_VISIBLE_DEVICES calls the GPUs of this machine."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return visible.split(",")[:count] if visible else [str(i) for i in range(count)]
+
+
+def _slurm(site, logs):
+    SLURMCluster = _imported("dask_jobqueue").SLURMCluster
+    seconds = int(site.walltime.total_seconds())
+    last = seconds - min(300, seconds // 10)  # a worker that leaves in time loses less
+    arguments = ["--lifetime", f"{last}s", "--no-dashboard"]
+    return SLURMCluster(
+        queue=site.queue or None,
+        account=site.account or None,
+        interface=site.interface or None,
+        walltime=f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}",
+        cores=site.cores,
+        processes=1,
+        memory=site.memory,
+        python=shlex.quote(sys.executable),
+        job_extra_directives=site.directives + ["--gres=gpu:1"] * site.gpu,
+        worker_extra_args=arguments + ["--resources", "GPU=1"] * site.gpu,
+        job_script_prologue=site.prologue,
+        log_directory=logs and str(logs),
+        job_name="labrnn",
+        scheduler_options={"dashboard": False, "dashboard_address": ":0"},
+        silence_logs=logging.CRITICAL,
+    )
