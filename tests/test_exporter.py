@@ -227,6 +227,7 @@ def test_what_paper_does_not_want_is_left_out():
         stream("warned\n", "stderr"),
         stream(" 10%|#\r 50%|##\r100%|###\nafter\x1b[31m red\x1b[0m\n"),
         v4.new_output("display_data", widget),
+        v4.new_output("display_data", {"text/markdown": "", "text/plain": "progress"}),
         stream("".join(f"line {k}.\n" for k in range(1000))),
     ]
     nb = notebook(
@@ -236,7 +237,7 @@ def test_what_paper_does_not_want_is_left_out():
         cell("kept = 1", outputs),
     )
     text = " ".join(pages(pdf(nb)))
-    for absent in ("warned", "50%", "HBox", "hidden", "removed", "line 500.", "[31m"):
+    for absent in ("warned", "50%", "HBox", "progress", "hidden", "removed", "line 500.", "[31m"):
         assert absent not in text
     for present in ("shown", "100%|###", "after red", "kept = 1", "line 999.", "lines left out"):
         assert present in text
@@ -322,6 +323,24 @@ def test_tables_of_pandas_are_read_as_they_are():
     assert "p q 1 2 1 2 0 0.0" in text
     assert "plain" not in text
     assert BeautifulSoup(html(nb), "html.parser").find_all("table")[1].find(colspan="2")
+
+
+def test_a_head_of_blanks_is_no_head():
+    frame = pd.DataFrame({"": ["rows"], " ": [25]})
+    output = v4.new_output("display_data", {"text/html": frame.to_html(index=False)})
+    table = BeautifulSoup(html(notebook("# T", cell(outputs=[output]))), "html.parser").table
+    assert not table.thead("tr")
+    assert table.tbody.th.text == "rows"
+
+
+def test_code_and_headings_stay_with_what_follows_them(shown):
+    module.show(curve(), "fig-a", "The figure.")
+    for lines in (26, 44):  # the figure needs the next page; its code would not
+        text = cell("filled = 1", [stream("line\n" * lines)])
+        found = pages(pdf(notebook("# T", text, "## Head", cell("drawn = 1", shown[:1]))))
+        assert len(found) == 2
+        assert "1 Head drawn = 1" in found[1]
+        assert "Figure S1. " in found[1]
 
 
 def test_how_the_report_was_made():

@@ -18,9 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from labrnn.config import read_yaml, validated
-from labrnn.trials.environment import commit, versions
 from labrnn.errors import LabError
 from labrnn.parts import PARTS
+from labrnn.trials.environment import commit, versions
 from labrnn.trials.running import plan_trials
 from labrnn.trials.store import PROJECT, Store, default_store
 

@@ -202,7 +202,7 @@ def _outputs(cell, where, shift, prefix):
         elif "<table" in data.get("text/html", ""):
             block.kind, block.content = "table", _table(data["text/html"])
         elif "text/markdown" in data or "text/latex" in data:
-            text = data.get("text/markdown") or data["text/latex"]
+            text = data.get("text/markdown", data.get("text/latex"))  # empty: progress that ended
             block.kind, block.content = "prose", prose(text, inline=False, shift=shift)
         elif not data.get("text/plain", "<").startswith("<"):
             block.kind, block.content = "text", data["text/plain"]
@@ -233,7 +233,8 @@ def _table(page):
         for cell in row(["th", "td"]):
             spans = (re.sub(r"\D", "", cell.get(key, "")) for key in ("colspan", "rowspan"))
             cells.append((clean(cell.get_text().strip()), *(int(n or 1) or 1 for n in spans)))
-        (head if row.find_parent("thead") else body).append(cells)
+        if row.find_parent("tbody") or any(text for text, *_ in cells):  # no head of blanks
+            (head if row.find_parent("thead") else body).append(cells)
     if len(head) == 2 and len(head[0]) == len(head[1]):  # names of index and of columns
         pairs = list(zip(*head, strict=True))
         if not any(a[0] and b[0] for a, b in pairs):

@@ -20,8 +20,8 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from traitlets import Bool
 
-from labrnn.reports.document import TEMPLATES, clean, convert, document, number
 from labrnn.errors import LabError
+from labrnn.reports.document import TEMPLATES, clean, convert, document, number
 
 MIMES = {"svg": "image/svg+xml", "png": "image/png", "jpg": "image/jpeg"}
 FONTS = typst.Fonts(include_system_fonts=False)  # every machine prints the same

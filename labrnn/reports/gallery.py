@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from labrnn.reports.batch import TITLE, package_digest
 from labrnn.parts import PARTS
+from labrnn.reports.batch import TITLE, package_digest
 from labrnn.trials.store import PROJECT
 
 LINKS = {".pdf": "PDF", ".html": "Web page", ".ipynb": "Notebook"}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import nbformat
 
-from labrnn.reports.document import Block, Document, Prose, made_by, part
 from labrnn.errors import LabError
+from labrnn.reports.document import Block, Document, Prose, made_by, part
 from labrnn.reports.exporter import to_html, to_pdf
 
 SECTIONS = {
