@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from filelock import FileLock
-from sklearn.model_selection import train_test_split
 
 from labrnn.errors import LabError
 from labrnn.reviews import sources
@@ -64,6 +63,8 @@ def split_rows(rows):
     Returns:
         dict from `train`, `valid`, `test` to row numbers in the lab's order.
     """
+    from sklearn.model_selection import train_test_split  # most of a second: only where it splits
+
     options = {"random_state": 1002, "shuffle": True}
     train, rest = train_test_split(rows, test_size=0.3, **options)
     valid, test = train_test_split(rest, test_size=2 / 3, **options)
