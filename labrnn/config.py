@@ -5,6 +5,8 @@ the default where the published solution had a defect; the published way is an o
 """
 
 import difflib
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from labrnn.errors import LabError
 
+MOST_BYTES = 1 << 18  # of a params file; a whole lab in one would not have a tenth of it
+
 
 class Strict(BaseModel):
-    """Immutable, without unknown fields; NaN, infinity and truth values as numbers are refused."""
+    """Immutable, without unknown fields; NaN, infinity and truth values as numbers are refused,
+    and so are texts that no file system or file takes.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -27,6 +33,8 @@ class Strict(BaseModel):
         truth = any(isinstance(one, bool) for one in values)
         if truth and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError("a truth value; give a number, or put a word in quotes")
+        if any(isinstance(one, str) and re.search("[\0\ud800-\udfff]", one) for one in values):
+            raise ValueError("holds a NUL or half a character; write it again")
         return value
 
 
@@ -43,15 +51,25 @@ class TrialConfig(Strict):
     min_count: int = Field(5, ge=1, description="a word's least occurrences in the training set")
     stop_words: Literal["drop", "keep_negations", "keep"] = "drop"
     duplicates: Literal["keep", "drop"] = "keep"
+    words: Literal["blanks", "marks"] = Field(
+        "blanks", description="split at blanks, or into words and punctuation marks"
+    )
+    min_bigram_count: int = Field(
+        0, ge=0, description="a bigram's least occurrences in the training set; 0 for no bigrams"
+    )
     # model
     cell: Literal["lstm", "gru"] = "lstm"
     embedding_dim: int = Field(1, ge=1, le=256)
     hidden_dim: int = Field(100, ge=10, le=320)
     n_layers: int = Field(1, ge=1, le=4)
     dropout_rate: float = Field(0.0, ge=0, lt=1)
+    embedding_dropout: float = Field(0.0, ge=0, lt=1, description="of the recurrent layers' input")
+    word_dropout: float = Field(0.0, ge=0, lt=1, description="of words and bigrams as a whole")
     bidirectional: bool = False
-    readout: Literal["final_state", "last_step"] = Field(
-        "final_state", description="each direction's final state, or its output at the last step"
+    readout: Literal["final_state", "last_step", "mean_max"] = Field(
+        "final_state",
+        description="each direction's final state, or its output at the last step, or the mean and "
+        "the maximum of its outputs",
     )
     recurrent_init: Literal["stacked", "per_gate"] = Field(
         "stacked", description="orthogonal on the stacked matrix of all gates, or on each gate"
@@ -61,13 +79,17 @@ class TrialConfig(Strict):
     optim: Literal["sgd", "adagrad", "adam", "rmsprop"] = "sgd"
     lr: float = Field(0.01, gt=0, le=10)
     warmup_steps: int = Field(200, ge=0)
+    schedule: Literal["constant", "linear"] = Field(
+        "constant", description="after the warm-up: as it is, or falling to 0 at the last step"
+    )
+    clip_norm: float = Field(0.0, ge=0, description="largest norm of a step's gradient; 0 for any")
     batch_size: int = Field(96, ge=1, le=4096)
     epochs: int = Field(5, ge=1, le=100)
     seed: int = Field(5, ge=0, lt=2**31)
 
     @model_validator(mode="after")
     def _reset_what_has_no_influence(self):
-        if not self.bidirectional:
+        if self.readout == "last_step" and not self.bidirectional:
             self.__dict__["readout"] = "final_state"
         if self.cell == "gru":
             self.__dict__["forget_bias"] = 0.0
@@ -96,12 +118,15 @@ def validated(model, values, where):
     try:
         return model(**values)
     except ValidationError as error:
-        faults = "\n".join(_fault(model, e) for e in error.errors())
-        raise LabError(f"{where}: {error.error_count()} bad value(s)\n{faults}") from None
+        faults = [_fault(model, e) for e in error.errors()[:10]]
+        if (more := error.error_count() - 10) > 0:
+            faults.append(f"  and {more} more")
+        message = "\n".join([f"{where}: {error.error_count()} bad value(s)", *faults])
+        raise LabError(message) from None
 
 
 def _fault(model, error):
-    field = ".".join(str(part) for part in error["loc"]) or "(all)"
+    field = ".".join(str(part) for part in error["loc"])[:80] or "(all)"
     if error["type"] == "extra_forbidden":
         close = difflib.get_close_matches(field, model.model_fields, n=1)
         hint = f"did you mean `{close[0]}`?" if close else f"known: {', '.join(model.model_fields)}"
@@ -121,7 +146,13 @@ def read_yaml(path):
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
+        with path.open("rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+        if len(raw) > MOST_BYTES:
+            raise OSError(f"it is larger than {MOST_BYTES >> 10} KiB, which no params file is")
+        text = raw.decode("utf-8-sig")
         values = yaml.load(text, Loader=_PlainLoader) if text.strip() else {}
     except FileNotFoundError:
         raise LabError(f"{path}: no such params file; see params/quick for examples") from None
@@ -153,8 +184,23 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise yaml.YAMLError(f"{twice[0]!r} is given twice")
+        names = Counter(repr(self.construct_object(key, deep=True)) for key, _ in node.value)
+        if twice := [name for name, times in names.items() if times > 1]:
+            raise yaml.YAMLError(f"{twice[0]} is given twice")
         return super().construct_mapping(node, deep)
+
+
+def _number(kind, plain):
+    """What is no plain decimal stays text, for the field to judge: YAML reads 010 as 8, 1:30 as
+    90.
+    """
+    usual = yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{kind}"]
+
+    def construct(loader, node):
+        return usual(loader, node) if re.fullmatch(plain, node.value) else node.value
+
+    _PlainLoader.add_constructor(f"tag:yaml.org,2002:{kind}", construct)
+
+
+_number("int", r"[-+]?(0|[1-9][0-9_]*)")
+_number("float", "[^:]+")

@@ -13,6 +13,7 @@ from labrnn.errors import LabError
 from labrnn.network.batches import Batches
 from labrnn.network.models import Classifier, count_parameters, find_device
 from labrnn.network.packing import Packing
+from labrnn.network.recurrent import run_layers
 
 CPU = torch.device("cpu")
 CELLS = ("lstm", "gru")
@@ -244,3 +245,46 @@ def test_devices():
     for name in ("tpu", "cuda:99", "cpu:x", "CPU"):
         with pytest.raises(LabError, match="not on this machine"):
             find_device(name)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_mean_and_maximum_are_those_of_a_reviews_own_steps(bidirectional):
+    config = TrialConfig(hidden_dim=10, readout="mean_max", bidirectional=bidirectional)
+    lengths = [3, 7, 1, 7]
+    packing = Packing(lengths)
+    states = torch.randn(packing.size, 10 * (1 + bidirectional))
+    read = Classifier(config, 20).read(states, packing)
+    for row, length in enumerate(lengths):
+        own = states[torch.from_numpy(packing.rows == row)]
+        assert len(own) == length
+        torch.testing.assert_close(read[row], torch.cat([own.mean(0), own.max(0).values]))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_vector_is_the_words_plus_the_bigrams(cell):
+    config = TrialConfig(cell=cell, hidden_dim=10, embedding_dim=4, readout="mean_max", n_layers=2)
+    model, packing = Classifier(config, 20).eval(), Packing([4, 2])
+    ids = torch.randint(1, 20, (6, 2))
+    ids[0, 1] = 0
+    weight = model.embedding.weight.detach().clone()
+    assert (weight[0] == 0).all()
+    sums = weight[ids[:, 0]] + weight[ids[:, 1]]
+    states = run_layers(model.rnn, sums, packing)
+    torch.testing.assert_close(model(ids, packing), model.output(model.read(states, packing)))
+    assert sum(p.numel() for p in model.parameters()) == count_parameters(config, 20)
+
+
+def test_dropped_words_are_dropped_whole_and_in_training_only():
+    config = TrialConfig(hidden_dim=10, embedding_dim=4, word_dropout=0.5, embedding_dropout=0.25)
+    model, packing = Classifier(config, 20), Packing([2000])
+    seen = []
+    model.rnn.register_forward_pre_hook(lambda rnn, inputs: seen.append(inputs[0].data))
+    ids = torch.randint(2, 20, (2000,))
+    torch.manual_seed(1)
+    for mode in (True, False):
+        model.train(mode)(ids, packing, "packed")
+    dropped = (seen[0] == 0).all(1).float().mean().item()
+    assert dropped == pytest.approx(0.5, abs=0.05)
+    kept = seen[0][(seen[0] != 0).any(1)]
+    assert (kept == 0).float().mean().item() == pytest.approx(0.25, abs=0.05)
+    torch.testing.assert_close(seen[1], model.embedding(ids).detach())

@@ -13,7 +13,7 @@ from torch import optim
 from labrnn.config import TrialConfig
 from labrnn.network import optimizers
 from labrnn.network.models import Classifier
-from labrnn.network.optimizers import LazyRows, Optimizer, takes_rows, warmup
+from labrnn.network.optimizers import LazyRows, Optimizer, rate, takes_rows
 
 CPU = torch.device("cpu")
 LAZY = ("sgd", "adagrad", "rmsprop")
@@ -62,11 +62,11 @@ def test_lazy_rows_move_as_all_rows_do(name, settle_every):
         lazy.catch_up(touched.numpy())
         if step % 20 == 0 or 0 in touched:
             assert close(table[touched], dense[touched]), step
-        rate = warmup(lr, step, 200)
+        now = lr * min(1, step / 200)
         table.grad = sparse(touched, values, table.shape)
-        lazy.step(rate)
+        lazy.step(now)
         dense.grad = sparse(touched, values.double(), table.shape).to_dense()
-        theirs.param_groups[0]["lr"] = rate
+        theirs.param_groups[0]["lr"] = now
         theirs.step()
         if step % settle_every == 0:
             lazy.settle()
@@ -158,12 +158,29 @@ def test_saved_state_goes_on_to_the_same_bit(name):
         assert torch.equal(value, fresh.tensors()[key]), key
 
 
-def test_warmup_is_linear_then_constant():
-    assert [warmup(0.1, step, 4) for step in (1, 2, 4, 5, 1000)] == pytest.approx(
-        [0.025, 0.05, 0.1, 0.1, 0.1]
+def test_rate_rises_and_then_stays_or_falls():
+    config = TrialConfig(lr=0.1, warmup_steps=4)
+    steps = (1, 2, 4, 5, 1000)
+    assert [rate(config, s, 1000) for s in steps] == pytest.approx([0.025, 0.05, 0.1, 0.1, 0.1])
+    assert rate(config.but(warmup_steps=0), 1, 9) == 0.1
+    assert rate(TrialConfig(), 1, 9) == pytest.approx(0.01 / 200)
+    falling = config.but(schedule="linear")
+    rates = [rate(falling, step, 12) for step in range(1, 14)]
+    assert rates == pytest.approx(
+        [0.1 * k / 4 for k in range(1, 4)] + [0.1 * k / 9 for k in range(9, -1, -1)]
     )
-    assert warmup(0.1, 1, 0) == 0.1
-    assert warmup(0.01, 1, 200) == pytest.approx(0.01 / 200)
+
+
+def test_the_recurrent_layers_gradient_is_cut_to_its_norm():
+    config = CONFIG.but(optim="sgd", clip_norm=0.5, lr=1, warmup_steps=0)
+    model = Classifier(config, 12)
+    optimizer = Optimizer(config, model)
+    before = [p.detach().clone() for p in optimizer.layers]
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    moved = torch.cat([(p - b).flatten() for p, b in zip(optimizer.layers, before, strict=True)])
+    assert moved.norm().item() == pytest.approx(0.5, rel=1e-4)
 
 
 def test_where_lazy_rows_serve(monkeypatch):

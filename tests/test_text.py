@@ -5,15 +5,19 @@ import hashlib
 import random
 import sys
 import time
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
+from labrnn.network.batches import Batches
 from labrnn.reviews import text, words
 from labrnn.reviews.sources import Reviews
 from labrnn.reviews.text import (
@@ -23,6 +27,7 @@ from labrnn.reviews.text import (
     Vocabulary,
     encode,
     load_corpus,
+    spaced,
     split_rows,
     stop_words,
     words_of,
@@ -328,3 +333,31 @@ def test_where_the_cache_lies(tmp_path, monkeypatch):
     monkeypatch.delenv("LABRNN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert text.cache_folder() == tmp_path / "xdg" / "labrnn"
+
+
+def test_words_and_marks():
+    text = 'It\'s <br /><br/>GOOD--really;\x85 "5/10" na\u00efve a_b'
+    assert spaced(text, "blanks") == text
+    words = ["It's", "GOOD", "-", "-", "really", ";", '"', "5", "/", "10", '"', "naïve", "a", "b"]
+    assert spaced(text, "marks").split() == words
+
+
+def test_bigrams_are_the_frequent_pairs_of_training_tokens(reviews):
+    config = TrialConfig(min_bigram_count=3, min_count=2, words="marks")
+    corpus = encode(reviews, config)
+    plain = encode(reviews, config.but(min_bigram_count=0))
+    assert len(plain.bigrams) == 0
+    assert plain.vocabulary_size == len(plain.words) + 2
+    examples = [corpus.example(row)["ids"] for row in range(len(reviews.texts))]
+    counts = Counter(pair for row in corpus.rows["train"] for pair in pairwise(examples[row]))
+    known = sorted(pair for pair, n in counts.items() if n >= 3)
+    assert 10 < len(known) < len(counts)
+    words = len(corpus.words) + 2
+    assert [divmod(code, words) for code in corpus.bigrams.tolist()] == known
+    assert corpus.vocabulary_size == words + len(known)
+    batch = next(Batches(corpus, 20, torch.device("cpu")).of(np.arange(20)))
+    for row in range(20):
+        mine = batch.ids[torch.from_numpy(batch.packing.rows == row)].tolist()
+        assert [word for word, _ in mine] == examples[row]
+        found = [known.index(p) + words if p in known else 0 for p in pairwise(examples[row])]
+        assert [bigram for _, bigram in mine] == [0, *found]

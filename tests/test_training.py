@@ -16,6 +16,7 @@ from labrnn.errors import LabError
 from labrnn.network import training
 from labrnn.network.batches import Batches, shuffled
 from labrnn.network.training import Meter, Progress, evaluate, new_model, train
+from labrnn.reviews.text import encode
 
 CPU = torch.device("cpu")
 SMALL = TrialConfig(optim="rmsprop", hidden_dim=10, batch_size=16, epochs=3, warmup_steps=10)
@@ -198,6 +199,26 @@ def test_a_resumed_training_is_the_undisturbed_to_the_last_bit(corpus, cell, opt
     for k in (0, 1):
         assert len(kept[k].history) == k + 1
         assert_same_bits(train(config, corpus, resume=kept[k]), undisturbed)
+
+
+def test_a_resumed_training_with_every_lever(reviews):
+    config = SMALL.but(
+        words="marks",
+        min_bigram_count=3,
+        bidirectional=True,
+        readout="mean_max",
+        embedding_dim=3,
+        embedding_dropout=0.3,
+        word_dropout=0.2,
+        optim="rmsprop",
+        schedule="linear",
+        clip_norm=0.5,
+    )
+    corpus, kept = encode(reviews, config), []
+    assert len(corpus.bigrams)
+    undisturbed = train(config, corpus, on_epoch=lambda p: kept.append(copy.deepcopy(p)))
+    torch.manual_seed(99)
+    assert_same_bits(train(config, corpus, resume=kept[0]), undisturbed)
 
 
 def test_a_finished_training_resumes_to_itself(corpus):

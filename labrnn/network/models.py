@@ -15,7 +15,7 @@ class Classifier(nn.Module):
 
     Args:
         config: a `TrialConfig`; its model fields count.
-        vocabulary_size: rows of the embedding, `<pad>` and `<unk>` among them.
+        vocabulary_size: rows of the embedding: `<pad>`, `<unk>`, words, bigrams.
         sparse: give the embedding's gradient only for the rows that a batch touches.
 
     The recurrent weights are those of an ordinary `nn.LSTM` or `nn.GRU` (`self.rnn`), so its
@@ -35,7 +35,7 @@ class Classifier(nn.Module):
             bidirectional=config.bidirectional,
             dropout=config.dropout_rate if config.n_layers > 1 else 0.0,
         )
-        self.output = nn.Linear(config.hidden_dim * (1 + config.bidirectional), 2)
+        self.output = nn.Linear(_read_units(config), 2)
         self._initialise()
 
     @torch.no_grad()
@@ -58,22 +58,47 @@ class Classifier(nn.Module):
         self.output.bias.zero_()
 
     def forward(self, ids, packing, way=None):
-        """Logits [B, 2] of the reviews whose packed ids are `ids` [N], in the batch's order."""
-        states = run_layers(self.rnn, self.embedding(ids), packing, way)
+        """Logits [B, 2] of the reviews whose packed ids are `ids`, in the batch's order.
+
+        The ids are [N], or [N, 2]: a token's vector is then its word's plus its bigram's.
+        """
+        if self.training and self.config.word_dropout:
+            ids = ids * (torch.rand(ids.shape, device=ids.device) >= self.config.word_dropout)
+        vectors = self.embedding(ids)
+        vectors = vectors.sum(1) if ids.dim() == 2 else vectors
+        vectors = F.dropout(vectors, self.config.embedding_dropout, self.training)
+        states = run_layers(self.rnn, vectors, packing, way)
         dropped = F.dropout(self.read(states, packing), self.config.dropout_rate, self.training)
         return self.output(dropped)
 
     def read(self, states, packing):
-        """What the linear layer sees of the states [N, D * H]: [B, D * H].
+        """What the linear layer sees of the states [N, D * H]: [B, D * H], twice that pooled.
 
         The backward direction has read the whole review at its first token; the published
         `last_step` takes it at the last token, where it has read only that one.
         """
+        if self.config.readout == "mean_max":
+            return pooled(states, packing)
         last = states[packing.last]
         if not self.config.bidirectional or self.config.readout == "last_step":
             return last
         units = self.config.hidden_dim
         return torch.cat([last[:, :units], states[packing.first, units:]], dim=1)
+
+
+def pooled(states, packing):
+    """Mean and maximum over each review's own steps (Maini et al. 2020), [B, 2 * D * H]."""
+    rows = torch.from_numpy(packing.rows).to(states.device)
+    empty = states.new_zeros(len(packing.first), states.shape[1])
+    mean = empty.index_add(0, rows, states) / packing.lengths[:, None]
+    rows = rows[:, None].expand_as(states)
+    return torch.cat([mean, empty.scatter_reduce(0, rows, states, "amax", include_self=False)], 1)
+
+
+def _read_units(config):
+    """How many numbers of a review the linear layer sees."""
+    directions, pools = 1 + config.bidirectional, 1 + (config.readout == "mean_max")
+    return config.hidden_dim * directions * pools
 
 
 def count_parameters(config, vocabulary_size):
@@ -84,7 +109,7 @@ def count_parameters(config, vocabulary_size):
     for layer in range(config.n_layers):
         inputs = directions * units if layer else config.embedding_dim
         total += directions * (gates * units * (inputs + units) + 2 * gates * units)
-    return total + 2 * (directions * units + 1)
+    return total + 2 * (_read_units(config) + 1)
 
 
 def find_device(name=""):

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch import optim
+from torch.nn.utils import clip_grad_norm_
 
 try:
     from labrnn.network.kernels import compiled
@@ -12,9 +13,17 @@ except ImportError:  # no Numba: PyTorch's optimisers move every row at every st
 MOMENTUM, EPS, ALPHA = 0.9, 1e-6, 0.99
 
 
-def warmup(lr, step, warmup_steps):
-    """Learning rate of a step counted from 1: linear up to `warmup_steps`, then constant."""
-    return lr * min(1.0, step / max(1, warmup_steps))
+def rate(config, step, steps):
+    """Learning rate of a step counted from 1: linear warm-up, then the config's schedule.
+
+    Args:
+        steps: of the whole training; `linear` falls to 0 after the last one.
+    """
+    up = step / max(1, config.warmup_steps)
+    down = 1.0
+    if config.schedule == "linear":
+        down = (steps + 1 - step) / max(1, steps + 1 - config.warmup_steps)
+    return config.lr * min(1.0, up, down)
 
 
 def takes_rows(name, device):
@@ -26,14 +35,15 @@ class Optimizer:
     """One optimiser for the whole model; the embedding's rows go to `LazyRows` where that serves.
 
     Args:
-        config: a `TrialConfig`; optim, lr and warmup_steps count.
+        config: a `TrialConfig`; optim, lr, warmup_steps, schedule and clip_norm count.
         model: a `Classifier`, its embedding sparse if `takes_rows`.
+        steps: of the whole training, for the schedule.
     """
 
-    def __init__(self, config, model):
-        self.config, self.steps = config, 0
+    def __init__(self, config, model, steps=0):
+        self.config, self.all_steps, self.steps = config, steps, 0
         table = model.embedding.weight
-        rest = [p for p in model.parameters() if p is not table]
+        self.layers = rest = [p for p in model.parameters() if p is not table]
         self.rows = LazyRows(config.optim, table) if model.embedding.sparse else None
         self.dense = _torch_optimizer(config, rest if self.rows else [table, *rest])
 
@@ -45,7 +55,9 @@ class Optimizer:
     def step(self):
         """One update from the gradients at hand; clears them."""
         self.steps += 1
-        lr = warmup(self.config.lr, self.steps, self.config.warmup_steps)
+        lr = rate(self.config, self.steps, self.all_steps)
+        if self.config.clip_norm:  # the recurrent layers' gradients are those that explode
+            clip_grad_norm_(self.layers, self.config.clip_norm)
         for group in self.dense.param_groups:
             group["lr"] = lr
         self.dense.step()

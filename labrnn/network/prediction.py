@@ -11,7 +11,7 @@ from labrnn.errors import LabError
 from labrnn.network.batches import Batches
 from labrnn.network.models import Classifier
 from labrnn.network.training import evaluate
-from labrnn.reviews.text import UNK, load_corpus, words_of
+from labrnn.reviews.text import UNK, load_corpus, spaced, words_of
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def predict(trial, corpus, texts):
         LabError: the trial's weights are missing or damaged.
     """
     config, vocabulary = trial.config, corpus.vocabulary
+    texts = [spaced(text, config.words) for text in texts]
     model = Classifier(config, corpus.vocabulary_size)
     model.load_state_dict(trial.weights())
     ids = [vocabulary.tokenize(text, config.max_tokens) for text in texts]

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +20,7 @@ from labrnn.reviews.words import count_words, known_words, number_words
 PAD, UNK = "<pad>", "<unk>"
 NEGATIONS = frozenset({"no", "nor", "not", "against", "don't", "ain"})
 SPLITS = ("train", "valid", "test")
+FEWEST = 10  # distinct reviews: a split 7:1:2 needs them
 
 
 @lru_cache
@@ -47,6 +49,17 @@ def stop_words(policy="drop"):
 def preprocess_string(word):
     """The lab's hook for one word; its default leaves the word as it is."""
     return word
+
+
+MARKUP = re.compile(r"<br\s*/?>", re.IGNORECASE)
+WORDS_AND_MARKS = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[^\w\s]")
+
+
+def spaced(text, words):
+    """The text with blanks between its words, under a `TrialConfig`'s `words`."""
+    if words == "blanks":
+        return text
+    return " ".join(WORDS_AND_MARKS.findall(MARKUP.sub(" ", text)))
 
 
 def words_of(text, preprocess=preprocess_string):
@@ -115,6 +128,7 @@ class Corpus:
         rows: split -> row numbers in the lab's order.
         words: the vocabulary's words from index 2 on.
         facts: name, fingerprint and counts of the source.
+        bigrams: known pairs of consecutive tokens as sorted codes, see `code_bigrams`, int64 [P].
     """
 
     ids: np.ndarray
@@ -123,6 +137,7 @@ class Corpus:
     rows: dict
     words: list
     facts: dict
+    bigrams: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def fingerprint(self):
@@ -134,7 +149,8 @@ class Corpus:
 
     @property
     def vocabulary_size(self):
-        return len(self.words) + 2
+        """Rows of an embedding: `<pad>`, `<unk>`, the words, then the bigrams."""
+        return len(self.words) + 2 + len(self.bigrams)
 
     @cached_property
     def lengths(self):
@@ -153,11 +169,16 @@ def encode(reviews, config):
     Same result as `Vocabulary.build` and `tokenize`, review by review, in compiled loops over
     numbered words.
     """
-    words, numbers, begins = number_words(reviews.texts)
+    words, numbers, begins = number_words([spaced(t, config.words) for t in reviews.texts])
     pool = np.arange(len(reviews.texts))
     if config.duplicates == "drop":
         first = {}
         pool = np.array([i for i, t in enumerate(reviews.texts) if first.setdefault(t, i) == i])
+    if len(pool) < FEWEST:
+        raise LabError(
+            f"{reviews.name}: duplicates = drop leaves {len(pool)} of {len(reviews.texts)} reviews, "
+            f"at least {FEWEST} are needed; give others, or keep the duplicates"
+        )
     rows = split_rows(pool)
     if config.train_reviews:
         if config.train_reviews > len(rows["train"]):
@@ -171,8 +192,9 @@ def encode(reviews, config):
     known = [k for k in met[counts[met] >= config.min_count] if words[k] not in stop]
     if not known:
         raise LabError(
-            f"no word occurs {config.min_count} times in {len(rows['train'])} training reviews; "
-            "lower min_count or give more reviews"
+            f"{reviews.name}: no word occurs {config.min_count} times (stop words aside) in "
+            f"its {len(rows['train'])} training reviews; raise train_reviews, lower min_count, or give "
+            "more reviews"
         )
     token_of = np.zeros(len(words), np.int32)
     token_of[known] = np.arange(2, len(known) + 2)
@@ -183,13 +205,44 @@ def encode(reviews, config):
         "reviews": len(reviews.texts),
         "without_known_words": int((ids[offsets[:-1]] == 1).sum()),
     }
-    return Corpus(ids, offsets, reviews.labels, rows, [words[k] for k in known], facts)
+    bigrams = np.empty(0, np.int64)
+    if config.min_bigram_count:
+        codes = code_bigrams(ids, offsets, len(known) + 2)
+        bigrams = _frequent(codes, offsets, rows["train"], config.min_bigram_count)
+    return Corpus(ids, offsets, reviews.labels, rows, [words[k] for k in known], facts, bigrams)
+
+
+def code_bigrams(ids, offsets, words):
+    """Each token with the one before it in its review as one number, int64 [tokens].
+
+    It is `before * words + token`, `words` being the rows that words take in the embedding; 0 at a
+    review's first token, which has none before it.
+    """
+    codes = ids.astype(np.int64)
+    codes[1:] += ids[:-1].astype(np.int64) * words
+    codes[offsets[:-1]] = 0
+    return codes
+
+
+def _frequent(codes, offsets, rows, least):
+    """The codes, sorted, that these reviews hold `least` times or more."""
+    met = np.concatenate([codes[offsets[row] + 1 : offsets[row + 1]] for row in rows])
+    found, counts = np.unique(met, return_counts=True)
+    return found[counts >= least]
 
 
 # --- the cache ---------------------------------------------------------------------------------
 
-CACHE_FORMAT = 3
-DATA_FIELDS = ("train_reviews", "max_tokens", "min_count", "stop_words", "duplicates")
+CACHE_FORMAT = 4
+DATA_FIELDS = (
+    "train_reviews",
+    "max_tokens",
+    "min_count",
+    "stop_words",
+    "duplicates",
+    "words",
+    "min_bigram_count",
+)
 
 
 def cache_folder():
@@ -227,7 +280,9 @@ def load_corpus(config, data: str | None = None):
 
 
 def _save(corpus, path):
-    columns = {name: getattr(corpus, name) for name in ("ids", "offsets", "labels", "words")}
+    columns = {
+        name: getattr(corpus, name) for name in ("ids", "offsets", "labels", "words", "bigrams")
+    }
     columns |= corpus.rows
     table = pa.table({name: pa.array([values]) for name, values in columns.items()})
     table = table.replace_schema_metadata({"facts": json.dumps(corpus.facts)})
