@@ -19,7 +19,7 @@ def trial(config, accuracy, seconds=2.0, reviews=REVIEWS, learns_by=1):
     All models find the same reviews hard, as real ones do; the rest is its own seed's luck.
     `accuracy` 0.5 is a model whose loss stayed at ln 2.
     """
-    own = np.random.default_rng([config.seed, *config.model_dump_json().encode()])
+    own = np.random.default_rng([config.seed, *f"{config.cell},{config.difference()}".encode()])
     hard = np.random.default_rng(0).normal(size=reviews)
     right = np.sqrt(0.6) * hard + np.sqrt(0.4) * own.normal(size=reviews) < stats.norm.ppf(accuracy)
     labels = np.arange(reviews) % 2

@@ -199,3 +199,19 @@ def test_failed_update_keeps_what_was_there(project):
     (project / "constraints.txt").write_text("# newer\n")
     assert set_up(project, fails="1")[::2] == (1, 2)
     assert set_up(project)[::2] == (0, 3)
+
+
+# Start-up and storage
+
+
+def test_a_command_starts_without_what_it_may_not_need():
+    command = "import sys, labrnn.lab, labrnn.reports.batch; print('sklearn' in sys.modules)"
+    assert run(sys.executable, "-c", command).stdout == "False\n"
+
+
+def test_git_leaves_stored_trials_as_they_are():
+    """With other line ends they would read as damaged."""
+    asked = run("git", "check-attr", "text", "reports/full/trials/a/b/metrics.json")
+    if asked.returncode:
+        pytest.skip("no git, or no repository")
+    assert asked.stdout.endswith("text: unset\n")

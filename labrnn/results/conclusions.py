@@ -1,226 +1,274 @@
-"""The published conclusions, each held against the trainings at hand.
+"""The published conclusions, and the one rule by which each is held against trainings.
 
-A verdict is `confirmed`, `not confirmed` or `undecided`; the last also where a training that it
-needs was not run, or where one seed each cannot tell settings from seeds. Equality is confirmed
-only if the whole interval of the difference is small.
+A rule reads the settings of any part that has what it speaks of: the part on the reproduction, or
+the lab's own. It gives True (confirmed), False (not confirmed) or None (undecided) and a reason.
+Undecided is also what needs a training that was not run, and a difference that rests on one seed:
+that tells models from each other, not settings. Equality takes intervals that leave no room for a
+point.
 """
 
+import re
+from functools import partial
+
+import numpy as np
 import pandas as pd
 
+from labrnn.config import TrialConfig
 from labrnn.network.models import count_parameters
-from labrnn.parts import Setting
-from labrnn.results.comparison import by_validation, compare, epochs_to, trained, trend
+from labrnn.parts import OPTIMIZERS, Setting
+from labrnn.results.comparison import (
+    ENOUGH,
+    SMALL,
+    WEAK,
+    by_validation,
+    compare,
+    epochs_to,
+    equal,
+    trained,
+    trend,
+)
+from labrnn.results.prose import capital, number, part_of, points, span, were
+from labrnn.results.published import VOCABULARY_SIZE
 
-SMALL = 0.01  # a difference below one point is called equal
-YES, NO, OPEN = "confirmed", "not confirmed", "undecided"
+VERDICTS = {True: "confirmed", False: "not confirmed", None: "undecided"}
+PLAIN = {  # what a setting is unless a rule says otherwise
+    "cell": "lstm",
+    "optim": "rmsprop",
+    "n_layers": 1,
+    "hidden_dim": 100,
+    "embedding_dim": 1,
+    "bidirectional": False,
+}
+UNITS = {"n_layers": "layers", "hidden_dim": "units"}
 
 
 def conclusions(results):
-    """A table: published conclusion, verdict, evidence.
-
-    Args:
-        results: of the part `reproduction`.
-    """
-    lab = _Named(results)
-    lines = [(claim, *check(lab)) for claim, check in CLAIMS.items()]
-    return pd.DataFrame(lines, columns=["published conclusion", "verdict", "evidence"])
+    """A table: published conclusion, verdict, evidence."""
+    lines = [(capital(claim), *judge(results, claim)) for claim in CLAIMS]
+    table = pd.DataFrame(lines, columns=["published conclusion", "verdict", "evidence"])
+    return table.assign(verdict=[VERDICTS[holds] for _, holds, _ in lines])
 
 
-class _Named:
-    """The published trainings by figure or place in the grid, read the right way."""
+def told(results, *claims):
+    """Sentences on some published conclusions and what a part's trainings make of them."""
+    text = []
+    for claim in claims:
+        holds, reason = judge(results, claim)
+        opening = "It also concludes" if text else "The published report concludes"
+        text.append(f"{opening} that {claim}. **{capital(VERDICTS[holds])}** here: {reason}.")
+    return " ".join(text)
+
+
+def judge(results, claim):
+    """Whether a published conclusion holds, True, False or None, and the reason."""
+    try:
+        return CLAIMS[claim](_Trainings(results))
+    except _NotRun as missing:
+        return None, str(missing)
+
+
+class _NotRun(Exception):
+    """A rule lacks what this says."""
+
+
+class _Trainings:
+    """A part's settings, read at the final states, found by what they are."""
 
     def __init__(self, results):
+        rivals = results.part.rivals() if hasattr(results.part, "rivals") else []
+        names = {}
+        for s in [*results.settings, *rivals]:
+            names.setdefault(s.config.but(readout="final_state"), s.name.removeprefix("figure "))
         self.results = results
-        self.settings = {
-            s.name.removeprefix("figure "): Setting(s.name, s.config.but(readout="final_state"))
-            for s in results.settings
+        self.settings = [Setting(name, config) for config, name in names.items()]
+
+    def along(self, field, **others):
+        """Value of a field -> the plain setting with it, those that were run."""
+        same = {name: value for name, value in (PLAIN | others).items() if name != field}
+        return {
+            getattr(s.config, field): s
+            for s in self.settings
+            if all(getattr(s.config, name) == value for name, value in same.items())
+            and self.results.trials(s)
         }
 
-    def __call__(self, *names):
-        """The settings of these names, or None if one was not run."""
-        found = [self.settings[name] for name in names]
-        return found if all(self.results.trials(s) for s in found) else None
+    def __call__(self, field, *values, **others):
+        """The plain settings with these values of a field; raises `_NotRun` where one is missing."""
+        found = self.along(field, **others)
+        names = {v: f"{v} {UNITS[field]}" if field in UNITS else OPTIMIZERS[v] for v in values}
+        if missing := [Setting(name, None) for v, name in names.items() if v not in found]:
+            raise _NotRun(f"{were(missing)} not run")
+        return [found[value] for value in values]
+
+    def grid(self):
+        """The compound settings, all of them run."""
+        every = [s for s in self.settings if re.match(r"E\d+ H", s.name)]
+        run = [s for s in every if self.results.trials(s)]
+        if not every or len(run) < len(every):
+            raise _NotRun(f"{len(run)} of {len(every)} compound trainings were run")
+        return run
+
+    def accuracies(self, settings):
+        measured = [(s.name, self.results.accuracy(s)) for s in settings]
+        return ", ".join(f"{name} {e.mean:.3f} (n = {e.seeds})" for name, e in measured)
+
+    def epochs(self, setting):
+        """The mean epoch that reaches `ENOUGH`; infinite if a seed never does."""
+        reached = epochs_to(self.results, setting, ENOUGH).values()
+        return np.inf if None in reached else float(np.mean(list(reached)))
+
+    def several_seeds(self, settings):
+        return all(len(self.results.trials(s)) > 1 for s in settings)
 
 
-def _missing(*names):
-    return OPEN, f"not run: one of {', '.join(names)}"
+def _together(verdicts):
+    """False if one is, True if all are."""
+    verdicts = set(verdicts)
+    return False if False in verdicts else True if verdicts == {True} else None
 
 
-def _accuracies(lab, settings):
-    estimates = [lab.results.accuracy(s) for s in settings]
-    return ", ".join(
-        f"{_short(s)} {e.mean:.3f} (n = {e.seeds})"
-        for s, e in zip(settings, estimates, strict=True)
+def _gaps(compared):
+    return "; ".join(
+        f"{c.first.name} − {c.second.name} {points(c.difference.mean)} points "
+        f"({span(c.difference)})"
+        for c in compared
     )
 
 
-def _short(setting):
-    return setting.name.removeprefix("figure ")
+def _pace(epochs):
+    return "never" if np.isinf(epochs) else f"{epochs:.3g}"
 
 
-def _gap(comparison):
-    d = comparison.difference
+# The rules
+
+
+def _at_chance(lab, cell):
+    [setting] = lab("optim", "sgd", cell=cell)
+    learnt = list(trained(lab.results, setting).values())
+    share = part_of(learnt.count(False), len(learnt), "training")
     return (
-        f"{_short(comparison.first)} − {_short(comparison.second)}: {100 * d.mean:+.1f} points "
-        f"[{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+        {0: True, len(learnt): False}.get(sum(learnt)),
+        f"{share} stayed at chance, {lab.accuracies([setting])}",
     )
 
 
-def _share(lab, settings):
-    """How many of the settings' trainings left chance, and of how many."""
-    verdicts = [v for s in settings for v in trained(lab.results, s).values()]
-    return sum(verdicts), len(verdicts)
+def _fail(lab, field, *values):
+    settings = lab(field, *values)
+    failed = [[a < WEAK for a in lab.results.metric(s, "accuracy").values()] for s in settings]
+    holds = _together({0: False, len(seeds): True}.get(sum(seeds)) for seeds in failed)
+    return holds, f"test accuracy {lab.accuracies(settings)}"
 
 
-def _sgd(lab):
-    if not (settings := lab("1", "2")):
-        return _missing("1", "2")
-    learnt, of = _share(lab, settings)
-    return (
-        YES if learnt == 0 else NO,
-        f"{of - learnt} of {of} trainings stay at chance: {_accuracies(lab, settings)}",
+def _equal(lab, field, reference, *values):
+    first, *others = lab(field, reference, *values)
+    found = compare(lab.results, [(other, first) for other in others])
+    return equal(found), _gaps(found)
+
+
+def _flat(lab, field):
+    sizes = lab.along(field)
+    line = trend(lab.results, list(sizes.values()), lambda s: getattr(s.config, field))
+    if line is None:
+        raise _NotRun("too few trials for a line through them")
+    flat = max(-line.low, line.high) < SMALL / 2
+    slope = f"a doubling is worth {points(line.mean, 2)} points ({span(line, 2)})"
+    return True if flat else False if line.p < 0.05 else None, slope
+
+
+def _best(lab, cell):
+    best, *rivals = lab("optim", "rmsprop", "adagrad", "adam", cell=cell)
+    found = compare(lab.results, [(best, rival) for rival in rivals])
+    return _together({"better": True, "worse": False}.get(c.verdict) for c in found), _gaps(found)
+
+
+def _slow(lab, cell):
+    settings = lab("optim", "adagrad", "adam", "rmsprop", cell=cell)
+    slow, *others = epochs = [lab.epochs(s) for s in settings]
+    holds = slow > max(others) if lab.several_seeds(settings) else None
+    paces = [f"{s.name} {_pace(e)}" for s, e in zip(settings, epochs, strict=True)]
+    return holds, f"epochs to {ENOUGH} on validation: {', '.join(paces)}"
+
+
+def _faster(lab):
+    optims = ("adagrad", "adam", "rmsprop")
+    cells = [lab("optim", *optims, cell=cell) for cell in ("gru", "lstm")]
+    gru, lstm = ([lab.epochs(s) for s in settings] for settings in cells)
+    holds = None
+    if gru != lstm and all(map(lab.several_seeds, cells)):
+        pairs = list(zip(gru, lstm, strict=True))
+        holds = all(a <= b for a, b in pairs) or (False if all(a >= b for a, b in pairs) else None)
+    paces = [
+        f"{OPTIMIZERS[optim]} {_pace(a)} against {_pace(b)}"
+        for optim, a, b in zip(optims, gru, lstm, strict=True)
+    ]
+    return holds, f"epochs to {ENOUGH} on validation, GRU against LSTM: {', '.join(paces)}"
+
+
+def _smaller(_):
+    gru, lstm = (
+        count_parameters(TrialConfig(**PLAIN | {"cell": cell}), VOCABULARY_SIZE)
+        for cell in ("gru", "lstm")
+    )
+    return gru < lstm, f"{gru:,} against {lstm:,} with the published vocabulary"
+
+
+def _wins_grid(lab, name):
+    lead, *others = by_validation(lab.results, lab.grid())
+    found = compare(lab.results, [(s, lead) for s in others])
+    if name == lead.name:
+        rivals = sum(not c.clear for c in found)
+        reason = f"it is first on validation, and {number(rivals)} others may equal it"
+        return None if rivals else True, reason
+    gap = next((c for c in found if c.first.name == name), None)
+    if gap is None:
+        raise _NotRun(f"{name} is not in this grid; the first on validation is {lead.name}")
+    reason = f"the validation reviews put {lead.name} first; on the test {_gaps([gap])}"
+    return False if gap.verdict == "worse" else None, reason
+
+
+def _wins_economy(lab, name):
+    grid, results = lab.grid(), lab.results
+    if name not in {s.name for s in grid}:
+        raise _NotRun(f"{name} is not in this grid")
+    best = max(grid, key=lambda s: results.accuracy(s).mean / results.parameters(s))
+    return best.name == name, (
+        f"{best.name} with {results.parameters(best):,} parameters; a smaller model wins this "
+        "ranking almost whatever its accuracy"
     )
 
 
-def _best(lab, best, rivals):
-    """Whether one setting is clearly better than each of its rivals."""
-    if not lab(best, *rivals):
-        return _missing(best, *rivals)
-    found = compare(lab.results, [(lab.settings[best], lab.settings[r]) for r in rivals])
-    verdicts = {c.verdict for c in found}
-    verdict = NO if "worse" in verdicts else YES if verdicts == {"better"} else OPEN
-    return verdict, "; ".join(map(_gap, found))
-
-
-def _adagrad(lab):
-    if not lab("3a", "3b", "3c"):
-        return _missing("3a", "3b", "3c")
-    reached = {n: _epochs(lab, n, 0.8) for n in ("3a", "3b", "3c")}
-    slow = reached["3a"] > max(reached["3b"], reached["3c"])
-    return YES if slow else NO, "epochs to 0.80 validation accuracy: " + _listed(reached)
-
-
-def _epochs(lab, name, accuracy):
-    """Mean epoch at which a setting reaches an accuracy; one beyond the last where it does not."""
-    setting = lab.settings[name]
-    values = epochs_to(lab.results, setting, accuracy).values()
-    return sum(v or setting.config.epochs + 1 for v in values) / len(values)
-
-
-def _listed(reached):
-    return ", ".join(f"{name} {value:.1f}" for name, value in reached.items())
-
-
-def _gru_faster(lab):
-    pairs = [("3a", "4a"), ("3b", "4b"), ("3c", "4c")]
-    if not lab(*[name for pair in pairs for name in pair]):
-        return _missing("3a to 3c", "4a to 4c")
-    gaps = [_epochs(lab, lstm, 0.85) - _epochs(lab, gru, 0.85) for lstm, gru in pairs]
-    reached = {n: _epochs(lab, n, 0.85) for pair in pairs for n in pair}
-    verdict = OPEN
-    if max(gaps) > 0 and min(gaps) >= 0:
-        verdict = YES
-    elif min(gaps) < 0 and max(gaps) <= 0:
-        verdict = NO
-    return verdict, "epochs to 0.85 validation accuracy: " + _listed(reached)
-
-
-def _gru_smaller(lab):
-    lstm, gru = (count_parameters(lab.settings[n].config, 56_729) for n in ("3c", "4c"))
-    return YES if gru < lstm else NO, f"{gru:,} against {lstm:,} at the published vocabulary"
-
-
-def _equal(lab, reference, others):
-    """Whether settings lie within one point of a reference."""
-    if not lab(reference, *others):
-        return _missing(reference, *others)
-    found = compare(lab.results, [(lab.settings[o], lab.settings[reference]) for o in others])
-    if any(c.verdict in ("better", "worse") and abs(c.difference.mean) > SMALL for c in found):
-        verdict = NO
-    else:
-        small = all(max(-c.difference.low, c.difference.high) < SMALL for c in found)
-        verdict = YES if small else OPEN
-    return verdict, "; ".join(map(_gap, found))
-
-
-def _fail(lab, *names):
-    if not (settings := lab(*names)):
-        return _missing(*names)
-    estimates = [lab.results.accuracy(s).mean for s in settings]
-    verdict = YES if max(estimates) < 0.75 else NO
-    return verdict, f"test accuracy {_accuracies(lab, settings)}"
-
-
-def _embedding(lab):
-    names = ["3c", "7b", "7c", "7d", "7e", "7f", "7g", "7h"]
-    if not (settings := lab(*names)):
-        return _missing(*names)
-    slope = trend(lab.results, settings, lambda s: s.config.embedding_dim)
-    if slope is None:
-        return OPEN, "too few trainings for a trend"
-    reach = max(-slope.low, slope.high)
-    verdict = YES if reach < SMALL / 2 else NO if slope.p < 0.05 else OPEN
-    return verdict, (
-        f"{100 * slope.mean:+.2f} points a doubling "
-        f"[{100 * slope.low:+.2f}, {100 * slope.high:+.2f}]; "
-        f"{_accuracies(lab, settings)}"
-    )
-
-
-def _grid_best(lab):
-    grid = [s for n, s in lab.settings.items() if n.startswith("E")]
-    run = by_validation(lab.results, grid)
-    if len(run) < len(grid):
-        return OPEN, f"{len(run)} of {len(grid)} compound trainings were run"
-    best = run[0]
-    return (
-        YES if _short(best) == "E32 H305 L2" else NO,
-        f"best on validation: {_accuracies(lab, run[:3])}",
-    )
-
-
-def _economical(lab):
-    grid = [s for n, s in lab.settings.items() if n.startswith("E") and lab.results.trials(s)]
-    small = [s for s in grid if s.config.hidden_dim == 20]
-    if len(small) < 12:
-        return OPEN, f"{len(small)} of the 12 narrow compound trainings were run"
-    ratio = {s: lab.results.accuracy(s).mean / lab.results.parameters(s) for s in grid}
-    best = max(grid, key=ratio.get)
-    return (
-        YES if _short(best) == "E32 H20 L1" else NO,
-        f"{_short(best)}, {lab.results.parameters(best):,} parameters; a smaller model wins "
-        "this ranking almost whatever its accuracy",
-    )
-
-
-def _both_ways(lab):
-    pairs = [("9a", "E32 H305 L2"), ("9b", "E32 H305 L1"), ("10a", "10b"), ("11a", "11b")]
-    run = [(a, b) for a, b in pairs if lab(a, b)]
-    found = compare(lab.results, [(lab.settings[a], lab.settings[b]) for a, b in run])
+def _no_gain(lab):
+    both = [s for s in lab.settings if s.config.bidirectional]
+    ways = {s.config: s for s in lab.settings}
+    one_way = [s.config.but(bidirectional=False) for s in both]
+    pairs = [(a, ways[b]) for a, b in zip(both, one_way, strict=True) if b in ways]
+    found = compare(lab.results, pairs)
+    if not found:
+        raise _NotRun("no pair was run")
+    reason = f"{number(len(found))} of {number(len(both))} pairs were run: {_gaps(found)}"
     if any(c.verdict == "better" for c in found):
-        verdict = NO
-    else:
-        small = len(run) == len(pairs) and all(c.difference.high < SMALL for c in found)
-        verdict = YES if small else OPEN
-    gaps = "; ".join(map(_gap, found)) or "none was run"
-    return verdict, f"final-state readout, {len(run)} of {len(pairs)} pairs run: {gaps}"
+        return False, reason
+    narrow = all(c.difference.high < SMALL and c.difference.seeds > 1 for c in found)
+    return (True if narrow and len(found) == len(both) else None), reason
 
 
 CLAIMS = {
-    "SGD at 0.01 does not train in five epochs, LSTM and GRU alike": _sgd,
-    "RMSprop is the best optimiser (LSTM)": lambda lab: _best(lab, "3c", ["3a", "3b"]),
-    "RMSprop is the best optimiser (GRU)": lambda lab: _best(lab, "4c", ["4a", "4b"]),
-    "Adagrad is slow": _adagrad,
-    "GRUs train faster than LSTMs": _gru_faster,
-    "GRUs have fewer parameters": _gru_smaller,
-    "Two layers equal one": lambda lab: _equal(lab, "3c", ["5b"]),
-    "Three layers hardly train, four do not": lambda lab: _fail(lab, "5c", "5d"),
-    "Widths of 10 to 285 are about equal": lambda lab: _equal(
-        lab, "3c", ["6a", "6b", "6d", "6e", "6f", "6g"]
+    "the LSTM does not train with SGD at 0.01 in five epochs": partial(_at_chance, cell="lstm"),
+    "the GRU does not train with SGD at 0.01 in five epochs": partial(_at_chance, cell="gru"),
+    "RMSprop is the best optimiser of the LSTM": partial(_best, cell="lstm"),
+    "RMSprop is the best optimiser of the GRU": partial(_best, cell="gru"),
+    "Adagrad is slow for the LSTM": partial(_slow, cell="lstm"),
+    "Adagrad is slow for the GRU": partial(_slow, cell="gru"),
+    "GRUs train faster than LSTMs": _faster,
+    "GRUs have fewer parameters than LSTMs": _smaller,
+    "two layers equal one": lambda lab: _equal(lab, "n_layers", 1, 2),
+    "three layers hardly train and four do not": lambda lab: _fail(lab, "n_layers", 3, 4),
+    "widths of 10 to 285 units are about equal": lambda lab: _equal(
+        lab, "hidden_dim", 100, 10, 20, 150, 200, 260, 285
     ),
-    "A width of 319 fails": lambda lab: _fail(lab, "6h"),
-    "The embedding's size hardly matters": _embedding,
-    "The best compound training is E32 H305 L2": _grid_best,
-    "By accuracy per parameter the best is E32 H20 L1": _economical,
-    "Bidirectional is not better": _both_ways,
+    "a width of 319 units fails": lambda lab: _fail(lab, "hidden_dim", 319),
+    "the size of the embedding hardly matters": partial(_flat, field="embedding_dim"),
+    "the best compound model is E32 H305 L2": partial(_wins_grid, name="E32 H305 L2"),
+    "the best by accuracy per parameter is E32 H20 L1": partial(_wins_economy, name="E32 H20 L1"),
+    "reading both ways is not better": _no_gain,
 }

@@ -6,7 +6,6 @@ the part measures are kept apart from findings and say so.
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -15,26 +14,25 @@ from scipy import stats
 from labrnn.results.comparison import (
     ENOUGH,
     LN2,
-    SMALL,
     WEAK,
     against,
     by_validation,
     compare,
     epochs_to,
-    equal,
     successful,
     tested,
     trained,
     trend,
 )
+from labrnn.results.conclusions import told
 from labrnn.results.prose import (
     by_verdict,
     capital,
-    claim,
     counted,
     explanation,
     footing,
     idle,
+    last_epoch,
     listing,
     measured,
     names,
@@ -65,19 +63,11 @@ def sgd(results):
             f"The test reviews agree: {accuracy}, an interval that holds one half. What the {cell} "
             f"has learnt in {counted(setting.config.epochs, 'epoch')}, a coin knows too."
         )
-    failures = len(learnt) - sum(learnt.values())
-    share = f"{number(failures)} of {counted(len(learnt), 'training')}"
-    if len(learnt) == 1:
-        share = "the one training" if failures else "no training"
     return paragraphs(
         _fall(results.curves(setting, "train_loss"), learnt),
         test,
-        explanation(_why_sgd(results, setting)) if failures else "",
-        claim(
-            "with SGD at 0.01 neither cell learns anything in five epochs",
-            {0: False, len(learnt): True}.get(failures),
-            f"{share} of the {cell} stayed at chance",
-        ),
+        "" if all(learnt.values()) else explanation(_why_sgd(results, setting)),
+        told(results, f"the {cell} does not train with SGD at 0.01 in five epochs"),
         footing(results),
     )
 
@@ -145,7 +135,7 @@ def optimizers(results):
     learnt = successful(results)
     if not learnt:
         return paragraphs(idle(results, results.settings), footing(results))
-    lead = by_validation(results, learnt)[0]
+    lead, cell = by_validation(results, learnt)[0], learnt[0].config.cell
     compared = optimizer_comparisons(results)
     mine = [c for c in compared if c.second == lead and c.first in learnt]
     return paragraphs(
@@ -154,10 +144,11 @@ def optimizers(results):
         f"reviews it reaches {measured(results.accuracy(lead))}. {by_verdict(results, mine)} "
         f"{idle(results, results.settings)} {_which(mine, lead)}",
         f"{_pace(results)} {_unfinished(results, learnt)} {past_best(results, learnt)}",
-        explanation(_why_optimizers(learnt[0].config.cell)),
-        claim(
-            "RMSprop is the best optimiser, Adam close to it and Adagrad slow",
-            *_rmsprop_best(results, learnt),
+        explanation(WHY_OPTIMIZERS[cell]),
+        told(
+            results,
+            f"RMSprop is the best optimiser of the {cell.upper()}",
+            f"Adagrad is slow for the {cell.upper()}",
         ),
         footing(results, compared),
     )
@@ -203,36 +194,20 @@ def _unfinished(results, learnt):
     )
 
 
-def _why_optimizers(cell):
-    if cell == "gru":
-        return (
-            "What Lab 2 a says of step sizes holds here too: the four differ in how large a "
-            "step they make of a small gradient, and at one rate for all that is part of what "
-            "is compared. The GRU's way off the plateau is shorter, which helps most where "
-            "steps are small, and Adagrad's are: it divides by the root of the sum of all "
-            "squares so far."
-        )
-    return (
-        "All four start on the plateau at ln 2, where gradients are tiny. Three of them divide "
-        "by the gradient's size and so take steps of the order of the learning rate from the "
-        "beginning. RMSprop's mean of squares starts at 0 and fills slowly, so its first steps "
-        "are up to ten times larger, and a momentum of 0.9 can multiply them by ten again: it "
-        "leaves the plateau quickly, and overshoots as easily. Adam corrects the former and "
-        "averages the latter. Adagrad sums all squares it has seen and slows down as it goes. "
-        "One learning rate for all is therefore not one step size for all."
-    )
-
-
-def _rmsprop_best(results, learnt):
-    best = next((s for s in learnt if s.config.optim == "rmsprop"), None)
-    rivals = [s for s in learnt if s != best]
-    if best is None or not rivals:
-        return None, "RMSprop or its rivals were not run or did not train"
-    found = compare(results, [(best, s) for s in rivals])
-    told = listing(f"{points(c.difference.mean)} points to {c.second.name}" for c in found)
-    if any(c.verdict == "worse" for c in found):
-        return False, f"RMSprop has {told}"
-    return all(c.verdict == "better" for c in found) or None, f"RMSprop has {told}"
+WHY_OPTIMIZERS = {
+    "lstm": "All four start on the plateau at ln 2, where gradients are tiny. Three of them divide "
+    "by the gradient's size and so take steps of the order of the learning rate from the "
+    "beginning. RMSprop's mean of squares starts at 0 and fills slowly, so its first steps "
+    "are up to ten times larger, and a momentum of 0.9 can multiply them by ten again: it "
+    "leaves the plateau quickly, and overshoots as easily. Adam corrects the former and "
+    "averages the latter. Adagrad sums all squares it has seen and slows down as it goes. "
+    "One learning rate for all is therefore not one step size for all.",
+    "gru": "What Lab 2 a says of step sizes holds here too: the four differ in how large a "
+    "step they make of a small gradient, and at one rate for all that is part of what "
+    "is compared. The GRU's way off the plateau is shorter, which helps most where "
+    "steps are small, and Adagrad's are: it divides by the root of the sum of all "
+    "squares so far.",
+}
 
 
 def cells(results):
@@ -256,7 +231,7 @@ def cells(results):
             "that only the update gate scales, and it has a gate less to open: what the LSTM "
             "reads out has to pass an output gate as well, and that starts half closed too."
         ),
-        _cells_claim(results, crossing),
+        told(results, "GRUs train faster than LSTMs", "GRUs have fewer parameters than LSTMs"),
     )
 
 
@@ -295,65 +270,25 @@ def _cells_cost(results, compared):
     )
 
 
-def _cells_claim(results, compared):
-    never = compared[0].first.config.epochs + 1
-    pace = {
-        c.first.name: [_mean_epoch(results, s) or never for s in (c.first, c.second)]
-        for c in compared
-    }
-    gaps = [lstm - gru for gru, lstm in pace.values()]
-    holds = None
-    if any(gaps) and len(results.part.seeds) > 1:
-        holds = True if min(gaps) >= 0 else False if max(gaps) <= 0 else None
-    told = [
-        f"{name} {_or_never(gru, never)} against {_or_never(lstm, never)}"
-        for name, (gru, lstm) in pace.items()
-        if min(gru, lstm) < never
-    ]
-    reason = f"neither cell reaches {ENOUGH} on the validation reviews"
-    if told:
-        reason = f"epochs to {ENOUGH} on validation, GRU against LSTM, are {', '.join(told)}"
-    return claim("GRUs train faster than LSTMs and have fewer parameters", holds, reason)
-
-
-def _or_never(epoch, never):
-    return f"{epoch:.3g}" if epoch < never else "never"
-
-
 # Lab 2 c to e
-
-
-@dataclass(frozen=True)
-class _Sweep:
-    """How one dimension of the model is spoken of."""
-
-    field: str
-    reference: int
-    doubling: str
-    price: str
-    why: str
-    published: str
-    holds: callable
 
 
 def depth(results):
     """Does a deeper LSTM do better?"""
     return _sweep(
         results,
-        _Sweep(
-            "n_layers",
-            1,
-            "doubling the depth",
-            "A layer has to wait for the one below it. An epoch took {seconds[0]:.1f} s with "
-            "{small} and {seconds[1]:.1f} s with {large}.",
-            "Each layer adds a stage that starts with small outputs and half-open gates, and "
-            "the published start makes it worse: one orthogonal matrix for all gates together "
-            "leaves each gate's block a contraction, and forget gates at one half forget fast. "
-            "So the deeper the stack, the less its output depends on the words, and the longer "
-            "it stays on the plateau. The part on defects tries the better start.",
-            "two layers equal one, three hardly train and four do not",
-            _depth_holds,
-        ),
+        "n_layers",
+        1,
+        "doubling the depth",
+        "A layer has to wait for the one below it. An epoch took {seconds[0]:.1f} s with {small} "
+        "and {seconds[1]:.1f} s with {large}.",
+        "Each layer adds a stage that starts with small outputs and half-open gates, and the "
+        "published start makes it worse: one orthogonal matrix for all gates together leaves each "
+        "gate's block a contraction, and forget gates at one half forget fast. So the deeper the "
+        "stack, the less its output depends on the words, and the longer it stays on the plateau. "
+        "The part on defects tries the better start.",
+        "two layers equal one",
+        "three layers hardly train and four do not",
     )
 
 
@@ -361,20 +296,17 @@ def width(results):
     """Does a wider LSTM do better?"""
     return _sweep(
         results,
-        _Sweep(
-            "hidden_dim",
-            100,
-            "doubling the width",
-            "The recurrent weights grow with the square of the width, from {parameters[0]:,} "
-            "parameters in all to {parameters[1]:,}; an epoch takes {seconds[0]:.1f} s with "
-            "{small} and {seconds[1]:.1f} s with {large}.",
-            "A word enters as one number, so not much comes in for many units to keep; what ten "
-            "can hold may be all there is. And at one learning rate a wide layer takes larger "
-            "steps in its output, since more weights move at once. It is thrown off the more "
-            "easily.",
-            "widths of 10 to 285 units are about equal while 319 fail",
-            _width_holds,
-        ),
+        "hidden_dim",
+        100,
+        "doubling the width",
+        "The recurrent weights grow with the square of the width, from {parameters[0]:,} "
+        "parameters in all to {parameters[1]:,}; an epoch takes {seconds[0]:.1f} s with {small} "
+        "and {seconds[1]:.1f} s with {large}.",
+        "A word enters as one number, so not much comes in for many units to keep; what ten can "
+        "hold may be all there is. And at one learning rate a wide layer takes larger steps in "
+        "its output, since more weights move at once. It is thrown off the more easily.",
+        "widths of 10 to 285 units are about equal",
+        "a width of 319 units fails",
     )
 
 
@@ -382,37 +314,33 @@ def embedding(results):
     """Does a larger embedding do better?"""
     return _sweep(
         results,
-        _Sweep(
-            "embedding_dim",
-            1,
-            "doubling the embedding",
-            "Nearly all parameters sit in the table: {parameters[0]:,} in the model of {small}, "
-            "{parameters[1]:,} in that of {large}; an epoch took {seconds[0]:.1f} and "
-            "{seconds[1]:.1f} s. By the last epoch accuracy on the training reviews is "
-            "{gaps[0]:.0f} points above that on the validation reviews with {small} and "
-            "{gaps[1]:.0f} with {large}.",
-            "To tell good from bad, one number a word goes a long way: its polarity. More "
-            "dimensions leave room for more, and as much room to store the training reviews, "
-            "since most words of the vocabulary occur a few times only.",
-            "the size of the embedding hardly matters",
-            _embedding_holds,
-        ),
+        "embedding_dim",
+        1,
+        "doubling the embedding",
+        "Nearly all parameters sit in the table: {parameters[0]:,} in the model of {small}, "
+        "{parameters[1]:,} in that of {large}; an epoch took {seconds[0]:.1f} and {seconds[1]:.1f} "
+        "s. By the last epoch accuracy on the training reviews is {gaps[0]:.0f} points above that "
+        "on the validation reviews with {small} and {gaps[1]:.0f} with {large}.",
+        "To tell good from bad, one number a word goes a long way: its polarity. More dimensions "
+        "leave room for more, and as much room to store the training reviews, since most words of "
+        "the vocabulary occur a few times only.",
+        "the size of the embedding hardly matters",
     )
 
 
-def _sweep(results, sweep):
+def _sweep(results, field, reference, doubling, price, why, *claims):
+    """One dimension of the model changed; `reference` is the lab's own value of it."""
     if not results.run:
         return footing(results)
-    settings = {getattr(s.config, sweep.field): s for s in results.settings}
-    learnt = successful(results)
-    base = settings.get(sweep.reference)
+    base = next((s for s in results.settings if getattr(s.config, field) == reference), None)
     compared = against(results, base) if base else []
+    line = trend(results, successful(results), lambda s: getattr(s.config, field))
     return paragraphs(
         f"{_opening(results, base, compared)} {idle(results, results.settings)}",
-        _line(trend(results, learnt, lambda s: getattr(s.config, sweep.field)), sweep.doubling),
-        _price(results, sweep),
-        explanation(sweep.why),
-        claim(sweep.published, *sweep.holds(results, settings, compared)),
+        _line(line, doubling),
+        _price(results, field, price),
+        explanation(why),
+        told(results, *claims),
         footing(results, compared),
     )
 
@@ -420,17 +348,12 @@ def _sweep(results, sweep):
 def _opening(results, base, compared):
     if not base or not results.trials(base):
         return "The lab's own value was not run, so there is nothing to hold the others against."
-    able = [c for c in compared if results.accuracy(c.first).mean >= WEAK]
+    able = by_verdict(results, [c for c in compared if results.accuracy(c.first).mean >= WEAK])
+    own = f"{capital(names([base]))}, the lab's own value,"
     if not any(trained(results, base).values()):
-        return (
-            f"{capital(names([base]))}, the lab's own value, stayed at chance, so that a "
-            f"difference to it says little. {by_verdict(results, able)}"
-        )
+        return f"{own} stayed at chance, so that a difference to it says little. {able}"
     verb = "give" if plural([base]) else "gives"
-    return (
-        f"{capital(names([base]))}, the lab's own value, {verb} "
-        f"{measured(results.accuracy(base))}. {by_verdict(results, able)}"
-    )
+    return f"{own} {verb} {measured(results.accuracy(base))}. {able}"
 
 
 def _line(line, doubling):
@@ -448,73 +371,18 @@ def _line(line, doubling):
     )
 
 
-def _price(results, sweep):
-    run = sorted(results.run, key=lambda s: getattr(s.config, sweep.field))
+def _price(results, field, price):
+    run = sorted(results.run, key=lambda s: getattr(s.config, field))
     if len(run) < 2:
         return ""
     ends = (run[0], run[-1])
-    gaps = [
-        100
-        * np.subtract(
-            *(
-                np.mean([c[-1] for c in results.curves(s, f"{kind}_accuracy")])
-                for kind in ("train", "valid")
-            )
-        )
-        for s in ends
-    ]
-    return sweep.price.format(
+    return price.format(
         small=names(ends[:1]),
         large=names(ends[1:]),
         seconds=[results.seconds(s) for s in ends],
         parameters=[results.parameters(s) for s in ends],
-        gaps=gaps,
+        gaps=[np.subtract(*last_epoch(results, s)) for s in ends],
     )
-
-
-def _depth_holds(results, settings, compared):
-    run = {n: trained(results, s) for n, s in settings.items() if results.trials(s)}
-    if not {1, 2, 3, 4} <= set(run):
-        return None, "not all four depths were run"
-    weak = [n for n in (2, 3, 4) if results.accuracy(settings[n]).mean < WEAK]
-    able = [n for n in (2, 3, 4) if n not in weak]
-    told = listing(
-        f"{names(settings[n] for n in group)} {verb}"
-        for group, verb in ((weak, "fail"), (able, "train"))
-        if group
-    )
-    if weak == [3, 4]:
-        same = equal([c for c in compared if c.first == settings[2]])
-        words = {True: "equal", False: "differ from", None: "may or may not equal"}[same]
-        return same, f"three and four layers fail, two train and {words} one"
-    several = min(len(seeds) for seeds in run.values()) > 1
-    return (False if several else None), told + ("" if several else " with this seed")
-
-
-def _width_holds(results, settings, compared):
-    widest = settings.get(319)
-    if not widest or not results.trials(widest):
-        return None, "319 units were not run"
-    accuracy = results.accuracy(widest)
-    if accuracy.mean >= WEAK:
-        return (False if accuracy.seeds > 1 else None), f"319 units reach {accuracy.mean:.3f}"
-    rest = equal([c for c in compared if c.first != widest])
-    words = {
-        True: "lie within a point of 100 units",
-        False: "do not all equal 100 units",
-        None: "may or may not equal 100 units",
-    }
-    return rest, f"319 units fail with {accuracy.mean:.3f}, and the others {words[rest]}"
-
-
-def _embedding_holds(results, settings, compared):
-    line = trend(results, successful(results), lambda s: s.config.embedding_dim)
-    if line is None:
-        return None, "too few trials for a line through them"
-    slope = f"a doubling is worth {points(line.mean, 2)} points ({span(line, 2)})"
-    if max(-line.low, line.high) < SMALL / 2:
-        return True, slope
-    return (False if line.p < 0.05 else None), slope
 
 
 # Lab 2 f
@@ -537,10 +405,10 @@ def compound(results, studies):
         _scatter(results, learnt),
         _economy(results, learnt),
         _alone(results, studies, pairs),
-        claim(
-            "the best compound model is E32 H305 L2, and the best by accuracy per parameter "
-            "E32 H20 L1",
-            *_compound_holds(results, learnt, lead, compared),
+        told(
+            results,
+            "the best compound model is E32 H305 L2",
+            "the best by accuracy per parameter is E32 H20 L1",
         ),
         footing(results, compared + pairs),
     )
@@ -684,21 +552,6 @@ def _alone(results, studies, compared):
     )
 
 
-def _compound_holds(results, learnt, lead, compared):
-    best = next((s for s in learnt if s.name == "E32 H305 L2"), None)
-    if best is None:
-        return None, "E32 H305 L2 is not among those that were run and trained"
-    if best == lead:
-        rivals = sum(not c.clear for c in compared)
-        told = f"it is first on validation, and {number(rivals)} others may equal it"
-        return None if rivals else True, told
-    gap = next(c for c in compared if c.first == best)
-    return (False if gap.verdict == "worse" else None), (
-        f"the validation reviews put {lead.name} first, and E32 H305 L2 is "
-        f"{points(gap.difference.mean)} points from it on the test"
-    )
-
-
 # Lab 2 g
 
 
@@ -738,7 +591,7 @@ def bidirectional(results):
             "second one adds capacity rather than information, and helps most where the forward "
             "one has forgotten a review's beginning by its end."
         ),
-        claim("reading both ways is not better", *_ways_hold(ways)),
+        told(results, "reading both ways is not better"),
         footing(results, ways + readouts),
     )
 
@@ -759,15 +612,3 @@ def _readouts(compared):
         f"{', '.join(clear) or 'none of it clear'}. That is in {counted(len(compared), 'pair')} of "
         f"{kind} that differ in nothing else."
     )
-
-
-def _ways_hold(compared):
-    if not compared:
-        return None, "no pair was run"
-    better = [c.first for c in compared if c.verdict == "better"]
-    if better:
-        return False, f"{names(better)} {'are' if plural(better) else 'is'} better than one way"
-    most = max(c.difference.high for c in compared)
-    if most < SMALL and all(c.difference.seeds > 1 for c in compared):
-        return True, f"no interval leaves room for a gain of more than {100 * most:.1f} points"
-    return None, f"the intervals leave room for gains of up to {100 * most:.1f} points"

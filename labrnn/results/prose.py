@@ -9,22 +9,8 @@ from labrnn.parts import PARTS
 from labrnn.results import statistics
 from labrnn.results.comparison import LN2, SMALL, WEAK, by_validation, trained
 
-WORDS = [
-    "no",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-]
-VERDICTS = {True: "confirmed", False: "not confirmed", None: "undecided"}
+WORDS = ["no", "one", "two", "three", "four", "five", "six"]
+WORDS += ["seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
 def number(n):
@@ -62,13 +48,21 @@ def plural(settings):
     return len(settings) > 1 or bool(re.match(r"\d+ \w+s$", settings[0].name))
 
 
-def signed(value, digits=1):
-    return f"{value:+.{digits}f}".replace("-", "−")
+def were(settings):
+    """`names` and the verb: Adam was, two layers were."""
+    return f"{names(settings)} {'were' if plural(settings) else 'was'}"
+
+
+def part_of(n, total, noun):
+    """`two of three trainings`; of a single one `the one training` or `no training`."""
+    if total == 1:
+        return f"the one {noun}" if n else f"no {noun}"
+    return f"{number(n) if n else 'none'} of {counted(total, noun)}"
 
 
 def points(fraction, digits=1):
     """A difference of accuracies in percentage points, with its sign and without the unit."""
-    return signed(100 * fraction, digits)
+    return f"{100 * fraction:+.{digits}f}".replace("-", "−")
 
 
 def span(estimate, digits=1):
@@ -105,12 +99,6 @@ def paragraphs(*texts):
 def explanation(text):
     """Why things may be so, as far as nothing in the part measures it."""
     return f"*An explanation, not a finding.* {text}"
-
-
-def claim(published, holds, reason):
-    """A published conclusion and what these trials make of it; `holds` is None if open."""
-    verdict = capital(VERDICTS[holds])
-    return f"The published report concludes that {published}. **{verdict}** here: {reason}."
 
 
 # What several parts say
@@ -200,6 +188,14 @@ def idle(results, settings):
     return " ".join(text)
 
 
+def last_epoch(results, setting):
+    """Accuracy on the training and on the validation reviews at the end, per cent over seeds."""
+    return [
+        100 * np.mean([c[-1] for c in results.curves(setting, f"{kind}_accuracy")])
+        for kind in ("train", "valid")
+    ]
+
+
 def past_best(results, settings):
     """A sentence on the setting that loses most by going on after its best epoch."""
 
@@ -209,10 +205,7 @@ def past_best(results, settings):
     worst = max(settings, key=rise, default=None)
     if worst is None or rise(worst) < 0.02:
         return ""
-    training, validation = (
-        100 * np.mean([c[-1] for c in results.curves(worst, f"{kind}_accuracy")])
-        for kind in ("train", "valid")
-    )
+    training, validation = last_epoch(results, worst)
     forms = [
         "Going on has its price: in its last epoch {name} is right on {training:.0f} % of the "
         "training and {validation:.0f} % of the validation reviews, and the loss on the latter has "
