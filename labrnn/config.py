@@ -76,7 +76,10 @@ class TrialConfig(Strict):
     )
     forget_bias: float = Field(0.0, ge=-10, le=10)
     # optimisation
-    optim: Literal["sgd", "adagrad", "adam", "rmsprop"] = "sgd"
+    optim: Literal["sgd", "adagrad", "adam", "rmsprop", "sparse_adam"] = Field(
+        "sgd",
+        description="`sparse_adam` is Adam that moves an embedding's row only when it is read",
+    )
     lr: float = Field(0.01, gt=0, le=10)
     warmup_steps: int = Field(200, ge=0)
     schedule: Literal["constant", "linear"] = Field(

@@ -1,4 +1,4 @@
-"""The lab's four optimisers, with an exact and cheap way for the embedding's rarely touched rows."""
+"""The lab's optimisers, with an exact and cheap way for the embedding's rarely touched rows."""
 
 import numpy as np
 import torch
@@ -27,8 +27,13 @@ def rate(config, step, steps):
 
 
 def takes_rows(name, device):
-    """Whether `LazyRows` serves: Adam's moments move a row in no closed form."""
-    return compiled is not None and device.type == "cpu" and name != "adam"
+    """Whether the embedding's gradient is wanted for the rows of a batch only.
+
+    `LazyRows` serves on a CPU, but not for Adam, whose moments move a row in no closed form;
+    `sparse_adam` leaves them alone between two batches that read the row.
+    """
+    lazy = compiled is not None and device.type == "cpu" and name != "adam"
+    return lazy or name == "sparse_adam"
 
 
 class Optimizer:
@@ -44,8 +49,15 @@ class Optimizer:
         self.config, self.all_steps, self.steps = config, steps, 0
         table = model.embedding.weight
         self.layers = rest = [p for p in model.parameters() if p is not table]
-        self.rows = LazyRows(config.optim, table) if model.embedding.sparse else None
-        self.dense = _torch_optimizer(config, rest if self.rows else [table, *rest])
+        self.rows = None
+        if config.optim == "sparse_adam":
+            table_too = {"table": optim.SparseAdam([table], config.lr, eps=EPS)}
+            self.torch = {"dense": _torch_optimizer(config, rest), **table_too}
+        elif model.embedding.sparse:
+            self.rows = LazyRows(config.optim, table)
+            self.torch = {"dense": _torch_optimizer(config, rest)}
+        else:
+            self.torch = {"dense": _torch_optimizer(config, [table, *rest])}
 
     def before(self, ids):
         """Bring the rows that a batch will read up to date; call before the forward pass."""
@@ -58,10 +70,10 @@ class Optimizer:
         lr = rate(self.config, self.steps, self.all_steps)
         if self.config.clip_norm:  # the recurrent layers' gradients are those that explode
             clip_grad_norm_(self.layers, self.config.clip_norm)
-        for group in self.dense.param_groups:
-            group["lr"] = lr
-        self.dense.step()
-        self.dense.zero_grad()
+        for optimizer in self.torch.values():
+            optimizer.param_groups[0]["lr"] = lr
+            optimizer.step()
+            optimizer.zero_grad()
         if self.rows:
             self.rows.step(lr)
 
@@ -73,21 +85,26 @@ class Optimizer:
     def tensors(self):
         """The state as named tensors, after `settle`; `load` takes it back."""
         state = {"steps": torch.tensor(self.steps)}
-        for i, values in self.dense.state_dict()["state"].items():
-            state |= {f"dense.{i}.{n}": v for n, v in values.items() if v is not None}
+        for name, optimizer in self.torch.items():
+            for i, values in optimizer.state_dict()["state"].items():
+                some = {n: torch.as_tensor(v) for n, v in values.items() if v is not None}
+                state |= {f"{name}.{i}.{n}": v for n, v in some.items()}
         if self.rows:
             state |= {"rows.buffer": self.rows.buffer, "rows.square": self.rows.square}
         return state
 
     def load(self, state):
         self.steps = int(state["steps"])
-        dense = {}
-        for name, value in state.items():
-            if name.startswith("dense."):
-                _, i, key = name.split(".")
-                dense.setdefault(int(i), {})[key] = value.clone()
-        groups = self.dense.state_dict()["param_groups"]
-        self.dense.load_state_dict({"state": dense, "param_groups": groups})
+        for name, optimizer in self.torch.items():
+            found = {}
+            for entry in (entry for entry in state if entry.startswith(f"{name}.")):
+                _, i, key = entry.split(".")
+                value = state[entry].clone()
+                if (name, key) == ("table", "step"):  # SparseAdam counts in plain numbers
+                    value = int(value)
+                found.setdefault(int(i), {})[key] = value
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": found, "param_groups": groups})
         if self.rows:
             self.rows.buffer.copy_(state["rows.buffer"])
             self.rows.square.copy_(state["rows.square"])
@@ -98,7 +115,7 @@ def _torch_optimizer(config, parameters):
         return optim.SGD(parameters, config.lr, momentum=MOMENTUM)
     if config.optim == "adagrad":
         return optim.Adagrad(parameters, config.lr, eps=EPS)
-    if config.optim == "adam":
+    if config.optim in ("adam", "sparse_adam"):
         return optim.Adam(parameters, config.lr, eps=EPS, fused=True)
     return optim.RMSprop(parameters, config.lr, eps=EPS, alpha=ALPHA, momentum=MOMENTUM)
 
