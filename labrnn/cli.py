@@ -22,16 +22,26 @@ class LabCommand(click.Group):
     def main(self, *args, **kwargs):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+        if hasattr(sys.stdout, "reconfigure"):  # what a terminal cannot show is no fault
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().main(*args, standalone_mode=False, **kwargs)
         except LabError as error:
-            click.echo(f"labrnn: {error}", err=True)
+            click.echo("labrnn: " + "\n".join(map(printable, str(error).split("\n"))), err=True)
             sys.exit(2)
         except click.ClickException as error:
             error.show()
             sys.exit(2)
         except BrokenPipeError:  # as in `labrnn trials | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            where = printable(str(error.filename or "here"))
+            click.echo(
+                f"labrnn: {where}: {error.strerror or error}; correct the path, its permissions, or "
+                "make room; what is finished is kept",
+                err=True,
+            )
+            sys.exit(2)
         except (KeyboardInterrupt, click.Abort):
             click.echo(
                 "\nstopped; what is finished is kept, the same command goes on from here", err=True
@@ -48,7 +58,7 @@ def main():
 data_option = click.option("--data", metavar="PATH", help="Reviews: a file or folder.")
 jobs_option = click.option(
     "--jobs",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1000),
     metavar="N",
     help="Trainings at once [default: the number of cores].",
 )
@@ -92,14 +102,14 @@ def train_parts(parts, jobs=None, device="", scheduler=""):
     from labrnn.trials.running import run_trials
 
     failures = []
-    for (source, fingerprint, store), trials in by_source(parts).items():
+    for (source, fingerprint, store, wanted), trials in by_source(parts).items():
         outcome = run_trials(
             trials,
             source,
             fingerprint,
             open_store(store),
             jobs or 0,
-            device,
+            device or wanted,
             display=display_for_terminal(),
             scheduler=scheduler,
         )
@@ -111,10 +121,11 @@ def train_parts(parts, jobs=None, device="", scheduler=""):
 
 
 def by_source(parts):
-    """The trials of the parts that train, by (data, fingerprint, store)."""
+    """The trials of the parts that train, by (data, fingerprint, store, device)."""
     found = {}
     for part in (part for part in parts if part.trains):
-        found.setdefault((part.data, part.fingerprint, part.store), []).extend(part.trials())
+        place = part.data, part.fingerprint, part.store, part.device
+        found.setdefault(place, []).extend(part.trials())
     return found
 
 
@@ -129,7 +140,7 @@ def show_plan(parts, jobs, scheduler):
 
         jobs, script = job_script(scheduler)
     jobs = jobs or cores()
-    for (source, fingerprint, store), trials in by_source(parts).items():
+    for (source, fingerprint, store, _), trials in by_source(parts).items():
         store = open_store(store)
         plan, (speed, known) = plan_trials(trials, source, fingerprint, store), pace(store)
         for config, work in plan.missing.items():
@@ -162,8 +173,11 @@ def report(params, data, jobs, author, out):
     from labrnn.trials.running import cores
 
     choose(data)
-    failures = train_parts([p for p in map(read_params, params) if p.train], jobs)
-    due = plan(params, out, author)
+    parts = [read_params(path) for path in params]
+    if out:
+        Path(out).mkdir(parents=True, exist_ok=True)  # now, not after hours of training
+    failures = train_parts([part for part in parts if part.train], jobs)
+    due = plan(params, out, printable(author))
     failures += run_all(due, jobs or cores(), tell=click.echo)
     write_ups(due, tell=click.echo)
     for root in dict.fromkeys(gallery.root_of(job.out) for job in due):
@@ -174,7 +188,9 @@ def report(params, data, jobs, author, out):
 def choose(data):
     """Make --data the strongest choice, for this process and those it starts."""
     if data:
-        os.environ["LABRNN_DATA"] = str(Path(data).resolve())
+        from labrnn.reviews.sources import find_source
+
+        os.environ["LABRNN_DATA"] = str(find_source(override=data))
 
 
 def open_store(path):
@@ -339,7 +355,7 @@ def trials(context, folder, form):
                 faults.append(str(error))
         click.echo(tabulated(list(rows.values()), form))
         for fault in faults:
-            click.echo(f"not listed: {fault}", err=True)
+            click.echo(printable(f"not listed: {fault}"), err=True)
 
 
 def tabulated(rows, form):
@@ -369,7 +385,10 @@ def verify(store):
             continue
         sound, damaged = sound + (not faults), damaged or bool(faults)
         for fault in faults:
-            click.echo(f"{trial.folder}: {fault}")
+            click.echo(printable(f"{trial.folder}: {fault}"))
+    for path in store.damaged():
+        damaged = True
+        click.echo(printable(f"{path}: is not what was written"))
     click.echo(f"{sound} trials are sound")
     sys.exit(1 if damaged else 0)
 
@@ -400,7 +419,7 @@ def export(store, folder, params, weights):
         wanted = by_source([read_params(path) for path in params])
         plans = [
             plan_trials(trials, data, fingerprint, store, train=False)
-            for (data, fingerprint, _), trials in wanted.items()
+            for (data, fingerprint, *_), trials in wanted.items()
         ]
         found = [trial for plan in plans for trial in plan.trials.values()]
     copy(found, store, Store(folder), weights)

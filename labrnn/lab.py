@@ -14,6 +14,8 @@ from labrnn.reviews.text import load_corpus
 from labrnn.trials.running import run_trials
 from labrnn.trials.store import Store, default_store
 
+INJECTED = "# Parameters"  # how papermill begins the cell that it puts in
+
 
 class Lab:
     """One part, as its notebook sees it.
@@ -34,6 +36,11 @@ class Lab:
         part = PARTS[name]
         given = {field: namespace[field] for field in part.model_fields if field in namespace}
         given |= {field: namespace.get(field) for field in _injected(namespace)}
+        if any(cell.startswith(INJECTED) for cell in namespace.get("In", [])[1:2]):
+            raise LabError(
+                f"notebook {name}: no cell has the tag `parameters`, so the values given came before "
+                "the defaults and do not count; give the cell of the defaults that tag"
+            )
         self.part = validated(part, given, f"notebook {name}")
         self.store = (
             Store(self.part.store, default_store().shelves) if self.part.store else default_store()
@@ -84,7 +91,7 @@ class Lab:
 
 def _injected(namespace):
     """Names that papermill's injected cell sets: a misspelt one must not pass unseen."""
-    cells = [cell for cell in namespace.get("In", []) if cell.startswith("# Parameters")]
+    cells = [cell for cell in namespace.get("In", []) if cell.startswith(INJECTED)]
     statements = ast.parse(cells[-1]).body if cells else []
     return [s.targets[0].id for s in statements if isinstance(s, ast.Assign)]
 
@@ -103,8 +110,20 @@ class Results:
         self.checkpoint = part.checkpoint
 
     def __getitem__(self, name):
-        """The setting of that name."""
-        return next(setting for setting in self.settings if setting.name == name)
+        """The setting of that name; LabError if the parameters leave it out."""
+        known = {setting.name: setting for setting in self.settings}
+        if name not in known:
+            raise LabError(
+                f"{self.part.name}: no setting is called {name!r}, with which this part compares; "
+                f"there are {', '.join(known)}: add it to the parameters"
+            )
+        return known[name]
+
+    def only(self, *settings):
+        """The same results with these settings alone."""
+        results = Results(self.part, self.outcome)
+        results.settings = list(settings)
+        return results
 
     def trial(self, setting, seed=None):
         """The trial of a setting with a seed (default: the part's first), or None."""

@@ -44,10 +44,14 @@ class Part(Strict):
     trains: ClassVar[bool] = True
 
     data: str = Field("", description="reviews: a file or folder; empty for the packaged ones")
-    fingerprint: str = Field("", description="expected fingerprint of the reviews, empty for any")
+    fingerprint: str = Field(
+        "",
+        pattern="^([0-9a-f]{16})?$",
+        description="expected fingerprint of the reviews, empty for any",
+    )
     store: str = Field("", description="folder of the stored trials; empty for the usual one")
     train: bool = Field(True, description="train what is not stored; else show it as not run")
-    jobs: int = Field(0, ge=0, description="trainings at once, 0 for the number of cores")
+    jobs: int = Field(0, ge=0, le=1000, description="trainings at once, 0 for the number of cores")
     device: str = Field("", description="cpu, cuda, mps; empty for the best at hand")
     checkpoint: Literal["best", "last"] = Field(
         "best", description="tested epoch: lowest validation loss, or the last as published"
@@ -385,6 +389,57 @@ class BeyondDefects(TrainingPart):
         return list(dict.fromkeys(s for right, old in self.pairs() for s in (old, right)))
 
 
+class BeyondBest(TrainingPart):
+    """The best recurrent classifier found within the lab's limits, and what each lever is worth.
+
+    How it was found: docs/decisions.md. The defaults are small enough for the quick setting.
+    """
+
+    name, title = "beyond_best", "The best recurrent classifier"
+
+    seeds: list[int] = Field([5, 6, 7], min_length=1, description="each setting has each of them")
+    epochs: int = Field(4, ge=1, le=100, description="passes over the training reviews")
+    max_tokens: int = Field(128, ge=1, le=4096, description="known words kept of a review")
+    lr: float = Field(0.002, gt=0, le=10, description="of Adam, after the warm-up")
+    hidden_dim: int = Field(32, ge=10, le=320, description="units of each direction")
+    embedding_dim: int = Field(32, ge=1, le=256, description="of words and of bigrams")
+    min_bigram_count: int = Field(5, ge=1, description="a bigram's least occurrences in training")
+    word_dropout: float = Field(0.5, ge=0, lt=1, description="of words and bigrams as a whole")
+    dropout_rate: float = Field(0.5, ge=0, lt=1, description="before the recurrent and last layers")
+
+    def levers(self):
+        """Each lever's fields at work; without it they are the lab's."""
+        dropout = {"embedding_dropout": self.dropout_rate, "word_dropout": self.word_dropout}
+        return {
+            "bigrams": {"min_bigram_count": self.min_bigram_count},
+            "pooling": {"readout": "mean_max"},
+            "the second direction": {"bidirectional": True},
+            "stop words": {"stop_words": "keep"},
+            "punctuation marks": {"words": "marks"},
+            "dropout of words and vectors": dropout,
+            "a falling rate": {"schedule": "linear"},
+            "clipping": {"clip_norm": 1.0},
+            "an open forget gate": {"forget_bias": 1.0},
+            "orthogonal gates": {"recurrent_init": "per_gate"},
+        }
+
+    def settings(self):
+        """With every lever, and without each."""
+        best = self.base.but(
+            optim="sparse_adam",
+            **self.model_dump(include={"lr", "hidden_dim", "embedding_dim", "dropout_rate"}),
+            **{field: value for change in self.levers().values() for field, value in change.items()},
+        )
+        usual = self.base.model_dump()
+        return [
+            Setting("Every lever", best),
+            *(
+                Setting(f"Without {name}", best.but(**{field: usual[field] for field in change}))
+                for name, change in self.levers().items()
+            ),
+        ]
+
+
 PARTS = {
     part.name: part
     for part in (
@@ -402,5 +457,6 @@ PARTS = {
         Reproduction,
         BeyondBaselines,
         BeyondDefects,
+        BeyondBest,
     )
 }

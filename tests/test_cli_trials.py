@@ -180,7 +180,7 @@ def test_gc_removes_what_is_told(store):
 
 def test_export_and_import(store, tmp_path):
     trial = next(store.trials())
-    (trial.folder.parent / "data-0.json").write_text("{}")
+    store.keep(trial.fingerprint, "data-0.json", {"rows": 300})
     shelf = tmp_path / "shelf"
     assert run("trials", "export", shelf)[:2] == (0, "2 copied\n")
     names = {path.name for path in shelf.rglob("*") if path.is_file()}
@@ -253,7 +253,7 @@ def test_dry_run_prints_the_job_script(data, tmp_path, monkeypatch):
         ({"epoch": 3}, "epoch: unknown parameter; did you mean `epochs`"),
         ({"epochs": 0}, "epochs = 0: input should be greater than or equal to 1"),
         ({"widths": [9]}, "hidden_dim = 9"),
-        ({"fingerprint": "abc"}, "fingerprint = abc is asked for"),
+        ({"fingerprint": "0123456789abcdef"}, "fingerprint = 0123456789abcdef is asked for"),
         ({"train_reviews": 10**6}, "train_reviews = 1000000, but its training set has 210"),
     ],
 )

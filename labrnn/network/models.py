@@ -127,7 +127,7 @@ def find_device(name=""):
         return torch.device(next(kind for kind, count in at_hand.items() if count))
     kind, _, number = name.partition(":")
     number = number or "0"
-    if number.isdecimal() and int(number) < at_hand.get(kind, 0):
+    if number.isdecimal() and len(number) < 4 and int(number) < at_hand.get(kind, 0):
         return torch.device(name)
     known = ", ".join(kind for kind, count in at_hand.items() if count)
     raise LabError(f"device = {name!r}: not on this machine; choose one of: {known}")

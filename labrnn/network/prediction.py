@@ -66,7 +66,10 @@ def predict(trial, corpus, texts):
     config, vocabulary = trial.config, corpus.vocabulary
     texts = [spaced(text, config.words) for text in texts]
     model = Classifier(config, corpus.vocabulary_size)
-    model.load_state_dict(trial.weights())
+    try:
+        model.load_state_dict(trial.weights())
+    except RuntimeError as error:
+        raise LabError(f"{trial.folder}: weights of another model ({error})") from None
     ids = [vocabulary.tokenize(text, config.max_tokens) for text in texts]
     offsets, labels = np.cumsum([0, *map(len, ids)]), np.zeros(len(ids), np.int8)
     asked = replace(corpus, ids=np.concatenate(ids), offsets=offsets, labels=labels)

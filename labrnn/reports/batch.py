@@ -12,6 +12,7 @@ import traceback
 import uuid
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -38,7 +39,12 @@ def read_params(path):
     path = Path(path)
     if path.stem not in PARTS:
         raise LabError(f"{path}: no part is called {path.stem!r}; known: {', '.join(PARTS)}")
-    return validated(PARTS[path.stem], read_yaml(path), path)
+    part = validated(PARTS[path.stem], read_yaml(path), path)
+    try:
+        part.trials()  # a value in a list is judged where it becomes a trial's
+    except LabError as error:
+        raise LabError(f"{path}: {error}") from None
+    return part
 
 
 @dataclass(frozen=True)
@@ -204,6 +210,14 @@ def execute(source, target, parameters):
     """
     import papermill
 
+    with suppress(ValueError):  # what is no notebook papermill will tell
+        cells = json.loads(source.read_bytes()).get("cells", [])
+        tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+        if len(tagged) != 1:
+            raise LabError(
+                f"{source}: {len(tagged)} cells are tagged `parameters`, so that what the params "
+                "file says would not count; give the cell of the defaults that tag"
+            )
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     papermill.execute_notebook(
         source,
@@ -294,8 +308,9 @@ def run_all(jobs, at_once, tell=print):
             try:
                 future.result()
                 tell(f"{job.name}: {job.outputs()[1]}")
-            except (LabError, BrokenProcessPool) as error:
-                failures.append(f"{job.name}: {error}" if "pool" in str(error) else str(error))
+            except (LabError, BrokenProcessPool, OSError) as error:
+                known = isinstance(error, LabError)
+                failures.append(str(error) if known else f"{job.name}: {error}")
                 print(f"FAILED {failures[-1]}", file=sys.stderr)
     return failures
 

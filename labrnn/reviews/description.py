@@ -5,7 +5,7 @@ So the part on the data can be printed again where the reviews themselves are no
 
 import hashlib
 import json
-import os
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -55,9 +55,8 @@ def remembered(kind, identity, data, fingerprint, store, make):
     name = f"{kind}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}.json"
     reviews = None if fingerprint else sources.read_reviews(sources.find_source(data))
     wanted = fingerprint or reviews.fingerprint
-    for root in (store.root, *store.shelves):
-        if (root / wanted / name).exists():
-            return json.loads((root / wanted / name).read_text("utf-8"))
+    if (value := store.recall(wanted, name)) is not None:
+        return value
     reviews = reviews or sources.read_reviews(sources.find_source(data))
     if reviews.fingerprint != wanted:
         raise LabError(
@@ -65,11 +64,8 @@ def remembered(kind, identity, data, fingerprint, store, make):
             "name those reviews with --data, or leave fingerprint empty"
         )
     value = make(reviews)
-    path = store.root / wanted / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.writing")
-    aside.write_text(json.dumps(value, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(aside, path)
+    with suppress(LabError):  # a store that cannot be written: it works without
+        store.keep(wanted, name, value)
     return value
 
 

@@ -83,14 +83,16 @@ def _packaged() -> Path | None:
 def source_digest(path: Path) -> str:
     """16 hex digits that change with the raw source: a cheap key to look up what was made of it.
 
-    A file is hashed in full; of a folder the names, sizes and times of change are.
+    A file is hashed in full; of a folder the names, sizes and times are. One of the times is
+    that of the last change, which nobody can set back.
     """
     digest = hashlib.sha256()
     with readable(path):
         if path.is_dir():
             for file in sorted(p for p in path.rglob("*") if p.is_file()):
                 state = file.stat()
-                entry = (file.relative_to(path).as_posix(), state.st_size, state.st_mtime_ns)
+                times = state.st_mtime_ns, state.st_ctime_ns
+                entry = (file.relative_to(path).as_posix(), state.st_size, *times)
                 digest.update(repr(entry).encode())
         else:
             with path.open("rb") as stream:

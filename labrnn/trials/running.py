@@ -193,6 +193,10 @@ def run_trials(
         "device": device,
         "fingerprint": plan.fingerprint,
     }
+    if device and not scheduler:
+        from labrnn.network.models import find_device
+
+        find_device(device)  # one message now, not one a trial
     with store.open_log() as log:
         if scheduler:
             from labrnn.trials.cluster import Cluster

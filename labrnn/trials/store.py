@@ -9,7 +9,8 @@
         model.safetensors weights of the best epoch; may be left out of a copy
         DONE              written last: a digest of each file above
 
-Beside the trials lie `.partial` (trainings under way, a folder each), `.locks` and `.logs`.
+Beside the trials lie `.partial` (trainings under way, a folder each), `.locks`, `.logs`, and what
+was computed of the reviews themselves (`<kind>-<digest>.json`), with a digest of its own inside.
 """
 
 import csv
@@ -60,7 +61,7 @@ class Store:
     """
 
     def __init__(self, root, shelves=()):
-        self.root, self.shelves = Path(root).absolute(), [Path(s).absolute() for s in shelves]
+        self.root, self.shelves = _absolute(root), [_absolute(s) for s in shelves]
         self.logs = self.root / ".logs"
 
     def find(self, config, fingerprint):
@@ -82,16 +83,38 @@ class Store:
             for data in _subfolders(root):
                 yield from map(Trial, _subfolders(data))
 
+    def recall(self, fingerprint, name):
+        """What was kept beside the trials of some data under this name; None if nothing sound."""
+        for root in (self.root, *self.shelves):
+            if (value := _kept(root / fingerprint / name)) is not None:
+                return value
+        return None
+
     @_writes
+    def keep(self, fingerprint, name, value):
+        """Keep plain values beside the trials of some data."""
+        folder = self.root / fingerprint
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / f"{name}.{os.getpid()}.writing"
+        content = json.dumps({"sha256": _digest(value), "value": value}, ensure_ascii=False)
+        _write(aside, (content + "\n").encode())
+        os.replace(aside, folder / name)
+
+    def kept(self, fingerprint):
+        """Paths of what is kept beside the trials of some data, in the root folder."""
+        return sorted((self.root / fingerprint).glob("*-*.json"))
+
+    def damaged(self):
+        """What is kept beside trials and is not as it was written, in the root and the shelves."""
+        folders = (f for root in (self.root, *self.shelves) for f in _subfolders(root))
+        return [p for f in folders for p in sorted(f.glob("*-*.json")) if _kept(p) is None]
+
     def take_descriptions(self, other, fingerprints):
-        """Copy what another store keeps beside the trials of some data: descriptions, baselines."""
+        """Copy what another store keeps beside the trials of some data, as far as it is sound."""
         for fingerprint in fingerprints:
-            for path in (other.root / fingerprint).glob("*-*.json"):
-                target = self.root / fingerprint / path.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                aside = target.with_suffix(".writing")
-                shutil.copyfile(path, aside)
-                os.replace(aside, target)
+            for path in other.kept(fingerprint):
+                if (value := _kept(path)) is not None:
+                    self.keep(fingerprint, path.name, value)
 
     def trials(self):
         """All finished trials; one that lies in several folders comes once."""
@@ -154,14 +177,19 @@ class Store:
 
     def load_progress(self, config, fingerprint):
         """The newest state of an interrupted training, or None."""
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         from labrnn.network.training import Progress
 
         for folder in self._states(config, fingerprint):
             try:
-                history = json.loads((folder / "history.json").read_bytes())
-                return Progress(history, *(load_file(folder / name) for name in TENSORS.values()))
+                digests = json.loads((folder / "DONE").read_bytes())
+                files = [
+                    (folder / name).read_bytes() for name in ("history.json", *TENSORS.values())
+                ]
+                if [hashlib.sha256(content).hexdigest() for content in files] != digests:
+                    raise ValueError("not what was written")
+                return Progress(json.loads(files[0]), *map(load, files[1:]))
             except Exception:  # damaged in whatever way: an older state serves, or none
                 shutil.rmtree(folder, ignore_errors=True)
         return None
@@ -174,9 +202,11 @@ class Store:
         partial = self._partial(fingerprint, trial_key(config))
         epoch = len(progress.history)
         aside, final = _emptied(partial / f"{epoch}.writing"), partial / f"epoch-{epoch}"
-        for name, file in TENSORS.items():
-            _write(aside / file, save(getattr(progress, name)))
-        _write(aside / "history.json", _dump(progress.history))
+        files = {"history.json": _dump(progress.history)}
+        files |= {file: save(getattr(progress, name)) for name, file in TENSORS.items()}
+        for name, content in files.items():
+            _write(aside / name, content)
+        _write(aside / "DONE", _dump([hashlib.sha256(c).hexdigest() for c in files.values()]))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
         for old in partial.iterdir():
@@ -278,6 +308,13 @@ class Store:
                     removed += stale
                 if key in locks:  # went with the claim
                     removed.append(locks[key])
+            stale = data.glob("*-*.json.*.writing")
+            for path in [
+                *stale,
+                *(p for p in self.kept(data.name) if damaged and _kept(p) is None),
+            ]:
+                path.unlink()
+                removed.append(path)
         return removed
 
     def _leftovers(self, trial, unfinished, damaged):
@@ -296,6 +333,26 @@ def default_store():
     """`LABRNN_STORE`, else `trials/` of the project; the full lab's committed results beside it."""
     root = os.environ.get("LABRNN_STORE") or PROJECT / "trials"
     return Store(root, shelves=[PROJECT / "reports" / "full" / "trials"])
+
+
+def _absolute(folder):
+    try:
+        return Path(folder).expanduser().absolute()
+    except RuntimeError as error:
+        raise LabError(f"{folder}: no such folder for trials ({error}); write it in full") from None
+
+
+def _digest(value):
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _kept(path):
+    """The values of a file beside the trials; None if it is not as it was written."""
+    try:
+        stored = json.loads(path.read_bytes()) if path.is_file() else {}
+        return stored["value"] if stored["sha256"] == _digest(stored["value"]) else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _subfolders(folder):

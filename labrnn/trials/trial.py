@@ -16,6 +16,33 @@ CODE_VERSION = 1
 WEIGHTS = "model.safetensors"
 TEXTS = ("trial.json", "history.json", "metrics.json", "environment.json", "predictions.csv")
 
+_EPOCH = {"epoch": int, "train_loss": float, "valid_loss": float, "valid_accuracy": float}
+_METRICS = {"epoch": int, "accuracy": float, "loss": float}
+# What must be in a file at least, whoever wrote it: a list stands for one or more of its kind.
+SHAPES = {
+    "trial.json": {
+        "format": int,
+        "code_version": int,
+        "fingerprint": str,
+        "config": dict,
+        "data": {"name": str},
+        "vocabulary_size": int,
+    },
+    "history.json": [_EPOCH],
+    "metrics.json": {"best": _METRICS, "last": _METRICS},
+    "environment.json": {"device": str, "seconds": float, "finished": str},
+}
+
+
+def fits(value, shape):
+    """Whether a plain value has a shape of `SHAPES`."""
+    if isinstance(shape, dict):
+        named = isinstance(value, dict) and value.keys() >= shape.keys()
+        return named and all(fits(value[name], part) for name, part in shape.items())
+    if isinstance(shape, list):
+        return isinstance(value, list) and value != [] and all(fits(v, shape[0]) for v in value)
+    return isinstance(value, (int, float) if shape is float else shape)
+
 
 def trial_key(config, code=CODE_VERSION):
     """The name of a trial's folder: a digest of what decides its figures.
@@ -56,7 +83,7 @@ class Trial:
         """File name -> digest, as `DONE` tells; empty where it tells nothing."""
         try:
             digests = json.loads((self.folder / "DONE").read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             digests = {}
         return digests if isinstance(digests, dict) else {}
 
@@ -64,9 +91,9 @@ class Trial:
         """Raises LabError for a trial that another version of labrnn wrote in its own way."""
         try:
             written = json.loads((self.folder / "trial.json").read_bytes())["format"]
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return  # damaged, whatever its format
-        if written != FORMAT:
+        if isinstance(written, int) and written != FORMAT:
             raise LabError(
                 f"{self.folder}: written in store format {written}, this version reads {FORMAT}; "
                 "nothing is changed there: use the labrnn that wrote it, or name another store "
@@ -76,6 +103,8 @@ class Trial:
     def _examine(self, name):
         """A file's bytes, and what is wrong with it: nothing if these are the bytes written."""
         try:
+            if not (self.folder / name).is_file():  # a pipe or a device would never end
+                return b"", "is not there, or no file"
             content = (self.folder / name).read_bytes()
         except OSError as error:
             return b"", f"cannot be read ({error.strerror})"
@@ -93,9 +122,33 @@ class Trial:
             )
         return content
 
+    def _parsed(self, name, parse):
+        """What a file says: its bytes are right, so a fault here was in it from the beginning."""
+        content = self.read(name)
+        try:
+            return parse(content)
+        except Exception as error:
+            raise LabError(
+                f"{self.folder / name}: holds something else than a trial's ({error}); "
+                "`labrnn trials gc --damaged` removes it"
+            ) from None
+
+    def _json(self, name):
+        def parse(content):
+            value = json.loads(content)
+            if not fits(value, SHAPES[name]):
+                raise ValueError("names or values are missing")
+            return value
+
+        return self._parsed(name, parse)
+
     @cached_property
     def _stored(self):
-        stored = json.loads(self.read("trial.json"))
+        try:
+            stored = self._json("trial.json")
+        except LabError:
+            self.check_format()
+            raise
         if stored["format"] != FORMAT:
             self.check_format()
         return stored
@@ -115,22 +168,28 @@ class Trial:
 
     @cached_property
     def history(self):
-        return json.loads(self.read("history.json"))
+        return self._json("history.json")
 
     @cached_property
     def metrics(self):
-        return json.loads(self.read("metrics.json"))
+        return self._json("metrics.json")
 
     @cached_property
     def environment(self):
-        return json.loads(self.read("environment.json"))
+        return self._json("environment.json")
 
     @cached_property
     def predictions(self):
         """Test reviews, one a line: row, label, best, last (probabilities of `positive`)."""
         import pandas as pd
 
-        return pd.read_csv(io.BytesIO(self.read("predictions.csv")))
+        def parse(content):
+            table = pd.read_csv(io.BytesIO(content))
+            return table[["row", "label", "best", "last"]].astype(
+                {"row": int, "label": int, "best": float, "last": float}
+            )
+
+        return self._parsed("predictions.csv", parse)
 
     def weights(self):
         """The model's tensors after the best epoch.
@@ -142,29 +201,26 @@ class Trial:
 
         if not self.has_weights:
             raise LabError(f"{self.folder}: this copy of the trial has no weights; train it again")
-        return load(self.read(WEIGHTS))
+        return self._parsed(WEIGHTS, load)
 
     def row(self):
         """The trial in a line of a table: plain values by name."""
         if not self.finished:
             raise LabError(f"{self.folder}: no finished trial (no DONE)")
-        try:
-            config, best, how = self.config, self.metrics["best"], self.environment
-            return {
-                "key": self.key,
-                "data": self.fingerprint,
-                "cell": config.cell,
-                "seed": config.seed,
-                "accuracy": best["accuracy"],
-                "loss": round(best["loss"], 6),
-                "epoch": best["epoch"],
-                "seconds": how["seconds"],
-                "finished": how["finished"],
-                "weights": self.has_weights,
-                "configuration": config.difference(),
-            }
-        except (LookupError, TypeError) as error:
-            raise LabError(f"{self.folder}: holds something else than a trial ({error})") from None
+        config, best, how = self.config, self.metrics["best"], self.environment
+        return {
+            "key": self.key,
+            "data": self.fingerprint,
+            "cell": config.cell,
+            "seed": config.seed,
+            "accuracy": best["accuracy"],
+            "loss": round(best["loss"], 6),
+            "epoch": best["epoch"],
+            "seconds": how["seconds"],
+            "finished": how["finished"],
+            "weights": self.has_weights,
+            "configuration": config.difference(),
+        }
 
     def damage(self):
         """What `DONE` and the files disagree on, a list of sentences; empty if sound.
@@ -178,9 +234,16 @@ class Trial:
         names = (*TEXTS, WEIGHTS) if self.has_weights else TEXTS
         faults = [f"{name} {fault}" for name in names if (fault := self._examine(name)[1])]
         faults += [f"DONE names a strange file, {n!r}" for n in {*self.digests} - {*TEXTS, WEIGHTS}]
-        if not faults:
+        return faults or self._strangeness()
+
+    def _strangeness(self):
+        """What is wrong with a trial whose files are as written."""
+        try:
             right = trial_key(self.config, self._stored["code_version"])
             place = (self._stored["fingerprint"], right)
-            if place != (self.fingerprint, self.key):
-                faults.append(f"lies in the wrong folder, it belongs in {'/'.join(place)}")
-        return faults
+            _ = self.history, self.metrics, self.environment
+        except LabError as error:
+            return [str(error).removeprefix(f"{self.folder}/")]
+        if place != (self.fingerprint, self.key):
+            return [f"lies in the wrong folder, it belongs in {'/'.join(place)}"]
+        return []
