@@ -1,0 +1,230 @@
+"""Every command of README and docs is run, in a copy of the tree whose parts and reviews are tiny.
+
+A command that a page gains must be told to this module: without that its first test fails.
+"""
+
+import re
+import time
+from importlib.metadata import requires
+from importlib.util import find_spec
+from pathlib import Path
+
+import nbformat
+import pypdfium2
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from tiny import write_reviews
+from tree import fenced, plant, run
+
+from labrnn.trials.store import PROJECT
+
+PAGES = ["README.md", "docs/how-to.md", "docs/structure.md", "docs/decisions.md"]
+PAGES += ["benchmarks/README.md"]
+TINY = {"train_reviews": 100, "max_tokens": 16, "epochs": 1, "batch_size": 32}
+PARTS = {  # the copy has these params files and no others
+    "quick/lab2c_depth": {**TINY, "depths": [1]},
+    "full/lab2c_depth": {**TINY, "depths": [1], "train": False},
+}
+RACE = """
+BATCH, BATCHES = 16, 4
+RACES = [("LSTM, 10 units", {"cell": "lstm", **SMALL, "hidden_dim": 10}, ("ours",), 1)]
+"""
+
+DASK = find_spec("dask_jobqueue") is not None
+LEARN = "python -m pytest tests/test_notebooks.py tests/test_commands.py"
+
+# As the page has it: the command, and what it prints or the file that it makes.
+LITERALLY = {
+    "make report": Path("reports/quick/lab2c_depth.pdf"),
+    "labrnn report params/quick/lab2c_depth.yaml": "/reports/quick/write_up.pdf",
+    'labrnn report params/quick/lab2c_depth.yaml --author "Ada Lovelace"': "lab2c_depth.pdf",
+    "make tidy": "schemas in params/schema",
+    "labrnn report params/quick/*.yaml --data my_reviews.csv --out /tmp/mine": "/mine/write_up.pdf",
+    "labrnn report /tmp/lab2c_depth.yaml --out /tmp/reports": Path("tmp/reports/lab2c_depth.html"),
+    "cp params/quick/lab2c_depth.yaml /tmp/lab2c_depth.yaml": Path("tmp/lab2c_depth.yaml"),
+    "papermill notebooks/lab2c_depth.ipynb out.ipynb -f params/quick/lab2c_depth.yaml": Path(
+        "out.ipynb"
+    ),
+    "jupyter nbconvert --execute --to labpdf notebooks/lab2c_depth.ipynb "
+    "--output-dir /tmp/reports --no-input": Path("tmp/reports/lab2c_depth.pdf"),
+    'labrnn train params/full/*.yaml --data "IMDB Dataset.csv"': "1 trials stored, 0 failed",
+    "labrnn trials": "TRAIN_REVIEWS=100",
+    "labrnn trials export reports/full/trials": "1 copied",
+    'labrnn predict "A waste of two hours."': "A waste of two hours.",
+    "labrnn data --data my_reviews.csv": "my_reviews.csv",
+}
+# Reduced, for the reason that is given: the command, what is run, what that prints.
+REDUCED = {
+    # Nobody listens at the address that `in_tree` sets; test_download.py has the rest.
+    "labrnn data --download": ("! labrnn data --download", "get aclImdb_v1.tar.gz elsewhere"),
+    # The plan of a cluster needs Dask; where it is missing the message says how to get it.
+    "labrnn train params/full/*.yaml --scheduler params/cluster/slurm.yaml --dry-run": (
+        ("" if DASK else "! ")
+        + "labrnn train params/full/*.yaml --scheduler params/cluster/slurm.yaml --dry-run",
+        "#SBATCH" if DASK else "--scheduler needs dask",
+    ),
+    # test_jupyterlab.py starts it with the words that make prints here, and looks at it.
+    "make lab": ("make -n lab", "jupyter lab --LabApp.default_url=/lab/tree/notebooks"),
+    # Who reads this has run it.
+    "make test": ("make -n test", "python -m pytest -n auto"),
+    # Would install; test_ground.py sets an environment up.
+    "make setup": ("make -n setup", "tools/bootstrap.py"),
+    # As `make report`, from other files.
+    "make full-report": ("make -n full-report", "labrnn report params/full/*.yaml"),
+    # The rivals are a gigabyte: ours races alone, over one small model.
+    "make bench": ("touch .venv-bench/ready; make bench", "| LSTM, 10 units | labrnn |"),
+    # The same, and minutes of whole trainings.
+    "make bench BENCH=--full": (
+        "make -n bench BENCH=--full; python benchmarks/bench.py --help",
+        "--full      time whole trainings too",
+    ),
+}
+# Run, or held to what it needs, by another test of this module.
+ELSEWHERE = {
+    "pip install -c constraints.txt -e '.[cluster]'": "test_the_extra_can_be_installed",
+    "conda env create -f environment.yml": "test_conda_reads_the_environment",
+    "cp notebooks/lab2c_depth.ipynb notebooks/dropout.ipynb": "test_a_part_is_added_by_the_page",
+    LEARN: "test_a_part_is_added_by_the_page",
+    "labrnn report params/quick/dropout.yaml": "test_a_part_is_added_by_the_page",
+}
+
+
+def commands(text):
+    """Those of a page's shell blocks and of its inline code, without comments and `.venv/bin/`."""
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.S)
+    lines = [x for word, block in fenced(text) if not word for x in block.splitlines()]
+    text = re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S)
+    lines += re.findall(r"`((?:make|labrnn|conda|jupyter|\.venv/bin/\w+) [^`]+)`", text)
+    lines = [re.sub(r"\s+# .*|^\.venv/bin/", "", line).strip() for line in lines]
+    return [line for line in lines if line]
+
+
+def test_every_command_is_known_here():
+    found = {c for page in PAGES for c in commands((PROJECT / page).read_text("utf-8"))}
+    assert found == {*LITERALLY, *REDUCED, *ELSEWHERE}
+    assert set(ELSEWHERE.values()) <= set(globals())
+
+
+def test_a_command_is_found_wherever_it_stands():
+    page = (
+        "Try `labrnn x`.\n\n```\nmake y  # why\n```\n\n1. So\n\n   ```\n   .venv/bin/z -a\n   ```\n"
+    )
+    assert commands(page + "`code`, `make`\n```python\nprint()\n```") == [
+        "make y",
+        "z -a",
+        "labrnn x",
+    ]
+
+
+@pytest.fixture(scope="module")
+def tree(reviews, tmp_path_factory):
+    """The copy: two tiny params files, reviews under the pages' names, one trial trained."""
+    tree = plant(tmp_path_factory.mktemp("tree"))
+    for path in tree.glob("params/*/*.yaml"):
+        name = f"{path.parent.name}/{path.stem}"
+        if name in PARTS:
+            path.write_text(path.read_text().splitlines()[0] + "\n" + yaml.safe_dump(PARTS[name]))
+        elif path.parent.name != "cluster":
+            path.unlink()
+    for name in ("my_reviews.csv", "IMDB Dataset.csv", "tiny.csv"):
+        write_reviews(reviews, tree / name)
+    bench = tree / "benchmarks/bench.py"
+    bench.write_text(bench.read_text().replace("\n\ndef main", f"\n{RACE}\n\ndef main"))
+    (tree / ".venv-bench").mkdir()
+    notebook = tree / "notebooks/lab2c_depth.ipynb"
+    notebook.write_text(tiny(notebook.read_text(), PARTS["quick/lab2c_depth"]))
+    (tree / "tmp").mkdir()
+    code, told = in_tree("labrnn train params/quick/*.yaml", tree)
+    assert code == 0, told
+    return tree
+
+
+def tiny(notebook, values):
+    """A notebook's text with other values in its parameters cell."""
+    for name, value in values.items():
+        notebook, count = re.subn(rf'("{name}: [\w\[\]]+ = ).*?(  #)', rf"\g<1>{value}\2", notebook)
+        assert count == 1
+    return notebook
+
+
+def in_tree(command, tree):
+    """As the pages write it, but for `.venv/bin` on the path and another /tmp."""
+    return run(
+        f"PATH=$PWD/.venv/bin:$PATH; {command.replace('/tmp', str(tree / 'tmp'))}",
+        tree,
+        LABRNN_DATA=str(tree / "tiny.csv"),
+        LABRNN_DOWNLOAD_URL="http://127.0.0.1:9/a.tar.gz",
+        NO_PROXY="127.0.0.1",
+    )
+
+
+@pytest.mark.parametrize("command", [*LITERALLY, *REDUCED])
+def test_command(command, tree):
+    run_too, shows = REDUCED.get(command) or (command, LITERALLY[command])
+    if command.startswith("labrnn report /tmp"):
+        in_tree("cp params/quick/lab2c_depth.yaml /tmp/lab2c_depth.yaml", tree)
+    before = time.time()
+    code, told = in_tree(run_too, tree)
+    assert code == 0, told
+    if isinstance(shows, Path):
+        assert (tree / shows).stat().st_mtime >= before - 1, told
+    else:
+        assert shows in told
+
+
+def test_the_copy_runs_its_own_sources(tree):
+    _, told = in_tree("python -c 'import labrnn; print(labrnn.__file__)'", tree)
+    assert told.strip() == str(tree / "labrnn/__init__.py")
+
+
+def test_the_extra_can_be_installed():
+    wanted = [
+        Requirement(line) for line in requires("labrnn") if line.endswith('extra == "cluster"')
+    ]
+    pinned = (PROJECT / "constraints.txt").read_text()
+    assert wanted
+    assert all(re.search(rf"^{requirement.name}==", pinned, re.M) for requirement in wanted)
+
+
+def test_conda_reads_the_environment():
+    found = yaml.safe_load((PROJECT / "environment.yml").read_text())
+    assert {"name", "channels", "dependencies"} <= set(found)
+
+
+# Adding a part
+
+
+def test_a_part_is_added_by_the_page(tree):
+    """The steps of docs/how-to.md as they stand there, but for smaller numbers in the params."""
+    page = (PROJECT / "docs/how-to.md").read_text("utf-8")
+    steps = fenced(page[page.index("## Add a part") : page.index("## Change the look")])
+    (_, part), (_, entry), (_, copy), *cells, (_, params), (_, check), (_, report) = steps
+
+    parts = tree / "labrnn/parts.py"
+    text = parts.read_text().replace("\n\nPARTS = {", f"\n\n{part}\n\nPARTS = {{")
+    parts.write_text(text.replace("    )\n}", f"{entry.rstrip()}\n    )\n}}"))
+    assert in_tree(copy, tree)[0] == 0
+    notebook = nbformat.read(PROJECT / copy.split()[1], 4)  # the tree's has tiny parameters
+    new = {"markdown": nbformat.v4.new_markdown_cell, "python": nbformat.v4.new_code_cell}
+    own = notebook.cells[1]
+    kept = own.source.split("\noptim:")[0]
+    assert kept.splitlines()[-1].startswith("batch_size: ")
+    notebook.cells = [new[word](text.rstrip()) for word, text in cells]
+    own.source = f"{kept}\n{notebook.cells[1].source}"
+    notebook.cells[1] = own
+    nbformat.write(notebook, tree / "notebooks/dropout.ipynb")
+    (tree / "params/quick/dropout.yaml").write_text(params)
+
+    tidy, tests, report = commands(f"```\n{check}{report}```")
+    for command in (tidy, f"{tests} -k 'dropout or schemas'", report):
+        if command == report:
+            small = yaml.safe_load(params) | TINY
+            (tree / "params/quick/dropout.yaml").write_text(yaml.safe_dump(small))
+        code, told = in_tree(command, tree)
+        assert code == 0, told
+    pages = pypdfium2.PdfDocument(tree / "reports/quick/dropout.pdf")
+    text = " ".join(pages[k].get_textpage().get_text_range() for k in range(len(pages)))
+    assert "Dropout, more or less" in text
+    assert "rate 0.5" in text
+    assert "one seed each" in text

@@ -1,0 +1,57 @@
+"""A copy of the working tree, in which commands run as a reader types them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from labrnn.trials.store import PROJECT
+
+KEPT = [
+    *("Makefile", "README.md", "constraints.txt", "environment.yml", "pyproject.toml"),
+    *("benchmarks", "docs", "labrnn", "notebooks", "params", "tests", "tools"),
+]
+PROGRAMS = ["jupyter", "labrnn", "nbstripout", "papermill", "python", "ruff"]
+
+
+def plant(folder):
+    """The copy, without results; its `.venv` starts this environment's programs."""
+    for name in KEPT:
+        copy = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy2
+        copy(PROJECT / name, folder / name)
+    programs = folder / ".venv/bin"
+    programs.mkdir(parents=True)
+    for name in PROGRAMS:
+        found = Path(sys.executable).with_name(name)
+        (programs / name).write_text(f'#!/bin/sh\nexec "{found}" "$@"\n')
+        (programs / name).chmod(0o755)
+    return folder
+
+
+def run(command, tree, **environment):
+    """A command line in the copy, which imports the copy's labrnn; `make` sets nothing up.
+
+    Returns:
+        (exit code, what it printed, complaints included)
+    """
+    kept = {k: v for k, v in os.environ.items() if not re.match("LABRNN_|PYTEST_|MAKE|MFLAGS", k)}
+    own = {"PYTHONPATH": str(tree), "PYTHON": "true", "LABRNN_CACHE": str(tree / "cache")}
+    process = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tree,
+        env=kept | own | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"} | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    return process.returncode, process.stdout
+
+
+def fenced(page):
+    """(Language, content) of each fenced block of a page of Markdown, its indentation taken off."""
+    blocks = re.findall(r"^( *)```(\w*)\n(.*?)^\1```$", page, re.M | re.S)
+    return [(word, re.sub(f"^{indent}", "", text, flags=re.M)) for indent, word, text in blocks]
