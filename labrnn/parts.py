@@ -7,9 +7,10 @@ of its part in something the lab asks about; it is trained once with every seed.
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from labrnn.config import Strict, TrialConfig
 from labrnn.results.published import name_of, published
@@ -197,13 +198,23 @@ class Compound(TrainingPart):
     train_reviews: int = Field(2000, ge=0, description="training reviews in use, 0 for all")
     widths: list[int] = Field([10, 20, 30, 40], description="units; the lab: 20, 280, 290, 305")
     sizes: list[int] = Field([8, 16, 32], description="embedding; the lab: 32, 188, 256")
-    max_trials: int = Field(50, ge=1, le=50, description="the lab's limit on the grid")
+    max_trials: int = Field(
+        50, ge=1, le=50, validate_default=True, description="the lab's limit on the grid"
+    )
     study_widths: list[int] = Field(
         [10, 20, 50, 128], max_length=8, description="of the study of width alone, see lab2d_width"
     )
     study_sizes: list[int] = Field(
         [1, 4, 16, 64], max_length=8, description="of the study of embeddings alone"
     )
+
+    @field_validator("max_trials")
+    @classmethod
+    def _holds_the_grid(cls, most, info):
+        lists = [info.data.get(name, []) for name in ("depths", "widths", "sizes")]
+        if (trials := prod(map(len, lists))) > most:
+            raise ValueError(f"depths × widths × sizes are {trials} trials; shorten a list")
+        return most
 
     def settings(self):
         base = self.base.but(optim=self.optim, lr=self.lr)
@@ -428,7 +439,9 @@ class BeyondBest(TrainingPart):
         best = self.base.but(
             optim="sparse_adam",
             **self.model_dump(include={"lr", "hidden_dim", "embedding_dim", "dropout_rate"}),
-            **{field: value for change in self.levers().values() for field, value in change.items()},
+            **{
+                field: value for change in self.levers().values() for field, value in change.items()
+            },
         )
         usual = self.base.model_dump()
         return [
