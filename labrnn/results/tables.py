@@ -33,26 +33,43 @@ def on_duplicates(data):
 
 
 def splits(data):
-    """Sizes and share of positive reviews."""
-    total = sum(size for size, _ in data["splits"].values())
-    names = {"train": "training", "valid": "validation", "test": "test"}
-    return pd.DataFrame(
-        [
-            [
-                names[name],
-                f"{size:,}",
-                f"{100 * size / total:.0f} %",
-                f"{100 * positive / size:.1f} %",
-            ]
-            for name, (size, positive) in data["splits"].items()
-        ],
-        columns=["split", "reviews", "share", "positive"],
+    """Sizes of the splits, what of them is in use, and the share of positive reviews in that."""
+    lines = [
+        {
+            "split": {"train": "training", "valid": "validation"}.get(name, name),
+            "reviews": f"{size:,}",
+            "share": f"{100 * size / data['facts']['rows']:.0f} %",
+            "in use": f"{used:,}",
+            "positive": f"{100 * positive / used:.1f} %",
+        }
+        for name, size, used, positive in _splits(data)
+    ]
+    return pd.DataFrame(lines)
+
+
+def on_splits(data):
+    """Whether the training reviews are all in use."""
+    (_, size, used, _), *_ = _splits(data)
+    if used == size:
+        return "All of them are in use."
+    return (
+        f"Of the {size:,} training reviews `train_reviews` leaves {used:,} in use here; the "
+        "validation and the test reviews are all in use."
     )
+
+
+def _splits(data):
+    """(Name, reviews, those in use, positive ones of these); only the training set is ever cut."""
+    cut = data["facts"]["rows"] - sum(used for used, _ in data["splits"].values())
+    return [
+        (name, used + cut * (name == "train"), used, positive)
+        for name, (used, positive) in data["splits"].items()
+    ]
 
 
 def on_vocabulary(data):
     """Size of the vocabulary and what it covers."""
-    first = ", ".join(quote(word) for word in data["first_words"][:6])
+    first = ", ".join(f"“{quote(word)}”" for word in data["first_words"][:6])
     return (
         f"The training reviews hold {data['distinct_words']:,} distinct words. The vocabulary "
         f"keeps {data['vocabulary_size']:,}, `<pad>` and `<unk>` among them, and with them "
