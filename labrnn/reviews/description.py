@@ -27,7 +27,8 @@ def describe_data(config, data, fingerprint, store):
     Raises:
         LabError: neither the expected reviews nor their description are at hand.
     """
-    fields = config.model_dump(include=set(DATA_FIELDS))
+    # As in `trial_key`: a new field with a neutral default leaves what is kept valid.
+    fields = config.model_dump(include=set(DATA_FIELDS), exclude_defaults=True)
     return remembered(
         "data",
         [FORMAT, sorted(fields.items())],
@@ -52,7 +53,7 @@ def remembered(kind, identity, data, fingerprint, store, make):
     Raises:
         LabError: neither the expected reviews nor such a file are at hand.
     """
-    name = f"{kind}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}.json"
+    name = kept_as(kind, identity)
     reviews = None if fingerprint else sources.read_reviews(sources.find_source(data))
     wanted = fingerprint or reviews.fingerprint
     if (value := store.recall(wanted, name)) is not None:
@@ -67,6 +68,11 @@ def remembered(kind, identity, data, fingerprint, store, make):
     with suppress(LabError):  # a store that cannot be written: it works without
         store.keep(wanted, name, value)
     return value
+
+
+def kept_as(kind, identity):
+    """The name of the file in which `remembered` keeps something."""
+    return f"{kind}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}.json"
 
 
 def _describe(reviews, corpus, config):

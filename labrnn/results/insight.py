@@ -1,0 +1,217 @@
+"""What a stored model gets right and wrong: by length, by confidence, in hand-made sentences."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from labrnn.errors import LabError
+from labrnn.network.prediction import predict
+from labrnn.results import prose, statistics
+from labrnn.reviews.description import remembered
+from labrnn.reviews.text import MARKUP, load_corpus
+
+FORMAT = 1  # of what is kept; another one when a change here changes figures
+MISTAKES, EXCERPT = 8, 220  # how many are shown, and how many characters of each
+# A sentence and its negation, written for this: each pair differs in what turns the meaning.
+PAIRS = [
+    ("The film is good.", "The film is not good."),
+    ("The film is bad.", "The film is not bad."),
+    ("I liked this film.", "I didn't like this film."),
+    ("It is worth your time.", "It isn't worth your time."),
+    ("It is boring.", "It is never boring."),
+    ("A film with a story.", "A film without a story."),
+    ("Everyone should see it.", "No one should see it."),
+    ("You will enjoy this film.", "You will hardly enjoy this film."),
+]
+
+
+@dataclass(frozen=True)
+class Insight:
+    """One trial's test reviews seen more closely; made by `find`.
+
+    Attributes:
+        predictions: as in `Trial.predictions`; `best` is the probability of `positive`.
+        lengths: tokens that the model read of each test review, in the same order.
+        mistakes: its most confident ones: `text` (the beginning), `label`, `probability` of it.
+        pairs: probability of `positive` for the two sentences of each of `PAIRS`.
+    """
+
+    predictions: pd.DataFrame
+    lengths: np.ndarray
+    mistakes: list
+    pairs: list
+
+    @cached_property
+    def correct(self):
+        """Whether the model is right on each test review."""
+        return ((self.predictions["best"] > 0.5) == (self.predictions["label"] == 1)).to_numpy()
+
+
+def find(part, trial, store):
+    """The `Insight` into a trial's best epoch, made now or earlier; None where neither is possible.
+
+    It takes the reviews and the trial's weights to make it.
+    """
+    if trial is None:
+        return None
+
+    def make(reviews):
+        return _look(trial, reviews, load_corpus(trial.config, part.data))
+
+    try:
+        seen = remembered("insight", [FORMAT, trial.key], part.data, trial.fingerprint, store, make)
+    except LabError:
+        return None
+    return Insight(trial.predictions, np.array(seen["lengths"]), seen["mistakes"], seen["pairs"])
+
+
+def _look(trial, reviews, corpus):
+    """The values of an `Insight`, plain."""
+    table = trial.predictions
+    given = np.where(table["label"] == 1, table["best"], 1 - table["best"])
+    worst = np.argsort(given, kind="stable")[:MISTAKES]
+    sentences = [sentence for pair in PAIRS for sentence in pair]
+    positive = [
+        a.probability if a.label == "positive" else 1 - a.probability
+        for a in predict(trial, corpus, sentences)
+    ]
+    return {
+        "lengths": corpus.lengths[table["row"]].tolist(),
+        "mistakes": [
+            {
+                "text": _excerpt(reviews.texts[table["row"][k]]),
+                "label": int(table["label"][k]),
+                "probability": float(given[k]),
+            }
+            for k in worst
+            if given[k] < 0.5
+        ],
+        "pairs": [positive[k : k + 2] for k in range(0, len(positive), 2)],
+    }
+
+
+def _excerpt(text):
+    text = " ".join(MARKUP.sub(" ", text).split())
+    return text if len(text) <= EXCERPT else text[:EXCERPT].rsplit(" ", 1)[0] + " …"
+
+
+def by_length(insight, groups=5):
+    """Accuracy in groups of about equally many test reviews, from short to long.
+
+    Returns:
+        a list of (fewest tokens, most tokens, `statistics.Estimate`).
+    """
+    bounds = np.unique(np.quantile(insight.lengths, np.linspace(0, 1, groups + 1)).astype(int))
+    found = []
+    for low, high in pairwise(bounds):
+        inside = (insight.lengths <= high) & (insight.lengths > low - (low == bounds[0]))
+        if inside.sum() > 1:
+            found.append((int(low), int(high), statistics.accuracy(insight.correct[None, inside])))
+    return found
+
+
+def calibration(predictions, bins=10):
+    """Where the model says `positive` with some probability: how often is it so?
+
+    Returns:
+        a list of (mean probability, share of positive reviews, reviews), one a tenth of the range
+        that holds any; and the expected calibration error, the gap between the first two averaged
+        over reviews (Guo et al. 2017).
+    """
+    said, label = predictions["best"].to_numpy(), predictions["label"].to_numpy()
+    place = np.minimum((said * bins).astype(int), bins - 1)
+    groups = [(said[place == k], label[place == k]) for k in range(bins) if (place == k).any()]
+    points = [(float(p.mean()), float(y.mean()), len(p)) for p, y in groups]
+    error = sum(n * abs(p - y) for p, y, n in points) / len(said)
+    return points, error
+
+
+def mistakes_table(insight):
+    """The most confident mistakes, a line each."""
+    return pd.DataFrame(
+        [
+            {
+                "review": m["text"],
+                "labelled": "positive" if m["label"] else "negative",
+                "probability of that": f"{m['probability']:.3f}",
+            }
+            for m in insight.mistakes
+        ]
+    )
+
+
+def negation_table(insight):
+    """Each hand-made sentence and its negation with the probability of `positive`."""
+    return pd.DataFrame(
+        [
+            {
+                "sentence": plain,
+                "positive": f"{before:.2f}",
+                "negated": negated,
+                "positive ": f"{after:.2f}",
+                "shift": f"{after - before:+.2f}".replace("-", "−"),
+            }
+            for (plain, negated), (before, after) in zip(PAIRS, insight.pairs, strict=True)
+        ]
+    )
+
+
+def discussion(insight):
+    """Lengths, calibration and negation in sentences."""
+    if insight is None:
+        return "To see more of it takes the reviews and the model's weights: they are not at hand."
+    return prose.paragraphs(_on_lengths(insight), _on_confidence(insight), _on_negation(insight))
+
+
+def _on_lengths(insight):
+    groups = by_length(insight)
+    if len(groups) < 2:
+        return ""
+    (_, short, first), (long, _, last) = groups[0], groups[-1]
+    inside = [insight.lengths <= short, insight.lengths > long]
+    gap = statistics.unpaired(*(insight.correct[None, i] for i in reversed(inside)))
+    ends = f"up to {short} tokens {first.mean:.3f}, of more than {long} tokens {last.mean:.3f}"
+    if gap.low <= 0 <= gap.high:
+        verdict = f"The length makes no clear difference ({prose.span(gap)} points)."
+    else:
+        which = "longest" if gap.mean > 0 else "shortest"
+        distance = f"{abs(100 * gap.mean):.1f} points ({prose.span(gap)} for long less short)"
+        verdict = f"The {which} reviews are the easier ones, by {distance}."
+    return f"Of the reviews of {ends} are right. {verdict}"
+
+
+def _on_confidence(insight):
+    _, error = calibration(insight.predictions)
+    said = np.maximum(insight.predictions["best"], 1 - insight.predictions["best"]).to_numpy()
+    gap = float(said.mean() - insight.correct.mean())
+    manner = "too sure of itself" if gap > 0 else "less sure than it could be"
+    text = (
+        f"The model is {manner}: on average it gives its verdict a probability of "
+        f"{said.mean():.3f} and is right on {insight.correct.mean():.3f}; the expected calibration "
+        f"error is {error:.3f}."
+    )
+    sure = said > 0.99
+    if sure.sum() > 1:
+        right = statistics.accuracy(insight.correct[None, sure])
+        text += (
+            f" Of the {100 * sure.mean():.0f} % of the reviews on which it is more than 99 % "
+            f"sure {prose.measured(right)} are right."
+        )
+    return text
+
+
+def _on_negation(insight):
+    turned = sum((before > 0.5) != (after > 0.5) for before, after in insight.pairs)
+    moved = sum(
+        (after < before) == (before > 0.5) for before, after in insight.pairs if after != before
+    )
+    total = len(insight.pairs)
+    return (
+        f"A negation moves the verdict towards the other side in {moved} of {total} hand-made "
+        f"pairs and beyond even odds in {turned}. {prose.capital(prose.number(total))} sentences "
+        "of a few words are no sample of reviews: they show what the model can tell apart, not how "
+        "often it does."
+    )
