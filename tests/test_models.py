@@ -285,6 +285,8 @@ def test_dropped_words_are_dropped_whole_and_in_training_only():
         model.train(mode)(ids, packing, "packed")
     dropped = (seen[0] == 0).all(1).float().mean().item()
     assert dropped == pytest.approx(0.5, abs=0.05)
-    kept = seen[0][(seen[0] != 0).any(1)]
+    inside = (seen[0] != 0).any(1)
+    kept, whole = seen[0][inside], model.embedding(ids).detach()[inside]
     assert (kept == 0).float().mean().item() == pytest.approx(0.25, abs=0.05)
+    torch.testing.assert_close(kept[kept != 0], whole[kept != 0] / 0.5 / 0.75)
     torch.testing.assert_close(seen[1], model.embedding(ids).detach())

@@ -62,14 +62,20 @@ class Classifier(nn.Module):
 
         The ids are [N], or [N, 2]: a token's vector is then its word's plus its bigram's.
         """
-        if self.training and self.config.word_dropout:
-            ids = ids * (torch.rand(ids.shape, device=ids.device) >= self.config.word_dropout)
-        vectors = self.embedding(ids)
+        vectors = self._vectors(ids)
         vectors = vectors.sum(1) if ids.dim() == 2 else vectors
         vectors = F.dropout(vectors, self.config.embedding_dropout, self.training)
         states = run_layers(self.rnn, vectors, packing, way)
-        dropped = F.dropout(self.read(states, packing), self.config.dropout_rate, self.training)
-        return self.output(dropped)
+        read = F.dropout(self.read(states, packing), self.config.dropout_rate, self.training)
+        return self.output(read)
+
+    def _vectors(self, ids):
+        """Vectors of ids; word dropout takes whole ones and makes up for them by the others."""
+        dropped = self.config.word_dropout
+        if not (self.training and dropped):
+            return self.embedding(ids)
+        kept = torch.rand(ids.shape, device=ids.device) >= dropped
+        return self.embedding(ids * kept) / (1 - dropped)
 
     def read(self, states, packing):
         """What the linear layer sees of the states [N, D * H]: [B, D * H], twice that pooled.
