@@ -169,7 +169,7 @@ def report(params, data, jobs, author, out):
       labrnn report params/quick/*.yaml --author "Ada Lovelace"
     """
     from labrnn.reports import gallery
-    from labrnn.reports.batch import plan, read_params, run_all, write_ups
+    from labrnn.reports.batch import plan, prepare, read_params, run_all, write_ups
     from labrnn.trials.running import cores
 
     choose(data)
@@ -177,6 +177,7 @@ def report(params, data, jobs, author, out):
     if out:
         Path(out).mkdir(parents=True, exist_ok=True)  # now, not after hours of training
     failures = train_parts([part for part in parts if part.train], jobs)
+    prepare(parts)
     due = plan(params, out, printable(author))
     failures += run_all(due, jobs or cores(), tell=click.echo)
     write_ups(due, tell=click.echo)

@@ -8,7 +8,7 @@ from labrnn.config import validated
 from labrnn.errors import LabError
 from labrnn.network.models import count_parameters
 from labrnn.parts import PARTS
-from labrnn.results import statistics
+from labrnn.results import baselines, statistics
 from labrnn.reviews.description import describe_data
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.running import run_trials
@@ -61,7 +61,8 @@ class Lab:
             part.train,
             display=NotebookDisplay(),
         )
-        self.results = Results(part, outcome)
+        bar = baselines.best(part, outcome.trials.values(), self.store)
+        self.results = Results(part, outcome, bar)
         return self.results
 
     def describe_data(self):
@@ -82,7 +83,7 @@ class Lab:
 
     def also(self, part):
         """`Results` of another part whose trials this one asked for as well."""
-        return Results(part, self.results.outcome)
+        return Results(part, self.results.outcome, self.results.bar)
 
     def trial(self, setting_name, seed=None):
         """The stored trial of a setting, or None if it was not run."""
@@ -102,10 +103,11 @@ class Results:
     Args:
         part: a `TrainingPart`.
         outcome: a `running.Outcome`.
+        bar: the best `Baseline` that is stored for the same reviews, if any.
     """
 
-    def __init__(self, part, outcome):
-        self.part, self.outcome = part, outcome
+    def __init__(self, part, outcome, bar=None):
+        self.part, self.outcome, self.bar = part, outcome, bar
         self.settings = part.settings()
         self.checkpoint = part.checkpoint
 

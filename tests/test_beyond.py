@@ -10,7 +10,8 @@ from scipy import sparse, stats
 from tiny import write_reviews
 
 from labrnn.lab import Results
-from labrnn.parts import BeyondBaselines, BeyondDefects
+from labrnn.parts import BeyondBaselines, BeyondDefects, Depth
+from labrnn.reports import batch
 from labrnn.results import baselines, beyond, defects, statistics
 from labrnn.results.baselines import Baseline
 from labrnn.reviews.sources import read_reviews
@@ -129,6 +130,30 @@ def test_results_are_kept_and_read_without_the_reviews(reviews, tmp_path):
         assert before.correct.tolist() == after.correct.tolist()
         assert before.correct.dtype == bool
     assert baselines.find(BeyondBaselines(train_reviews=100, **gone), store) == []
+
+
+def test_other_parts_find_the_best_and_their_reports_follow_it(reviews, tmp_path, monkeypatch):
+    data, store = write_reviews(reviews, tmp_path / "reviews.csv"), Store(tmp_path / "trials")
+    part, kept = Depth(data=data, train_reviews=150), tmp_path / "trials"
+    trials = [SimpleNamespace(fingerprint=read_reviews(data).fingerprint, folder=tmp_path)]
+    (tmp_path / "DONE").touch()
+
+    def planned():
+        monkeypatch.setattr(batch, "stored_trials", lambda *_: trials)
+        params = tmp_path / "lab2c_depth.yaml"
+        params.write_text(f"data: {data}\nstore: {kept}\ntrain_reviews: 150\n")
+        return batch.plan([params])[0]
+
+    before = planned()
+    assert before.bar is baselines.best(part, trials, store) is None
+    batch.prepare([BeyondBaselines(data=data, train_reviews=150, store=str(kept))])
+    bar = baselines.best(part, trials, store)
+    found = {model.name: model for model in baselines.find(part, store)}
+    assert bar.validation == max(model.validation for model in found.values())
+    assert bar.accuracy == found[bar.name].correct.mean()
+    assert planned().key() != before.key()
+    assert baselines.best(Depth(data=data, train_reviews=100), trials, store) is None
+    assert baselines.best(part, [], store) is None
 
 
 BARS = {

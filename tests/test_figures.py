@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from labrnn.lab import Results
 from labrnn.parts import Compound, Depth, EmbeddingSize, LstmOptimizers, Width
 from labrnn.results import figures
+from labrnn.results.baselines import Baseline
 from labrnn.results.statistics import Estimate
 
 PUBLISHED = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96, "lr": 0.001}
@@ -206,3 +207,23 @@ def test_forest_marks_what_is_clear():
     colors = [c[0].get_color() for c in axes.containers]
     assert colors == [figures.GREY, figures.BLUE]
     assert axes.yaxis_inverted()
+
+
+BASELINE = Baseline("NB-SVM", 0.1, 9, 1.0, 0.90, np.arange(1000) < 930)
+
+
+@pytest.mark.parametrize("bar", [BASELINE, None])
+def test_the_best_model_without_a_network_is_a_line_where_it_is_stored(bar):
+    depth = results(Depth(**PUBLISHED), {"1 layer": 0.87, "2 layers": 0.86})
+    found = Results(depth.part, depth.outcome, bar)
+    shown = [
+        figures.one_dimension(found, "n_layers", "layers"),
+        figures.compare_curves(found, found.run),
+        figures.compound_scatter(found, {}),
+        figures.accuracies([("LSTM", Estimate(0.87, 0.86, 0.88, 1, 1000, 0.0), True)], bar),
+    ]
+    named = [[t.get_text() for t in texts(drawn(f)) if "NB-SVM" in t.get_text()] for f in shown]
+    value = "NB-SVM: 0.930"
+    assert named == ([[value], ["NB-SVM: 0.900"], [value], [value]] if bar else [[]] * 4)
+    low, high = shown[0].axes[0].get_ylim()
+    assert not bar or low < 0.93 < high

@@ -9,14 +9,12 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.svm import LinearSVC
 
 from labrnn.errors import LabError
-from labrnn.reviews.description import remembered
+from labrnn.reviews.description import kept_as, remembered
 from labrnn.reviews.text import load_corpus, stop_words, words_of
 
+KIND = "baselines"
 FORMAT = 1  # of what is kept; another one when a change here changes figures
 # liblinear's C, to choose from: what a training review on the wrong side costs.
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3)
@@ -42,6 +40,11 @@ class Baseline:
     validation: float
     correct: np.ndarray
 
+    @property
+    def accuracy(self):
+        """On the test reviews."""
+        return float(self.correct.mean())
+
 
 def find(part, store):
     """The `Baseline`s of a part's reviews, stored or fitted now; none where neither is possible.
@@ -49,11 +52,10 @@ def find(part, store):
     Raises:
         LabError: the reviews are missing, and no fingerprint says which stored outcome to take.
     """
-    fields = part.base.model_dump(include={"train_reviews", "duplicates"})
     try:
         stored = remembered(
-            "baselines",
-            [FORMAT, sorted(fields.items())],
+            KIND,
+            _identity(part),
             part.data,
             part.fingerprint,
             store,
@@ -63,12 +65,31 @@ def find(part, store):
         if part.fingerprint:
             return []
         raise
+    return _unpacked(stored)
+
+
+def best(part, trials, store):
+    """The baseline that the validation reviews prefer, of those stored for the trials' reviews.
+
+    None where none is stored; it fits nothing, so that any part's figures may ask.
+    """
+    fingerprint = next((trial.fingerprint for trial in trials), None)
+    stored = fingerprint and store.recall(fingerprint, kept_as(KIND, _identity(part)))
+    return max(_unpacked(stored), key=lambda model: model.validation) if stored else None
+
+
+def _identity(part):
+    fields = part.base.model_dump(include={"train_reviews", "duplicates"})
+    return [FORMAT, sorted(fields.items())]
+
+
+def _unpacked(stored):
     labels = _bits(stored["labels"], stored["reviews"])
-    verdicts = [_bits(model.pop("test"), len(labels)) for model in stored["models"]]
-    return [
-        Baseline(**model, correct=v == labels)
-        for model, v in zip(stored["models"], verdicts, strict=True)
-    ]
+    found = []
+    for model in map(dict, stored["models"]):
+        correct = _bits(model.pop("test"), len(labels)) == labels
+        found.append(Baseline(**model, correct=correct))
+    return found
 
 
 def measure(reviews, rows):
@@ -101,6 +122,8 @@ def occurrences(policy, longest):
     Those that only one training review has are left out: they are most of all pairs, and teach
     little. Neighbours are those that remain once the stop words are gone.
     """
+    from sklearn.feature_extraction.text import CountVectorizer
+
     stop = stop_words(policy)
     return CountVectorizer(
         tokenizer=lambda text: [word for word in words_of(text) if word not in stop],
@@ -149,12 +172,16 @@ def _majority(labels):
 
 def logistic_regression(present, labels, strength):
     """Weights and bias of a bag of words."""
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=strength, solver="liblinear").fit(present, labels)
     return model.coef_[0], model.intercept_[0]
 
 
 def nb_svm(present, labels, strength):
     """Weights and bias of a linear SVM on log-count ratios; the paper's mixing is left out."""
+    from sklearn.svm import LinearSVC
+
     ratios = log_count_ratios(present, labels)
     scaled = present.multiply(ratios).tocsr()
     model = LinearSVC(C=strength, tol=0.01, random_state=0).fit(scaled, labels)

@@ -17,6 +17,8 @@ from labrnn.results.published import published_accuracy
 LN2 = np.log(2)
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#1f5a99", "#c8561b", "#2c7a4b", "#75459c", "#6b6b6b"
 SERIES = [(BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D")]
+BAR = {"color": PURPLE, "linestyle": (0, (6, 2)), "linewidth": 0.7, "zorder": 1}
+BAR_NAME = {"color": PURPLE, "fontsize": 6}
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -63,7 +65,7 @@ def training_curve(results, setting, width=3.1, height=3.0):
         bottom.set(ylim=(0, 0.8), xlim=(0.8, setting.config.epochs + 0.2))
         bottom.set(xlabel="epoch", ylabel="loss")
         figure.align_ylabels()
-        bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+        bottom.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         for axes, chance in ((top, 0.5), (bottom, LN2)):
             _chance(axes, chance)
         title = setting.config.difference(results.part.base).replace(",", ", ") or "defaults"
@@ -89,6 +91,19 @@ def _chance(axes, value):
     axes.axhline(value, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
 
 
+def _bar(axes, results, kind="accuracy"):
+    """A thin line, named, at the best stored model without a network."""
+    if results.bar:
+        value = getattr(results.bar, kind)
+        axes.axhline(value, **BAR)
+        place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+        axes.annotate(_named(results.bar, kind), (0.01, value), (0, 2), **BAR_NAME, **place)
+
+
+def _named(bar, kind="accuracy"):
+    return f"{bar.name}: {getattr(bar, kind):.3f}"
+
+
 def _lines(axes, curves, color, dash, marker, label=None):
     epochs = np.arange(1, curves.shape[1] + 1)
     if len(curves) > 1:
@@ -108,6 +123,8 @@ def compare_curves(results, settings, kind="valid_accuracy", width=6.0):
     with page(width, 2.6) as (figure, axes):
         if "accuracy" in kind:
             _chance(axes, 0.5)
+        if kind == "valid_accuracy" and settings:
+            _bar(axes, results, "validation")
         ends = []
         for (color, dash, marker), setting in zip(SERIES, settings, strict=False):
             curves = np.array(results.curves(setting, kind))
@@ -190,6 +207,7 @@ def one_dimension(results, field, label, width=4.5):
                 label="published, one seed, last epoch",
             )
         figure.legend(loc="outside upper center", ncols=2)
+        _bar(top, results)
         if top.dataLim.ymin < 0.7:  # else the chance line would flatten the differences
             top.set_ylim(0.45, 1.0)
             _chance(top, 0.5)
@@ -226,6 +244,7 @@ def compound_scatter(results, others, width=6.0):
     """
     with page(width, 3.8) as (figure, axes):
         _chance(axes, 0.5)
+        _bar(axes, results)
         for (name, study), dash in zip(others.items(), ("-", "--", ":"), strict=False):
             x, estimates = _places(study, sorted(study.run, key=study.parameters))
             axes.plot(
@@ -316,11 +335,12 @@ def forest(differences, label="difference in test accuracy, points", width=6.0):
         return figure
 
 
-def accuracies(models, label="test accuracy", width=6.0):
+def accuracies(models, bar=None, label="test accuracy", width=6.0):
     """Accuracies with their intervals, one a line; networks are hollow, chance is dotted.
 
     Args:
         models: (name, `Estimate`, whether it is a network), drawn from the top.
+        bar: a `Baseline` to be shown as a line.
     """
     with page(width, 0.5 + 0.22 * len(models)) as (figure, axes):
         for place, (_, e, network) in enumerate(models):
@@ -335,6 +355,12 @@ def accuracies(models, label="test accuracy", width=6.0):
                 capsize=2,
             )
         axes.axvline(0.5, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
+        if bar:
+            axes.axvline(bar.accuracy, **BAR)
+            place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+            axes.annotate(
+                _named(bar), (bar.accuracy, 0.02), (2, 0), rotation=90, **BAR_NAME, **place
+            )
         axes.set_yticks(range(len(models)), [name for name, *_ in models])
         axes.set(xlabel=label, ylim=(len(models) - 0.5, -0.5))
         return figure
@@ -394,6 +420,36 @@ def word_frequencies(counts, min_count, width=6.0):
             color=GREY,
         )
         axes.set(xlabel="rank of the word", ylabel="occurrences")
+        return figure
+
+
+def by_length(groups, width=3.1):
+    """Test accuracy from short to long reviews.
+
+    Args:
+        groups: of `insight.by_length`.
+    """
+    with page(width, 2.4) as (figure, axes):
+        places = range(len(groups))
+        means, reach = _bars([estimate for *_, estimate in groups])
+        axes.errorbar(places, means, reach, color=BLUE, fmt="o", capsize=2)
+        axes.set_xticks(places, [f"{low}–{high}" for low, high, _ in groups])
+        axes.set(xlabel="tokens read", ylabel="test accuracy")
+        return figure
+
+
+def calibration(points, width=3.1):
+    """How often a review is positive against the probability that the model gave it.
+
+    Args:
+        points: of `insight.calibration`; a point's area tells its share of the reviews.
+    """
+    with page(width, 2.4) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=0.8)
+        said, true, counts = np.array(points).T
+        axes.plot(said, true, color=BLUE, linewidth=0.8)
+        axes.scatter(said, true, 4 + 200 * counts / counts.sum(), color=BLUE)
+        axes.set(xlabel="probability of positive", ylabel="share of positive reviews")
         return figure
 
 
