@@ -21,6 +21,7 @@ from pathlib import Path
 from labrnn.config import read_yaml, validated
 from labrnn.errors import LabError
 from labrnn.parts import PARTS
+from labrnn.results import baselines
 from labrnn.trials.environment import commit, versions
 from labrnn.trials.running import plan_trials
 from labrnn.trials.store import PROJECT, Store, default_store
@@ -57,6 +58,7 @@ class Job:
         out: the folder of its configuration, e.g. `reports/quick`.
         author: printed on the report.
         notebooks: the folder of the sources.
+        bar: the stored `Baseline` that its figures show, if any.
     """
 
     part: object
@@ -64,6 +66,7 @@ class Job:
     out: Path
     author: str
     notebooks: Path = PROJECT / "notebooks"
+    bar: object = None
 
     @property
     def name(self):
@@ -77,7 +80,7 @@ class Job:
         return [self.out / (self.name + suffix) for suffix in SUFFIXES]
 
     def key(self):
-        """A digest of all that decides the report: notebook, parameters, package, trials."""
+        """A digest of what decides the report: notebook, parameters, package, trials, bar."""
         digest = hashlib.sha256()
         parts = [
             self.source.read_bytes(),
@@ -86,6 +89,8 @@ class Job:
             self.author.encode(),
         ]
         parts += [(trial.folder / "DONE").read_bytes() for trial in self.trials]
+        if self.bar:
+            parts.append(repr((self.bar.name, self.bar.validation, self.bar.accuracy)).encode())
         for piece in parts:
             digest.update(hashlib.sha256(piece).digest())
         return digest.hexdigest()
@@ -281,10 +286,24 @@ def plan(params, out=None, author="labrnn"):
     jobs = []
     for path in map(Path, params):
         part = read_params(path)
-        store = Store(part.store, default_store().shelves) if part.store else default_store()
+        store = store_of(part)
         folder = Path(out) if out else PROJECT / "reports" / path.resolve().parent.name
-        jobs.append(Job(part, stored_trials(part, store), folder, author))
+        trials = stored_trials(part, store)
+        bar = baselines.best(part, trials, store)
+        jobs.append(Job(part, trials, folder, author, bar=bar))
     return jobs
+
+
+def prepare(parts):
+    """Fit the baselines of a part that is about them first: other parts' figures show the best."""
+    for part in parts:
+        if part.name == "beyond_baselines" and part.train:
+            with suppress(LabError):  # its notebook tells it
+                baselines.find(part, store_of(part))
+
+
+def store_of(part):
+    return Store(part.store, default_store().shelves) if part.store else default_store()
 
 
 def stored_trials(part, store):
