@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
@@ -118,6 +120,93 @@ def test_a_cell_that_hangs_is_a_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "CELL_SECONDS", 2)
     with pytest.raises(LabError, match="took longer than 2 s"):
         job(tmp_path, "import time; time.sleep(60)").run()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
+def test_nothing_outlives_a_report_that_is_ended(tmp_path, number):
+    """Neither its process nor the notebook's kernel, and no further notebook is begun."""
+    cell = "import os, time; open('{}', 'w').write(f'{{os.getpid()}} {{os.getppid()}}\\n')\ntime.sleep(99)"
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        job(tmp_path / name, cell.format(tmp_path / f"{name}.pids"))
+    script = (
+        "import signal\nfrom pathlib import Path\nfrom labrnn.parts import Lstm\n"
+        "from labrnn.reports.batch import Job, run_all\nif __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+        f"    folders = [Path({str(tmp_path)!r}) / name for name in ('one', 'two')]\n"
+        "    run_all([Job(Lstm(), [], f / 'out', 'tests', f / 'notebooks') for f in folders], 1)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    process = subprocess.Popen([sys.executable, tmp_path / "script.py"], stderr=subprocess.DEVNULL)
+    pids = tmp_path / "one.pids"
+    wait_for(lambda: pids.exists() and pids.read_text().endswith("\n"))
+    process.send_signal(number)
+    process.wait(20)
+    wait_for(lambda: not any(map(alive, pids.read_text().split())))
+    assert not (tmp_path / "two.pids").exists()
+
+
+def wait_for(what, seconds=60):
+    limit = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("tags", [[], ["parameters", "parameters"]])
+def test_a_notebook_without_one_cell_of_parameters_is_refused(tmp_path, tags):
+    made = job(tmp_path, "raise SystemExit")
+    notebook = nbformat.read(made.source, 4)
+    notebook.cells = [
+        nbformat.v4.new_code_cell("epochs: int = 1", metadata={"tags": [tag]} if tag else {})
+        for tag in tags or [""]
+    ]
+    nbformat.write(notebook, made.source)
+    with pytest.raises(
+        LabError, match=rf"{len(tags)} cells are tagged `parameters`.*give the cell"
+    ):
+        made.run()
+    assert not any(path.exists() for path in made.outputs())
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"cells": 3}', b"<html>"])
+def test_what_is_no_notebook_is_refused(tmp_path, content):
+    made = job(tmp_path)
+    made.source.write_bytes(content)
+    with pytest.raises(LabError, match=r"^lab1_lstm: "):
+        made.run()
+    assert not any(path.exists() for path in made.outputs())
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_runs(tmp_path, data):
+    (tmp_path / "file").touch()
+    done = report(params(tmp_path), "--out", str(tmp_path / "file" / "reports"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "file/reports: Not a directory; correct the path" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "trials").exists()
+
+
+def test_a_full_disk_fails_one_report_and_keeps_the_old_one(tmp_path, capsys):
+    made = job(tmp_path, "print('fine')")
+    made.run()
+    before = [path.read_bytes() for path in made.outputs()]
+    other = Job(made.part, [], made.out, "another author", made.notebooks)
+    (tmp_path / "out" / ".work").rmdir()
+    (tmp_path / "out" / ".work").touch()  # a file where it wants its folder
+    (failure,) = run_all([other], at_once=1, tell=print)
+    assert failure.startswith("lab1_lstm: ")
+    assert "/.work" in failure
+    assert [path.read_bytes() for path in made.outputs()] == before
+    assert made.is_done()
 
 
 def test_one_that_fails_does_not_stop_the_others(tmp_path, capsys):

@@ -1,5 +1,7 @@
 """The lab's sentiment classifier (Lab 1 e and g): embedding, LSTM or GRU, readout, linear layer."""
 
+import re
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -132,8 +134,7 @@ def find_device(name=""):
     if not name:
         return torch.device(next(kind for kind, count in at_hand.items() if count))
     kind, _, number = name.partition(":")
-    number = number or "0"
-    if number.isdecimal() and len(number) < 4 and int(number) < at_hand.get(kind, 0):
+    if re.fullmatch("[a-z]+(:[0-9]{1,3})?", name) and int(number or 0) < at_hand.get(kind, 0):
         return torch.device(name)
     known = ", ".join(kind for kind, count in at_hand.items() if count)
     raise LabError(f"device = {name!r}: not on this machine; choose one of: {known}")

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import traceback
 import uuid
 from concurrent.futures import ProcessPoolExecutor
@@ -321,17 +322,32 @@ def run_all(jobs, at_once, tell=print):
     due = [job for job in jobs if not job.is_done()]
     if len(due) < len(jobs):
         tell(f"{len(jobs) - len(due)} of {len(jobs)} reports are up to date")
-    failures = []
-    with ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn")) as pool:
+    failures, context = [], multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(at_once, context, _end_with_parent) as pool:
         for job, future in [(job, pool.submit(_run, job)) for job in due]:
             try:
                 future.result()
                 tell(f"{job.name}: {job.outputs()[1]}")
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in multiprocessing.active_children():
+                    child.kill()
+                raise
             except (LabError, BrokenProcessPool, OSError) as error:
                 known = isinstance(error, LabError)
                 failures.append(str(error) if known else f"{job.name}: {error}")
                 print(f"FAILED {failures[-1]}", file=sys.stderr)
     return failures
+
+
+def _end_with_parent():
+    """A process of the pool would outlive a parent that is killed; its kernel ends with it."""
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _run(job):

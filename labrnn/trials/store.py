@@ -338,7 +338,7 @@ def default_store():
 def _absolute(folder):
     try:
         return Path(folder).expanduser().absolute()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise LabError(f"{folder}: no such folder for trials ({error}); write it in full") from None
 
 

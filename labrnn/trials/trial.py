@@ -129,7 +129,7 @@ class Trial:
             return parse(content)
         except Exception as error:
             raise LabError(
-                f"{self.folder / name}: holds something else than a trial's ({error}); "
+                f"{self.folder / name}: holds something else than a trial's ({str(error)[:200]}); "
                 "`labrnn trials gc --damaged` removes it"
             ) from None
 
