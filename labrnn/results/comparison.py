@@ -127,6 +127,17 @@ def epochs_to(results, setting, accuracy):
     }
 
 
+def mean_epoch(results, setting):
+    """The epoch that reaches `ENOUGH` on validation, mean over seeds; infinite if one never does."""
+    reached = epochs_to(results, setting, ENOUGH).values()
+    return math.inf if None in reached else float(np.mean(list(reached)))
+
+
+def pace(epoch):
+    """A `mean_epoch` in words."""
+    return f"{epoch:.3g}" if epoch < math.inf else "never"
+
+
 def trend(results, settings, size):
     """A line through the test accuracies of all trials that trained, against log2 of their size.
 
@@ -226,15 +237,11 @@ def cells_table(results, compared):
                 "n": str(c.difference.seeds),
                 **compared_cells(c),
                 "s/epoch": f"{results.seconds(lstm):.1f} / {results.seconds(gru):.1f}",
-                f"epochs to {ENOUGH}": f"{_reached(results, lstm)} / {_reached(results, gru)}",
+                f"epochs to {ENOUGH}": f"{pace(mean_epoch(results, lstm))} / "
+                f"{pace(mean_epoch(results, gru))}",
             }
         )
     return pd.DataFrame(lines)
-
-
-def _reached(results, setting):
-    epochs = list(epochs_to(results, setting, ENOUGH).values())
-    return "never" if None in epochs else f"{np.mean(epochs):g}"
 
 
 def ranking(results, by="accuracy"):

@@ -10,7 +10,6 @@ point.
 import re
 from functools import partial
 
-import numpy as np
 import pandas as pd
 
 from labrnn.config import TrialConfig
@@ -22,8 +21,9 @@ from labrnn.results.comparison import (
     WEAK,
     by_validation,
     compare,
-    epochs_to,
     equal,
+    mean_epoch,
+    pace,
     trained,
     trend,
 )
@@ -112,10 +112,8 @@ class _Trainings:
         measured = [(s.name, self.results.accuracy(s)) for s in settings]
         return ", ".join(f"{name} {e.mean:.3f} (n = {e.seeds})" for name, e in measured)
 
-    def epochs(self, setting):
-        """The mean epoch that reaches `ENOUGH`; infinite if a seed never does."""
-        reached = epochs_to(self.results, setting, ENOUGH).values()
-        return np.inf if None in reached else float(np.mean(list(reached)))
+    def epochs(self, settings):
+        return [mean_epoch(self.results, s) for s in settings]
 
     def several_seeds(self, settings):
         return all(len(self.results.trials(s)) > 1 for s in settings)
@@ -133,10 +131,6 @@ def _gaps(compared):
         f"({span(c.difference)})"
         for c in compared
     )
-
-
-def _pace(epochs):
-    return "never" if np.isinf(epochs) else f"{epochs:.3g}"
 
 
 # The rules
@@ -183,22 +177,22 @@ def _best(lab, cell):
 
 def _slow(lab, cell):
     settings = lab("optim", "adagrad", "adam", "rmsprop", cell=cell)
-    slow, *others = epochs = [lab.epochs(s) for s in settings]
+    slow, *others = epochs = lab.epochs(settings)
     holds = slow > max(others) if lab.several_seeds(settings) else None
-    paces = [f"{s.name} {_pace(e)}" for s, e in zip(settings, epochs, strict=True)]
+    paces = [f"{s.name} {pace(e)}" for s, e in zip(settings, epochs, strict=True)]
     return holds, f"epochs to {ENOUGH} on validation: {', '.join(paces)}"
 
 
 def _faster(lab):
     optims = ("adagrad", "adam", "rmsprop")
     cells = [lab("optim", *optims, cell=cell) for cell in ("gru", "lstm")]
-    gru, lstm = ([lab.epochs(s) for s in settings] for settings in cells)
+    gru, lstm = map(lab.epochs, cells)
     holds = None
     if gru != lstm and all(map(lab.several_seeds, cells)):
         pairs = list(zip(gru, lstm, strict=True))
         holds = all(a <= b for a, b in pairs) or (False if all(a >= b for a, b in pairs) else None)
     paces = [
-        f"{OPTIMIZERS[optim]} {_pace(a)} against {_pace(b)}"
+        f"{OPTIMIZERS[optim]} {pace(a)} against {pace(b)}"
         for optim, a, b in zip(optims, gru, lstm, strict=True)
     ]
     return holds, f"epochs to {ENOUGH} on validation, GRU against LSTM: {', '.join(paces)}"

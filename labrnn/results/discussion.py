@@ -18,7 +18,8 @@ from labrnn.results.comparison import (
     against,
     by_validation,
     compare,
-    epochs_to,
+    mean_epoch,
+    pace,
     successful,
     tested,
     trained,
@@ -38,10 +39,12 @@ from labrnn.results.prose import (
     names,
     number,
     paragraphs,
+    part_of,
     past_best,
     plural,
     points,
     span,
+    were,
 )
 
 # Lab 1 f and h
@@ -76,13 +79,14 @@ def _fall(losses, learnt):
     steps = len(losses[0]) - 1
     falls = np.mean([sum(b < a for a, b in pairwise(c)) for c in losses])
     first, last = np.mean([c[0] for c in losses]), np.mean([c[-1] for c in losses])
-    many = f"on average {falls:.1f}" if falls % 1 else number(int(falls))
+    many = f"on average {falls:.1f} of {counted(steps, 'step')}"
+    many = many if falls % 1 else part_of(int(falls), steps, "step")
     if not any(learnt.values()):
         reach = max(max(c) - min(c) for c in losses)
         return (
             f"No. The training loss is {first:.4f} after the first epoch and {last:.4f} after "
             f"the last, and ln 2 = {LN2:.4f} is what a model pays that gives every review even "
-            f"odds. In {many} of {counted(steps, 'step')} from epoch to epoch it went down, but "
+            f"odds. In {many} from epoch to epoch it went down, but "
             f"all its values lie within {reach:.4f} of each other: that is no descent."
         )
     if falls == steps:
@@ -92,7 +96,7 @@ def _fall(losses, learnt):
         )
     return (
         f"It falls from {first:.3f} to {last:.3f}, where even odds cost {LN2:.3f}, but not "
-        f"steadily: in {many} of {counted(steps, 'step')}."
+        f"steadily: in {many}."
     )
 
 
@@ -144,7 +148,6 @@ def optimizers(results):
         f"reviews it reaches {measured(results.accuracy(lead))}. {by_verdict(results, mine)} "
         f"{idle(results, results.settings)} {_which(mine, lead)}",
         f"{_pace(results)} {_unfinished(results, learnt)} {past_best(results, learnt)}",
-        explanation(WHY_OPTIMIZERS[cell]),
         told(
             results,
             f"RMSprop is the best optimiser of the {cell.upper()}",
@@ -169,45 +172,26 @@ def _pace(results):
     """In which epoch the validation accuracy first reaches `ENOUGH`."""
     first = defaultdict(list)
     for setting in results.run:
-        first[_mean_epoch(results, setting)].append(setting)
-    never = first.pop(None, [])
+        first[mean_epoch(results, setting)].append(setting)
+    never = first.pop(math.inf, [])
     if not first:
         return f"None reaches {ENOUGH} on the validation reviews."
-    told = [f"in epoch {epoch:.3g} by {names(group)}" for epoch, group in sorted(first.items())]
-    told += [f"not at all by {names(never)}"] if never else []
+    groups = [f"in epoch {pace(epoch)} by {names(some)}" for epoch, some in sorted(first.items())]
+    groups += [f"not at all by {names(never)}"] if never else []
     average = ", on average over seeds," if len(results.part.seeds) > 1 else ""
-    return f"A validation accuracy of {ENOUGH} is reached{average} {listing(told)}."
-
-
-def _mean_epoch(results, setting):
-    reached = list(epochs_to(results, setting, ENOUGH).values())
-    return None if None in reached else float(np.mean(reached))
+    return f"A validation accuracy of {ENOUGH} is reached{average} {listing(groups)}."
 
 
 def _unfinished(results, learnt):
     late = [s for s in learnt if all(min(c) == c[-1] for c in results.curves(s, "valid_loss"))]
-    if not late:
-        return ""
     return (
-        f"{capital(names(late))} {'were' if plural(late) else 'was'} still improving when the "
-        "training ended: what is measured there is the pace, not the goal."
+        ""
+        if not late
+        else (
+            f"{capital(were(late))} still improving when the training ended: what is measured there "
+            "is the pace, not the goal."
+        )
     )
-
-
-WHY_OPTIMIZERS = {
-    "lstm": "All four start on the plateau at ln 2, where gradients are tiny. Three of them divide "
-    "by the gradient's size and so take steps of the order of the learning rate from the "
-    "beginning. RMSprop's mean of squares starts at 0 and fills slowly, so its first steps "
-    "are up to ten times larger, and a momentum of 0.9 can multiply them by ten again: it "
-    "leaves the plateau quickly, and overshoots as easily. Adam corrects the former and "
-    "averages the latter. Adagrad sums all squares it has seen and slows down as it goes. "
-    "One learning rate for all is therefore not one step size for all.",
-    "gru": "What Lab 2 a says of step sizes holds here too: the four differ in how large a "
-    "step they make of a small gradient, and at one rate for all that is part of what "
-    "is compared. The GRU's way off the plateau is shorter, which helps most where "
-    "steps are small, and Adagrad's are: it divides by the root of the sum of all "
-    "squares so far.",
-}
 
 
 def cells(results):
@@ -225,12 +209,6 @@ def cells(results):
     return paragraphs(
         _cells_accuracy(able or crossing),
         _cells_cost(results, crossing),
-        explanation(
-            "Where the GRU is ahead in the first epochs, its shape offers a reason. It mixes "
-            "old and new state with weights that sum to 1, which leaves the gradient a path "
-            "that only the update gate scales, and it has a gate less to open: what the LSTM "
-            "reads out has to pass an output gate as well, and that starts half closed too."
-        ),
         told(results, "GRUs train faster than LSTMs", "GRUs have fewer parameters than LSTMs"),
     )
 
@@ -282,11 +260,6 @@ def depth(results):
         "doubling the depth",
         "A layer has to wait for the one below it. An epoch took {seconds[0]:.1f} s with {small} "
         "and {seconds[1]:.1f} s with {large}.",
-        "Each layer adds a stage that starts with small outputs and half-open gates, and the "
-        "published start makes it worse: one orthogonal matrix for all gates together leaves each "
-        "gate's block a contraction, and forget gates at one half forget fast. So the deeper the "
-        "stack, the less its output depends on the words, and the longer it stays on the plateau. "
-        "The part on defects tries the better start.",
         "two layers equal one",
         "three layers hardly train and four do not",
     )
@@ -302,9 +275,6 @@ def width(results):
         "The recurrent weights grow with the square of the width, from {parameters[0]:,} "
         "parameters in all to {parameters[1]:,}; an epoch takes {seconds[0]:.1f} s with {small} "
         "and {seconds[1]:.1f} s with {large}.",
-        "A word enters as one number, so not much comes in for many units to keep; what ten can "
-        "hold may be all there is. And at one learning rate a wide layer takes larger steps in "
-        "its output, since more weights move at once. It is thrown off the more easily.",
         "widths of 10 to 285 units are about equal",
         "a width of 319 units fails",
     )
@@ -321,14 +291,11 @@ def embedding(results):
         "{parameters[1]:,} in that of {large}; an epoch took {seconds[0]:.1f} and {seconds[1]:.1f} "
         "s. By the last epoch accuracy on the training reviews is {gaps[0]:.0f} points above that "
         "on the validation reviews with {small} and {gaps[1]:.0f} with {large}.",
-        "To tell good from bad, one number a word goes a long way: its polarity. More dimensions "
-        "leave room for more, and as much room to store the training reviews, since most words of "
-        "the vocabulary occur a few times only.",
         "the size of the embedding hardly matters",
     )
 
 
-def _sweep(results, field, reference, doubling, price, why, *claims):
+def _sweep(results, field, reference, doubling, price, *claims):
     """One dimension of the model changed; `reference` is the lab's own value of it."""
     if not results.run:
         return footing(results)
@@ -339,7 +306,6 @@ def _sweep(results, field, reference, doubling, price, why, *claims):
         f"{_opening(results, base, compared)} {idle(results, results.settings)}",
         _line(line, doubling),
         _price(results, field, price),
-        explanation(why),
         told(results, *claims),
         footing(results, compared),
     )
@@ -543,12 +509,12 @@ def _alone(results, studies, compared):
         "clearly below 0": behind,
         "within noise": len(compared) - ahead - behind,
     }
-    told = listing(
+    parts = listing(
         f"{number(k) if k < len(compared) else 'all'} {where}" for where, k in shares.items() if k
     )
     return text + (
         f"At equal parameters, to a quarter, {counted(len(compared), 'pair')} can be formed. "
-        f"Compound minus single is {points(ends[0])} to {points(ends[-1])} points: {told}."
+        f"Compound minus single is {points(ends[0])} to {points(ends[-1])} points: {parts}."
     )
 
 
@@ -584,13 +550,6 @@ def bidirectional(results):
         idle(results, results.settings),
         by_verdict(results, ways, "one-way partner"),
         _readouts(readouts),
-        explanation(
-            "At the last step the backward direction has read one word, the last, so half of "
-            "what the linear layer sees is nearly empty. Its final state stands at the first "
-            "word and has read everything. Even so both directions read the same words: a "
-            "second one adds capacity rather than information, and helps most where the forward "
-            "one has forgotten a review's beginning by its end."
-        ),
         told(results, "reading both ways is not better"),
         footing(results, ways + readouts),
     )

@@ -271,8 +271,7 @@ def footing(results, compared=()):
     if len(results.missing) > 8:
         text.append(f"{len(results.missing)} of {len(results.settings)} settings were not run.")
     elif results.missing:
-        verb = "were" if plural(results.missing) else "was"
-        text.append(f"{capital(names(results.missing))} {verb} not run.")
+        text.append(f"{capital(were(results.missing))} not run.")
     return " ".join(text)
 
 

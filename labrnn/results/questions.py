@@ -19,6 +19,7 @@ from labrnn.network.models import Classifier
 from labrnn.reports.notebook import quote
 from labrnn.results import statistics
 from labrnn.results.figures import BLUE, GREY, SERIES, page, percent
+from labrnn.results.prose import listing
 
 STATEMENTS = [
     ("Self-attention computes query, key and value", "True"),
@@ -122,7 +123,7 @@ def against_cosine(cosines, weights):
         f"put the same key first for {percent(same_first, 0)} of the queries and all keys into the "
         f"same order for {percent(same_order, 0)}. Making the query longer changes no cosine, and "
         f"yet the largest weight grows, on average from {largest[0]:.2f} to "
-        f"{_list([f'{x:.2f}' for x in largest[1:]])}. {percent(negative, 0)} of the cosines are "
+        f"{listing([f'{x:.2f}' for x in largest[1:]])}. {percent(negative, 0)} of the cosines are "
         "negative; no weight can be.",
         same_order < 1 and largest == sorted(largest) and largest[0] < largest[-1],
     )
@@ -229,6 +230,7 @@ def pretraining_rates(rng, pairs=1000):
     chosen = words.loc[words["treatment"] != "", "treatment"]
     asked, share = len(chosen) / len(words), chosen.value_counts(normalize=True)
     successors = np.mean(follows)
+    near = abs(share["masked"] - 0.8) < 0.06 and abs(successors - 0.5) < 0.06
     return Finding(
         f"{percent(asked, 0)} of the words are asked for, {percent(share['masked'], 0)} of them "
         f"masked; {percent(successors, 0)} true successors",
@@ -236,11 +238,7 @@ def pretraining_rates(rng, pairs=1000):
         f"{percent(share['masked'], 0)} of these are masked, {percent(share['replaced'], 0)} "
         f"replaced, {percent(share['kept'], 0)} left as they are. {percent(successors, 0)} of the "
         "second sentences are true successors.",
-        bool(
-            abs(asked - 0.15) < 0.02
-            and abs(share["masked"] - 0.8) < 0.06
-            and abs(successors - 0.5) < 0.06
-        ),
+        bool(abs(asked - 0.15) < 0.02 and near),
     )
 
 
@@ -400,12 +398,12 @@ def signs(readers, corpus):
         )
         low, high = ([f"*{quote(w)}*" for w in words] for words in extremes(values, corpus))
         if low and trained:
-            text += f"At the lower end stand {_list(low)}, at the upper {_list(high)}. "
+            text += f"At the lower end stand {listing(low)}, at the upper {listing(high)}. "
     all_trained = all(trained for _, trained in readers.values())
     return Finding(
         ("" if all_trained else "random numbers in place of trained ones; ")
         + "negative: "
-        + _list([f"{percent(x, 0)} of the {name}'s words" for name, x in shares.items()]),
+        + listing([f"{percent(x, 0)} of the {name}'s words" for name, x in shares.items()]),
         text.strip(),
         all(0 < share < 1 for share in shares.values()) if all_trained else None,
     )
@@ -512,14 +510,12 @@ def _power(x):
     return f"{digits} × 10" + str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def _list(words):
-    return ", ".join(words[:-1]) + " and " + words[-1]
-
-
 # --- figures -----------------------------------------------------------------------------------
 
 PALE = "#d3d9e2"
 EDGE = {"edgecolor": "black", "linewidth": 0.5}
+HATCHED = {"color": "white", "edgecolor": BLUE, "hatch": "////"}
+NOTE = {"textcoords": "offset points"}
 
 
 def cosine_figure(cosines, weights, lengths):
@@ -533,14 +529,8 @@ def cosine_figure(cosines, weights, lengths):
         left.axhline(0, color="black", linewidth=0.6)
         left.set(title="cosine similarity", xlabel="key, by falling cosine", xticks=places)
         for w, length, (color, dash, marker) in zip(weights, lengths, SERIES, strict=False):
-            right.plot(
-                places,
-                w[query][order],
-                color=color,
-                linestyle=dash,
-                marker=marker,
-                label=f"query × {length}",
-            )
+            look = {"color": color, "linestyle": dash, "marker": marker}
+            right.plot(places, w[query][order], label=f"query × {length}", **look)
         right.set(title="attention weight", xlabel="key, by falling cosine", xticks=places)
         right.legend()
         return figure
@@ -552,28 +542,11 @@ def influence_figure(both_sides, left_only, place):
     top = 1.5 * np.delete(np.maximum(both_sides, left_only), place).max()
     with page(5, 2) as (figure, axes):
         axes.bar(places - 0.2, both_sides, 0.38, color=PALE, label="encoder", **EDGE)
-        axes.bar(
-            places + 0.2,
-            left_only,
-            0.38,
-            color="white",
-            edgecolor=BLUE,
-            hatch="////",
-            label="decoder",
-        )
-        axes.text(
-            place + 1.45,
-            top,
-            f"up to {max(both_sides[place], left_only[place]):.1f}",
-            va="top",
-            fontsize=7,
-        )
-        axes.set(
-            xlabel=f"output at token (token {place + 1} is exchanged)",
-            ylabel="change",
-            xticks=places,
-            ylim=(0, top),
-        )
+        axes.bar(places + 0.2, left_only, 0.38, label="decoder", **HATCHED)
+        most = max(both_sides[place], left_only[place])
+        axes.text(place + 1.45, top, f"up to {most:.1f}", va="top", fontsize=7)
+        axes.set(xlabel=f"output at token (token {place + 1} is exchanged)", ylabel="change")
+        axes.set(xticks=places, ylim=(0, top))
         axes.grid(visible=False, axis="x")
         axes.legend(loc="upper left", ncols=2)
         return figure
@@ -587,9 +560,8 @@ def mask_figure(matrices, words):
             for row, column in (weights == 0).nonzero().tolist():
                 axes.plot(column, row, "x", color=GREY)
             axes.set(title=title, xlabel="looked at", yticks=range(len(words)), yticklabels=words)
-            axes.set_xticks(
-                range(len(words)), words, rotation=45, ha="right", rotation_mode="anchor"
-            )
+            slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+            axes.set_xticks(range(len(words)), words, **slanted)
             axes.grid(visible=False)
         panels[0].set_ylabel("looking")
         return figure
@@ -602,24 +574,13 @@ def clipping_figure(norms):
             steps = np.arange(1, len(before) + 1)
             axes.semilogy(steps, before, color=color, linewidth=3, alpha=0.35)
             axes.semilogy(steps, after, color=color, linestyle="--", linewidth=1)
-            axes.annotate(
-                f"gain {gain}",
-                (1, before[0]),
-                (-4, 0),
-                textcoords="offset points",
-                ha="right",
-                va="center",
-                color=color,
-            )
+            place = {"ha": "right", "va": "center"} | NOTE
+            axes.annotate(f"gain {gain}", (1, before[0]), (-4, 0), color=color, **place)
         axes.plot([], [], color=GREY, linewidth=3, alpha=0.5, label="unclipped")
         axes.plot([], [], color=GREY, linestyle="--", linewidth=1, label="clipped")
         axes.legend(loc="upper right", handlelength=3)
-        axes.set(
-            xlabel="step; the loss stands after the last",
-            ylabel="gradient norm",
-            xlim=(-len(steps) / 6, len(steps)),
-            xticks=np.linspace(0, len(steps), 5),
-        )
+        axes.set(xlabel="step; the loss stands after the last", ylabel="gradient norm")
+        axes.set(xlim=(-len(steps) / 6, len(steps)), xticks=np.linspace(0, len(steps), 5))
         return figure
 
 
@@ -644,22 +605,10 @@ def gate_figure(found):
     """Sums of the two gates of the LSTM, and where the weights of a GRU sum to."""
     sums = (found["LSTM"].keep + found["LSTM"].take).flatten().numpy()
     with page(5, 2) as (figure, axes):
-        axes.hist(
-            sums,
-            np.linspace(0, 2, 81),
-            weights=np.full(len(sums), 100 / len(sums)),
-            color=PALE,
-            **EDGE,
-        )
+        share = np.full(len(sums), 100 / len(sums))
+        axes.hist(sums, np.linspace(0, 2, 81), weights=share, color=PALE, **EDGE)
         axes.axvline(1, color=BLUE, linestyle="--")
-        axes.annotate(
-            "GRU: all here",
-            (1, 1),
-            (3, -2),
-            color=BLUE,
-            va="top",
-            xycoords=axes.get_xaxis_transform(),
-            textcoords="offset points",
-        )
+        place = {"va": "top", "xycoords": axes.get_xaxis_transform()} | NOTE
+        axes.annotate("GRU: all here", (1, 1), (3, -2), color=BLUE, **place)
         axes.set(xlabel="forget gate + input gate", ylabel="sums, %", xlim=(0, 2))
         return figure
