@@ -5,7 +5,7 @@ the part measures are kept apart from findings and say so.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import pairwise
 
 import numpy as np
@@ -221,17 +221,14 @@ def _cells_accuracy(compared):
         "undecided": "the two models differ under {}, though one seed each does not make that a "
         "difference of the cells",
     }
-    groups = defaultdict(list)
-    for c in compared:
-        groups[c.verdict].append(c)
-    told = []
-    for verdict, group in groups.items():
-        gaps = [
-            f"{c.first.name} {points(c.difference.mean)} points, {span(c.difference)}"
-            for c in group
-        ]
-        told.append(f"{forms[verdict].format(names(c.first for c in group))} ({'; '.join(gaps)})")
-    return f"GRU minus LSTM, optimiser by optimiser: {', and '.join(told)}."
+    gap = "{0.first.name} {1} points, {2}"
+    clauses = []
+    for verdict in dict.fromkeys(c.verdict for c in compared):
+        group = [c for c in compared if c.verdict == verdict]
+        gaps = [gap.format(c, points(c.difference.mean), span(c.difference)) for c in group]
+        who = names(c.first for c in group)
+        clauses.append(f"{forms[verdict].format(who)} ({'; '.join(gaps)})")
+    return f"GRU minus LSTM, optimiser by optimiser: {', and '.join(clauses)}."
 
 
 def _cells_cost(results, compared):
@@ -364,7 +361,7 @@ def compound(results, studies):
     if len(learnt) < 3:
         return paragraphs(idle(results, results.settings), footing(results))
     lead = by_validation(results, learnt)[0]
-    compared, pairs = _grid_family(results, studies)
+    compared, pairs = grid_comparisons(results, studies)
     return paragraphs(
         _who_trained(results, learnt),
         _leader(results, learnt, lead, compared),
@@ -384,11 +381,10 @@ def _who_trained(results, learnt):
     never = [s for s in results.run if s not in learnt]
     if not never:
         return f"All {number(len(learnt))} combinations that were run left chance."
+    failed, run = (Counter(s.config.n_layers for s in group) for group in (never, results.run))
     shares = [
-        f"{number(k)} of {number(sum(s.config.n_layers == n for s in results.run))} with "
-        f"{counted(n, 'layer')}"
-        for n in results.part.depths
-        if (k := sum(s.config.n_layers == n for s in never))
+        f"{number(failed[n])} of {number(run[n])} with {counted(n, 'layer')}"
+        for n in sorted(failed)
     ]
     return (
         f"Of the {number(len(results.run))} combinations that were run, {number(len(never))} "
@@ -400,15 +396,13 @@ def _who_trained(results, learnt):
 def _leader(results, learnt, lead, compared):
     ranked = sorted(learnt, key=lambda s: -results.accuracy(s).mean)
     place = ranked.index(lead) + 1
-    on_test = (
-        "which is the highest there as well"
-        if place == 1
-        else (
+    on_test = "which is the highest there as well"
+    if place > 1:
+        on_test = (
             f"number {place} there. The highest is {ranked[0].name} with "
             f"{results.accuracy(ranked[0]).mean:.3f}, but to choose it for that would be to choose "
             "on the test"
         )
-    )
     close = sum(not c.clear for c in compared)
     return (
         f"The validation reviews choose {lead.name}, with "
@@ -425,11 +419,9 @@ def _scatter(results, learnt):
     expected = np.sqrt((1 - np.median(accuracies)) / (2 * one.reviews * one.seeds))
     found = accuracies.std(ddof=1)
     excess = stats.chi2.sf((len(learnt) - 1) * (found / expected) ** 2, len(learnt) - 1)
-    meaning = (
-        "so there is more in the list than luck with seeds"
-        if excess < 0.05
-        else "so the whole list could come from one setting and many seeds"
-    )
+    meaning = "so the whole list could come from one setting and many seeds"
+    if excess < 0.05:
+        meaning = "so there is more in the list than luck with seeds"
     lucky = stats.norm.ppf((len(learnt) - 0.375) / (len(learnt) + 0.25)) * expected  # Blom
     return (
         f"Their test accuracies range from {accuracies.min():.3f} to {accuracies.max():.3f}, "
@@ -461,17 +453,11 @@ def _economy(results, learnt):
     )
 
 
-def partners(results, studies):
-    """Compound trials compared with single-dimension trials of as many parameters, to a quarter.
+def grid_comparisons(results, studies):
+    """The grid against its best on validation, and against the studies: corrected together.
 
-    Returns:
-        `Comparison`s, compound minus single, for those of the studies that have such a partner.
+    The latter are compound minus single, where the two have equal parameters to a quarter.
     """
-    return _grid_family(results, studies)[1]
-
-
-def _grid_family(results, studies):
-    """The grid against its best on validation, and against the studies: corrected together."""
     grid, pairs = successful(results), {}
     for study in studies.values():
         for single in successful(study):
@@ -502,13 +488,9 @@ def _alone(results, studies, compared):
     if not compared:
         return text + "No other single-dimension trial was run that equals a compound one in size."
     ends = sorted(c.difference.mean for c in compared)
-    ahead = sum(c.clear and c.difference.mean > 0 for c in compared)
-    behind = sum(c.clear and c.difference.mean < 0 for c in compared)
-    shares = {
-        "clearly above 0": ahead,
-        "clearly below 0": behind,
-        "within noise": len(compared) - ahead - behind,
-    }
+    signs = [c.clear * np.sign(c.difference.mean) for c in compared]
+    places = {"clearly above 0": 1, "clearly below 0": -1, "within noise": 0}
+    shares = {where: signs.count(sign) for where, sign in places.items()}
     parts = listing(
         f"{number(k) if k < len(compared) else 'all'} {where}" for where, k in shares.items() if k
     )
@@ -522,16 +504,7 @@ def _alone(results, studies, compared):
 
 
 def both_ways(results):
-    """Bidirectional models, read at the final states, compared with their one-way partners."""
-    return _family(results)[0]
-
-
-def both_readouts(results):
-    """Bidirectional models read at the final states compared with the last step."""
-    return _family(results)[1]
-
-
-def _family(results):
+    """Bidirectional models, read at the final states, against one way and against the last step."""
     by_name = {s.name: s for s in results.settings}
     both = [name for name in by_name if name.endswith("both ways")]
     ways = [(by_name[n], by_name[n.replace("both ways", "one way")]) for n in both]
@@ -543,7 +516,7 @@ def _family(results):
 
 def bidirectional(results):
     """Does it help to read both ways, and where is the backward direction to be read?"""
-    ways, readouts = _family(results)
+    ways, readouts = both_ways(results)
     if not results.run:
         return footing(results)
     return paragraphs(
