@@ -85,7 +85,6 @@ class TrialConfig(Strict):
     schedule: Literal["constant", "linear"] = Field(
         "constant", description="after the warm-up: as it is, or falling to 0 at the last step"
     )
-    clip_norm: float = Field(0.0, ge=0, description="largest norm of a step's gradient; 0 for any")
     batch_size: int = Field(96, ge=1, le=4096)
     epochs: int = Field(5, ge=1, le=100)
     seed: int = Field(5, ge=0, lt=2**31)

@@ -410,7 +410,7 @@ class BeyondBest(TrainingPart):
 
     seeds: list[int] = Field([5, 6, 7], min_length=1, description="each setting has each of them")
     epochs: int = Field(4, ge=1, le=100, description="passes over the training reviews")
-    max_tokens: int = Field(128, ge=1, le=4096, description="known words kept of a review")
+    longest: int = Field(400, ge=1, le=4096, description="known words kept, instead of max_tokens")
     lr: float = Field(0.002, gt=0, le=10, description="of Adam, after the warm-up")
     hidden_dim: int = Field(32, ge=10, le=320, description="units of each direction")
     embedding_dim: int = Field(32, ge=1, le=256, description="of words and of bigrams")
@@ -422,6 +422,7 @@ class BeyondBest(TrainingPart):
         """Each lever's fields at work; without it they are the lab's."""
         dropout = {"embedding_dropout": self.dropout_rate, "word_dropout": self.word_dropout}
         return {
+            "the ends of long reviews": {"max_tokens": self.longest},
             "bigrams": {"min_bigram_count": self.min_bigram_count},
             "pooling": {"readout": "mean_max"},
             "the second direction": {"bidirectional": True},
@@ -429,9 +430,7 @@ class BeyondBest(TrainingPart):
             "punctuation marks": {"words": "marks"},
             "dropout of words and vectors": dropout,
             "a falling rate": {"schedule": "linear"},
-            "clipping": {"clip_norm": 1.0},
-            "an open forget gate": {"forget_bias": 1.0},
-            "orthogonal gates": {"recurrent_init": "per_gate"},
+            "the start": {"forget_bias": 1.0, "recurrent_init": "per_gate"},
         }
 
     def settings(self):

@@ -154,8 +154,8 @@ def test_sparse_adam_is_adam_on_the_rows_read_so_far():
         size = np.sqrt(second[rows] / (1 - 0.999**step)) + 1e-6
         table[rows] -= lr * first[rows] / (1 - 0.9**step) / size
     np.testing.assert_allclose(model.embedding.weight.detach(), table, rtol=2e-3, atol=2e-5)
-    for mine, theirs in zip(optimizer.layers, adam.layers, strict=True):
-        assert torch.equal(mine, theirs)
+    for (name, mine), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs) == (name != "embedding.weight")
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -188,18 +188,6 @@ def test_rate_rises_and_then_stays_or_falls():
     assert rates == pytest.approx(
         [0.1 * k / 4 for k in range(1, 4)] + [0.1 * k / 9 for k in range(9, -1, -1)]
     )
-
-
-def test_the_recurrent_layers_gradient_is_cut_to_its_norm():
-    config = CONFIG.but(optim="sgd", clip_norm=0.5, lr=1, warmup_steps=0)
-    model = Classifier(config, 12)
-    optimizer = Optimizer(config, model)
-    before = [p.detach().clone() for p in optimizer.layers]
-    for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
-    moved = torch.cat([(p - b).flatten() for p, b in zip(optimizer.layers, before, strict=True)])
-    assert moved.norm().item() == pytest.approx(0.5, rel=1e-4)
 
 
 def test_where_lazy_rows_serve(monkeypatch):

@@ -210,9 +210,8 @@ def test_a_resumed_training_with_every_lever(reviews):
         embedding_dim=3,
         embedding_dropout=0.3,
         word_dropout=0.2,
-        optim="rmsprop",
+        optim="sparse_adam",
         schedule="linear",
-        clip_norm=0.5,
     )
     corpus, kept = encode(reviews, config), []
     assert len(corpus.bigrams)

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from torch import optim
-from torch.nn.utils import clip_grad_norm_
 
 try:
     from labrnn.network.kernels import compiled
@@ -40,7 +39,7 @@ class Optimizer:
     """One optimiser for the whole model; the embedding's rows go to `LazyRows` where that serves.
 
     Args:
-        config: a `TrialConfig`; optim, lr, warmup_steps, schedule and clip_norm count.
+        config: a `TrialConfig`; optim, lr, warmup_steps and schedule count.
         model: a `Classifier`, its embedding sparse if `takes_rows`.
         steps: of the whole training, for the schedule.
     """
@@ -48,7 +47,7 @@ class Optimizer:
     def __init__(self, config, model, steps=0):
         self.config, self.all_steps, self.steps = config, steps, 0
         table = model.embedding.weight
-        self.layers = rest = [p for p in model.parameters() if p is not table]
+        rest = [p for p in model.parameters() if p is not table]
         self.rows = None
         if config.optim == "sparse_adam":
             table_too = {"table": optim.SparseAdam([table], config.lr, eps=EPS)}
@@ -68,8 +67,6 @@ class Optimizer:
         """One update from the gradients at hand; clears them."""
         self.steps += 1
         lr = rate(self.config, self.steps, self.all_steps)
-        if self.config.clip_norm:  # the recurrent layers' gradients are those that explode
-            clip_grad_norm_(self.layers, self.config.clip_norm)
         for optimizer in self.torch.values():
             optimizer.param_groups[0]["lr"] = lr
             optimizer.step()
