@@ -66,10 +66,10 @@ class TrialConfig(Strict):
     embedding_dropout: float = Field(0.0, ge=0, lt=1, description="of the recurrent layers' input")
     word_dropout: float = Field(0.0, ge=0, lt=1, description="of words and bigrams as a whole")
     bidirectional: bool = False
-    readout: Literal["final_state", "last_step", "mean_max"] = Field(
+    readout: Literal["final_state", "last_step", "mean"] = Field(
         "final_state",
-        description="each direction's final state, or its output at the last step, or the mean and "
-        "the maximum of its outputs",
+        description="each direction's final state, its output at the last step, or the mean of its "
+        "outputs",
     )
     recurrent_init: Literal["stacked", "per_gate"] = Field(
         "stacked", description="orthogonal on the stacked matrix of all gates, or on each gate"
@@ -87,6 +87,9 @@ class TrialConfig(Strict):
     )
     batch_size: int = Field(96, ge=1, le=4096)
     epochs: int = Field(5, ge=1, le=100)
+    calibrate: bool = Field(
+        False, description="fit scale and bias of the logits to the validation reviews at the end"
+    )
     seed: int = Field(5, ge=0, lt=2**31)
 
     @model_validator(mode="after")

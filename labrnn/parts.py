@@ -415,29 +415,32 @@ class BeyondBest(TrainingPart):
     hidden_dim: int = Field(32, ge=10, le=320, description="units of each direction")
     embedding_dim: int = Field(32, ge=1, le=256, description="of words and of bigrams")
     min_bigram_count: int = Field(5, ge=1, description="a bigram's least occurrences in training")
-    word_dropout: float = Field(0.5, ge=0, lt=1, description="of words and bigrams as a whole")
-    dropout_rate: float = Field(0.5, ge=0, lt=1, description="before the recurrent and last layers")
+    word_dropout: float = Field(0.6, ge=0, lt=1, description="of words and bigrams as a whole")
+    embedding_dropout: float = Field(0.6, ge=0, lt=1, description="of the recurrent layer's input")
+    dropout_rate: float = Field(0.5, ge=0, lt=1, description="before the linear layer")
 
     def levers(self):
         """Each lever's fields at work; without it they are the lab's."""
-        dropout = {"embedding_dropout": self.dropout_rate, "word_dropout": self.word_dropout}
+        start = {"forget_bias": 1.0, "recurrent_init": "per_gate"}
+        dropout = {"embedding_dropout", "word_dropout", "dropout_rate"}
         return {
             "the ends of long reviews": {"max_tokens": self.longest},
             "bigrams": {"min_bigram_count": self.min_bigram_count},
-            "pooling": {"readout": "mean_max"},
+            "pooling": {"readout": "mean"},
             "the second direction": {"bidirectional": True},
             "stop words": {"stop_words": "keep"},
             "punctuation marks": {"words": "marks"},
-            "dropout of words and vectors": dropout,
+            "dropout": self.model_dump(include=dropout),
             "a falling rate": {"schedule": "linear"},
-            "the start": {"forget_bias": 1.0, "recurrent_init": "per_gate"},
+            "calibration": {"calibrate": True},
+            "an open forget gate and orthogonal gates": start,
         }
 
     def settings(self):
         """With every lever, and without each."""
         best = self.base.but(
             optim="sparse_adam",
-            **self.model_dump(include={"lr", "hidden_dim", "embedding_dim", "dropout_rate"}),
+            **self.model_dump(include={"lr", "hidden_dim", "embedding_dim"}),
             **{
                 field: value for change in self.levers().values() for field, value in change.items()
             },

@@ -206,7 +206,8 @@ def test_a_resumed_training_with_every_lever(reviews):
         words="marks",
         min_bigram_count=3,
         bidirectional=True,
-        readout="mean_max",
+        readout="mean",
+        calibrate=True,
         embedding_dim=3,
         embedding_dropout=0.3,
         word_dropout=0.2,
@@ -218,6 +219,28 @@ def test_a_resumed_training_with_every_lever(reviews):
     undisturbed = train(config, corpus, on_epoch=lambda p: kept.append(copy.deepcopy(p)))
     torch.manual_seed(99)
     assert_same_bits(train(config, corpus, resume=kept[0]), undisturbed)
+
+
+def test_calibration_fits_the_validation_reviews_and_no_others(corpus):
+    config = SMALL.but(dropout_rate=0.6, optim="adam")
+    plain, fitted = train(config, corpus), train(config.but(calibrate=True), corpus)
+    assert all(torch.equal(value, fitted.last[name]) for name, value in plain.last.items())
+    rows = corpus.rows["valid"]
+    model, batches = new_model(config, corpus, CPU), Batches(corpus, 96, CPU)
+    model.load_state_dict(plain.last)
+    before = np.clip(evaluate(model, batches, rows)[1].astype(float), 1e-7, 1 - 1e-7)
+    training.calibrate(model, batches, corpus)
+    after = evaluate(model, batches, rows)[1].astype(float)
+    odds = np.log(before / (1 - before))
+    slope, shift = np.polyfit(odds, np.log(after / (1 - after)), 1)
+    assert np.log(after / (1 - after)) == pytest.approx(slope * odds + shift, abs=1e-3)
+    # At the optimum of the likelihood the residuals are orthogonal to bias and odds.
+    residual = after - corpus.labels[rows]
+    assert [residual.mean(), (residual * odds).mean()] == pytest.approx([0, 0], abs=1e-3)
+    assert fitted.history[-1]["valid_loss"] <= plain.history[-1]["valid_loss"]
+    tested = training.test(config.but(calibrate=True), corpus, fitted)
+    model.load_state_dict(fitted.best)
+    assert tested["best"][1].tolist() == evaluate(model, batches, corpus.rows["test"])[1].tolist()
 
 
 def test_a_finished_training_resumes_to_itself(corpus):

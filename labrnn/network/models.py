@@ -37,7 +37,7 @@ class Classifier(nn.Module):
             bidirectional=config.bidirectional,
             dropout=config.dropout_rate if config.n_layers > 1 else 0.0,
         )
-        self.output = nn.Linear(_read_units(config), 2)
+        self.output = nn.Linear(config.hidden_dim * (1 + config.bidirectional), 2)
         self._initialise()
 
     @torch.no_grad()
@@ -80,33 +80,20 @@ class Classifier(nn.Module):
         return self.embedding(ids * kept) / (1 - dropped)
 
     def read(self, states, packing):
-        """What the linear layer sees of the states [N, D * H]: [B, D * H], twice that pooled.
+        """What the linear layer sees of the states [N, D * H]: [B, D * H].
 
         The backward direction has read the whole review at its first token; the published
         `last_step` takes it at the last token, where it has read only that one.
         """
-        if self.config.readout == "mean_max":
-            return pooled(states, packing)
+        if self.config.readout == "mean":
+            rows = torch.from_numpy(packing.rows).to(states.device)
+            sums = states.new_zeros(len(packing.first), states.shape[1]).index_add(0, rows, states)
+            return sums / packing.lengths[:, None]
         last = states[packing.last]
         if not self.config.bidirectional or self.config.readout == "last_step":
             return last
         units = self.config.hidden_dim
         return torch.cat([last[:, :units], states[packing.first, units:]], dim=1)
-
-
-def pooled(states, packing):
-    """Mean and maximum over each review's own steps (Maini et al. 2020), [B, 2 * D * H]."""
-    rows = torch.from_numpy(packing.rows).to(states.device)
-    empty = states.new_zeros(len(packing.first), states.shape[1])
-    mean = empty.index_add(0, rows, states) / packing.lengths[:, None]
-    rows = rows[:, None].expand_as(states)
-    return torch.cat([mean, empty.scatter_reduce(0, rows, states, "amax", include_self=False)], 1)
-
-
-def _read_units(config):
-    """How many numbers of a review the linear layer sees."""
-    directions, pools = 1 + config.bidirectional, 1 + (config.readout == "mean_max")
-    return config.hidden_dim * directions * pools
 
 
 def count_parameters(config, vocabulary_size):
@@ -117,7 +104,7 @@ def count_parameters(config, vocabulary_size):
     for layer in range(config.n_layers):
         inputs = directions * units if layer else config.embedding_dim
         total += directions * (gates * units * (inputs + units) + 2 * gates * units)
-    return total + 2 * (_read_units(config) + 1)
+    return total + 2 * (directions * units + 1)
 
 
 def find_device(name=""):

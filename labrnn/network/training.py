@@ -22,8 +22,8 @@ class Progress:
     Attributes:
         history: one dict an epoch: losses, accuracies (exact, and as means of batch means),
             seconds.
-        last, best: the model's tensors after the last epoch and after the one with the lowest
-            validation loss.
+        last, best: the model's tensors after the last epoch, from which it goes on, and, as it was
+            validated, after the one with the lowest validation loss.
         optimizer: the optimiser's tensors.
     """
 
@@ -110,6 +110,9 @@ def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None
         began = time.perf_counter()
         measured = _train_epoch(config, corpus, model, optimizer, batches, epoch)
         trained = time.perf_counter() - began
+        progress.last = _snapshot(model)
+        if config.calibrate:
+            calibrate(model, batches, corpus)
         measured |= evaluate(model, batches, corpus.rows["valid"])[0].read("valid_")
         if not np.isfinite([measured["train_loss"], measured["valid_loss"]]).all():
             raise LabError(
@@ -118,13 +121,18 @@ def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None
             )
         seconds = {"seconds": time.perf_counter() - began, "train_seconds": trained}
         progress.history.append({"epoch": epoch, **measured, **seconds})
-        progress.last = {n: v.detach().cpu().clone() for n, v in model.state_dict().items()}
         progress.optimizer = {n: v.detach().cpu().clone() for n, v in optimizer.tensors().items()}
         if progress.best_epoch == epoch:
-            progress.best = progress.last
+            progress.best = _snapshot(model)
+        if config.calibrate:
+            model.load_state_dict(progress.last)
         if on_epoch:
             on_epoch(progress)
     return progress
+
+
+def _snapshot(model):
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def _train_epoch(config, corpus, model, optimizer, batches, epoch):
@@ -156,6 +164,25 @@ def evaluate(model, batches, rows):
     return meter, torch.cat(probabilities).cpu().numpy()
 
 
+@torch.no_grad()
+def calibrate(model, batches, corpus):
+    """Fit scale and bias of the logits to the validation reviews (Platt 1999).
+
+    Dropout makes a model see more in use than in training, which shifts its logits. The fit goes
+    into the linear layer.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    rows = corpus.rows["valid"]
+    logits = torch.cat([model.eval()(b.ids, b.packing) for b in batches.of(rows)]).cpu().double()
+    odds = (logits[:, 1] - logits[:, 0]).numpy()[:, None]
+    fit = LogisticRegression(C=np.inf).fit(odds, corpus.labels[rows])
+    scale, shift = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+    for values, more in ((model.output.weight, 0.0), (model.output.bias, shift)):
+        values[1] = scale * (values[1] - values[0]) + more
+        values[0] = 0
+
+
 def test(config, corpus, progress, device=torch.device("cpu")):
     """The one look at the test reviews: the best epoch's model and the last's.
 
@@ -170,6 +197,8 @@ def test(config, corpus, progress, device=torch.device("cpu")):
             continue
         model = Classifier(config, corpus.vocabulary_size).to(device)
         model.load_state_dict(getattr(progress, which))
+        if config.calibrate and which == "last":  # the best one is as it was validated
+            calibrate(model, batches, corpus)
         meter, probabilities = evaluate(model, batches, corpus.rows["test"])
         results[which] = {"epoch": epoch, **meter.read()}, probabilities
     return results
