@@ -10,6 +10,7 @@ except ImportError:  # no Numba: PyTorch's optimisers move every row at every st
     compiled = None
 
 MOMENTUM, EPS, ALPHA = 0.9, 1e-6, 0.99
+SPARSE_EPS = 1e-8  # the mean over a review's steps leaves rows gradients of 1e-6 and less
 
 
 def rate(config, step, steps):
@@ -50,8 +51,8 @@ class Optimizer:
         rest = [p for p in model.parameters() if p is not table]
         self.rows = None
         if config.optim == "sparse_adam":
-            table_too = {"table": optim.SparseAdam([table], config.lr, eps=EPS)}
-            self.torch = {"dense": _torch_optimizer(config, rest), **table_too}
+            rows = optim.SparseAdam([table], config.lr, eps=SPARSE_EPS)
+            self.torch = {"dense": _torch_optimizer(config, rest), "table": rows}
         elif model.embedding.sparse:
             self.rows = LazyRows(config.optim, table)
             self.torch = {"dense": _torch_optimizer(config, rest)}
