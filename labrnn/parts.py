@@ -447,7 +447,7 @@ class BeyondBest(TrainingPart):
         )
         usual = self.base.model_dump()
         return [
-            Setting("Every lever", best),
+            Setting("classifier with every lever", best),
             *(
                 Setting(f"Without {name}", best.but(**{field: usual[field] for field in change}))
                 for name, change in self.levers().items()

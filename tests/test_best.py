@@ -17,7 +17,7 @@ from labrnn.reviews.text import load_corpus
 from labrnn.trials.store import Store
 from labrnn.trials.trial import Trial
 
-BEST = "Every lever"
+BEST = "classifier with every lever"
 
 
 def test_each_setting_lacks_one_lever_and_nothing_else():

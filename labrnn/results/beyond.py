@@ -105,13 +105,22 @@ def discussion(baselines, results, compared):
     return prose.paragraphs(
         text,
         _stop_words(words),
-        prose.explanation(
-            'To a linear model a pair of neighbours such as "not good" is a feature like any '
-            "other, weighed by the reviews that hold it; a network has to learn from the same "
-            "reviews how words combine. The network also sees less: no stop words, and at most "
-            f"{results.part.max_tokens} known words of a review that linear models see in full."
-        ),
+        _why(bars[0].second.config if bars else results.part.base),
         prose.footing(results, compared),
+    )
+
+
+def _why(config):
+    """What a linear model may have over a network of this configuration."""
+    less = [
+        "no stop words" if config.stop_words == "drop" else "",
+        f"at most {config.max_tokens} known words of a review that linear models see in full",
+    ]
+    return prose.explanation(
+        'To a linear model a pair of neighbours such as "not good" is a feature like any '
+        "other, weighed by the reviews that hold it; a network has to learn from the same "
+        "reviews how words combine. The network also sees less: "
+        f"{', and '.join(filter(None, less))}."
     )
 
 
