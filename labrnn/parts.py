@@ -43,6 +43,7 @@ class Part(Strict):
     name: ClassVar[str]
     title: ClassVar[str]
     trains: ClassVar[bool] = True
+    fits_baselines: ClassVar[bool] = False
 
     data: str = Field("", description="reviews: a file or folder; empty for the packaged ones")
     fingerprint: str = Field(
@@ -349,6 +350,7 @@ class BeyondBaselines(_TwoCells):
     """The two models beside models without a network, see `labrnn.results.baselines`."""
 
     name, title = "beyond_baselines", "What simpler models reach"
+    fits_baselines: ClassVar[bool] = True
 
 
 class BeyondDefects(TrainingPart):
@@ -407,6 +409,7 @@ class BeyondBest(TrainingPart):
     """
 
     name, title = "beyond_best", "The best recurrent classifier"
+    fits_baselines: ClassVar[bool] = True
 
     seeds: list[int] = Field([5, 6, 7], min_length=1, description="each setting has each of them")
     epochs: int = Field(4, ge=1, le=100, description="passes over the training reviews")

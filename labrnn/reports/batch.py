@@ -296,9 +296,9 @@ def plan(params, out=None, author="labrnn"):
 
 
 def prepare(parts):
-    """Fit the baselines of a part that is about them first: other parts' figures show the best."""
+    """Fit the baselines of the parts that show them first: other parts' figures show the best."""
     for part in parts:
-        if part.name == "beyond_baselines" and part.train:
+        if part.fits_baselines and part.train:
             with suppress(LabError):  # its notebook tells it
                 baselines.find(part, store_of(part))
 
