@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager
+from itertools import count
 
 import nbformat
 import psutil
@@ -99,11 +100,10 @@ def idle(page):
 
 
 def look_for(page, thing):
-    """Scroll from the top until it is seen: Run All goes to the last cell."""
+    """Scroll from the top, and again, until it is seen: Run All goes to the last cell."""
     page.mouse.move(600, 500)
-    page.mouse.wheel(0, -20_000)
-    seen = thing.locator("visible=true")
-    until(lambda: seen.count() or page.mouse.wheel(0, 200))
+    steps, seen = count(), thing.locator("visible=true")
+    until(lambda: seen.count() or page.mouse.wheel(0, 200 if next(steps) % 40 else -20_000))
     seen.first.scroll_into_view_if_needed()
     return seen.first
 

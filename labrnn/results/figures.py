@@ -358,9 +358,8 @@ def accuracies(models, bar=None, label="test accuracy", width=6.0):
         if bar:
             axes.axvline(bar.accuracy, **BAR)
             place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
-            axes.annotate(
-                _named(bar), (bar.accuracy, 0.02), (2, 0), rotation=90, **BAR_NAME, **place
-            )
+            place |= {"ha": "right", "va": "bottom"}
+            axes.annotate(_named(bar), (bar.accuracy, 1), (0, 2), **BAR_NAME, **place)
         axes.set_yticks(range(len(models)), [name for name, *_ in models])
         axes.set(xlabel=label, ylim=(len(models) - 0.5, -0.5))
         return figure
