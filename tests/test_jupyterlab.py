@@ -11,7 +11,6 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager
-from itertools import count
 
 import nbformat
 import psutil
@@ -63,6 +62,10 @@ def server(folder, browser):
         "LABRNN_STORE": str(folder / "trials"),
         "LABRNN_CACHE": str(folder / "cache"),
     }
+    # Cells out of sight stay in the page: looking for them must not depend on scrolling in time.
+    tracker = "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
+    (folder / "CONFIG" / tracker).parent.mkdir(parents=True)
+    (folder / "CONFIG" / tracker).write_text('{"windowingMode": "none"}')
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "jupyter", *words, "--no-browser", "--port=0"],
@@ -100,12 +103,11 @@ def idle(page):
 
 
 def look_for(page, thing):
-    """Scroll from the top, and again, until it is seen: Run All goes to the last cell."""
-    page.mouse.move(600, 500)
-    steps, seen = count(), thing.locator("visible=true")
-    until(lambda: seen.count() or page.mouse.wheel(0, 200 if next(steps) % 40 else -20_000))
-    seen.first.scroll_into_view_if_needed()
-    return seen.first
+    """Wait until it is there, and bring it into view."""
+    seen = thing.locator("visible=true").first
+    seen.wait_for()
+    seen.scroll_into_view_if_needed()
+    return seen
 
 
 def run_all(page, path, meanwhile=lambda: None):
