@@ -137,12 +137,19 @@ def test_ten_thousand_trials_are_listed_in_two_seconds(trained, tmp_path):
         (folder / "trial.json").write_text(text)
         digests = trial.digests | {"trial.json": hashlib.sha256(text.encode()).hexdigest()}
         (folder / "DONE").write_text(json.dumps(digests))
+    assert min(_listed(tmp_path / "many") for _ in range(3)) < 2
+
+
+def _listed(store):
+    """Processor seconds of listing 10,000 trials, start of Python included.
+
+    The least of some tries counts: others on the machine slow a processor's memory too.
+    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    out, err = labrnn("trials", "--store", tmp_path / "many").communicate()
+    out, err = labrnn("trials", "--store", store).communicate()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (out.count("\n"), err) == (10_001, "")
-    # Of the processor, start of Python included: what others do here is not this command's.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_reader_that_stops_reading_is_no_error(store):
