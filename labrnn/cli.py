@@ -100,6 +100,7 @@ def train_parts(parts, jobs=None, device="", scheduler=""):
     """Train what is missing of some parts; returns the failures' messages, each told already."""
     from labrnn.trials.progress import describe, display_for_terminal
     from labrnn.trials.running import run_trials
+    from labrnn.trials.store import default_store
 
     failures = []
     for (source, fingerprint, store, wanted), trials in by_source(parts).items():
@@ -107,7 +108,7 @@ def train_parts(parts, jobs=None, device="", scheduler=""):
             trials,
             source,
             fingerprint,
-            open_store(store),
+            default_store(store),
             jobs or 0,
             device or wanted,
             display=display_for_terminal(),
@@ -133,6 +134,7 @@ def show_plan(parts, jobs, scheduler):
     """Print what `train` would do: each missing trial, the estimated time, the job script."""
     from labrnn.trials.progress import clock, describe
     from labrnn.trials.running import cores, pace, plan_trials
+    from labrnn.trials.store import default_store
 
     script = ""
     if scheduler.endswith((".yaml", ".yml")):
@@ -141,7 +143,7 @@ def show_plan(parts, jobs, scheduler):
         jobs, script = job_script(scheduler)
     jobs = jobs or cores()
     for (source, fingerprint, store, _), trials in by_source(parts).items():
-        store = open_store(store)
+        store = default_store(store)
         plan, (speed, known) = plan_trials(trials, source, fingerprint, store), pace(store)
         for config, work in plan.missing.items():
             click.echo(f"{describe(config)}: {clock(work / speed)}")
@@ -192,13 +194,6 @@ def choose(data):
         from labrnn.reviews.sources import find_source
 
         os.environ["LABRNN_DATA"] = str(find_source(override=data))
-
-
-def open_store(path):
-    """The store of a params file, or the usual one."""
-    from labrnn.trials.store import Store, default_store
-
-    return Store(path, default_store().shelves) if path else default_store()
 
 
 @main.command()
@@ -263,9 +258,10 @@ def predict(texts, data, trial, as_json):
     from labrnn.network.prediction import choose_trial
     from labrnn.network.prediction import predict as ask
     from labrnn.trials.progress import describe
+    from labrnn.trials.store import default_store
 
     choose(data)
-    trial, corpus = choose_trial(open_store(""), key=trial)
+    trial, corpus = choose_trial(default_store(), key=trial)
     if not texts:
         if sys.stdin.isatty():
             click.echo("a text a line, Ctrl-D at the end", err=True)
@@ -343,9 +339,9 @@ def trials(context, folder, form):
       labrnn trials verify
       labrnn trials export reports/full/trials params/full/*.yaml
     """
-    from labrnn.trials.store import Store
+    from labrnn.trials.store import Store, default_store
 
-    context.obj = Store(folder) if folder else open_store("")
+    context.obj = Store(folder) if folder else default_store()
     if context.invoked_subcommand is None:
         rows, faults = {}, []
         for trial in context.obj.places():

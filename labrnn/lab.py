@@ -12,7 +12,7 @@ from labrnn.results import baselines, statistics
 from labrnn.reviews.description import describe_data
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.running import run_trials
-from labrnn.trials.store import Store, default_store
+from labrnn.trials.store import default_store
 
 INJECTED = "# Parameters"  # how papermill begins the cell that it puts in
 
@@ -42,9 +42,7 @@ class Lab:
                 "the defaults and do not count; give the cell of the defaults that tag"
             )
         self.part = validated(part, given, f"notebook {name}")
-        self.store = (
-            Store(self.part.store, default_store().shelves) if self.part.store else default_store()
-        )
+        self.store = default_store(self.part.store)
 
     def run(self):
         """Find or train the part's trials, with progress; returns the `Results`."""

@@ -45,7 +45,7 @@ def trained(data, tmp_path_factory):
 def store(trained, tmp_path, monkeypatch):
     """A copy of that store, the only one there is."""
     shutil.copytree(trained, tmp_path / "trials")
-    monkeypatch.setattr("labrnn.trials.store.default_store", lambda: Store(tmp_path / "trials"))
+    monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "trials"))
     return Store(tmp_path / "trials")
 
 
@@ -119,7 +119,7 @@ def test_list_names_what_it_cannot_read_and_goes_on(store):
 def test_same_trial_on_a_shelf_is_listed_once(store, tmp_path, monkeypatch):
     shelf = tmp_path / "shelf"
     shutil.copytree(store.root, shelf)
-    monkeypatch.setattr("labrnn.trials.store.default_store", lambda: Store(store.root, [shelf]))
+    monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(store.root, [shelf]))
     assert len(run("trials", "--json")[1].splitlines()) == 2
     assert run("trials", "verify")[1] == "4 trials are sound\n"
 
@@ -232,7 +232,7 @@ def test_export_of_some_params(store, data, tmp_path, monkeypatch):
 
 def test_dry_run_tells_and_writes_nothing(data, tmp_path, monkeypatch):
     monkeypatch.setenv("LABRNN_DATA", data)
-    monkeypatch.setattr("labrnn.trials.store.default_store", lambda: Store(tmp_path / "trials"))
+    monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "trials"))
     params = write_params(tmp_path, widths=[10, 100])
     code, out, err = run("train", params, "--dry-run", "--jobs", "2")
     assert (code, err) == (0, "")

@@ -53,7 +53,7 @@ def trained(data, tmp_path_factory):
 def store(trained, tmp_path, monkeypatch):
     """A copy of that store, the only one there is."""
     shutil.copytree(trained, tmp_path / "trials")
-    monkeypatch.setattr("labrnn.trials.store.default_store", lambda: Store(tmp_path / "trials"))
+    monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "trials"))
     return Store(tmp_path / "trials")
 
 

@@ -33,10 +33,8 @@ class Batches:
     def __init__(self, corpus, size, device):
         self.size, self.device = size, device
         self.offsets, self.lengths = corpus.offsets, corpus.lengths
-        self.ids = torch.tensor(corpus.ids, device=device)
+        self.ids = torch.tensor(corpus.rows_read, device=device)
         self.labels = torch.tensor(corpus.labels, dtype=torch.int64, device=device)
-        self.words = len(corpus.words) + 2
-        self.bigrams = torch.tensor(corpus.bigrams, device=device)
 
     def of(self, rows):
         """The batches of these rows, in their order."""
@@ -44,20 +42,9 @@ class Batches:
             chunk = np.array(rows[start : start + self.size])
             packing = Packing(self.lengths[chunk])
             places = torch.from_numpy(self.offsets[chunk][packing.rows] + packing.steps)
-            places = places.to(self.device, non_blocking=True)
-            ids = self.ids[places].long()
-            if len(self.bigrams):
-                first = torch.from_numpy(packing.steps == 0).to(self.device)
-                ids = torch.stack([ids, self._bigrams(ids, places, first)], dim=1)
+            ids = self.ids[places.to(self.device, non_blocking=True)].long()
             labels = self.labels[torch.from_numpy(chunk).to(self.device)]
             yield Batch(ids, packing.to(self.device), labels)
-
-    def _bigrams(self, ids, places, first):
-        """Embedding rows of the tokens' bigrams, 0 where there is none, [N]."""
-        before = self.ids[(places - 1).clamp(min=0)].long()
-        codes = torch.where(first, 0, before * self.words + ids)
-        found = torch.searchsorted(self.bigrams, codes).clamp(max=len(self.bigrams) - 1)
-        return torch.where(self.bigrams[found] == codes, found + self.words, 0)
 
 
 def shuffled(rows, seed, epoch):

@@ -25,7 +25,7 @@ from labrnn.parts import PARTS
 from labrnn.results import baselines
 from labrnn.trials.environment import commit, versions
 from labrnn.trials.running import plan_trials
-from labrnn.trials.store import PROJECT, Store, default_store
+from labrnn.trials.store import PROJECT, default_store
 
 SUFFIXES = (".ipynb", ".pdf", ".html")
 TITLE = "LSTM and GRU on film reviews: the lab, rerun and checked"
@@ -287,7 +287,7 @@ def plan(params, out=None, author="labrnn"):
     jobs = []
     for path in map(Path, params):
         part = read_params(path)
-        store = store_of(part)
+        store = default_store(part.store)
         folder = Path(out) if out else PROJECT / "reports" / path.resolve().parent.name
         trials = stored_trials(part, store)
         bar = baselines.best(part, trials, store)
@@ -300,11 +300,7 @@ def prepare(parts):
     for part in parts:
         if part.fits_baselines and part.train:
             with suppress(LabError):  # its notebook tells it
-                baselines.find(part, store_of(part))
-
-
-def store_of(part):
-    return Store(part.store, default_store().shelves) if part.store else default_store()
+                baselines.find(part, default_store(part.store))
 
 
 def stored_trials(part, store):

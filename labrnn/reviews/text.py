@@ -148,6 +148,19 @@ class Corpus:
         return Vocabulary(self.words)
 
     @property
+    def rows_read(self):
+        """Embedding rows of every token, int32: its word's, [tokens], or where bigrams are known
+        its word's and that of its bigram with the token before it or 0, [tokens, 2].
+        """
+        if not len(self.bigrams):
+            return self.ids
+        words = len(self.words) + 2
+        codes = code_bigrams(self.ids, self.offsets, words)
+        found = np.searchsorted(self.bigrams, codes).clip(max=len(self.bigrams) - 1)
+        rows = np.where(self.bigrams[found] == codes, found + words, 0)
+        return np.stack([self.ids, rows.astype(np.int32)], axis=1)
+
+    @property
     def vocabulary_size(self):
         """Rows of an embedding: `<pad>`, `<unk>`, the words, then the bigrams."""
         return len(self.words) + 2 + len(self.bigrams)

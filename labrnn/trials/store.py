@@ -329,9 +329,11 @@ class Store:
                     yield trial.folder
 
 
-def default_store():
-    """`LABRNN_STORE`, else `trials/` of the project; the full lab's committed results beside it."""
-    root = os.environ.get("LABRNN_STORE") or PROJECT / "trials"
+def default_store(root=""):
+    """The root named, else `LABRNN_STORE`, else `trials/` of the project; the full lab's committed
+    results beside it.
+    """
+    root = root or os.environ.get("LABRNN_STORE") or PROJECT / "trials"
     return Store(root, shelves=[PROJECT / "reports" / "full" / "trials"])
 
 
