@@ -7,6 +7,7 @@ the default where the published solution had a defect; the published way is an o
 import difflib
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,8 @@ class Strict(BaseModel):
     @classmethod
     def _no_truth_value_elsewhere(cls, value, info):
         # Pydantic would take True for 1; YAML reads `yes`, `no`, `on` and `off` as truth values.
+        if type(value) in (int, float):  # most are, and a truth value's type is another
+            return value
         values = value if isinstance(value, (list, tuple)) else [value]
         truth = any(isinstance(one, bool) for one in values)
         if truth and cls.model_fields[info.field_name].annotation is not bool:
@@ -109,13 +112,19 @@ class TrialConfig(Strict):
         Args:
             base: the configuration to differ from, the defaults where None.
         """
-        usual = (base or TrialConfig()).model_dump()
+        usual = base.model_dump() if base else _defaults()
         mine = sorted(self.model_dump(exclude={"cell", "seed"}).items())
         return ",".join(f"{name.upper()}={value}" for name, value in mine if value != usual[name])
 
     def but(self, **changes):
         """A copy with some fields changed, validated."""
         return validated(TrialConfig, self.model_dump() | changes, "TrialConfig")
+
+
+@cache
+def _defaults():
+    """The lab's values; a list of ten thousand trials asks for them as often."""
+    return TrialConfig().model_dump()
 
 
 def validated(model, values, where):
