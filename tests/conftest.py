@@ -13,8 +13,11 @@ from labrnn.reviews.text import encode
 
 
 def pytest_configure():
-    """One thread, set before torch comes: several OpenMP teams get in each other's way."""
+    """One thread, set before torch comes: several OpenMP teams get in each other's way. And the
+    packaged reviews, whatever the user chose: a session's fixtures begin before `own_folders`.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.pop("LABRNN_DATA", None)
 
 
 @pytest.fixture(autouse=True)

@@ -60,87 +60,81 @@ def _tanh(x):
 
 
 @compiled
-def _lstm_forward(gates, h, c, start, rows, before, m):
-    """Gates [input, forget, cell, output] become activations; c and h of the step are written."""
-    H = h.shape[1]
+def _lstm_forward(gates, h, before, c, start, rows, after, on):
+    """Gates [input, forget, cell, output] become activations; h of the step is written.
+
+    before, c [N + 1, H]: state and cell that a token's step starts from. Those of the step after
+    are written, of the first `on` rows; what the others end with goes to the spare last row.
+    """
+    H, spare = h.shape[1], len(h)
     for k in range(rows):
-        g, hk, ck = gates[start + k], h[start + k], c[start + k]
+        g, hk, old = gates[start + k], h[start + k], c[start + k]
         gi, gf, gc, go = g[:H], g[H : 2 * H], g[2 * H : 3 * H], g[3 * H :]
-        old = c[before + k] if k < m else ck
-        keep = f32(1.0) if k < m else f32(0.0)
+        to = after + k if k < on else spare
+        next_h, next_c = before[to], c[to]
         for j in range(H):
             i, f, u, o = _sigmoid(gi[j]), _sigmoid(gf[j]), _tanh(gc[j]), _sigmoid(go[j])
-            new = i * u
-            if keep > 0:
-                new += f * old[j]
+            new = i * u + f * old[j]
             gi[j], gf[j], gc[j], go[j] = i, f, u, o
-            ck[j] = new
-            hk[j] = o * _tanh(new)
+            next_c[j] = new
+            hk[j] = next_h[j] = o * _tanh(new)
 
 
 @compiled
-def _lstm_backward(gates, h, c, grad, dh, dc, start, rows, before, m, carried):
+def _lstm_backward(gates, before, c, grad, dh, dc, start, rows, on):
     """Activations become gradients of the pre-activations; dc holds what flows to the step before.
 
-    dh [B, H]: gradient from the step after, for its first `carried` rows.
+    dh [B, H]: gradient from the step after, for the `on` rows that went on to it.
     """
     H = c.shape[1]
     for k in range(rows):
-        g, ck, dk, dck, dhk = gates[start + k], c[start + k], grad[start + k], dc[k], dh[k]
+        g, old, dk, dck, dhk = gates[start + k], c[start + k], grad[start + k], dc[k], dh[k]
         gi, gf, gc, go = g[:H], g[H : 2 * H], g[2 * H : 3 * H], g[3 * H :]
-        old = c[before + k] if k < m else ck
-        keep = f32(1.0) if k < m else f32(0.0)
-        if k >= carried:
+        if k >= on:
             dck[:] = f32(0.0)
             dhk[:] = f32(0.0)
         for j in range(H):
             i, f, u, o = gi[j], gf[j], gc[j], go[j]
-            t = _tanh(ck[j])
+            t = _tanh(i * u + f * old[j])
             d = dk[j] + dhk[j]
             d_c = dck[j] + d * o * (f32(1.0) - t * t)
             gi[j] = d_c * u * i * (f32(1.0) - i)
-            gf[j] = keep * d_c * old[j] * f * (f32(1.0) - f)
+            gf[j] = d_c * old[j] * f * (f32(1.0) - f)
             gc[j] = d_c * i * (f32(1.0) - u * u)
             go[j] = d * t * o * (f32(1.0) - o)
             dck[j] = d_c * f
 
 
 @compiled
-def _gru_forward(gates, h, c, start, rows, before, m):
+def _gru_forward(gates, h, before, c, start, rows, after, on):
     """Gates [new, reset, update, recurrent part of new]; the last stays as it is, h is written."""
-    H = h.shape[1]
+    H, spare = h.shape[1], len(h)
     for k in range(rows):
-        g, hk = gates[start + k], h[start + k]
+        g, hk, old = gates[start + k], h[start + k], before[start + k]
         gn, gr, gz, gh = g[:H], g[H : 2 * H], g[2 * H : 3 * H], g[3 * H :]
-        old = h[before + k] if k < m else hk
-        keep = f32(1.0) if k < m else f32(0.0)
+        next_h = before[after + k if k < on else spare]
         for j in range(H):
             r, z = _sigmoid(gr[j]), _sigmoid(gz[j])
             n = _tanh(gn[j] + r * gh[j])
             gn[j], gr[j], gz[j] = n, r, z
-            new = (f32(1.0) - z) * n
-            if keep > 0:
-                new += z * old[j]
-            hk[j] = new
+            hk[j] = next_h[j] = (f32(1.0) - z) * n + z * old[j]
 
 
 @compiled
-def _gru_backward(gates, h, c, grad, dh, dc, start, rows, before, m, carried):
+def _gru_backward(gates, before, c, grad, dh, dc, start, rows, on):
     """As `_lstm_backward`; dh is left holding the part that flows past the gates (update * dh)."""
-    H = h.shape[1]
+    H = before.shape[1]
     for k in range(rows):
-        g, dk, dhk, hk = gates[start + k], grad[start + k], dh[k], h[start + k]
+        g, old, dk, dhk = gates[start + k], before[start + k], grad[start + k], dh[k]
         gn, gr, gz, gh = g[:H], g[H : 2 * H], g[2 * H : 3 * H], g[3 * H :]
-        old = h[before + k] if k < m else hk
-        keep = f32(1.0) if k < m else f32(0.0)
-        if k >= carried:
+        if k >= on:
             dhk[:] = f32(0.0)
         for j in range(H):
             n, r, z = gn[j], gr[j], gz[j]
             d = dk[j] + dhk[j]
             d_n = d * (f32(1.0) - z) * (f32(1.0) - n * n)
             gr[j] = d_n * gh[j] * r * (f32(1.0) - r)
-            gz[j] = d * (keep * old[j] - n) * z * (f32(1.0) - z)
+            gz[j] = d * (old[j] - n) * z * (f32(1.0) - z)
             gn[j] = d_n
             gh[j] = d_n * r
             dhk[j] = d * z
@@ -168,21 +162,22 @@ class FusedLayer(torch.autograd.Function):
         # The bias rides along as one more input that is always 1: cheaper than broadcasting it.
         w_x = torch.cat([_turn(w_ih, cell), bias[:columns, None]], dim=1)
         x_1 = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-        gates = x.new_empty(len(x), 4 * units)
+        w_h = w_hh.t().contiguous()
+        gates, h = x.new_empty(len(x), 4 * units), x.new_empty(len(x), units)
+        before, c = x.new_empty(len(x) + 1, units), x.new_empty(len(x) + 1, units)
+        for state in (before, c):
+            state[packing.last if reverse else packing.first] = 0
         torch.mm(x_1, w_x.t(), out=gates[:, :columns])
         gates[:, columns:] = bias[columns:]
-        h = x.new_empty(len(x), units)
-        c = x.new_empty((len(x) if cell == "LSTM" else 0), units)
-        arrays = gates.numpy(), h.numpy(), c.numpy()
-        recurrent, w_t = gates[:, -columns:], w_hh.t().contiguous()
-        for start, rows, before, m in packing.walk(reverse):
-            if m:
-                out = recurrent[start : start + m]
-                torch.addmm(out, h[before : before + m], w_t, out=out)
-            forward(*arrays, start, rows, before, m)
+        arrays = gates.numpy(), h.numpy(), before.numpy(), c.numpy()
+        recurrent = gates[:, -columns:].split(packing.counts)
+        states = before[:-1].split(packing.counts)
+        for t, *place in packing.walk(reverse):
+            torch.addmm(recurrent[t], states[t], w_h, out=recurrent[t])
+            forward(*arrays, *place)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(x_1, w_x, w_hh, h)
-            ctx.gates, ctx.c = gates, c
+            ctx.save_for_backward(x_1, w_x, w_hh)
+            ctx.gates, ctx.before, ctx.c = gates, before, c
             ctx.packing, ctx.reverse, ctx.cell = packing, reverse, cell
         return h
 
@@ -190,33 +185,29 @@ class FusedLayer(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         torch.set_flush_denormal(True)  # vanishing gradients: denormals are 5 times slower
-        x_1, w_x, w_hh, h = ctx.saved_tensors
-        gates, c = ctx.gates, ctx.c
-        ctx.gates = ctx.c = None  # the buffer is consumed: a second backward pass must fail
+        x_1, w_x, w_hh = ctx.saved_tensors
+        gates, before, c = ctx.gates, ctx.before, ctx.c
+        ctx.gates = ctx.before = ctx.c = None  # consumed: a second backward pass must fail
         if gates is None:
             raise RuntimeError("backward through a recurrent layer a second time")
         units, columns = w_hh.shape[1], w_hh.shape[0]
         _, backward = KERNELS[ctx.cell]
         past_gates = float(ctx.cell == "GRU")  # the GRU's kernel leaves its direct path in dh
-        batch = ctx.packing.counts[0]
-        dh, dc = x_1.new_empty(batch, units), x_1.new_empty(batch, units)
-        arrays = tuple(a.numpy() for a in (gates, h, c, grad.contiguous(), dh, dc))
-        recurrent = gates[:, -columns:]
-        carried = 0
-        for start, rows, before, m in reversed(list(ctx.packing.walk(ctx.reverse))):
-            backward(*arrays, start, rows, before, m, carried)
-            if m:
-                out = dh[:m]
-                torch.addmm(out, recurrent[start : start + m], w_hh, beta=past_gates, out=out)
-            carried = m
-        here, before = ctx.packing.pairs(ctx.reverse)
-        d_w_hh = recurrent[here].t() @ h[before]
-        d_x = gates[:, :columns] @ w_x[:, :-1] if ctx.needs_input_grad[0] else None
+        dh, dc = x_1.new_empty(2, ctx.packing.counts[0], units)
+        arrays = tuple(a.numpy() for a in (gates, before, c, grad.contiguous(), dh, dc))
+        recurrent = gates[:, -columns:].split(ctx.packing.counts)
+        for t, start, rows, _, on in reversed(list(ctx.packing.walk(ctx.reverse))):
+            backward(*arrays, start, rows, on)
+            out = dh[:rows]
+            torch.addmm(out, recurrent[t], w_hh, beta=past_gates, out=out)
+        # MKL multiplies few rows by many columns half as fast again as the other way round.
+        d_w_h = (before[:-1].t() @ gates[:, -columns:]).t()
         d_w_x = _turn((x_1.t() @ gates[:, :columns]).t(), ctx.cell, back=True)
-        d_b_hh = d_w_x[:, -1].clone()
+        d_x = gates[:, :columns] @ w_x[:, :-1]
+        d_b_h = d_w_x[:, -1].clone()
         if ctx.cell == "GRU":
-            d_b_hh[-units:] = gates[:, -units:].sum(0)
-        return d_x, d_w_x[:, :-1], d_w_hh, d_w_x[:, -1], d_b_hh, None, None, None
+            d_b_h[-units:] = gates[:, -units:].sum(0)
+        return d_x, d_w_x[:, :-1], d_w_h, d_w_x[:, -1], d_b_h, None, None, None
 
 
 def _turn(blocks, cell, back=False):

@@ -49,27 +49,16 @@ class Packing:
         return self.rows.size
 
     def walk(self, reverse=False):
-        """(start, rows, start of the step before, rows that have one), a tuple a step.
+        """A tuple a step: (step, its first token, rows, first token of the step after, rows that
+        go on to it).
 
         `reverse` walks from the last step to the first: there a row begins at its own last token.
         """
-        starts, counts = self.offsets, self.counts
-        if not reverse:
-            yield starts[0], counts[0], 0, 0
-            for t in range(1, len(counts)):
-                yield starts[t], counts[t], starts[t - 1], counts[t]
-        else:
-            yield starts[-1], counts[-1], 0, 0
-            for t in range(len(counts) - 2, -1, -1):
-                yield starts[t], counts[t], starts[t + 1], counts[t + 1]
-
-    def pairs(self, reverse=False):
-        """Packed indices (token, token walked before it in its row) of all that have one."""
-        second = slice(self.counts[0], None)
-        steps = self.steps[second]
-        rank = np.arange(self.counts[0], self.size) - np.asarray(self.offsets)[steps]
-        first = torch.from_numpy(np.asarray(self.offsets)[steps - 1] + rank)
-        return (first, second) if reverse else (second, first)
+        steps = range(len(self.counts))
+        for t in reversed(steps) if reverse else steps:
+            after = t - 1 if reverse else t + 1
+            begins, runs = (self.offsets[after], self.counts[after]) if after in steps else (0, 0)
+            yield t, self.offsets[t], self.counts[t], begins, min(runs, self.counts[t])
 
     def to(self, device):
         """The same packing with its index tensors on `device`."""
