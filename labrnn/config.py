@@ -74,6 +74,11 @@ class TrialConfig(Strict):
         description="each direction's final state, its output at the last step, or the mean of its "
         "outputs",
     )
+    linear_path: bool = Field(
+        False,
+        description="a linear classifier of the words and bigrams held, trained beside the network; "
+        "their logits add up",
+    )
     recurrent_init: Literal["stacked", "per_gate"] = Field(
         "stacked", description="orthogonal on the stacked matrix of all gates, or on each gate"
     )

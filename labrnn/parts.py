@@ -429,6 +429,7 @@ class BeyondBest(TrainingPart):
         return {
             "the ends of long reviews": {"max_tokens": self.longest},
             "bigrams": {"min_bigram_count": self.min_bigram_count},
+            "a linear path beside the network": {"linear_path": True},
             "pooling": {"readout": "mean"},
             "the second direction": {"bidirectional": True},
             "stop words": {"stop_words": "keep"},

@@ -274,6 +274,29 @@ def test_a_vector_is_the_words_plus_the_bigrams(cell):
     assert sum(p.numel() for p in model.parameters()) == count_parameters(config, 20)
 
 
+@pytest.mark.parametrize("columns", [1, 2])
+def test_the_linear_path_is_a_sum_over_what_a_review_holds(columns):
+    config = TrialConfig(hidden_dim=10, linear_path=True, word_dropout=0.5, embedding_dropout=0.5)
+    model, lengths = Classifier(config, 12).eval(), [5, 9, 1]
+    path, packing = model.linear, Packing(lengths)
+    nn.init.normal_(path.factors.weight)
+    nn.init.normal_(path.bias)
+    path.ratios.normal_()
+    path.ratios[0] = 0
+    ids = torch.randint(0, 12, (packing.size, columns))
+    held = torch.zeros(3, 12, dtype=torch.float64)
+    for row, token in zip(packing.rows, ids.tolist(), strict=True):
+        held[row, token] = 1
+    weights = path.SPEED * path.factors.weight[:, 0].double() * path.ratios.double()
+    odds = held @ weights + path.bias.double()
+    ids = ids if columns == 2 else ids[:, 0]
+    logits = path(ids, packing)
+    torch.testing.assert_close(logits[:, 1], odds.float(), rtol=1e-5, atol=1e-5)
+    assert (logits[:, 0] == 0).all()
+    torch.testing.assert_close(model(ids, packing), model.paths(ids, packing)[0] + logits)
+    assert sum(p.numel() for p in model.parameters()) == count_parameters(config, 12)
+
+
 def test_dropped_words_are_dropped_whole_and_in_training_only():
     config = TrialConfig(hidden_dim=10, embedding_dim=4, word_dropout=0.5, embedding_dropout=0.25)
     model, packing = Classifier(config, 20), Packing([2000])

@@ -205,6 +205,7 @@ def test_a_resumed_training_with_every_lever(reviews):
     config = SMALL.but(
         words="marks",
         min_bigram_count=3,
+        linear_path=True,
         bidirectional=True,
         readout="mean",
         calibrate=True,
@@ -219,6 +220,42 @@ def test_a_resumed_training_with_every_lever(reviews):
     undisturbed = train(config, corpus, on_epoch=lambda p: kept.append(copy.deepcopy(p)))
     torch.manual_seed(99)
     assert_same_bits(train(config, corpus, resume=kept[0]), undisturbed)
+
+
+@pytest.mark.parametrize("optim", ["sparse_adam", "rmsprop"])
+def test_network_and_linear_path_learn_each_for_itself(corpus, optim):
+    config = SMALL.but(optim=optim, lr=0.01)
+    alone, both = train(config, corpus), train(config.but(linear_path=True), corpus)
+    for name, value in alone.last.items():
+        assert torch.equal(both.last[name], value), name
+    path = new_model(config.but(linear_path=True), corpus, CPU).linear
+    assert not torch.equal(both.last["linear.factors.weight"], path.factors.weight)
+    assert torch.equal(both.last["linear.ratios"], path.ratios)
+    assert path.ratios.any()
+    assert both.history[-1]["valid_loss"] != alone.history[-1]["valid_loss"]
+
+
+def test_calibration_fits_a_scale_a_path(corpus):
+    config = SMALL.but(linear_path=True, optim="sparse_adam", word_dropout=0.3)
+    model, batches = new_model(config, corpus, CPU), Batches(corpus, 96, CPU)
+    model.load_state_dict(train(config, corpus).last)
+    rows = corpus.rows["valid"]
+
+    def odds():
+        (batch,) = batches.of(rows)
+        with torch.no_grad():
+            logits = torch.stack(model.eval().paths(batch.ids, batch.packing)).double()
+        return (logits[..., 1] - logits[..., 0]).numpy()
+
+    before = odds()
+    training.calibrate(model, batches, corpus)
+    after = odds()
+    for one, other in zip(before, after, strict=True):
+        slope, shift = np.polyfit(one, other, 1)
+        assert other == pytest.approx(slope * one + shift, abs=1e-3)
+    residual = evaluate(model, batches, rows)[1].astype(float) - corpus.labels[rows]
+    slopes = [residual.mean(), *(residual * before).mean(1)]
+    assert slopes == pytest.approx([0, 0, 0], abs=1e-3)
 
 
 def test_calibration_fits_the_validation_reviews_and_no_others(corpus):

@@ -48,16 +48,18 @@ class Optimizer:
     def __init__(self, config, model, steps=0):
         self.config, self.all_steps, self.steps = config, steps, 0
         table = model.embedding.weight
-        rest = [p for p in model.parameters() if p is not table]
+        tables = [table, *([model.linear.factors.weight] if model.linear else [])]
         self.rows = None
         if config.optim == "sparse_adam":
-            rows = optim.SparseAdam([table], config.lr, eps=SPARSE_EPS)
+            rows = optim.SparseAdam(tables, config.lr, eps=SPARSE_EPS)
+            rest = [p for p in model.parameters() if not any(p is table for table in tables)]
             self.torch = {"dense": _torch_optimizer(config, rest), "table": rows}
         elif model.embedding.sparse:
             self.rows = LazyRows(config.optim, table)
+            rest = [p for p in model.parameters() if p is not table]
             self.torch = {"dense": _torch_optimizer(config, rest)}
         else:
-            self.torch = {"dense": _torch_optimizer(config, [table, *rest])}
+            self.torch = {"dense": _torch_optimizer(config, model.parameters())}
 
     def before(self, ids):
         """Bring the rows that a batch will read up to date; call before the forward pass."""

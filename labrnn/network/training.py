@@ -80,7 +80,10 @@ def new_model(config, corpus, device):
     """A freshly initialised classifier for the corpus."""
     seed_everything(config.seed)
     sparse = takes_rows(config.optim, device)
-    return Classifier(config, corpus.vocabulary_size, sparse).to(device)
+    model = Classifier(config, corpus.vocabulary_size, sparse)
+    if model.linear:
+        model.linear.ratios.copy_(torch.from_numpy(corpus.log_count_ratios()))
+    return model.to(device)
 
 
 def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None):
@@ -142,7 +145,11 @@ def _train_epoch(config, corpus, model, optimizer, batches, epoch):
     meter = Meter(batches.ids.device)
     for batch in batches.of(shuffled(corpus.rows["train"], config.seed, epoch)):
         optimizer.before(batch.ids)
-        meter.add(model(batch.ids, batch.packing), batch.labels).backward()
+        paths = model.paths(batch.ids, batch.packing)
+        loss = meter.add(sum(paths), batch.labels)
+        if len(paths) > 1:  # each learns for itself, or the faster leaves nothing to the other
+            loss = sum(F.cross_entropy(logits, batch.labels) for logits in paths)
+        loss.backward()
         optimizer.step()
     optimizer.settle()
     return meter.read("train_")
@@ -166,21 +173,26 @@ def evaluate(model, batches, rows):
 
 @torch.no_grad()
 def calibrate(model, batches, corpus):
-    """Fit scale and bias of the logits to the validation reviews (Platt 1999).
+    """Fit scales of the paths' logits and one bias to the validation reviews (Platt 1999).
 
     Dropout makes a model see more in use than in training, which shifts its logits. The fit goes
-    into the linear layer.
+    into the paths' last weights.
     """
     from sklearn.linear_model import LogisticRegression
 
     rows = corpus.rows["valid"]
-    logits = torch.cat([model.eval()(b.ids, b.packing) for b in batches.of(rows)]).cpu().double()
-    odds = (logits[:, 1] - logits[:, 0]).numpy()[:, None]
+    model.eval()
+    logits = [torch.stack(model.paths(b.ids, b.packing)) for b in batches.of(rows)]
+    logits = torch.cat(logits, dim=1).cpu().double()  # [paths, reviews, 2]
+    odds = (logits[:, :, 1] - logits[:, :, 0]).T.numpy()
     fit = LogisticRegression(C=np.inf).fit(odds, corpus.labels[rows])
-    scale, shift = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+    scales, shift = fit.coef_[0].tolist(), float(fit.intercept_[0])
     for values, more in ((model.output.weight, 0.0), (model.output.bias, shift)):
-        values[1] = scale * (values[1] - values[0]) + more
+        values[1] = scales[0] * (values[1] - values[0]) + more
         values[0] = 0
+    if model.linear:
+        model.linear.factors.weight *= scales[1]
+        model.linear.bias *= scales[1]
 
 
 def test(config, corpus, progress, device=torch.device("cpu")):

@@ -165,6 +165,22 @@ class Corpus:
         """Rows of an embedding: `<pad>`, `<unk>`, the words, then the bigrams."""
         return len(self.words) + 2 + len(self.bigrams)
 
+    def log_count_ratios(self):
+        """How much larger a row's share is among the tokens of positive training reviews than of
+        negative ones, log, float32 [vocabulary_size]; 0 for `<pad>` (Wang and Manning 2012).
+        """
+        read, train, shares = self.rows_read, self.rows["train"], []
+        for label in (1, 0):
+            chosen = np.zeros(len(self.labels), bool)
+            chosen[train[self.labels[train] == label]] = True
+            tokens = read[np.repeat(chosen, self.lengths)].ravel()
+            counts = 1 + np.bincount(tokens, minlength=self.vocabulary_size)
+            counts[0] = 0  # <pad>, and where there is no bigram
+            shares.append(np.log(np.maximum(counts, 1) / counts.sum()))
+        ratios = (shares[0] - shares[1]).astype(np.float32)
+        ratios[0] = 0
+        return ratios
+
     @cached_property
     def lengths(self):
         """Tokens of each review, [reviews]."""
