@@ -10,14 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import TINY, content, epochs_logged, labrnn, train, write_params, write_reviews
 
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.reports.batch import read_params
 from labrnn.trials import running
+from labrnn.trials.environment import deterministic
 from labrnn.trials.progress import Display, clock
-from labrnn.trials.running import cost, plan_trials, run_trials
+from labrnn.trials.running import cost, plan_trials, run_trials, set_up
 from labrnn.trials.store import Store
 from labrnn.trials.trial import trial_key
 
@@ -259,3 +261,16 @@ def test_failed_trials_do_not_stop_the_others(data, store, tmp_path):
     assert "1 trials stored, 1 failed" in out
     assert re.search("failed: LSTM .* seed 0: .*cannot be written", told)
     assert list(plan_trials([second], data, store=store).trials) == [second]
+
+
+@pytest.mark.parametrize("asked", ["1", "", "0"])
+def test_deterministic_on_cuda_by_option(asked, monkeypatch):
+    monkeypatch.setenv("LABRNN_DETERMINISTIC", asked)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        set_up(torch.device("cuda"))
+        assert deterministic() == (asked == "1")
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == (asked == "1")
+    finally:
+        torch.use_deterministic_algorithms(False)
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)

@@ -22,10 +22,18 @@ def environment(device, seconds):
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "device": device_name(device),
+        "deterministic": device.type == "cpu" or deterministic(),
         "seconds": round(seconds, 3),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
     }
+
+
+def deterministic():
+    """Whether PyTorch was told to use only algorithms that give the same bits each time."""
+    import torch
+
+    return torch.are_deterministic_algorithms_enabled()
 
 
 def versions():

@@ -71,15 +71,12 @@ def train_and_store(config, data="", store=None, device="", on_epoch=None, finge
     Raises:
         LabError: other data, a loss that is not finite, a store that cannot be written.
     """
-    import torch
-
     from labrnn.network.models import find_device
     from labrnn.network.training import test, train
 
     store = store or default_store()
     device = find_device(device)
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+    set_up(device)
     corpus = load_corpus(config, data)
     fingerprint = checked(corpus.fingerprint, fingerprint, data)
     with store.claim(fingerprint, trial_key(config)) as mine:
@@ -98,6 +95,21 @@ def train_and_store(config, data="", store=None, device="", on_epoch=None, finge
         tested = test(config, corpus, progress, device)
         seconds = sum(epoch["seconds"] for epoch in progress.history)
         return store.save(config, corpus, progress, tested, environment(device, seconds))
+
+
+def set_up(device):
+    """One thread on a CPU, whose figures are then the same to the last bit each time; on CUDA the
+    same is asked for where LABRNN_DETERMINISTIC is 1, at the price of time.
+    """
+    import torch
+
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    elif device.type == "cuda":
+        wanted = os.environ.get("LABRNN_DETERMINISTIC") == "1"
+        if wanted:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+        torch.use_deterministic_algorithms(wanted, warn_only=True)
 
 
 @dataclass
