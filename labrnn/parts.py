@@ -5,10 +5,11 @@ and a dry run agree on what is needed. A setting is a configuration that differs
 of its part in something the lab asks about; it is trained once with every seed.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -16,6 +17,8 @@ from labrnn.config import Strict, TrialConfig
 from labrnn.results.published import name_of, published
 
 Optim = Literal["sgd", "adagrad", "adam", "rmsprop"]
+T = TypeVar("T")
+Several = Annotated[list[T], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,15 @@ class Part(Strict):
         "best", description="tested epoch: lowest validation loss, or the last as published"
     )
 
+    @field_validator("*")
+    @classmethod
+    def _lists_hold_each_value_once(cls, value):
+        if isinstance(value, list):
+            repeated, times = Counter(value).most_common(1)[0]
+            if times > 1:
+                raise ValueError(f"holds {repeated!r} {times} times; give each value once")
+        return value
+
     def settings(self):
         """The part's settings, in the lab's order."""
         return []
@@ -67,7 +79,7 @@ class Part(Strict):
 class TrainingPart(Part):
     """A part that trains; the defaults are the quick setting, minutes on two cores."""
 
-    seeds: list[int] = Field([5], min_length=1, description="each setting is trained with each")
+    seeds: Several[int] = Field([5], description="each setting is trained with each")
     epochs: int = Field(5, ge=1, le=100, description="passes over the training reviews")
     train_reviews: int = Field(8000, ge=0, description="training reviews in use, 0 for all")
     max_tokens: int = Field(128, ge=1, le=4096, description="known words kept of a review")
@@ -110,7 +122,7 @@ class LstmOptimizers(TrainingPart):
     cell: ClassVar[str] = "lstm"
     number: ClassVar[str] = "3"
 
-    optimizers: list[Optim] = Field(list(OPTIMIZERS), description="which to compare")
+    optimizers: Several[Optim] = Field(list(OPTIMIZERS), description="which to compare")
     lr: float = Field(0.003, gt=0, le=10, description="of the adaptive ones; the lab takes 0.001")
     sgd_lr: float = Field(0.01, gt=0, le=10, description="learning rate of SGD")
 
@@ -167,13 +179,13 @@ class _OneDimension(TrainingPart):
 class Depth(_OneDimension):
     name, title = "lab2c_depth", "Deeper: one to four layers"
     field, number, unit = "n_layers", "5", "layers"
-    depths: list[int] = Field([1, 2, 3, 4], description="numbers of layers to compare")
+    depths: Several[int] = Field([1, 2, 3, 4], description="numbers of layers to compare")
 
 
 class Width(_OneDimension):
     name, title = "lab2d_width", "Wider: hidden states of 10 to 319 units"
     field, number, unit = "hidden_dim", "6", "units"
-    widths: list[int] = Field(
+    widths: Several[int] = Field(
         [10, 16, 20, 32, 50, 64, 100, 128],
         max_length=8,
         description="units to compare; the lab goes to 319",
@@ -183,7 +195,7 @@ class Width(_OneDimension):
 class EmbeddingSize(_OneDimension):
     name, title = "lab2e_embedding", "Embeddings of one to 256 dimensions"
     field, number, unit = "embedding_dim", "7", "dimensions"
-    sizes: list[int] = Field(
+    sizes: Several[int] = Field(
         [1, 2, 4, 8, 16, 32, 64, 100],
         max_length=8,
         description="embedding dimensions; the lab goes to 256",
@@ -195,17 +207,17 @@ class Compound(TrainingPart):
 
     optim: Optim = Field("rmsprop", description="optimiser of all trials")
     lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
-    depths: list[int] = Field([1, 2, 3, 4], description="numbers of layers")
+    depths: Several[int] = Field([1, 2, 3, 4], description="numbers of layers")
     train_reviews: int = Field(2000, ge=0, description="training reviews in use, 0 for all")
-    widths: list[int] = Field([10, 20, 30, 40], description="units; the lab: 20, 280, 290, 305")
-    sizes: list[int] = Field([8, 16, 32], description="embedding; the lab: 32, 188, 256")
+    widths: Several[int] = Field([10, 20, 30, 40], description="units; the lab: 20, 280, 290, 305")
+    sizes: Several[int] = Field([8, 16, 32], description="embedding; the lab: 32, 188, 256")
     max_trials: int = Field(
         50, ge=1, le=50, validate_default=True, description="the lab's limit on the grid"
     )
-    study_widths: list[int] = Field(
+    study_widths: Several[int] = Field(
         [10, 20, 50, 128], max_length=8, description="of the study of width alone, see lab2d_width"
     )
-    study_sizes: list[int] = Field(
+    study_sizes: Several[int] = Field(
         [1, 4, 16, 64], max_length=8, description="of the study of embeddings alone"
     )
 
@@ -358,7 +370,7 @@ class BeyondDefects(TrainingPart):
 
     name, title = "beyond_defects", "What the published defects cost"
 
-    seeds: list[int] = Field([5, 6, 7], min_length=1, description="each setting has each of them")
+    seeds: Several[int] = Field([5, 6, 7], description="each setting has each of them")
     epochs: int = Field(4, ge=1, le=100, description="passes over the training reviews")
     train_reviews: int = Field(3000, ge=0, description="training reviews in use, 0 for all")
     max_tokens: int = Field(64, ge=1, le=4096, description="known words kept of a review")
@@ -411,7 +423,7 @@ class BeyondBest(TrainingPart):
     name, title = "beyond_best", "The best recurrent classifier"
     fits_baselines: ClassVar[bool] = True
 
-    seeds: list[int] = Field([5, 6, 7], min_length=1, description="each setting has each of them")
+    seeds: Several[int] = Field([5, 6, 7], description="each setting has each of them")
     epochs: int = Field(4, ge=1, le=100, description="passes over the training reviews")
     longest: int = Field(400, ge=1, le=4096, description="known words kept, instead of max_tokens")
     lr: float = Field(0.002, gt=0, le=10, description="of Adam, after the warm-up")

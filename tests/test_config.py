@@ -4,7 +4,7 @@ import pytest
 
 from labrnn.config import TrialConfig, read_yaml, validated
 from labrnn.errors import LabError
-from labrnn.parts import Compound, LstmOptimizers
+from labrnn.parts import PARTS, Compound, LstmOptimizers
 
 
 def fault(model=TrialConfig, **values):
@@ -99,6 +99,15 @@ def test_truth_values_in_a_list_are_no_numbers():
     assert "seeds = [5, True]: a truth value" in fault(LstmOptimizers, seeds=[5, True])
     assert "optimizers = ['adam', False]" in fault(LstmOptimizers, optimizers=["adam", False])
     assert not validated(LstmOptimizers, {"train": False}, "").train
+
+
+@pytest.mark.parametrize("part", [p for p in PARTS.values() if p.trains], ids=lambda p: p.name)
+def test_lists_hold_each_value_once_and_one_at_least(part):
+    lists = {n: f.default for n, f in part.model_fields.items() if isinstance(f.default, list)}
+    for name, values in lists.items():
+        assert f"{name} = []: list should have at least 1 item" in fault(part, **{name: []})
+        twice = [values[0], *values[:2]]
+        assert f"holds {values[0]!r} 2 times; give each value once" in fault(part, **{name: twice})
 
 
 def test_numbers_as_yaml_reads_them(tmp_path):

@@ -111,7 +111,13 @@ def discussion(baselines, results, compared):
 
 
 def _why(config):
-    """What a linear model may have over a network of this configuration."""
+    """What a linear model may have over a network of this configuration, or it over the model."""
+    if config.linear_path:
+        return prose.explanation(
+            "This classifier holds a linear model of the same kind beside its network, so what it "
+            "is ahead of the bar is what the network adds: the words' order, and the vote of a "
+            "second model, which most often helps."
+        )
     less = [
         "no stop words" if config.stop_words == "drop" else "",
         f"at most {config.max_tokens} known words of a review that linear models see in full",
