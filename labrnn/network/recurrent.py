@@ -30,7 +30,8 @@ def run_layers(rnn, x, packing, way=None):
         if k and rnn.dropout and rnn.training:
             x = F.dropout(x, rnn.dropout)
         sides = ("", "_reverse") if rnn.bidirectional else ("",)
-        x = torch.cat([layer(rnn, x, packing, f"_l{k}{s}") for s in sides], dim=1)
+        read = [layer(rnn, x, packing, f"_l{k}{side}") for side in sides]
+        x = torch.cat(read, dim=1) if rnn.bidirectional else read[0]
     return x
 
 
