@@ -1,17 +1,20 @@
 """One recurrent layer on a CPU core, fused: LSTM and GRU, forward and backward.
 
-All steps of a batch share one buffer of gates over the packed tokens (`labrnn.network.packing`). A step is
-one matrix product into that buffer and one compiled loop over rows and units; the backward pass
-turns the same buffer into gate gradients, and the weights' gradients are single products at the
-end. Values equal `torch.nn.LSTM` and `GRU` (float32) up to rounding.
+All steps of a batch share one buffer of gates over the packed tokens
+(`labrnn.network.packing`). A step is one matrix product into that buffer and one loop over rows
+and units, and all steps are one call of compiled code; the backward pass turns the same buffer into
+gate gradients, and the weights' gradients are single products at the end. Values equal
+`torch.nn.LSTM` and `GRU` (float32) up to rounding.
 """
 
 import ctypes
 import sys
 
+import llvmlite.binding as llvm
 import numpy as np
 import torch
-from numba import njit
+from numba import njit, types
+from numba.extending import get_cython_function_address
 
 f32 = np.float32
 
@@ -31,6 +34,44 @@ _keep_freed_memory()
 # Only the contraction to fused multiply-adds is allowed: NaN must stay NaN.
 compiled = njit(fastmath={"contract"}, error_model="numpy", nogil=True, cache=True)
 inlined = njit(fastmath={"contract"}, error_model="numpy", inline="always")
+
+
+def _find_sgemm():
+    """Address of a BLAS's sgemm: PyTorch's own, or SciPy's where PyTorch does not show it."""
+    try:
+        return ctypes.cast(ctypes.CDLL(torch._C.__file__).sgemm_, ctypes.c_void_p).value
+    except (OSError, AttributeError):
+        return get_cython_function_address("scipy.linalg.cython_blas", "sgemm")
+
+
+llvm.add_symbol("labrnn_sgemm", _find_sgemm())
+_sgemm = types.ExternalFunction("labrnn_sgemm", types.void(*[types.voidptr] * 13))
+
+
+@inlined
+def _stride(matrix):
+    return max(matrix.strides[0] // 4, matrix.shape[1])  # a single row may claim any
+
+
+@compiled
+def _multiply(a, b, beta, out, rows):
+    """out[:rows] = a[:rows] @ b + beta * out[:rows], rows of any stride.
+
+    A BLAS thinks in columns, so it is told b.T @ a.T. It takes all by address; whole numbers are
+    int64, whose first half is what a BLAS of int32 reads.
+    """
+    ints = np.empty(7, np.int64)
+    ints[0], ints[1], ints[2] = b.shape[1], rows, b.shape[0]
+    ints[3], ints[4], ints[5] = _stride(b), _stride(a), _stride(out)
+    ints[6] = ord("N")
+    factors = np.array([1.0, beta], dtype=np.float32)
+    columns, height, depth, plain = ints.ctypes, ints[1:].ctypes, ints[2:].ctypes, ints[6:].ctypes
+    of_b, of_a, of_out = ints[3:].ctypes, ints[4:].ctypes, ints[5:].ctypes
+    one, kept = factors.ctypes, factors[1:].ctypes
+    _sgemm(
+        plain, plain, columns, height, depth, one, b.ctypes, of_b, a.ctypes, of_a, kept,
+        out.ctypes, of_out,
+    )  # fmt: skip
 
 
 @inlined
@@ -140,7 +181,31 @@ def _gru_backward(gates, before, c, grad, dh, dc, start, rows, on):
             dhk[j] = d * z
 
 
-KERNELS = {"LSTM": (_lstm_forward, _lstm_backward), "GRU": (_gru_forward, _gru_backward)}
+@compiled
+def _read(lstm, walk, gates, w_h, h, before, c):
+    """All steps: the recurrent products are added to the gates' last columns, h is written."""
+    recurrent = gates[:, gates.shape[1] - w_h.shape[1] :]
+    for t in range(len(walk)):
+        start, rows, after, on = walk[t]
+        _multiply(before[start:], w_h, 1.0, recurrent[start:], rows)
+        if lstm:
+            _lstm_forward(gates, h, before, c, start, rows, after, on)
+        else:
+            _gru_forward(gates, h, before, c, start, rows, after, on)
+
+
+@compiled
+def _read_back(lstm, walk, gates, w_hh, before, c, grad, dh, dc):
+    """All steps from the last to the first: the gates become their gradients."""
+    recurrent = gates[:, gates.shape[1] - w_hh.shape[0] :]
+    for t in range(len(walk) - 1, -1, -1):
+        start, rows, _, on = walk[t]
+        if lstm:
+            _lstm_backward(gates, before, c, grad, dh, dc, start, rows, on)
+            _multiply(recurrent[start:], w_hh, 0.0, dh, rows)
+        else:
+            _gru_backward(gates, before, c, grad, dh, dc, start, rows, on)
+            _multiply(recurrent[start:], w_hh, 1.0, dh, rows)
 
 
 class FusedLayer(torch.autograd.Function):
@@ -155,7 +220,6 @@ class FusedLayer(torch.autograd.Function):
     def forward(ctx, x, w_ih, w_hh, b_ih, b_hh, packing, reverse, cell):
         torch.set_flush_denormal(True)
         units, columns = w_hh.shape[1], w_hh.shape[0]
-        forward, _ = KERNELS[cell]
         bias = x.new_zeros(4 * units)
         bias[:columns] += _turn(b_ih, cell)
         bias[-columns:] += b_hh
@@ -169,12 +233,8 @@ class FusedLayer(torch.autograd.Function):
             state[packing.last if reverse else packing.first] = 0
         torch.mm(x_1, w_x.t(), out=gates[:, :columns])
         gates[:, columns:] = bias[columns:]
-        arrays = gates.numpy(), h.numpy(), before.numpy(), c.numpy()
-        recurrent = gates[:, -columns:].split(packing.counts)
-        states = before[:-1].split(packing.counts)
-        for t, *place in packing.walk(reverse):
-            torch.addmm(recurrent[t], states[t], w_h, out=recurrent[t])
-            forward(*arrays, *place)
+        arrays = (a.detach().numpy() for a in (gates, w_h, h, before, c))
+        _read(cell == "LSTM", packing.walk(reverse), *arrays)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(x_1, w_x, w_hh)
             ctx.gates, ctx.before, ctx.c = gates, before, c
@@ -191,15 +251,10 @@ class FusedLayer(torch.autograd.Function):
         if gates is None:
             raise RuntimeError("backward through a recurrent layer a second time")
         units, columns = w_hh.shape[1], w_hh.shape[0]
-        _, backward = KERNELS[ctx.cell]
-        past_gates = float(ctx.cell == "GRU")  # the GRU's kernel leaves its direct path in dh
         dh, dc = x_1.new_empty(2, ctx.packing.counts[0], units)
-        arrays = tuple(a.numpy() for a in (gates, before, c, grad.contiguous(), dh, dc))
-        recurrent = gates[:, -columns:].split(ctx.packing.counts)
-        for t, start, rows, _, on in reversed(list(ctx.packing.walk(ctx.reverse))):
-            backward(*arrays, start, rows, on)
-            out = dh[:rows]
-            torch.addmm(out, recurrent[t], w_hh, beta=past_gates, out=out)
+        arrays = (gates, w_hh.detach(), before, c, grad.contiguous(), dh, dc)
+        walk = ctx.packing.walk(ctx.reverse)
+        _read_back(ctx.cell == "LSTM", walk, *(a.numpy() for a in arrays))
         # MKL multiplies few rows by many columns half as fast again as the other way round.
         d_w_h = (before[:-1].t() @ gates[:, -columns:]).t()
         d_w_x = _turn((x_1.t() @ gates[:, :columns]).t(), ctx.cell, back=True)

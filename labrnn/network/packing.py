@@ -49,16 +49,15 @@ class Packing:
         return self.rows.size
 
     def walk(self, reverse=False):
-        """A tuple a step: (step, its first token, rows, first token of the step after, rows that
-        go on to it).
+        """The steps in the order of reading, int64 [T, 4]: first token, rows, first token of the
+        step read next, rows that go on to it.
 
-        `reverse` walks from the last step to the first: there a row begins at its own last token.
+        `reverse` reads from the last step to the first: there a row begins at its own last token.
         """
-        steps = range(len(self.counts))
-        for t in reversed(steps) if reverse else steps:
-            after = t - 1 if reverse else t + 1
-            begins, runs = (self.offsets[after], self.counts[after]) if after in steps else (0, 0)
-            yield t, self.offsets[t], self.counts[t], begins, min(runs, self.counts[t])
+        order = slice(None, None, -1 if reverse else 1)
+        starts, rows = np.array(self.offsets)[order], np.array(self.counts)[order]
+        after, going = np.append(starts[1:], 0), np.append(rows[1:], 0)
+        return np.stack([starts, rows, after, np.minimum(rows, going)], axis=1)
 
     def to(self, device):
         """The same packing with its index tensors on `device`."""
