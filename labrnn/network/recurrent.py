@@ -21,7 +21,7 @@ def run_layers(rnn, x, packing, way=None):
     Returns:
         [N, directions * H]; every direction reads each review inside its own length.
     """
-    way = way or fastest_way(rnn, x.device)
+    way = way or fastest_way(rnn, x)
     if way == "packed":
         sizes = torch.tensor(packing.counts)
         return rnn(PackedSequence(x, sizes))[0].data
@@ -35,12 +35,12 @@ def run_layers(rnn, x, packing, way=None):
     return x
 
 
-def fastest_way(rnn, device):
-    """Fused kernels on a CPU; on CUDA, cuDNN's persistent kernels take only dense input and small
+def fastest_way(rnn, x):
+    """Fused kernels for float32 on a CPU; on CUDA, cuDNN's persistent kernels take only dense input and small
     layers, everything else runs as fast packed; elsewhere dense."""
-    if device.type == "cpu":
-        return "fused" if FusedLayer is not None else "dense"
-    if device.type == "cuda" and (rnn.hidden_size > 128 or rnn.bidirectional):
+    if x.device.type == "cpu":
+        return "fused" if FusedLayer and x.dtype == torch.float32 else "dense"
+    if x.device.type == "cuda" and (rnn.hidden_size > 128 or rnn.bidirectional):
         return "packed"
     return "dense"
 
