@@ -88,7 +88,7 @@ def test_noise_is_not_called_equality():
 def test_a_loss_that_stays_at_ln_2(part, cell):
     text = discussion.sgd(results(part(**FULL), {cell: 0.5}))
     assert text.startswith("No. The training loss is 0.6930 after the first epoch")
-    assert f"**Confirmed** here: the one training stayed at chance, {cell} 0.5" in text
+    assert "**Confirmed** here: the one training stayed at chance: 0.5" in text
     assert "An explanation, not a finding" in text
 
 

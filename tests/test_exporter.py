@@ -3,6 +3,7 @@
 import base64
 import re
 import time
+import unicodedata
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -88,12 +89,13 @@ def test_figures_and_tables_are_numbered_listed_and_referred_to(shown):
     nb = notebook(
         "# Title\n\nSee [Figure](#fig-grid), [](#fig-grid-c), [](#fig-part), [Figure](#fig-more),"
         " [Table 9](#tbl-one), [the first](#fig-extra), [](#fig-gone), [Figure 5](#fig-five)"
-        " and [Table](#tbl-gone).",
+        " and [Table](#tbl-gone). [Figure](#fig-off) comes first.",
         cell(outputs=shown),
     )
     said = (
         "See Figure 3, Figure 3c, Figure 8a, Figure S2, Table 1, the first, "
-        "a figure not shown here, Figure 5 and a table not shown here."
+        "a figure not shown here, Figure 5 and a table not shown here. "
+        "A figure not shown here comes first."
     )
     text = " ".join(pages(pdf(nb)))
     assert said in text
@@ -176,8 +178,10 @@ def test_quoted_text_comes_out_as_it_went_in(text):
     block = Block("prose", Prose("| " + module.quote(text) + " |", inline=False))
     page = to_html(Document(Prose("T"), [], "", [block]))
     shown = BeautifulSoup(page, "html.parser").find("main").get_text()
-    expected = " ".join(module.UNPRINTABLE.sub("\ufffd", text).split())
-    assert " ".join(shown.split()) == " ".join(f"| {expected} |".split())
+    expected = f"| {module.UNPRINTABLE.sub(chr(0xFFFD), text)} |"
+    # Pandoc composes characters and their marks (NFC), which print the same.
+    words = [unicodedata.normalize("NFC", said).split() for said in (shown, expected)]
+    assert words[0] == words[1]
 
 
 def test_raw_html_and_raw_typst_of_a_markdown_cell_lose_their_power():

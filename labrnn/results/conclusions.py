@@ -139,10 +139,11 @@ def _gaps(compared):
 def _at_chance(lab, cell):
     [setting] = lab("optim", "sgd", cell=cell)
     learnt = list(trained(lab.results, setting).values())
+    measured = lab.results.accuracy(setting)
     share = part_of(learnt.count(False), len(learnt), "training")
     return (
         {0: True, len(learnt): False}.get(sum(learnt)),
-        f"{share} stayed at chance, {lab.accuracies([setting])}",
+        f"{share} stayed at chance: {measured.mean:.3f} (n = {measured.seeds})",
     )
 
 
@@ -239,7 +240,8 @@ def _no_gain(lab):
     found = compare(lab.results, pairs)
     if not found:
         raise _NotRun("no pair was run")
-    reason = f"{number(len(found))} of {number(len(both))} pairs were run: {_gaps(found)}"
+    was = "was" if len(found) == 1 else "were"
+    reason = f"{number(len(found))} of {number(len(both))} pairs {was} run: {_gaps(found)}"
     if any(c.verdict == "better" for c in found):
         return False, reason
     narrow = all(c.difference.high < SMALL and c.difference.seeds > 1 for c in found)

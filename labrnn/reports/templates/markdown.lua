@@ -12,6 +12,8 @@ local options = pandoc.WriterOptions{wrap_text = 'none', html_math_method = 'mat
 
 local function write(blocks)
   local out = pandoc.write(pandoc.Pandoc(blocks), typst and 'typst' or 'html5', options)
+  out = out:gsub('^a (%a+ not shown here)', 'A %1')
+  out = out:gsub('([.?!>\n]%s?)a (%a+ not shown here)', '%1A %2')
   return (out:gsub('%s+$', ''))
 end
 
