@@ -21,7 +21,7 @@ class Progress:
 
     Attributes:
         history: one dict an epoch: losses, accuracies (exact, and as means of batch means),
-            seconds.
+            seconds, and of these what the training took (on a CPU its processor's).
         last, best: the model's tensors after the last epoch, from which it goes on, and, as it was
             validated, after the one with the lowest validation loss.
         optimizer: the optimiser's tensors.
@@ -109,10 +109,12 @@ def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None
         model.load_state_dict(resume.last)
         optimizer.load(resume.optimizer)
     batches = Batches(corpus, config.batch_size, device)
+    # The processor's own time: other work on the machine, or a pause, is not the training's.
+    watch = time.process_time if device.type == "cpu" else time.perf_counter
     for epoch in range(len(progress.history) + 1, config.epochs + 1):
-        began = time.perf_counter()
+        began, clock = time.perf_counter(), watch()
         measured = _train_epoch(config, corpus, model, optimizer, batches, epoch)
-        trained = time.perf_counter() - began
+        trained = watch() - clock
         progress.last = _snapshot(model)
         if config.calibrate:
             calibrate(model, batches, corpus)
