@@ -1,6 +1,7 @@
 """The sentences follow the trials: change a result and the text that tells it changes."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 from made import results
@@ -289,6 +290,10 @@ def test_readouts():
     assert re.search(r"by \+[567]\.\d to \+[567]\.\d points, a clear gain for the two-layer", text)
     assert "a clear loss for the two-layer" in discussion.bidirectional(both(readout=-0.06))
     assert "none of it clear" in discussion.bidirectional(both())
+    alone = SimpleNamespace(
+        first=None, clear=False, difference=SimpleNamespace(mean=0.001, seeds=1)
+    )
+    assert "by +0.1 points, none of it clear. That is in one pair" in discussion._readouts([alone])
 
 
 # What every text says of its footing

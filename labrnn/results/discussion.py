@@ -531,7 +531,8 @@ def bidirectional(results):
 def _readouts(compared):
     if not compared:
         return ""
-    ends = sorted(c.difference.mean for c in compared)
+    gaps = sorted(c.difference.mean for c in compared)
+    ends = dict.fromkeys(map(points, (gaps[0], gaps[-1])))
     clear = [
         f"a clear {word} for {names(group)}"
         for word, sign in (("gain", 1), ("loss", -1))
@@ -540,7 +541,7 @@ def _readouts(compared):
     kind = "settings" if compared[0].difference.seeds > 1 else "models, one seed each,"
     return (
         "The published solution read the backward direction at the last step. To read it at its "
-        f"final state instead changes accuracy by {points(ends[0])} to {points(ends[-1])} points, "
+        f"final state instead changes accuracy by {' to '.join(ends)} points, "
         f"{', '.join(clear) or 'none of it clear'}. That is in {counted(len(compared), 'pair')} of "
         f"{kind} that differ in nothing else."
     )
