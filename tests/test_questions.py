@@ -1,6 +1,7 @@
 """The ten checks: each holds, and each can fail; the notebook that makes them runs."""
 
 import dataclasses
+import json
 import re
 from itertools import pairwise
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from labrnn.network.models import Classifier
 from labrnn.reports.batch import read_params
 from labrnn.results import questions
 from labrnn.results.questions import STATEMENTS, Reader
-from labrnn.trials.store import PROJECT
+from labrnn.trials.store import PROJECT, Store
 
 NOTEBOOK = PROJECT / "notebooks" / "questions.ipynb"
 
@@ -178,16 +179,16 @@ def test_signs(corpus):
     found = readers(corpus)
     weight = found["GRU"].model.embedding.weight.data
     weight[2:] = torch.linspace(-3, 1, len(weight) - 2)[:, None]
-    finding = questions.signs(found, corpus)
+    finding = questions.signs(questions.measured(found, corpus))
     assert finding.holds
     assert f"75 % of its {len(weight) - 2:,} words; they reach from -3.00 to 1.00" in finding.text
     assert f"*{corpus.words[0]}*" in finding.text
     weight.abs_()
-    assert not questions.signs(found, corpus).holds
+    assert not questions.signs(questions.measured(found, corpus)).holds
 
 
 def test_signs_of_random_weights_show_nothing(corpus):
-    finding = questions.signs(readers(corpus, trained=False), None)
+    finding = questions.signs(questions.measured(readers(corpus, trained=False), None))
     assert finding.holds is None
     assert "trained LSTM and GRU are not at hand" in finding.text
     assert "At the lower end" not in finding.text
@@ -210,18 +211,22 @@ def test_gates(corpus):
     lstm = found["LSTM"].model.rnn
     for weight in lstm.parameters():
         nn.init.normal_(weight, std=0.5)
-    memories, error = questions.memories(found, corpus)
-    finding = questions.gate_sums(memories, error, found, corpus)
+    seen = questions.measured(found, corpus)
+    assert json.loads(json.dumps(seen)) == seen
+    finding = questions.gate_sums(seen)
     assert finding.holds
-    sums = memories["LSTM"].keep + memories["LSTM"].take
+    ids = questions.longest_reviews(corpus, corpus.vocabulary_size)
+    rows = {n: questions.memory(m.rnn, m.embedding(ids).detach())[0] for n, (m, _) in found.items()}
+    sums = rows["LSTM"].keep + rows["LSTM"].take
     assert f"sum to {sums.min():.2f} to {sums.max():.2f}" in finding.text
-    gru = memories["GRU"]
+    assert sum(seen["gates"]["histogram"]) == pytest.approx(100)
+    gru = rows["GRU"]
     torch.testing.assert_close(gru.keep + gru.take, torch.ones_like(gru.keep))
     for weight in lstm.parameters():  # forget gate = 1 - input gate: the statement would be true
         weight.data[20:40] = -weight.data[:20]
-    coupled, error = questions.memories(found, corpus)
-    assert coupled["LSTM"].between == 1
-    assert not questions.gate_sums(coupled, error, found, corpus).holds
+    coupled = questions.measured(found, corpus)
+    assert coupled["gates"]["between"]["LSTM"] == 1
+    assert not questions.gate_sums(coupled).holds
 
 
 def test_reader_takes_stored_weights_or_says_so(corpus):
@@ -246,6 +251,31 @@ def test_reader_takes_stored_weights_or_says_so(corpus):
     assert bare.embedding.weight.shape == model.embedding.weight.shape
     stored.clear()
     assert not questions.reader(lab, "LSTM", corpus).trained
+
+
+def test_a_look_at_trained_models_is_kept_for_copies_without_weights(corpus, tmp_path):
+    found = models(corpus)
+    trials = {
+        name: SimpleNamespace(
+            key=name, fingerprint="f" * 16, vocabulary_size=corpus.vocabulary_size, weights=w
+        )
+        for name, w in ((name, model.state_dict) for name, model in found.items())
+    }
+    settings = [SimpleNamespace(name=name, config=m.config) for name, m in found.items()]
+    results = type("Results", (dict,), {"settings": settings})({s.name: s for s in settings})
+    part = SimpleNamespace(seeds=[5])
+    lab = SimpleNamespace(trial=trials.get, results=results, part=part, store=Store(tmp_path))
+    seen = questions.look(lab, corpus)
+    assert seen == questions.measured({n: Reader(m, True) for n, m in found.items()}, corpus)
+
+    def missing():
+        raise LabError("this copy of the trial has no weights")
+
+    for trial in trials.values():
+        trial.weights = missing
+    assert questions.look(lab, None) == seen
+    trials["GRU"].key = "another"
+    assert not any(words["trained"] for words in questions.look(lab, corpus)["words"].values())
 
 
 @pytest.mark.parametrize("kind", ["quick", "full"])

@@ -4,6 +4,7 @@ Lines of PyTorch that show a fact by themselves stand in the notebook; what they
 and whatever is longer, stands here.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +21,9 @@ from labrnn.reports.notebook import quote
 from labrnn.results import statistics
 from labrnn.results.figures import BLUE, GREY, SERIES, page, percent
 from labrnn.results.prose import listing
+from labrnn.reviews.description import kept_as
+
+LOOK_FORMAT = 1  # of what `look` keeps; another one when a change here changes figures
 
 STATEMENTS = [
     ("Self-attention computes query, key and value", "True"),
@@ -364,42 +368,70 @@ def reader(lab, name, corpus):
     return Reader(model, False)
 
 
-def _caveat(readers):
-    names = " and ".join(name for name, (_, trained) in readers.items() if not trained)
+def look(lab, corpus):
+    """What is seen in the part's two models, plain values by name: `words` and `gates`.
+
+    Measured on the stored weights and the reviews where both are at hand, and then kept beside the
+    trials, for copies of the results that lack them; else as it was kept; else on random weights.
+    """
+    trials = [lab.trial(setting.name) for setting in lab.results.settings]
+    readers = {s.name: reader(lab, s.name, corpus) for s in lab.results.settings}
+    name = all(trials) and kept_as("models", [LOOK_FORMAT, *(trial.key for trial in trials)])
+    if name and corpus and all(trained for _, trained in readers.values()):
+        seen = measured(readers, corpus)
+        with suppress(LabError):  # a store that cannot be written: it works without
+            lab.store.keep(trials[0].fingerprint, name, seen)
+        return seen
+    kept = name and lab.store.recall(trials[0].fingerprint, name)
+    return kept or measured(readers, corpus)
+
+
+def measured(readers, corpus):
+    """`look` at the readers' models, by name."""
+    words = {
+        name: {"trained": trained, **_words(model, corpus if trained else None)}
+        for name, (model, trained) in readers.items()
+    }
+    return {"words": words, "gates": _gates(readers, corpus)}
+
+
+def _caveat(seen):
+    names = " and ".join(name for name, words in seen["words"].items() if not words["trained"])
     return names and (
         f"*The weights of the trained {names} are not at hand in this run; what follows is "
         "measured on random ones in their place.* "
     )
 
 
-def embedded_words(model):
-    """The one number of each known word, `<pad>` and `<unk>` left out, float array [V - 2]."""
-    return model.embedding.weight.detach().numpy()[2:, 0]
-
-
-def extremes(values, corpus, count=3):
-    """The words at both ends of the embedding, outermost first; two empty lists without corpus."""
-    if corpus is None:
-        return [], []
+def _words(model, corpus, outermost=3):
+    """The embedding: one number a known word, `<pad>` and `<unk>` left out."""
+    values = model.embedding.weight.detach().numpy()[2:, 0]
     order = np.argsort(values)
-    low, high = order[:count], order[::-1][:count]
-    return [corpus.words[i] for i in low], [corpus.words[i] for i in high]
+    ends = order[:outermost], order[::-1][:outermost]
+    low, high = ([corpus.words[i] for i in end] if corpus else [] for end in ends)
+    counts, _ = np.histogram(values, np.linspace(-1, 1, 31) * np.abs(values).max())
+    return {
+        "count": len(values),
+        "negative": float((values < 0).mean()),
+        "reach": [float(values.min()), float(values.max())],
+        "outermost": [low, high],
+        "histogram": counts.tolist(),
+    }
 
 
-def signs(readers, corpus):
-    """Statement 9: signs of the embeddings of some readers, by name."""
-    text, shares = _caveat(readers), {}
-    for name, (model, trained) in readers.items():
-        values = embedded_words(model)
-        shares[name] = (values < 0).mean()
+def signs(seen):
+    """Statement 9: signs of the embeddings of the models of a `look`."""
+    text, shares = _caveat(seen), {}
+    for name, words in seen["words"].items():
+        shares[name], (least, most) = words["negative"], words["reach"]
         text += (
             f"The {name} holds a negative number for {percent(shares[name], 0)} of its "
-            f"{len(values):,} words; they reach from {values.min():.2f} to {values.max():.2f}. "
+            f"{words['count']:,} words; they reach from {least:.2f} to {most:.2f}. "
         )
-        low, high = ([f"*{quote(w)}*" for w in words] for words in extremes(values, corpus))
-        if low and trained:
+        low, high = ([f"*{quote(w)}*" for w in end] for end in words["outermost"])
+        if low:
             text += f"At the lower end stand {listing(low)}, at the upper {listing(high)}. "
-    all_trained = all(trained for _, trained in readers.values())
+    all_trained = not _caveat(seen)
     return Finding(
         ("" if all_trained else "random numbers in place of trained ones; ")
         + "negative: "
@@ -469,8 +501,8 @@ def memory(rnn, x):
     return Memory(*map(torch.stack, zip(*steps, strict=True))), hidden
 
 
-def memories(readers, corpus):
-    """`Memory` by name of reader, and the largest difference of our steps to torch's own."""
+def _gates(readers, corpus):
+    """The memories of the readers `LSTM` and `GRU` over some reviews, in numbers."""
     found, errors = {}, []
     for name, (model, _) in readers.items():
         ids = longest_reviews(corpus, model.embedding.num_embeddings)
@@ -478,27 +510,43 @@ def memories(readers, corpus):
         found[name], hidden = memory(model.rnn, x)
         with torch.no_grad():
             errors.append((hidden - model.rnn(x.transpose(0, 1))[0][-1]).abs().max().item())
-    return found, max(errors)
-
-
-def gate_sums(found, error, readers, corpus):
-    """Statement 10: what `memories` found for the readers `LSTM` and `GRU`."""
     lstm, gru = found["LSTM"], found["GRU"]
-    sums, reach = lstm.keep + lstm.take, lstm.state.abs().max().item()
-    far = ((sums - 1).abs() > 0.1).float().mean().item()
-    what = "test reviews" if corpus else "rows of random words (the reviews are not at hand)"
+    sums = (lstm.keep + lstm.take).numpy()
+    away, counts = np.abs(sums - 1), np.histogram(sums, np.linspace(0, 2, 81))[0]
+    return {
+        "steps": sums.shape[0],
+        "rows": sums.shape[1],
+        "units": sums.shape[2],
+        "reviews": corpus is not None,
+        "sums": [float(sums.min()), float(sums.max())],
+        "mean": float(sums.mean()),
+        "away": float(away.max()),
+        "far": float((away > 0.1).mean()),
+        "between": {"LSTM": lstm.between, "GRU": gru.between},
+        "reach": lstm.state.abs().max().item(),
+        "error": max(errors),
+        "histogram": (100 * counts / sums.size).tolist(),
+    }
+
+
+def gate_sums(seen):
+    """Statement 10: the two gates of the LSTM, and a GRU rebuilt from weights that sum to 1."""
+    gates = seen["gates"]
+    (low, high), reach, error = gates["sums"], gates["reach"], _power(gates["error"])
+    what = "test reviews" if gates["reviews"] else "rows of random words (the reviews are missing)"
     beyond = ", out of reach for an average of values between −1 and 1" if reach > 1 else ""
     return Finding(
-        f"forget + input gate of the LSTM: {sums.min():.2f} to {sums.max():.2f}; a GRU rebuilt "
-        f"with weights z and 1 − z is torch's to {_power(error)}",
-        f"{_caveat(readers)}Over {sums.shape[1]} {what}, {sums.shape[0]} steps and "
-        f"{sums.shape[2]} units the two gates of the LSTM sum to {sums.min():.2f} to "
-        f"{sums.max():.2f}, on average to {sums.mean():.2f}; {percent(far, 0)} of the sums are "
-        "more than 0.1 away from 1. Its new cell state lies between the old one and the new "
-        f"content in {percent(lstm.between, 0)} of the cases, and reaches {reach:.1f}{beyond}. "
-        "The GRU, rebuilt step by step with the weights $z$ and $1 - z$, agrees with torch's to "
-        f"{_power(error)}; its new state lies between in {percent(gru.between, 0)} of the cases.",
-        bool((sums - 1).abs().max() > 0.01 and gru.between > 0.999 and error < 1e-3),
+        f"forget + input gate of the LSTM: {low:.2f} to {high:.2f}; a GRU rebuilt "
+        f"with weights z and 1 − z is torch's to {error}",
+        f"{_caveat(seen)}Over {gates['rows']} {what}, {gates['steps']} steps and "
+        f"{gates['units']} units the two gates of the LSTM sum to {low:.2f} to "
+        f"{high:.2f}, on average to {gates['mean']:.2f}; {percent(gates['far'], 0)} of the sums "
+        "are more than 0.1 away from 1. Its new cell state lies between the old one and the new "
+        f"content in {percent(gates['between']['LSTM'], 0)} of the cases, and reaches "
+        f"{reach:.1f}{beyond}. The GRU, rebuilt step by step with the weights $z$ and $1 - z$, "
+        f"agrees with torch's to {error}; its new state lies between in "
+        f"{percent(gates['between']['GRU'], 0)} of the cases.",
+        gates["away"] > 0.01 and gates["between"]["GRU"] > 0.999 and gates["error"] < 1e-3,
     )
 
 
@@ -584,16 +632,18 @@ def clipping_figure(norms):
         return figure
 
 
-def embedding_figure(readers, corpus):
-    """Histograms of the readers' embeddings, negative bars hatched, with the outermost words."""
-    with page(5.8, 2.2, 1, len(readers), sharey=True) as (figure, panels):
-        for axes, (name, (model, trained)) in zip(panels, readers.items(), strict=True):
-            values = embedded_words(model)
-            edges = np.linspace(-1, 1, 31) * np.abs(values).max()
-            axes.hist(values[values < 0], edges, color="white", hatch="/////", **EDGE)
-            axes.hist(values[values >= 0], edges, color=PALE, **EDGE)
-            axes.set(title=name if trained else f"{name}, random weights", xlabel="value of a word")
-            low, high = map("\n".join, extremes(values, corpus if trained else None))
+def embedding_figure(seen):
+    """Histograms of the models' embeddings, negative bars hatched, with the outermost words."""
+    with page(5.8, 2.2, 1, len(seen["words"]), sharey=True) as (figure, panels):
+        for axes, (name, words) in zip(panels, seen["words"].items(), strict=True):
+            edges = np.linspace(-1, 1, 31) * max(map(abs, words["reach"]))
+            bars = axes.bar(edges[:-1], words["histogram"], np.diff(edges), align="edge", **EDGE)
+            for bar, right in zip(bars, edges[1:], strict=True):
+                negative = right < edges[-1] / 60  # the edge at 0 may be off by rounding
+                bar.set(facecolor="white" if negative else PALE, hatch="/////" if negative else "")
+            title = name if words["trained"] else f"{name}, random weights"
+            axes.set(title=title, xlabel="value of a word")
+            low, high = map("\n".join, words["outermost"])
             place = {"va": "top", "style": "italic", "parse_math": False}
             axes.text(0.02, 0.97, low, ha="left", transform=axes.transAxes, **place)
             axes.text(0.98, 0.97, high, ha="right", transform=axes.transAxes, **place)
@@ -601,12 +651,12 @@ def embedding_figure(readers, corpus):
         return figure
 
 
-def gate_figure(found):
+def gate_figure(seen):
     """Sums of the two gates of the LSTM, and where the weights of a GRU sum to."""
-    sums = (found["LSTM"].keep + found["LSTM"].take).flatten().numpy()
+    edges = np.linspace(0, 2, 81)
     with page(5, 2) as (figure, axes):
-        share = np.full(len(sums), 100 / len(sums))
-        axes.hist(sums, np.linspace(0, 2, 81), weights=share, color=PALE, **EDGE)
+        shares = seen["gates"]["histogram"]
+        axes.bar(edges[:-1], shares, np.diff(edges), align="edge", color=PALE, **EDGE)
         axes.axvline(1, color=BLUE, linestyle="--")
         place = {"va": "top", "xycoords": axes.get_xaxis_transform()} | NOTE
         axes.annotate("GRU: all here", (1, 1), (3, -2), color=BLUE, **place)
