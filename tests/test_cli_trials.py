@@ -124,7 +124,7 @@ def test_same_trial_on_a_shelf_is_listed_once(store, tmp_path, monkeypatch):
     assert run("trials", "verify")[1] == "4 trials are sound\n"
 
 
-def test_ten_thousand_trials_are_listed_in_two_seconds(trained, tmp_path):
+def test_ten_thousand_trials_are_listed_about_as_fast_as_their_files_are_read(trained, tmp_path):
     trial = next(Store(trained).trials())
     stored = json.loads(trial.read("trial.json"))
     for seed in range(10_000):
@@ -137,14 +137,24 @@ def test_ten_thousand_trials_are_listed_in_two_seconds(trained, tmp_path):
         (folder / "trial.json").write_text(text)
         digests = trial.digests | {"trial.json": hashlib.sha256(text.encode()).hexdigest()}
         (folder / "DONE").write_text(json.dumps(digests))
-    assert min(_listed(tmp_path / "many") for _ in range(3)) < 2
+    # A ratio, taken in turns: others on the machine slow a processor's memory too.
+    ratios = [_listed(tmp_path / "many") / _read(tmp_path / "many") for _ in range(3)]
+    assert min(ratios) < 2.5
+
+
+def _read(store):
+    """Processor seconds of reading, checking and parsing the files of all trials."""
+    began = time.process_time()
+    for done in store.glob("*/*/DONE"):
+        for name in ("DONE", *TEXTS[:-1]):
+            raw = (done.parent / name).read_bytes()
+            hashlib.sha256(raw).hexdigest()
+            json.loads(raw)
+    return time.process_time() - began
 
 
 def _listed(store):
-    """Processor seconds of listing 10,000 trials, start of Python included.
-
-    The least of some tries counts: others on the machine slow a processor's memory too.
-    """
+    """Processor seconds of listing all trials, start of Python included."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     out, err = labrnn("trials", "--store", store).communicate()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
