@@ -96,9 +96,10 @@ def take_turns(contestants, rounds, batches=1, steps=1):
         for name, contestant in contestants.items():
             if name != "published" or k % 3 == 0:  # it takes its time
                 for step in range(steps):
-                    contestant.begin((k + step) % batches)
+                    batch = (k + step) % batches
+                    contestant.begin(batch)
                     found = contestant.answer()
-                turns[name].append({"round": k, "batch": (k + steps - 1) % batches, **found})
+                turns[name].append({"round": k, "batch": batch, **found})
     for contestant in contestants.values():
         contestant.end()
     return {name: them[1:] for name, them in turns.items()}, versions

@@ -11,6 +11,7 @@ import numpy as np
 import papermill
 import pytest
 import torch
+from tiny import write_reviews
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,6 +21,7 @@ from labrnn.network.models import Classifier
 from labrnn.reports.batch import read_params
 from labrnn.results import questions
 from labrnn.results.questions import STATEMENTS, Reader
+from labrnn.reviews.text import load_corpus
 from labrnn.trials.store import PROJECT, Store
 
 NOTEBOOK = PROJECT / "notebooks" / "questions.ipynb"
@@ -253,17 +255,22 @@ def test_reader_takes_stored_weights_or_says_so(corpus):
     assert not questions.reader(lab, "LSTM", corpus).trained
 
 
-def test_a_look_at_trained_models_is_kept_for_copies_without_weights(corpus, tmp_path):
+def test_a_look_at_trained_models_is_kept_for_copies_without_weights(reviews, tmp_path):
+    data = write_reviews(reviews, tmp_path / "reviews.csv")
+    corpus = load_corpus(TrialConfig(), data)
     found = models(corpus)
     trials = {
         name: SimpleNamespace(
-            key=name, fingerprint="f" * 16, vocabulary_size=corpus.vocabulary_size, weights=w
+            key=name,
+            fingerprint=corpus.fingerprint,
+            vocabulary_size=corpus.vocabulary_size,
+            weights=w,
         )
         for name, w in ((name, model.state_dict) for name, model in found.items())
     }
     settings = [SimpleNamespace(name=name, config=m.config) for name, m in found.items()]
     results = type("Results", (dict,), {"settings": settings})({s.name: s for s in settings})
-    part = SimpleNamespace(seeds=[5])
+    part = SimpleNamespace(seeds=[5], data=data)
     lab = SimpleNamespace(trial=trials.get, results=results, part=part, store=Store(tmp_path))
     seen = questions.look(lab, corpus)
     assert seen == questions.measured({n: Reader(m, True) for n, m in found.items()}, corpus)

@@ -56,10 +56,10 @@ def best():
     found = results("beyond_best")
     leader = found.settings[0]
     models = baselines.find(found.part, STORE)
-    bar = max(models, key=lambda model: model.validation)
+    bar = baselines.preferred(models)
     ours, theirs = found.accuracy(leader), accuracy([bar.correct])
     pairs = beyond.comparisons(models, found.only(leader))
-    compared = next(pair for pair in pairs if (pair.first, pair.second) == (bar, leader))
+    compared = next(pair for pair in pairs if pair.first is bar and pair.second == leader)
     return (
         f"The best recurrent classifier found reaches {_with_interval(ours)} on the test reviews "
         f"(n = {ours.seeds}), the best linear model {_with_interval(theirs)}"

@@ -228,7 +228,8 @@ class FusedLayer(torch.autograd.Function):
         x_1 = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
         w_h = w_hh.t().contiguous()
         gates, h = x.new_empty(len(x), 4 * units), x.new_empty(len(x), units)
-        before, c = x.new_empty(len(x) + 1, units), x.new_empty(len(x) + 1, units)
+        before = x.new_empty(len(x) + 1, units)
+        c = torch.empty_like(before) if cell == "LSTM" else before  # a GRU has no cell
         for state in (before, c):
             state[packing.last if reverse else packing.first] = 0
         torch.mm(x_1, w_x.t(), out=gates[:, :columns])

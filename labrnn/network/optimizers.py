@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from torch import optim
+from torch import nn, optim
 
 try:
     from labrnn.network.kernels import compiled
@@ -47,19 +47,15 @@ class Optimizer:
 
     def __init__(self, config, model, steps=0):
         self.config, self.all_steps, self.steps = config, steps, 0
-        table = model.embedding.weight
-        tables = [table, *([model.linear.factors.weight] if model.linear else [])]
+        embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+        tables = [module.weight for module in embeddings if module.sparse]
+        rest = [p for p in model.parameters() if not any(p is table for table in tables)]
+        self.torch = {"dense": _torch_optimizer(config, rest)}
         self.rows = None
         if config.optim == "sparse_adam":
-            rows = optim.SparseAdam(tables, config.lr, eps=SPARSE_EPS)
-            rest = [p for p in model.parameters() if not any(p is table for table in tables)]
-            self.torch = {"dense": _torch_optimizer(config, rest), "table": rows}
-        elif model.embedding.sparse:
-            self.rows = LazyRows(config.optim, table)
-            rest = [p for p in model.parameters() if p is not table]
-            self.torch = {"dense": _torch_optimizer(config, rest)}
-        else:
-            self.torch = {"dense": _torch_optimizer(config, model.parameters())}
+            self.torch["table"] = optim.SparseAdam(tables, config.lr, eps=SPARSE_EPS)
+        elif tables:
+            self.rows = LazyRows(config.optim, *tables)
 
     def before(self, ids):
         """Bring the rows that a batch will read up to date; call before the forward pass."""

@@ -36,8 +36,8 @@ def run_layers(rnn, x, packing, way=None):
 
 
 def fastest_way(rnn, x):
-    """Fused kernels for float32 on a CPU; on CUDA, cuDNN's persistent kernels take only dense input and small
-    layers, everything else runs as fast packed; elsewhere dense."""
+    """Fused kernels for float32 on a CPU; on CUDA, cuDNN's persistent kernels take only dense input
+    and small layers, everything else runs as fast packed; elsewhere dense."""
     if x.device.type == "cpu":
         return "fused" if FusedLayer and x.dtype == torch.float32 else "dense"
     if x.device.type == "cuda" and (rnn.hidden_size > 128 or rnn.bidirectional):

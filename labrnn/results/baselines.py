@@ -12,7 +12,7 @@ import numpy as np
 
 from labrnn.errors import LabError
 from labrnn.reviews.description import kept_as, remembered
-from labrnn.reviews.text import load_corpus, stop_words, words_of
+from labrnn.reviews.text import load_corpus, log_ratios, stop_words, words_of
 
 KIND = "baselines"
 FORMAT = 1  # of what is kept; another one when a change here changes figures
@@ -75,7 +75,12 @@ def best(part, trials, store):
     """
     fingerprint = next((trial.fingerprint for trial in trials), None)
     stored = fingerprint and store.recall(fingerprint, kept_as(KIND, _identity(part)))
-    return max(_unpacked(stored), key=lambda model: model.validation) if stored else None
+    return preferred(_unpacked(stored)) if stored else None
+
+
+def preferred(models):
+    """The one that the validation reviews prefer."""
+    return max(models, key=lambda model: model.validation)
 
 
 def _identity(part):
@@ -195,9 +200,7 @@ def log_count_ratios(present, labels):
         present: sparse 0/1 [reviews, features].
         labels: [reviews], 1 = positive.
     """
-    counts = [1 + np.asarray(present[labels == kind].sum(axis=0)).ravel() for kind in (1, 0)]
-    positive, negative = (np.log(count / count.sum()) for count in counts)
-    return positive - negative
+    return log_ratios(*(np.asarray(present[labels == kind].sum(axis=0)).ravel() for kind in (0, 1)))
 
 
 def _packed(bits):

@@ -5,7 +5,7 @@ import pandas as pd
 
 from labrnn.parts import Setting
 from labrnn.results import prose, statistics
-from labrnn.results.baselines import Baseline
+from labrnn.results.baselines import Baseline, preferred
 from labrnn.results.comparison import (
     accuracy_cell,
     by_validation,
@@ -88,7 +88,7 @@ def discussion(baselines, results, compared):
             "The models without a network were not run: neither their earlier results nor the "
             "reviews are at hand."
         )
-    best = max(baselines, key=lambda model: model.validation)
+    best = preferred(baselines)
     text = (
         f"Of the models without a network the validation reviews prefer *{best.name}*: test "
         f"accuracy {prose.measured(_accuracy(best, results))}, {best.parameters:,} parameters, "

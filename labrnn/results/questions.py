@@ -21,7 +21,7 @@ from labrnn.reports.notebook import quote
 from labrnn.results import statistics
 from labrnn.results.figures import BLUE, GREY, SERIES, page, percent
 from labrnn.results.prose import listing
-from labrnn.reviews.description import kept_as
+from labrnn.reviews.description import remembered
 
 LOOK_FORMAT = 1  # of what `look` keeps; another one when a change here changes figures
 
@@ -371,19 +371,26 @@ def reader(lab, name, corpus):
 def look(lab, corpus):
     """What is seen in the part's two models, plain values by name: `words` and `gates`.
 
-    Measured on the stored weights and the reviews where both are at hand, and then kept beside the
-    trials, for copies of the results that lack them; else as it was kept; else on random weights.
+    It is kept beside the trials, for copies of the results that lack the weights or the reviews;
+    where it was not kept either, random weights stand in.
     """
+
+    def readers():
+        return {s.name: reader(lab, s.name, corpus) for s in lab.results.settings}
+
+    def make(_):
+        found = readers()
+        if not all(trained for _, trained in found.values()):
+            raise LabError("the weights of a model are not at hand")
+        return measured(found, corpus)
+
     trials = [lab.trial(setting.name) for setting in lab.results.settings]
-    readers = {s.name: reader(lab, s.name, corpus) for s in lab.results.settings}
-    name = all(trials) and kept_as("models", [LOOK_FORMAT, *(trial.key for trial in trials)])
-    if name and corpus and all(trained for _, trained in readers.values()):
-        seen = measured(readers, corpus)
-        with suppress(LabError):  # a store that cannot be written: it works without
-            lab.store.keep(trials[0].fingerprint, name, seen)
-        return seen
-    kept = name and lab.store.recall(trials[0].fingerprint, name)
-    return kept or measured(readers, corpus)
+    if all(trials):
+        identity = [LOOK_FORMAT, *(trial.key for trial in trials)]
+        data, fingerprint = lab.part.data, trials[0].fingerprint
+        with suppress(LabError):
+            return remembered("models", identity, data, fingerprint, lab.store, make)
+    return measured(readers(), corpus)
 
 
 def measured(readers, corpus):

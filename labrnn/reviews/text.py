@@ -147,7 +147,7 @@ class Corpus:
     def vocabulary(self):
         return Vocabulary(self.words)
 
-    @property
+    @cached_property
     def rows_read(self):
         """Embedding rows of every token, int32: its word's, [tokens], or where bigrams are known
         its word's and that of its bigram with the token before it or 0, [tokens, 2].
@@ -169,17 +169,13 @@ class Corpus:
         """How much larger a row's share is among the tokens of positive training reviews than of
         negative ones, log, float32 [vocabulary_size]; 0 for `<pad>` (Wang and Manning 2012).
         """
-        read, train, shares = self.rows_read, self.rows["train"], []
-        for label in (1, 0):
+        train, counts = self.rows["train"], []
+        for label in (0, 1):
             chosen = np.zeros(len(self.labels), bool)
             chosen[train[self.labels[train] == label]] = True
-            tokens = read[np.repeat(chosen, self.lengths)].ravel()
-            counts = 1 + np.bincount(tokens, minlength=self.vocabulary_size)
-            counts[0] = 0  # <pad>, and where there is no bigram
-            shares.append(np.log(np.maximum(counts, 1) / counts.sum()))
-        ratios = (shares[0] - shares[1]).astype(np.float32)
-        ratios[0] = 0
-        return ratios
+            tokens = self.rows_read[np.repeat(chosen, self.lengths)].ravel()
+            counts.append(np.bincount(tokens, minlength=self.vocabulary_size)[1:])
+        return np.append(0, log_ratios(*counts)).astype(np.float32)
 
     @cached_property
     def lengths(self):
@@ -190,6 +186,17 @@ class Corpus:
         """One item of the data set: `{"ids", "length", "label"}` (Lab 1 d)."""
         ids = self.ids[self.offsets[row] : self.offsets[row + 1]]
         return {"ids": ids.tolist(), "length": len(ids), "label": int(self.labels[row])}
+
+
+def log_ratios(negative, positive):
+    """How much larger a feature's share is among positive reviews' features, log, [features].
+
+    Args:
+        negative, positive: the features' counts in these reviews; each is raised by 1, so that
+            none is 0 (Wang and Manning 2012).
+    """
+    shares = [np.log((1 + counts) / (1 + counts).sum()) for counts in (negative, positive)]
+    return shares[1] - shares[0]
 
 
 def encode(reviews, config):
