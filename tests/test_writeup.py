@@ -108,6 +108,12 @@ def test_sections_are_without_code_and_the_appendix_without_repetition(written):
     assert f"Figure S2, page {page}" in appendix
 
 
+def test_no_page_of_the_appendix_ends_with_a_heading(tmp_path):
+    parts = [part(tmp_path, f"part{k}", source="x = 1\n" * (2 * k + 1)) for k in range(24)]
+    head = re.compile(r"(Result|Discussion|ipynb|this run|report was made) \d+ / \d+$")
+    assert not [text for text in pages(write(tmp_path, *parts)[0]) if head.search(text.strip())]
+
+
 def test_parts_refer_to_their_own_labels_and_by_name_to_those_of_others(written):
     assert "As in Figure 1 and Figure 3." in " ".join(pages(written[0]))
 

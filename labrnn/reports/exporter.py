@@ -94,7 +94,7 @@ class TypstWriter(Writer):
         return f'#raw(block: true, lang: "python", {literal(block.content, 90)})'
 
     def parameters(self, block):
-        return "#note[Parameters of this run]\n" + self.code(block)
+        return "#note(sticky: true)[Parameters of this run]\n" + self.code(block)
 
     def text(self, block):
         return f"#raw(block: true, {literal(block.content, 90)})"

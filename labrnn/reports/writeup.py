@@ -71,7 +71,7 @@ def _executed(notebook, name):
             blocks.append(Block("reference", block.label))
         elif block.kind == "prose":
             headings = re.findall(r"^#{2,} +(.+)", block.content.source, flags=re.M)
-            blocks += [_prose(f"**{heading}**", block.content.where) for heading in headings]
+            blocks += [_prose(f"#### {heading}", block.content.where) for heading in headings]
         else:
             blocks.append(block)
     return blocks + made_by(notebook, level=3)
