@@ -296,6 +296,16 @@ def test_readouts():
     assert "by +0.1 points, none of it clear. That is in one pair" in discussion._readouts([alone])
 
 
+def test_settings_with_one_seed_among_others_are_told_apart():
+    def small_has_all(config):
+        return 0.86 if config.hidden_dim == 20 or config.seed == SEEDS[0] else None
+
+    text = discussion.bidirectional(results(Bidirectional(seeds=SEEDS, **FULL), small_has_all))
+    assert "one to three seeds each" in text
+    assert "where n is 1 that in reviews only" in text
+    assert "in four pairs of settings, three of them with one seed, that differ" in text
+
+
 # What every text says of its footing
 
 

@@ -156,9 +156,12 @@ class Job:
     def facts(self):
         """What the report was made with."""
         devices = sorted({trial.environment["device"] for trial in self.trials})
-        data = sorted({f"{t.data['name']}, fingerprint {t.fingerprint}" for t in self.trials})
+        files = {}  # the same reviews may have been read from files of several names
+        for trial in self.trials:
+            files.setdefault(trial.fingerprint, set()).add(trial.data["name"])
+        data = [f"{' or '.join(sorted(names))}, fingerprint {k}" for k, names in files.items()]
         facts = {
-            "data": "; ".join(data),
+            "data": "; ".join(sorted(data)),
             "trials": len(self.trials),
             "device": "; ".join(devices),
             "versions": versions(),

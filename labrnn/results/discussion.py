@@ -538,7 +538,9 @@ def _readouts(compared):
         for word, sign in (("gain", 1), ("loss", -1))
         if (group := [c.first for c in compared if c.clear and sign * c.difference.mean > 0])
     ]
-    kind = "settings" if compared[0].difference.seeds > 1 else "models, one seed each,"
+    alone = [c.difference.seeds == 1 for c in compared]
+    some = f", {number(sum(alone))} of them with one seed," if any(alone) else ""
+    kind = "models, one seed each," if all(alone) else f"settings{some}"
     return (
         "The published solution read the backward direction at the last step. To read it at its "
         f"final state instead changes accuracy by {' to '.join(ends)} points, "

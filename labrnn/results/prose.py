@@ -260,7 +260,8 @@ def footing(results, compared=()):
     if len(run) > 1 and seeds == [1]:
         text.append(_one_seed(results))
     elif len(run) > 1:
-        text.append("Intervals and tests hold the chance in seeds and in reviews.")
+        alone = ", where n is 1 that in reviews only" if seeds[0] == 1 else ""
+        text.append(f"Intervals and tests hold the chance in seeds and in reviews{alone}.")
     if len(compared) > 1:
         text.append(
             "The p-values are corrected by Holm's method for "
