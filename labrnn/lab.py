@@ -1,6 +1,7 @@
 """A notebook's handle on its part: validated parameters, trials, results."""
 
 import ast
+import math
 
 import numpy as np
 
@@ -188,5 +189,11 @@ class Results:
         return [[epoch[name] for epoch in trial.history] for trial in self.trials(setting).values()]
 
     def seconds(self, setting):
-        """Training seconds of an epoch, the median over epochs and seeds."""
-        return float(np.median([v for c in self.curves(setting, "train_seconds") for v in c]))
+        """Training seconds of an epoch, the median over epochs and seeds; NaN where not known.
+
+        Trials that do not name their clock are left out: theirs was the wall's, on a CPU that did
+        other work as well.
+        """
+        told = [t for t in self.trials(setting).values() if t.environment.get("clock")]
+        seconds = [epoch["train_seconds"] for trial in told for epoch in trial.history]
+        return float(np.median(seconds)) if seconds else math.nan

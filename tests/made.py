@@ -40,6 +40,7 @@ def trial(config, accuracy, seconds=2.0, reviews=REVIEWS, learns_by=1):
     return SimpleNamespace(
         metrics={"best": metrics, "last": metrics | {"epoch": config.epochs}},
         history=history,
+        environment={"clock": "processor"},
         vocabulary_size=5000,
         fingerprint="0" * 16,
         predictions=pd.DataFrame({"label": labels, "best": probability, "last": probability}),

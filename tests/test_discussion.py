@@ -306,6 +306,15 @@ def test_settings_with_one_seed_among_others_are_told_apart():
     assert "in four pairs of settings, three of them with one seed, that differ" in text
 
 
+def test_seconds_come_from_trials_that_name_their_clock():
+    found = widths(0.87, 0.87, 0.87)
+    assert "An epoch takes 2.0 s with 20 units, 2.0 s with 200 units." in discussion.width(found)
+    for trial in found.trials(found["200 units"]).values():
+        del trial.environment["clock"]
+    assert "epoch takes" not in discussion.width(found)
+    assert list(results_table(found)["s/epoch"]) == ["2.0", "2.0", "–"]
+
+
 # What every text says of its footing
 
 

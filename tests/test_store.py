@@ -83,6 +83,7 @@ def test_trial_holds_what_was_trained(undisturbed, reviews):
     assert np.mean((table["best"] > 0.5) == table["label"]) == pytest.approx(best["accuracy"])
     assert trial.data["reviews"] == 300
     assert trial.weights()["rnn.weight_hh_l1"].shape == (40, 10)
+    assert trial.environment["clock"] == "processor"
     assert trial.environment["seconds"] == pytest.approx(
         sum(e["seconds"] for e in trial.history), abs=1e-3
     )

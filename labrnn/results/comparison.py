@@ -203,8 +203,14 @@ def _measured(results, setting):
         "test accuracy": accuracy_cell(accuracy),
         "n": str(accuracy.seeds),
         "epoch": ", ".join(str(epoch) for epoch in sorted(set(epochs))),
-        "s/epoch": f"{results.seconds(setting):.1f}",
+        "s/epoch": seconds_cell(results, setting),
     }
+
+
+def seconds_cell(results, setting):
+    """Seconds of an epoch in a table."""
+    seconds = results.seconds(setting)
+    return "–" if math.isnan(seconds) else f"{seconds:.1f}"
 
 
 def accuracy_cell(estimate):
@@ -236,7 +242,7 @@ def cells_table(results, compared):
                 "GRU": f"{results.accuracy(gru).mean:.3f}",
                 "n": str(c.difference.seeds),
                 **compared_cells(c),
-                "s/epoch": f"{results.seconds(lstm):.1f} / {results.seconds(gru):.1f}",
+                "s/epoch": f"{seconds_cell(results, lstm)} / {seconds_cell(results, gru)}",
                 f"epochs to {ENOUGH}": f"{pace(mean_epoch(results, lstm))} / "
                 f"{pace(mean_epoch(results, gru))}",
             }

@@ -235,13 +235,19 @@ def _cells_cost(results, compared):
     gru, lstm = compared[0].first, compared[0].second
     few, many = results.parameters(gru), results.parameters(lstm)
     table = results.vocabulary_size * gru.config.embedding_dim
-    time = np.median([results.seconds(c.first) / results.seconds(c.second) for c in compared])
-    return (
+    ratios = [results.seconds(c.first) / results.seconds(c.second) for c in compared]
+    timed = [ratio for ratio in ratios if ratio > 0]
+    text = (
         f"The GRU has {few:,} parameters to the LSTM's {many:,}. The embedding takes {table:,} "
         f"of both; the rest is in the ratio {(few - table) / (many - table):.2f}, three blocks "
-        f"of weights against four. An epoch takes the GRU {time:.2f} times as long, the median "
-        "over the optimisers. Read that with care. The clock ran on a machine that may have had "
-        "other work, and on a CPU it compares our kernels for the two cells more than the cells."
+        "of weights against four."
+    )
+    if not timed:
+        return text
+    return (
+        f"{text} An epoch takes the GRU {np.median(timed):.2f} times as long, the median over "
+        f"{counted(len(timed), 'optimiser')}. On a CPU that compares our kernels for the two cells "
+        "more than the cells."
     )
 
 
@@ -255,8 +261,7 @@ def depth(results):
         "n_layers",
         1,
         "doubling the depth",
-        "A layer has to wait for the one below it. An epoch took {seconds[0]:.1f} s with {small} "
-        "and {seconds[1]:.1f} s with {large}.",
+        "A layer has to wait for the one below it.",
         "two layers equal one",
         "three layers hardly train and four do not",
     )
@@ -270,8 +275,7 @@ def width(results):
         100,
         "doubling the width",
         "The recurrent weights grow with the square of the width, from {parameters[0]:,} "
-        "parameters in all to {parameters[1]:,}; an epoch takes {seconds[0]:.1f} s with {small} "
-        "and {seconds[1]:.1f} s with {large}.",
+        "parameters in all to {parameters[1]:,}.",
         "widths of 10 to 285 units are about equal",
         "a width of 319 units fails",
     )
@@ -285,8 +289,7 @@ def embedding(results):
         1,
         "doubling the embedding",
         "Nearly all parameters sit in the table: {parameters[0]:,} in the model of {small}, "
-        "{parameters[1]:,} in that of {large}; an epoch took {seconds[0]:.1f} and {seconds[1]:.1f} "
-        "s. By the last epoch accuracy on the training reviews is {gaps[0]:.0f} points above that "
+        "{parameters[1]:,} in that of {large}. By the last epoch accuracy on the training reviews is {gaps[0]:.0f} points above that "
         "on the validation reviews with {small} and {gaps[1]:.0f} with {large}.",
         "the size of the embedding hardly matters",
     )
@@ -339,13 +342,16 @@ def _price(results, field, price):
     if len(run) < 2:
         return ""
     ends = (run[0], run[-1])
+    words = {"small": names(ends[:1]), "large": names(ends[1:])}
+    first, last = (results.seconds(s) for s in ends)
+    clock = (
+        f" An epoch takes {first:.1f} s with {words['small']}, {last:.1f} s with {words['large']}."
+    )
     return price.format(
-        small=names(ends[:1]),
-        large=names(ends[1:]),
-        seconds=[results.seconds(s) for s in ends],
+        **words,
         parameters=[results.parameters(s) for s in ends],
         gaps=[np.subtract(*last_epoch(results, s)) for s in ends],
-    )
+    ) + (clock if first + last > 0 else "")
 
 
 # Lab 2 f

@@ -23,6 +23,7 @@ def environment(device, seconds):
         "platform": platform.platform(terse=True),
         "device": device_name(device),
         "deterministic": device.type == "cpu" or deterministic(),
+        "clock": "processor" if device.type == "cpu" else "wall",  # of the history's train_seconds
         "seconds": round(seconds, 3),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
