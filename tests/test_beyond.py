@@ -1,6 +1,7 @@
 """Models without a network, and the defects in pairs: what is fitted on what, and what is said."""
 
 import dataclasses
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -175,6 +176,7 @@ def test_the_bar_is_one_only_where_networks_stay_under_it(network, says):
     text = beyond.discussion(models, found, compared)
     assert [bar for bar in BARS.values() if bar in text] == [says]
     assert "To keep the stop words, negations among them, helps NB-SVM, +5.0 points" in text
+    assert re.search(r"GRU: 0\.\d+ \(.*\), and NB-SVM, all words less this [+−]\d", text)
     table = beyond.table(models, found, compared)
     assert table["model"].tolist() == [*(m.name for m in models), "LSTM", "GRU"]
     assert table["n"].tolist() == ["1", "1", "1", "3", "3"]

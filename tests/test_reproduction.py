@@ -22,6 +22,7 @@ from labrnn.parts import (
     Width,
 )
 from labrnn.results import reproduction
+from labrnn.results.comparison import seed_spread
 from labrnn.results.conclusions import CLAIMS, conclusions, judge
 from labrnn.results.figures import agreement
 from labrnn.results.published import VOCABULARY_SIZE, published
@@ -47,7 +48,7 @@ def trial(accuracy, seed=5):
         }
         for e in range(1, 6)
     ]
-    metrics = {"epoch": 3, "accuracy": right.mean()}
+    metrics = {"epoch": 3, "accuracy": right.mean(), "accuracy_batch_mean": right.mean()}
     return SimpleNamespace(
         metrics={"best": metrics, "last": metrics | {"epoch": 5}},
         history=history,
@@ -93,15 +94,15 @@ def test_a_training_that_differs_is_named():
     rows = reproduction.compare(found)
     [other] = [row for row in rows if not row.agrees]
     assert other.setting.name == "figure 3c"
-    assert "figure 3c (-7.0 points)" in reproduction.summary(rows, found)
+    assert "figure 3c (−7.0 points)" in reproduction.summary(rows, found)
 
 
 def test_what_was_not_run_is_shown_as_not_run():
     found = results(**{"3c": None})
     rows = reproduction.compare(found)
     line = reproduction.table(rows).query("figure == '3c'").iloc[0]
-    assert line["last epoch"] == "not run"
-    assert line["gap"] == ""
+    assert line["last epoch"] == "–"
+    assert line["gap, points"] == ""
     assert "78 of the 79" in reproduction.summary(rows, found)
     assert judge(found, "RMSprop is the best optimiser of the LSTM") == (
         None,
@@ -111,14 +112,42 @@ def test_what_was_not_run_is_shown_as_not_run():
 
 def test_several_seeds_widen_the_noise_by_their_spread():
     one = results(seeds=(5,))
-    assert reproduction.seed_spread(one) == 0
+    assert np.isnan(seed_spread([one], "last"))
     several = results(seeds=(5, 6))
     for seed, shift in ((5, 0.02), (6, -0.02)):
         for setting in several.settings:
             config = setting.config.but(seed=seed)
             several.outcome.trials[config] = trial(0.86 + shift, seed)
-    assert reproduction.seed_spread(several) == pytest.approx(0.02 * 2**0.5, rel=0.01)
+    assert seed_spread([several], "last") == pytest.approx(0.02 * 2**0.5, rel=0.01)
     assert reproduction.compare(several)[3].noise > reproduction.compare(one)[3].noise
+
+
+def test_seeds_that_fail_widen_the_noise_of_their_own_setting_only():
+    found = results(seeds=(5, 6))
+    before = reproduction.compare(found)
+    failed = found.settings[3].config.but(seed=6)
+    found.outcome.trials[failed] = trial(0.5, 6)
+    after = reproduction.compare(found)
+    assert after[3].noise > 0.3
+    assert after[4].noise == pytest.approx(before[4].noise, rel=0.05)
+
+
+def test_what_all_trainings_tell_together():
+    found = results(accuracies=[a + 0.01 for a in published().test_acc])
+    for trials in found.outcome.trials.values():
+        trials.metrics["best"] = trials.metrics["best"] | {
+            "accuracy": trials.metrics["last"]["accuracy"] + 0.02
+        }
+    text = reproduction.summary(reproduction.compare(found), found)
+    assert "ours are +1.00 points from the published ones" in text
+    assert "instead of the last is worth +2.00 points on average" in text
+
+
+def test_the_published_way_is_a_mean_over_batches():
+    found = results()
+    config = found.settings[3].config.but(seed=5)
+    found.outcome.trials[config].metrics["last"]["accuracy_batch_mean"] = 0.75
+    assert reproduction.compare(found)[3].last == 0.75
 
 
 SGD = "the LSTM does not train with SGD at 0.01 in five epochs"
@@ -131,13 +160,15 @@ def test_verdicts_on_the_published_figures_themselves():
     table = conclusions(results())
     assert table["published conclusion"].str.lower().tolist() == [c.lower() for c in CLAIMS]
     found = dict(zip(CLAIMS, table["verdict"], strict=True))
-    assert {found[claim] for claim in (SGD, DEEP, WIDE)} == {"confirmed"}
-    # One seed each, and differences within noise: the published report could not know this.
-    assert {found[claim] for claim in (BEST, EQUAL, GRID)} == {"undecided"}
+    assert found[SGD] == "confirmed"
+    # One seed each: the published report could not know this.
+    assert {found[claim] for claim in (DEEP, WIDE, BEST, EQUAL, GRID)} == {"undecided"}
+    several = results(seeds=(5, 6, 7))
+    assert [judge(several, claim)[0] for claim in (SGD, DEEP, WIDE)] == [True] * 3
 
 
 def test_verdicts_change_with_the_trials():
-    found = results(**{"1": 0.85, "6h": 0.87, "5d": 0.86})
+    found = results(seeds=(5, 6), **{"1": 0.85, "6h": 0.87, "5d": 0.86})
     assert [judge(found, claim)[0] for claim in (SGD, DEEP, WIDE)] == [False] * 3
 
 

@@ -32,14 +32,16 @@ def _correct(model, results):
 
 
 def comparisons(baselines, results):
-    """All models against the network that is best on validation; stop words kept against dropped.
+    """All models against the network that is best on validation; then the best model without a
+    network against the other networks, and stop words kept against dropped.
 
     Paired by test review: McNemar's exact test where a network has one seed and between models
     without a network. One family under Holm's correction.
     """
     lead = by_validation(results)[:1]
-    rest = [*baselines, *(s for s in results.run if s not in lead)]
-    pairs = [(model, lead[0]) for model in rest if lead]
+    others = [s for s in results.run if s not in lead]
+    pairs = [(model, lead[0]) for model in [*baselines, *others] if lead]
+    pairs += [(preferred(baselines), other) for other in others if baselines]
     named = {model.name: model for model in baselines}
     pairs += [
         (model, named[name.replace("all words", "no stop words")])
@@ -58,7 +60,7 @@ def _difference(first, second, results):
 
 def table(baselines, results, compared):
     """A line a model: size, accuracies, seconds, difference from the leading network."""
-    found = {c.first.name: compared_cells(c) for c in compared if isinstance(c.second, Setting)}
+    found = {c.first.name: compared_cells(c) for c in _to_lead(compared)}
     lines = []
     for model in [*baselines, *results.run]:
         if isinstance(model, Setting):
@@ -81,6 +83,11 @@ def table(baselines, results, compared):
     return pd.DataFrame(lines)
 
 
+def _to_lead(compared):
+    """The comparisons with the leading network."""
+    return [c for c in compared if c.second == compared[0].second and isinstance(c.second, Setting)]
+
+
 def discussion(baselines, results, compared):
     """What models without a network say about the networks."""
     if not baselines:
@@ -94,7 +101,8 @@ def discussion(baselines, results, compared):
         f"accuracy {prose.measured(_accuracy(best, results))}, {best.parameters:,} parameters, "
         f"{best.seconds:.0f} s of one processor."
     )
-    bars = [c for c in compared if isinstance(c.second, Setting)]
+    bars = _to_lead(compared)
+    rest = [c for c in compared if isinstance(c.second, Setting) and c not in bars]
     words = [c for c in compared if isinstance(c.second, Baseline)]
     if bars:
         lead = bars[0].second
@@ -102,6 +110,11 @@ def discussion(baselines, results, compared):
             f" Of the networks they prefer the {lead.name}, with "
             f"{prose.measured(results.accuracy(lead))}. {_bar(best, bars)}"
         )
+    text += "".join(
+        f" {c.second.name}: {prose.measured(results.accuracy(c.second))}, and {best.name} less "
+        f"this {prose.gap(c)}."
+        for c in rest
+    )
     return prose.paragraphs(
         text,
         _stop_words(words),
@@ -134,8 +147,13 @@ def _bar(best, bars):
     """Whether the best linear model is a bar that the networks stay under."""
     bar = next(c for c in bars if c.first is best)
     network, gap = bar.second.name, prose.distance(bar.difference, bar.p)
-    if not bar.clear:
+    if bar.verdict == "within noise":
         verdict = f"The two are within noise of each other: {prose.gap(bar)}. {prose.room([bar])}"
+    elif not bar.clear:
+        verdict = (
+            f"They differ by {prose.gap(bar)}, which is not clear once corrected for the number of "
+            "comparisons."
+        )
     elif bar.difference.mean < 0:
         verdict = f"The {network} is ahead by {gap}: it passes this bar."
     else:
@@ -144,10 +162,10 @@ def _bar(best, bars):
         verdict = f"The linear model is ahead by {gap}: a bar that {who} under."
     signs = [np.sign(c.difference.mean) for c in bars if c.clear and isinstance(c.first, Baseline)]
     count = sum(isinstance(c.first, Baseline) for c in bars)
+    above, below = (prose.number(n) if n else "none" for n in map(signs.count, (1, -1)))
     return (
-        f"{verdict} Of {prose.counted(count, 'model')} without a network "
-        f"{prose.number(signs.count(1))} lie clearly above the {network} and "
-        f"{prose.number(signs.count(-1))} clearly below."
+        f"{verdict} Of {prose.counted(count, 'model')} without a network {above} "
+        f"{'is' if signs.count(1) < 2 else 'are'} clearly above the {network}, {below} clearly below."
     )
 
 

@@ -45,10 +45,12 @@ class Comparison:
 
     @property
     def verdict(self):
-        """`better`, `worse`, `within noise`; `undecided` where models differ but one seed each
-        cannot tell a setting from its seed."""
+        """`better`, `worse`, `within noise`; `not clear` where the interval leaves out 0 and the
+        corrected p-value is too large; `undecided` where models differ but one seed each cannot
+        tell a setting from its seed."""
         if not self.clear:
-            return "within noise"
+            apart = self.difference.low > 0 or self.difference.high < 0
+            return "not clear" if apart else "within noise"
         if self.difference.seeds == 1:
             return "undecided"
         return "better" if self.difference.mean > 0 else "worse"
@@ -112,6 +114,27 @@ def tested(results, setting, name):
     return float(np.mean(values))
 
 
+def seed_spread(several, checkpoint):
+    """Standard deviation of the test accuracy over seeds, pooled; NaN below two degrees of freedom.
+
+    Settings count of which several seeds were run and all of them trained: whether a training
+    fails altogether is another question than how far apart two lie that did not.
+
+    Args:
+        several: `Results`, of several parts.
+        checkpoint: whose test: `best` or `last`.
+    """
+    known = {}
+    for results in several:
+        for setting in results.settings:
+            tests = [t.metrics[checkpoint]["accuracy"] for t in results.trials(setting).values()]
+            if len(tests) > 1 and min(tests) >= WEAK:
+                known[setting.config] = tests
+    freedom = sum(len(tests) - 1 for tests in known.values())
+    squares = sum(len(tests) * np.var(tests) for tests in known.values())
+    return math.sqrt(squares / freedom) if freedom > 1 else math.nan
+
+
 def by_validation(results, settings=None):
     """The settings that were run, best validation accuracy of the tested epoch first."""
     settings = results.settings if settings is None else settings
@@ -119,18 +142,13 @@ def by_validation(results, settings=None):
     return sorted(run, key=lambda s: -tested(results, s, "valid_accuracy"))
 
 
-def epochs_to(results, setting, accuracy):
-    """The first epoch with this validation accuracy, by seed; None where it is never reached."""
-    return {
-        seed: next((e["epoch"] for e in trial.history if e["valid_accuracy"] >= accuracy), None)
-        for seed, trial in results.trials(setting).items()
-    }
-
-
 def mean_epoch(results, setting):
     """The epoch that reaches `ENOUGH` on validation, mean over seeds; infinite if one never does."""
-    reached = epochs_to(results, setting, ENOUGH).values()
-    return math.inf if None in reached else float(np.mean(list(reached)))
+    histories = [trial.history for trial in results.trials(setting).values()]
+    reached = [
+        next((e["epoch"] for e in h if e["valid_accuracy"] >= ENOUGH), math.inf) for h in histories
+    ]
+    return float(np.mean(reached))
 
 
 def pace(epoch):

@@ -43,6 +43,7 @@ from labrnn.results.prose import (
     past_best,
     plural,
     points,
+    seed_noise,
     span,
     were,
 )
@@ -201,11 +202,7 @@ def cells(results):
     ]
     if not crossing:
         return "The two cells were not both run, so they cannot be compared here."
-    able = [
-        c
-        for c in crossing
-        if any((trained(results, c.first) | trained(results, c.second)).values())
-    ]
+    able = [c for c in crossing if successful(results, [c.first, c.second])]
     return paragraphs(
         _cells_accuracy(able or crossing),
         _cells_cost(results, crossing),
@@ -218,10 +215,11 @@ def _cells_accuracy(compared):
         "better": "the GRU is better under {}",
         "worse": "the GRU is worse under {}",
         "within noise": "the cells are within noise of each other under {}",
+        "not clear": "the difference is not clear, after correction, under {}",
         "undecided": "the two models differ under {}, though one seed each does not make that a "
         "difference of the cells",
     }
-    gap = "{0.first.name} {1} points, {2}"
+    gap = "{1} points, {2}"
     clauses = []
     for verdict in dict.fromkeys(c.verdict for c in compared):
         group = [c for c in compared if c.verdict == verdict]
@@ -289,8 +287,9 @@ def embedding(results):
         1,
         "doubling the embedding",
         "Nearly all parameters sit in the table: {parameters[0]:,} in the model of {small}, "
-        "{parameters[1]:,} in that of {large}. By the last epoch accuracy on the training reviews is {gaps[0]:.0f} points above that "
-        "on the validation reviews with {small} and {gaps[1]:.0f} with {large}.",
+        "{parameters[1]:,} in that of {large}. By the last epoch accuracy on the training reviews "
+        "is {gaps[0]:.0f} points above that on the validation reviews with {small} and "
+        "{gaps[1]:.0f} with {large}.",
         "the size of the embedding hardly matters",
     )
 
@@ -371,7 +370,7 @@ def compound(results, studies):
     return paragraphs(
         _who_trained(results, learnt),
         _leader(results, learnt, lead, compared),
-        _scatter(results, learnt),
+        _scatter(results, learnt, studies),
         _economy(results, learnt),
         _alone(results, studies, pairs),
         told(
@@ -409,20 +408,21 @@ def _leader(results, learnt, lead, compared):
             f"{results.accuracy(ranked[0]).mean:.3f}, but to choose it for that would be to choose "
             "on the test"
         )
-    close = sum(not c.clear for c in compared)
+    close = sum(not c.clear for c in compared)  # those of one seed too: models, not settings
     return (
         f"The validation reviews choose {lead.name}, with "
         f"{tested(results, lead, 'valid_accuracy'):.3f}. On the test reviews it has "
         f"{measured(results.accuracy(lead))}, {on_test}. Of the {number(len(compared))} others "
-        f"that trained, {number(close) if close else 'none'} {'is' if close < 2 else 'are'} within "
-        "noise of it."
+        f"that trained, {number(close) if close else 'none'} {'is' if close < 2 else 'are'} not "
+        "clearly different from it on these reviews."
     )
 
 
-def _scatter(results, learnt):
-    accuracies = np.array([results.accuracy(s).mean for s in learnt])
-    one = results.accuracy(learnt[0])
-    expected = np.sqrt((1 - np.median(accuracies)) / (2 * one.reviews * one.seeds))
+def _scatter(results, learnt, studies):
+    measured_ones = [results.accuracy(s) for s in learnt]
+    accuracies = np.array([a.mean for a in measured_ones])
+    spread, basis = seed_noise([results, *studies.values()], measured_ones[0])
+    expected = spread / np.sqrt(np.mean([a.seeds for a in measured_ones]))
     found = accuracies.std(ddof=1)
     excess = stats.chi2.sf((len(learnt) - 1) * (found / expected) ** 2, len(learnt) - 1)
     meaning = "so the whole list could come from one setting and many seeds"
@@ -432,7 +432,7 @@ def _scatter(results, learnt):
     return (
         f"Their test accuracies range from {accuracies.min():.3f} to {accuracies.max():.3f}, "
         f"with a standard deviation of {100 * found:.2f} points. Seeds alone are expected to "
-        f"give {100 * expected:.2f} (Jordan's rule of thumb), {meaning}. The top of such a list "
+        f"give {100 * expected:.2f} ({basis}), {meaning}. The top of such a list "
         f"flatters: the best of {number(len(learnt))} equal ones looks about {100 * lucky:.1f} "
         "points better than it is."
     )
@@ -495,7 +495,7 @@ def _alone(results, studies, compared):
         return text + "No other single-dimension trial was run that equals a compound one in size."
     ends = sorted(c.difference.mean for c in compared)
     signs = [c.clear * np.sign(c.difference.mean) for c in compared]
-    places = {"clearly above 0": 1, "clearly below 0": -1, "within noise": 0}
+    places = {"clearly above 0": 1, "clearly below 0": -1, "not clearly different": 0}
     shares = {where: signs.count(sign) for where, sign in places.items()}
     parts = listing(
         f"{number(k) if k < len(compared) else 'all'} {where}" for where, k in shares.items() if k
@@ -539,6 +539,7 @@ def _readouts(compared):
         return ""
     gaps = sorted(c.difference.mean for c in compared)
     ends = dict.fromkeys(map(points, (gaps[0], gaps[-1])))
+    unclear = "none of it clear" if len(compared) > 1 else "which is not clear"
     clear = [
         f"a clear {word} for {names(group)}"
         for word, sign in (("gain", 1), ("loss", -1))
@@ -550,6 +551,6 @@ def _readouts(compared):
     return (
         "The published solution read the backward direction at the last step. To read it at its "
         f"final state instead changes accuracy by {' to '.join(ends)} points, "
-        f"{', '.join(clear) or 'none of it clear'}. That is in {counted(len(compared), 'pair')} of "
+        f"{', '.join(clear) or unclear}. That is in {counted(len(compared), 'pair')} of "
         f"{kind} that differ in nothing else."
     )

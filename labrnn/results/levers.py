@@ -3,8 +3,9 @@
 from labrnn.results import prose
 
 FORMS = {
-    "worse": "These levers carry it: {}.",
-    "within noise": "Within noise of it: {}.",
+    "worse": "Clearly worse is it {}.",
+    "not clear": "Not clear, once corrected for the number of comparisons: {}.",
+    "within noise": "Within noise of the whole: {}.",
     "undecided": "With one seed each the models differ, which leaves the levers open: {}.",
     "better": "Better than the whole: {}.",
 }

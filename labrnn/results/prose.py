@@ -5,12 +5,12 @@ from collections import defaultdict
 
 import numpy as np
 
-from labrnn.parts import PARTS
 from labrnn.results import statistics
-from labrnn.results.comparison import LN2, SMALL, WEAK, by_validation, trained
+from labrnn.results.comparison import LN2, SMALL, WEAK, by_validation, seed_spread, trained
 
 WORDS = ["no", "one", "two", "three", "four", "five", "six"]
 WORDS += ["seven", "eight", "nine", "ten", "eleven", "twelve"]
+APART = 2.77  # two draws of a normal distribution differ by less standard deviations, 95 %
 
 
 def number(n):
@@ -116,15 +116,7 @@ def by_verdict(results, compared, partner=""):
     text = [_same_verdict(group, partner) for group in groups.values()]
     open_ones = [c for c in compared if c.verdict == "undecided"]
     if open_ones:
-        reference = results.accuracy(open_ones[0].second)
-        reach = statistics.reseeding(reference.mean, reference.reviews)
-        most = max(abs(c.difference.mean) for c in open_ones)
-        text.append(
-            f"A gap of {100 * most:.1f} points is far beyond the {100 * reach:.1f} that another "
-            "seed is expected to make, yet one seed each compares models, not settings."
-            if most > 3 * reach
-            else "With one seed each that tells the models apart and leaves the settings undecided."
-        )
+        text.append("One seed on either side tells models apart and leaves the settings undecided.")
     return " ".join(text)
 
 
@@ -141,6 +133,13 @@ def _same_verdict(group, partner):
         )
         return f"{who} {verb} within noise of {reference}: {gaps}. {room(group)}"
     gaps = _range(group) or listing(distance(c.difference, c.p) for c in group)
+    if verdict == "not clear":
+        differ = "differ" if plural(settings) else "differs"
+        signed = _range(group) or listing(map(gap, group))
+        return (
+            f"{who} {differ} from {reference} by {signed}; corrected for the number of comparisons "
+            "that is not clear."
+        )
     if verdict == "undecided":
         where = "above" if group[0].difference.mean > 0 else "below"
         ends = "end" if plural(settings) else "ends"
@@ -168,6 +167,7 @@ def idle(results, settings):
     never = [s for s, seeds in verdicts.items() if not any(seeds)]
     partly = [s for s, seeds in verdicts.items() if any(seeds) and not all(seeds)]
     weak = [s for s, seeds in verdicts.items() if all(seeds) and results.accuracy(s).mean < WEAK]
+    learnt = {s: last_epoch(results, s)[0] for s in weak}
     text = []
     if never:
         lowest = min(min(c) for s in never for c in results.curves(s, "train_loss"))
@@ -180,10 +180,13 @@ def idle(results, settings):
         "left chance."
         for s in partly
     ]
-    if weak:
+    for setting, training in learnt.items():
+        tested = f"{results.accuracy(setting).mean:.3f}"
         text.append(
-            f"{capital(names(weak))} hardly trained, with a test accuracy of "
-            f"{listing(f'{results.accuracy(s).mean:.3f}' for s in weak)}."
+            f"{capital(names([setting]))} hardly trained, with a test accuracy of {tested}."
+            if training < 100 * WEAK
+            else f"{capital(names([setting]))} had {training:.0f} % of the training reviews right in "
+            f"the last epoch, but a test accuracy of {tested}: little of that holds for others."
         )
     return " ".join(text)
 
@@ -206,28 +209,32 @@ def past_best(results, settings):
     if worst is None or rise(worst) < 0.02:
         return ""
     training, validation = last_epoch(results, worst)
-    forms = [
-        "Going on has its price: in its last epoch {name} is right on {training:.0f} % of the "
-        "training and {validation:.0f} % of the validation reviews, and the loss on the latter has "
-        "risen by {rise:.2f} since its best. Hence the best epoch is tested and not the last.",
-        "The longer the training, the more of it is memory: {name} ends with {training:.0f} % of "
-        "the training reviews and {validation:.0f} % of the validation reviews right, its loss on "
-        "those {rise:.2f} higher than it was. What is tested is therefore the best epoch.",
-    ]
-    return _variant(results, forms).format(
-        name=names([worst]), training=training, validation=validation, rise=rise(worst)
+    return (
+        f"Going on has its price: in its last epoch {names([worst])} is right on {training:.0f} % "
+        f"of the training and {validation:.0f} % of the validation reviews, and the loss on the "
+        f"latter has risen by {rise(worst):.2f} since its best. Hence the best epoch is tested and "
+        "not the last."
     )
 
 
-def _variant(results, forms):
-    """One of several ways to say a thing; parts next to each other take different ones."""
-    return forms[list(PARTS).index(results.part.name) % len(forms)]
+def seed_noise(several, accuracy):
+    """How much seeds alone move a test accuracy: standard deviation, and on what that rests.
+
+    Args:
+        several: `Results`; the trials of settings with several seeds are the measure.
+        accuracy: an `Estimate`, for the rule of thumb where there are too few of them.
+    """
+    spread = seed_spread(several, several[0].checkpoint)
+    if spread > 0:
+        return spread, "measured where several seeds were run"
+    rule = "at least, by the rule of thumb of [Jordan 2023](https://arxiv.org/abs/2304.01910)"
+    return statistics.reseeding(accuracy.mean, accuracy.reviews), rule
 
 
 def room(compared):
     """What `within noise` leaves open."""
-    quiet = [c.difference for c in compared if not c.clear]
-    if not quiet or quiet[0].seeds == 1:
+    quiet = [c.difference for c in compared if c.verdict == "within noise"]
+    if not quiet or min(d.seeds for d in quiet) == 1:
         return ""
     reach = max(max(-d.low, d.high) for d in quiet)
     if reach < SMALL:
@@ -245,23 +252,15 @@ def footing(results, compared=()):
     each = f"{each} seed{'s' * (seeds[-1] > 1)}{' each' * (len(run) > 1)}"
     reviews = f"{results.accuracy(run[0]).reviews:,}"
     text = [
-        _variant(
-            results,
-            [
-                f"This rests on {counted(len(run), 'setting')} with {each}, tested on {reviews} "
-                "reviews.",
-                f"{capital(counted(len(run), 'setting'))}, {each}, {reviews} test reviews: that "
-                "is the basis.",
-                f"The basis: {counted(len(run), 'setting')} with {each} and {reviews} test "
-                "reviews.",
-            ],
-        )
+        f"This rests on {counted(len(run), 'setting')} with {each}, tested on {reviews} reviews."
     ]
     if len(run) > 1 and seeds == [1]:
         text.append(_one_seed(results))
     elif len(run) > 1:
-        alone = ", where n is 1 that in reviews only" if seeds[0] == 1 else ""
-        text.append(f"Intervals and tests hold the chance in seeds and in reviews{alone}.")
+        alone = ", where n is 1 for the latter only" if seeds[0] == 1 else ""
+        text.append(
+            f"Intervals and tests allow for the choice of seeds and of test reviews{alone}."
+        )
     if len(compared) > 1:
         text.append(
             "The p-values are corrected by Holm's method for "
@@ -277,21 +276,11 @@ def footing(results, compared=()):
 
 
 def _one_seed(results):
-    best = results.accuracy(by_validation(results)[0])
-    reach = f"{100 * statistics.reseeding(best.mean, best.reviews):.1f}"
-    return _variant(
-        results,
-        [
-            "With one seed McNemar's test compares two models and not two settings, and the "
-            "intervals hold the sampling of reviews only; seeds alone would set two runs of one "
-            f"setting up to {reach} points apart (a rule of thumb, Jordan 2023).",
-            "McNemar's test and the intervals know of the choice of reviews and not of the "
-            "choice of the seed, so they speak of these models. By Jordan's rule of thumb "
-            f"(2023) two runs of one setting differ by up to {reach} points.",
-            "Intervals and McNemar's test hold the chance in the choice of reviews and none of "
-            f"the chance in a training, worth up to {reach} points between two runs of one "
-            "setting (Jordan 2023, a rule of thumb).",
-        ],
+    spread, basis = seed_noise([results], results.accuracy(by_validation(results)[0]))
+    return (
+        "With one seed McNemar's test compares two models and not two settings, and the intervals "
+        "allow for the choice of test reviews only. Seeds alone set two runs of one setting up to "
+        f"{100 * APART * spread:.1f} points apart ({basis}), and further where a training fails."
     )
 
 

@@ -81,6 +81,13 @@ def unpaired(correct, other):
     return _interval(mean - mean_2, total, freedom, (-1.0, 1.0), seeds, reviews)
 
 
+def mean_of(values):
+    """Mean of some quantities with its t interval, an `Estimate` whose `seeds` are their number."""
+    values = np.asarray(values, dtype=float)
+    error = values.var(ddof=1) / len(values)
+    return _interval(values.mean(), error, len(values) - 1, (-np.inf, np.inf), len(values), 0)
+
+
 def mcnemar(correct, other):
     """McNemar's exact p-value for two models on the same reviews."""
     only_first = int(((correct > 0) & (other == 0)).sum())
@@ -101,12 +108,13 @@ def holm(p_values):
 
 
 def reseeding(accuracy, reviews):
-    """How far two runs of one setting differ by their seeds alone, 19 times in 20.
+    """Standard deviation over seeds of one setting's test accuracy, if nothing is known of it.
 
     The rule of thumb of Jordan (arXiv 2304.01910): for two balanced classes the variance between
-    runs is half the error rate, divided by the reviews.
+    runs is half the error rate, divided by the reviews. Trainings that are still unsteady when
+    they end differ by more.
     """
-    return float(stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt((1 - accuracy) / reviews))
+    return float(np.sqrt((1 - accuracy) / (2 * reviews)))
 
 
 def _moments(values):
