@@ -90,7 +90,8 @@ def test_groups_of_length_hold_each_review_once():
     total = sum(estimate.mean * estimate.reviews for *_, estimate in groups)
     assert total == pytest.approx(right.sum())
     for k, (low, high, estimate) in enumerate(groups):
-        inside = (lengths <= high) & ((lengths > low) | (k == 0))
+        inside = (lengths <= high) & (lengths >= low)
+        assert k == 0 or low == groups[k - 1][1] + 1
         assert estimate.mean == pytest.approx(right[inside].mean())
     assert insight.by_length(seen([0.9], [1], np.array([3]))) == []
 
@@ -103,13 +104,17 @@ def test_sentences_follow_the_predictions():
     pairs = [[0.9, 0.2], [0.1, 0.4], [0.6, 0.7]]
     view = Insight(pd.DataFrame({"best": positive, "label": label}), lengths, [], pairs)
     text = insight.discussion(view)
-    assert "The shortest reviews are the easier ones" in text
+    assert "the length makes a difference (chi-squared test, p < 0.001)" in text
     assert "too sure of itself" in text
     assert "in 2 of 3 hand-made pairs and beyond even odds in 1" in text
     even = Insight(view.predictions.assign(best=np.where(label == 1, 0.8, 0.2)), lengths, [], pairs)
     text = insight.discussion(even)
-    assert "makes no clear difference" in text
+    assert "makes no clear difference (chi-squared test, p = 1.000)" in text
     assert "less sure than it could be" in text
+    sure = Insight(
+        even.predictions.assign(best=np.where(label == 1, 0.999, 0.001)), lengths, [], []
+    )
+    assert "about as sure as it is right" in insight.discussion(sure)
     assert "not at hand" in insight.discussion(None)
 
 

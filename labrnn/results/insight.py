@@ -6,10 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from labrnn.errors import LabError
 from labrnn.network.prediction import predict
-from labrnn.results import prose, statistics
+from labrnn.results import comparison, prose, statistics
 from labrnn.reviews.description import remembered
 from labrnn.reviews.text import MARKUP, load_corpus
 
@@ -109,7 +110,8 @@ def by_length(insight, groups=5):
     for low, high in pairwise(bounds):
         inside = (insight.lengths <= high) & (insight.lengths > low - (low == bounds[0]))
         if inside.sum() > 1:
-            found.append((int(low), int(high), statistics.accuracy(insight.correct[None, inside])))
+            fewest = int(low) + (low > bounds[0])
+            found.append((fewest, int(high), statistics.accuracy(insight.correct[None, inside])))
     return found
 
 
@@ -149,9 +151,9 @@ def negation_table(insight):
         [
             {
                 "sentence": plain,
-                "positive": f"{before:.2f}",
+                "P(positive)": f"{before:.2f}",
                 "negated": negated,
-                "positive ": f"{after:.2f}",
+                "P(positive), negated": f"{after:.2f}",
                 "shift": f"{after - before:+.2f}".replace("-", "−"),
             }
             for (plain, negated), (before, after) in zip(PAIRS, insight.pairs, strict=True)
@@ -171,23 +173,24 @@ def _on_lengths(insight):
     if len(groups) < 2:
         return ""
     (_, short, first), (long, _, last) = groups[0], groups[-1]
-    inside = [insight.lengths <= short, insight.lengths > long]
-    gap = statistics.unpaired(*(insight.correct[None, i] for i in reversed(inside)))
-    ends = f"up to {short} tokens {first.mean:.3f}, of more than {long} tokens {last.mean:.3f}"
-    if gap.low <= 0 <= gap.high:
-        verdict = f"The length makes no clear difference ({prose.span(gap)} points)."
-    else:
-        which = "longest" if gap.mean > 0 else "shortest"
-        distance = f"{abs(100 * gap.mean):.1f} points ({prose.span(gap)} for long less short)"
-        verdict = f"The {which} reviews are the easier ones, by {distance}."
-    return f"Of the reviews of {ends} are right. {verdict}"
+    right = [round(group.mean * group.reviews) for *_, group in groups]
+    wrong = [group.reviews - hits for (*_, group), hits in zip(groups, right, strict=True)]
+    p = stats.chi2_contingency([right, wrong]).pvalue if any(wrong) else 1.0
+    return (
+        f"The model is right on {100 * first.mean:.1f} % of the reviews of up to {short} tokens and "
+        f"on {100 * last.mean:.1f} % of those of {long} and more. Over all "
+        f"{prose.number(len(groups))} groups the length makes "
+        f"{'a' if p < comparison.LEVEL else 'no clear'} difference (chi-squared test, "
+        f"{prose.p_value(p)})."
+    )
 
 
 def _on_confidence(insight):
     _, error = calibration(insight.predictions)
     said = np.maximum(insight.predictions["best"], 1 - insight.predictions["best"]).to_numpy()
-    gap = float(said.mean() - insight.correct.mean())
-    manner = "too sure of itself" if gap > 0 else "less sure than it could be"
+    gap = statistics.mean_of(said - insight.correct)
+    manner = "too sure of itself" if gap.mean > 0 else "less sure than it could be"
+    manner = "about as sure as it is right" if gap.low <= 0 <= gap.high else manner
     text = (
         f"The model is {manner}: on average it gives its verdict a probability of "
         f"{said.mean():.3f} and is right on {insight.correct.mean():.3f}; the expected calibration "
@@ -211,7 +214,7 @@ def _on_negation(insight):
     total = len(insight.pairs)
     return (
         f"A negation moves the verdict towards the other side in {moved} of {total} hand-made "
-        f"pairs and beyond even odds in {turned}. {prose.capital(prose.number(total))} sentences "
-        "of a few words are no sample of reviews: they show what the model can tell apart, not how "
-        "often it does."
+        f"pairs and beyond even odds in {turned}. {prose.capital(prose.number(total))} pairs of "
+        "short sentences are no sample of reviews: they show what the model can tell apart, not "
+        "how often it does."
     )
