@@ -347,6 +347,19 @@ def test_code_and_headings_stay_with_what_follows_them(shown):
         assert "Figure S1. " in found[1]
 
 
+def test_how_to_read_a_thing_is_added_to_its_caption_and_not_to_the_lists(shown):
+    figure = curve()
+    figure.set_label("Dotted is chance.")
+    module.show(figure, "fig-a", "The figure.")
+    frame = pd.DataFrame({"n": [3]})
+    frame.attrs["key"] = "n: seeds."
+    module.show(frame, "tbl-a", "The table.")
+    text = " ".join(pages(pdf(notebook("# T", cell("x", shown)))))
+    assert text.count("Figure S1. The figure. Dotted is chance.") == 1
+    assert text.count("Table 1. The table. n: seeds.") == 1
+    assert text.count("Dotted is chance") == 1
+
+
 def test_how_the_report_was_made():
     made = {"device": "cpu", "versions": {"torch": "2.9", "numpy": "2.4"}, "seeds": [1, 2]}
     text = " ".join(pages(pdf(notebook("# T", labrnn=made))))

@@ -2,6 +2,7 @@
 
 import io
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,13 +109,9 @@ def test_titles_fit_and_legends_keep_off_the_curves(optimizers, size, course, mo
     for setting in optimizers.run:
         figure = drawn(figures.training_curve(optimizers, setting, *size))
         assert within(figure, boxes(figure, [figure._suptitle])[0])
-        top = figure.axes[0]
-        legend = boxes(figure, [top.get_legend()])[0]
+        [legend] = boxes(figure, figure.legends)
         assert within(figure, legend)
-        for line in top.lines:
-            if len(line.get_xdata()) == 5:
-                points = top.transData.transform(line.get_xydata())
-                assert not any(legend.contains(x, y) for x, y in points)
+        assert not any(legend.overlaps(axes.bbox) for axes in figure.axes)
 
 
 def test_labels_at_the_lines_ends_keep_apart(optimizers):
@@ -227,3 +224,23 @@ def test_the_best_model_without_a_network_is_a_line_where_it_is_stored(bar):
     assert named == ([[value], ["NB-SVM: 0.900"], [value], [value]] if bar else [[]] * 4)
     low, high = shown[0].axes[0].get_ylim()
     assert not bar or low < 0.93 < high
+
+
+def test_a_setting_that_failed_does_not_flatten_the_others():
+    accuracies = {f"{n} units": 0.87 for n in (10, 20, 100, 150, 200, 260, 285)}
+    widths = [10, 20, 100, 150, 200, 260, 285, 319]
+    found = results(Width(widths=widths, **PUBLISHED), accuracies | {"319 units": 0.56})
+    top = drawn(figures.one_dimension(found, "hidden_dim", "hidden units")).axes[0]
+    assert top.get_ylim()[0] > 0.8
+    [told] = [t.get_text() for t in top.texts if "↓" in t.get_text()]
+    assert told.startswith("0.5")
+
+
+def test_gaps_beyond_the_frame_are_told_at_its_edge():
+    known = SimpleNamespace(part="2c", test_acc=0.87)
+    rows = [
+        SimpleNamespace(published=known, seeds=1, gap=gap, noise=0.02, agrees=abs(gap) < 0.02)
+        for gap in (-0.36, 0.01)
+    ]
+    [axes] = drawn(figures.agreement(rows)).axes
+    assert [t.get_text() for t in axes.texts] == ["−36.0", "2c"]

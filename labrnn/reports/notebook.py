@@ -30,23 +30,26 @@ def show(obj, label, caption, short=None, number=None):
 
     `label` begins with `fig-` or `tbl-`; `caption` and `short` (for the lists at the front) are
     Markdown; `number` is the lab's own figure number (3, or "8a"); figures without one are
-    counted S1, S2, ... The index of a table is shown if it has a name. Raises LabError.
+    counted S1, S2, ... The index of a table is shown if it has a name. What a figure's label or a
+    table's `attrs["key"]` says, how it is to be read, is added to the caption. Raises LabError.
     """
     if isinstance(obj, pd.DataFrame):
-        entry = _entry(label, "tbl-", caption, short=short)
-        display(_table(obj, caption), raw=True, metadata={"report": entry})
+        entry = _entry(label, "tbl-", caption, obj.attrs.get("key"), short=short)
+        display(_table(obj, entry["caption"]), raw=True, metadata={"report": entry})
     else:
-        _figure(obj, _entry(label, "fig-", caption, short=short, number=number))
-        _print_caption(label, caption, number)
+        entry = _entry(label, "fig-", caption, _key(obj), short=short, number=number)
+        _figure(obj, entry)
+        _print_caption(label, entry["caption"], number)
 
 
 def show_grid(parts, label, caption, columns=2, short=None, number=None):
     """Display sub-figures (a), (b), ... under one caption; `parts` are (figure, subcaption)."""
-    entry = _entry(label, "fig-", caption, short=short, number=number, columns=columns)
+    key = _key(parts[0][0]) if parts else ""
+    entry = _entry(label, "fig-", caption, key, short=short, number=number, columns=columns)
     for k, (figure, sub) in enumerate(parts):
         _figure(figure, {**entry, "group": k, "sub": sub})
         _print_caption(label, f"({chr(97 + k)}) {sub}")
-    _print_caption(label, caption, number)
+    _print_caption(label, entry["caption"], number)
 
 
 def say(markdown):
@@ -65,12 +68,18 @@ def quote(text):
     return re.sub(r"&#(36|92);", r"<span>\g<0></span>", text)
 
 
-def _entry(label, prefix, caption, **more):
+def _key(figure):
+    return figure.get_label() if isinstance(figure, Figure) else ""
+
+
+def _entry(label, prefix, caption, key="", **more):
     if not re.fullmatch(prefix + r"[a-z0-9]+(-[a-z0-9]+)*", str(label)):
         raise LabError(
             f"label {label!r} of the report: expected {prefix!r} and then small letters, digits "
             f"and hyphens, for example '{prefix}curves'"
         )
+    if key:
+        more["short"], caption = more["short"] or caption, f"{caption} {key}"
     return {"label": label, "caption": caption, **{k: v for k, v in more.items() if v is not None}}
 
 

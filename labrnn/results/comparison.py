@@ -188,6 +188,8 @@ def trend(results, settings, size):
     )
 
 
+KEY = "n: seeds; epoch: the tested ones; s/epoch: seconds of one"
+KEY_COMPARED = "; Δ: difference, with its 95 % interval; p: corrected by Holm's method"
 COLUMNS = ("parameters", "test accuracy", "n", "epoch", "s/epoch", "Δ points", "p")
 
 
@@ -210,7 +212,11 @@ def results_table(results, compared=(), settings=None, name="setting"):
             line |= compared_cells(found[setting])
         remark = "" if results.trials(setting) else " (not run)"
         lines.append({name: setting.name + remark} | line)
-    return pd.DataFrame(lines)
+    table = pd.DataFrame(lines)
+    if not found:
+        table = table.drop(columns=list(COLUMNS[-2:]))
+    table.attrs["key"] = f"{KEY}{KEY_COMPARED if found else ''}."
+    return table
 
 
 def _measured(results, setting):

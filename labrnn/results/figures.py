@@ -12,13 +12,19 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from labrnn.results.comparison import LN2, WEAK
+from labrnn.results.prose import points
 from labrnn.results.published import published_accuracy
 
-LN2 = np.log(2)
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#1f5a99", "#c8561b", "#2c7a4b", "#75459c", "#6b6b6b"
 SERIES = [(BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D")]
 BAR = {"color": PURPLE, "linestyle": (0, (6, 2)), "linewidth": 0.7, "zorder": 1}
 BAR_NAME = {"color": PURPLE, "fontsize": 6}
+# How figures are to be read: `show` adds it to their captions.
+LINES = "Thin lines are single seeds, thick ones their mean; dotted ones are chance."
+INTERVALS = "Whiskers are 95 % intervals."
+FRAME = 0.12  # of accuracy: how far the figure of the reproduction reaches
+BAR_TOLD = "The dashed line is the best model without a network on the same reviews."
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -40,10 +46,11 @@ STYLE = {
 
 
 @contextmanager
-def page(width, height, rows=1, columns=1, **grid):
-    """A figure of this size and its axes, under the lab's style."""
+def page(width, height, rows=1, columns=1, key="", **grid):
+    """A figure of this size and its axes, under the lab's style; `key` says how to read it."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
+        figure.set_label(key)
         yield figure, figure.subplots(rows, columns, **grid)
 
 
@@ -60,14 +67,16 @@ def training_curve(results, setting, width=3.1, height=3.0):
     thin line, their mean a thick one; dotted lines are chance. A setting that was not run gives
     empty axes that say so.
     """
-    with page(width, height, 2, sharex=True, height_ratios=[2.2, 1]) as (figure, (top, bottom)):
+    key = f"{LINES} After ± stands half of the 95 % interval."
+    with page(width, height, 2, key=key, sharex=True, height_ratios=[2.2, 1]) as (figure, axes):
+        top, bottom = axes
         top.set(ylim=(0.45, 1.05), yticks=np.arange(0.5, 1.05, 0.1), ylabel="accuracy")
         bottom.set(ylim=(0, 0.8), xlim=(0.8, setting.config.epochs + 0.2))
         bottom.set(xlabel="epoch", ylabel="loss")
         figure.align_ylabels()
         bottom.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        for axes, chance in ((top, 0.5), (bottom, LN2)):
-            _chance(axes, chance)
+        _chance(top, 0.5)
+        _chance(bottom, LN2)
         title = setting.config.difference(results.part.base).replace(",", ", ") or "defaults"
         title = textwrap.fill(f"{setting.config.cell.upper()} {title}", int(15.5 * width))
         if not results.trials(setting):
@@ -76,14 +85,15 @@ def training_curve(results, setting, width=3.1, height=3.0):
             return figure
         for kind, (color, dash, marker) in zip(("training", "validation"), SERIES, strict=False):
             accuracies = np.array(results.curves(setting, f"{kind[:5]}_accuracy"))
-            best = f", best {accuracies.mean(axis=0).max():.3f}" if kind == "validation" else ""
+            best = f", best {accuracies.max(axis=1).mean():.3f}" if kind == "validation" else ""
             _lines(top, accuracies, color, dash, marker, kind + best)
             losses = np.array(results.curves(setting, f"{kind[:5]}_loss"))
             _lines(bottom, losses, color, dash, marker)
         bottom.set_ylim(0, max(0.8, 1.1 * bottom.dataLim.ymax))
         accuracy = results.accuracy(setting)
         figure.suptitle(f"{title}\ntest accuracy {_plus_minus(accuracy)}", size=7)
-        top.legend(handlelength=3, loc="best", fontsize=7 if width > 2.5 else 6)
+        size = 7 if width > 2.5 else 6
+        figure.legend(handlelength=2.6, loc="outside lower center", ncols=2, fontsize=size)
         return figure
 
 
@@ -120,7 +130,8 @@ def _plus_minus(estimate):
 
 def compare_curves(results, settings, kind="valid_accuracy", width=6.0):
     """One quantity over the epochs for several settings, named at the end of their lines."""
-    with page(width, 2.6) as (figure, axes):
+    key = f"{LINES} {BAR_TOLD}" if results.bar else LINES
+    with page(width, 2.6, key=key) as (figure, axes):
         if "accuracy" in kind:
             _chance(axes, 0.5)
         if kind == "valid_accuracy" and settings:
@@ -171,7 +182,9 @@ def one_dimension(results, field, label, width=4.5):
 
     Hollow diamonds are the published accuracies, at the published setting.
     """
-    with page(width, 3.3, 2, sharex=True, height_ratios=[2.2, 1]) as (figure, (top, bottom)):
+    key = f"{INTERVALS} {BAR_TOLD}" if results.bar else INTERVALS
+    with page(width, 3.3, 2, key=key, sharex=True, height_ratios=[2.2, 1]) as (figure, axes):
+        top, bottom = axes
         settings = sorted(results.run, key=lambda s: getattr(s.config, field))
         values = [getattr(s.config, field) for s in settings]
         top.set(ylabel="test accuracy")
@@ -208,17 +221,36 @@ def one_dimension(results, field, label, width=4.5):
             )
         figure.legend(loc="outside upper center", ncols=2)
         _bar(top, results)
-        if top.dataLim.ymin < 0.7:  # else the chance line would flatten the differences
-            top.set_ylim(0.45, 1.0)
-            _chance(top, 0.5)
-        else:
-            top.set_ylim(top.dataLim.ymin - 0.01, top.dataLim.ymax + 0.01)
-        bottom.plot(
-            values, [results.seconds(s) for s in settings], color=GREEN, marker="^", linestyle="-."
+        _above_chance(
+            top, [(v, results.accuracy(s)) for v, s in zip(values, settings, strict=True)]
         )
+        seconds = [results.seconds(s) for s in settings]
+        bottom.plot(values, seconds, color=GREEN, marker="^", linestyle="-.")
+        if np.isnan(seconds).all():
+            bottom.text(0.5, 0.5, "not known", transform=bottom.transAxes, ha="center", color=GREY)
         bottom.set_ylim(0, 1.15 * bottom.get_ylim()[1])
         _value_axis(bottom, values)
         return figure
+
+
+def _above_chance(axes, places):
+    """The y axis from chance, or where most settings trained from the lowest of those, so that
+    their differences show; the few below are told at the edge.
+
+    Args:
+        places: (x, `Estimate`) of each setting.
+    """
+    failed = [(x, e) for x, e in places if e.mean < WEAK]
+    lows = [e.low for _, e in places if e.mean >= WEAK]
+    if 3 * len(failed) > len(places):
+        axes.set_ylim(0.45, 1.0)
+        _chance(axes, 0.5)
+        return
+    low, high = min(lows, default=0.5) - 0.01, axes.dataLim.ymax + 0.01
+    axes.set_ylim(low - (0.02 if failed else 0), high)
+    for x, e in failed:
+        place = {"textcoords": "offset points", "ha": "center", "fontsize": 6}
+        axes.annotate(f"{e.mean:.3f} ↓", (x, axes.get_ylim()[0]), (0, 2), **place)
 
 
 def _bars(estimates):
@@ -228,12 +260,13 @@ def _bars(estimates):
 
 
 def _value_axis(axes, values):
-    wide = max(values) / min(values) > 5
-    axes.set_xscale("log" if wide else "linear")
+    """An axis with a mark at each value, on the scale that keeps them further apart."""
+    gaps = [np.diff(scale) / np.ptp(scale) for scale in (values, np.log(values)) if np.ptp(scale)]
+    axes.set_xscale("log" if gaps and gaps[1].min() > gaps[0].min() else "linear")
     axes.xaxis.set_major_locator(FixedLocator(values))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axes.tick_params(axis="x", labelrotation=60 if wide else 0, labelsize=7)
+    axes.tick_params(axis="x", labelrotation=90 if len(values) > 5 else 0, labelsize=7)
 
 
 def compound_scatter(results, others, width=6.0):
@@ -242,7 +275,8 @@ def compound_scatter(results, others, width=6.0):
     Args:
         others: name -> `Results` of a single-dimension study, drawn as a grey line.
     """
-    with page(width, 3.8) as (figure, axes):
+    key = f"{INTERVALS} {BAR_TOLD}" if results.bar else INTERVALS
+    with page(width, 3.8, key=key) as (figure, axes):
         _chance(axes, 0.5)
         _bar(axes, results)
         for (name, study), dash in zip(others.items(), ("-", "--", ":"), strict=False):
@@ -271,8 +305,9 @@ def compound_scatter(results, others, width=6.0):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
         axes.xaxis.set_minor_formatter(FuncFormatter(_two_and_five))
-        axes.tick_params(axis="x", which="both", labelsize=7)
+        axes.tick_params(axis="x", which="both", labelsize=7, length=3)
         axes.set(xlabel="trainable parameters", ylabel="test accuracy")
+        _above_chance(axes, list(zip(*_places(results, results.run), strict=True)))
         if results.run or others:
             figure.legend(loc="outside upper center", ncols=4)
         return figure
@@ -322,7 +357,8 @@ def forest(differences, label="difference in test accuracy, points", width=6.0):
     Args:
         differences: (name, `Estimate`) pairs, drawn from the top.
     """
-    with page(width, 0.5 + 0.24 * len(differences)) as (figure, axes):
+    key = f"{INTERVALS} Blue squares leave out 0."
+    with page(width, 0.5 + 0.24 * len(differences), key=key) as (figure, axes):
         for place, (_, estimate) in enumerate(differences):
             color, marker = (GREY, "o") if estimate.low <= 0 <= estimate.high else (BLUE, "s")
             mean, low, high = (100 * v for v in (estimate.mean, estimate.low, estimate.high))
@@ -342,7 +378,8 @@ def accuracies(models, bar=None, label="test accuracy", width=6.0):
         models: (name, `Estimate`, whether it is a network), drawn from the top.
         bar: a `Baseline` to be shown as a line.
     """
-    with page(width, 0.5 + 0.22 * len(models)) as (figure, axes):
+    key = f"{INTERVALS} {BAR_TOLD}" if bar else INTERVALS
+    with page(width, 0.5 + 0.22 * len(models), key=key) as (figure, axes):
         for place, (_, e, network) in enumerate(models):
             color, marker = (ORANGE, "s") if network else (BLUE, "o")
             axes.errorbar(
@@ -432,7 +469,7 @@ def by_length(groups, width=3.1):
         places = range(len(groups))
         means, reach = _bars([estimate for *_, estimate in groups])
         axes.errorbar(places, means, reach, color=BLUE, fmt="o", capsize=2)
-        axes.set_xticks(places, [f"{low}–{high}" for low, high, _ in groups])
+        axes.set_xticks(places, [f"{low}–{high}" for low, high, _ in groups], size=6)
         axes.set(xlabel="tokens read", ylabel="test accuracy")
         return figure
 
@@ -452,33 +489,55 @@ def calibration(points, width=3.1):
         return figure
 
 
-def agreement(rows, width=4.2):
-    """Our last-epoch test accuracy against the published one, with the band of noise.
+def agreement(rows, width=6.0):
+    """Our last-epoch test accuracy less the published one, training by training, with the noise.
+
+    Gaps beyond the frame are told at its edge.
 
     Args:
         rows: of `reproduction.compare`; those that were not run are left out.
     """
-    with page(width, width) as (figure, axes):
+    key = "Whiskers are the noise of both, 95 %; parts of the lab are told below."
+    with page(width, 2.6, key=key) as (figure, axes):
         run = [row for row in rows if row.seeds]
         for agrees, color, marker in ((True, BLUE, "o"), (False, ORANGE, "s")):
-            some = [row for row in run if row.agrees == agrees]
+            some = [(k, row) for k, row in enumerate(run) if row.agrees == agrees]
             axes.errorbar(
-                [row.published.test_acc for row in some],
-                [row.last for row in some],
-                [row.noise for row in some],
+                [k for k, _ in some],
+                [100 * row.gap for _, row in some],
+                [100 * row.noise for _, row in some],
                 fmt=marker,
                 color=color,
                 elinewidth=0.5,
                 markersize=3,
                 label="within noise" if agrees else "outside",
             )
-        axes.plot([0.45, 0.95], [0.45, 0.95], color=GREY, linewidth=0.8, linestyle=":")
-        axes.set(
-            xlim=(0.45, 0.95),
-            ylim=(0.45, 0.95),
-            aspect="equal",
-            xlabel="published test accuracy",
-            ylabel="ours, last epoch",
-        )
-        axes.legend(loc="upper left")
+        for k, row in enumerate(run):
+            if abs(row.gap) > FRAME:
+                edge, shift = (FRAME, -8) if row.gap > 0 else (-FRAME, 3)
+                told = {"ha": "center", "fontsize": 6, "textcoords": "offset points"}
+                axes.annotate(points(row.gap), (k, 100 * edge), (0, shift), **told)
+        starts = [k for k, row in enumerate(run) if not k or _part(run[k - 1]) != _part(row)]
+        for start, end in pairwise([*starts, len(run)]):
+            axes.axvline(start - 0.5, color=GREY, linewidth=0.4)
+            axes.annotate(
+                _part(run[start]),
+                ((start + end - 1) / 2, 0),
+                (0, -10),
+                xycoords=axes.get_xaxis_transform(),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7,
+            )
+        axes.axhline(0, color="black", linewidth=0.6)
+        axes.set(xlim=(-0.5, len(run) - 0.5), ylim=(-100 * FRAME, 100 * FRAME), xticks=[])
+        axes.set(ylabel="ours less published, points")
+        axes.set_xlabel("trainings, by part of the lab", labelpad=14)
+        figure.legend(loc="outside upper center", ncols=2)
         return figure
+
+
+def _part(row):
+    """The lab's part, both trainings of Lab 1 as one."""
+    part = row.published.part
+    return "1" if part.startswith("1") else part
