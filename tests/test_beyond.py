@@ -39,7 +39,8 @@ def trial(best, last=None, seed=5, reviews=REVIEWS):
     loss = 0.3 if best > 0.55 else 0.693
     history = [{"epoch": 1, "train_loss": loss, "valid_loss": loss, "valid_accuracy": best}]
     metrics = {
-        which: {"epoch": 1, "accuracy": value} for which, value in (("best", best), ("last", last))
+        which: {"epoch": 1, "accuracy": value, "accuracy_batch_mean": value - 0.001}
+        for which, value in (("best", best), ("last", last))
     }
     return SimpleNamespace(
         metrics=metrics,
