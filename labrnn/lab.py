@@ -8,7 +8,7 @@ import numpy as np
 from labrnn.config import validated
 from labrnn.errors import LabError
 from labrnn.network.models import count_parameters
-from labrnn.parts import PARTS
+from labrnn.parts import part_named
 from labrnn.results import baselines, statistics
 from labrnn.reviews.description import describe_data
 from labrnn.reviews.text import load_corpus
@@ -34,7 +34,7 @@ class Lab:
     """
 
     def __init__(self, name, namespace):
-        part = PARTS[name]
+        part = part_named(name, f"Lab({name!r}, ...)")
         given = {field: namespace[field] for field in part.model_fields if field in namespace}
         given |= {field: namespace.get(field) for field in _injected(namespace)}
         if any(cell.startswith(INJECTED) for cell in namespace.get("In", [])[1:2]):

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 from pydantic import Field, field_validator
 
 from labrnn.config import Strict, TrialConfig
+from labrnn.errors import LabError
 from labrnn.results.published import name_of, published
 
 Optim = Literal["sgd", "adagrad", "adam", "rmsprop"]
@@ -469,6 +470,13 @@ class BeyondBest(TrainingPart):
                 for name, change in self.levers().items()
             ),
         ]
+
+
+def part_named(name, where):
+    """The class of the part with this name. Raises LabError, which begins with `where`."""
+    if name not in PARTS:
+        raise LabError(f"{where}: no part is called {name!r}; known: {', '.join(PARTS)}")
+    return PARTS[name]
 
 
 PARTS = {

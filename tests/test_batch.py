@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 
 from labrnn.errors import LabError
+from labrnn.lab import Lab
 from labrnn.parts import Lstm
 from labrnn.reports import batch
 from labrnn.reports.batch import Job, plan, read_params, run_all
@@ -193,6 +195,24 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_runs(tmp_path, dat
     assert "file/reports: Not a directory; correct the path" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "trials").exists()
+
+
+def test_other_reviews_make_a_report_without_trainings_anew(tmp_path, reviews, monkeypatch):
+    path = params(tmp_path, "lab1_data", train_reviews=0)
+    keys = set()
+    for count in (100, 120, 120):
+        some = SimpleNamespace(texts=reviews.texts[:count], labels=reviews.labels[:count])
+        monkeypatch.setenv("LABRNN_DATA", write_reviews(some, tmp_path / f"{count}.csv"))
+        [planned] = plan([path], tmp_path / "out")
+        keys.add(planned.key())
+    assert len(keys) == 2
+
+
+def test_a_notebook_that_names_no_part_is_told_the_parts():
+    with pytest.raises(
+        LabError, match=r"Lab\('typo', ...\): no part is called 'typo'; known: ques"
+    ):
+        Lab("typo", {})
 
 
 def test_a_full_disk_fails_one_report_and_keeps_the_old_one(tmp_path, capsys):

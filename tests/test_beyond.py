@@ -220,6 +220,7 @@ def test_texts_follow_the_trials():
     text = defects.discussion(found, defects.comparisons(found))
     better = text.split("Within noise")[0]
     assert "The right way is better:" in better
+    assert "moves a test accuracy of these trainings by up to 0.10 points" in text
     assert "Forget bias 1 (3 layers), +36.0 points" in better
     assert "Negations kept, +5.0 points" in better
     assert "Forget bias 1 (1 layer)" in text.split("Within noise")[1]

@@ -193,6 +193,14 @@ def test_written_when_something_changed(root, tmp_path):
     assert {path.name for path in root.iterdir() if path.is_file()} == {"index.html"}
 
 
+def test_a_page_of_others_is_left_alone(tmp_path):
+    page = tmp_path / "index.html"
+    page.write_bytes(b"<title>Mine \xff</title>")
+    with pytest.raises(LabError, match=r"index\.html: not a page of labrnn; move it"):
+        gallery.build(tmp_path)
+    assert page.read_bytes() == b"<title>Mine \xff</title>"
+
+
 def test_where_it_stands(tmp_path):
     assert gallery.root_of(PROJECT / "reports/quick") == PROJECT / "reports"
     assert gallery.root_of(tmp_path / "elsewhere") == tmp_path / "elsewhere"

@@ -283,8 +283,9 @@ def test_the_message_tells_who_chose(monkeypatch):
     monkeypatch.setenv("LABRNN_DATA", "nowhere.csv")
     with pytest.raises(LabError, match=r"nowhere\.csv: named by LABRNN_DATA, .*; correct"):
         find_source("other.csv")
-    with pytest.raises(LabError, match=r"there\.csv: named by --data, .*; correct"):
-        find_source("other.csv", override="there.csv")
+    for wrong in ("there.csv", "~nobody-of-this-name/r.csv"):
+        with pytest.raises(LabError, match=r"r.*\.csv: named by --data, .*; correct"):
+            find_source("other.csv", override=wrong)
 
 
 def test_without_the_packaged_reviews(monkeypatch):

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from labrnn.config import read_yaml, validated
 from labrnn.errors import LabError
-from labrnn.parts import PARTS
+from labrnn.parts import PARTS, part_named
 from labrnn.results import baselines
+from labrnn.reviews.text import load_corpus
 from labrnn.trials.environment import commit, versions
 from labrnn.trials.running import plan_trials
 from labrnn.trials.store import PROJECT, default_store
@@ -39,9 +40,7 @@ def read_params(path):
         LabError: no such part, or a parameter is unknown or bad.
     """
     path = Path(path)
-    if path.stem not in PARTS:
-        raise LabError(f"{path}: no part is called {path.stem!r}; known: {', '.join(PARTS)}")
-    part = validated(PARTS[path.stem], read_yaml(path), path)
+    part = validated(part_named(path.stem, path), read_yaml(path), path)
     try:
         part.trials()  # a value in a list is judged where it becomes a trial's
     except LabError as error:
@@ -60,6 +59,7 @@ class Job:
         author: printed on the report.
         notebooks: the folder of the sources.
         bar: the stored `Baseline` that its figures show, if any.
+        reviews: their fingerprint, if no trial tells it.
     """
 
     part: object
@@ -68,6 +68,7 @@ class Job:
     author: str
     notebooks: Path = PROJECT / "notebooks"
     bar: object = None
+    reviews: str = ""
 
     @property
     def name(self):
@@ -88,6 +89,7 @@ class Job:
             self.part.model_dump_json().encode(),
             package_digest(),
             self.author.encode(),
+            self.reviews.encode(),
         ]
         parts += [(trial.folder / "DONE").read_bytes() for trial in self.trials]
         if self.bar:
@@ -110,19 +112,19 @@ class Job:
         Raises:
             LabError: the notebook failed, its kernel died or it took too long.
         """
-        key, work = self.key(), self.out / ".work" / f"{self.name}-{os.getpid()}"
-        work.mkdir(parents=True, exist_ok=True)
-        executed = work / f"{self.name}.ipynb"
-        try:
-            execute(self.source, executed, self.part.model_dump(mode="json"))
-            self._describe(executed)
-            render(executed)
-        except Exception as error:
-            traceback.print_exc()
-            raise LabError(f"{self.name}: {explain(error)}\n  log: {self.log}") from None
-        for path in self.outputs():
-            os.replace(work / path.name, path)
-        shutil.rmtree(work)
+        key, aside = self.key(), self.out / ".work"
+        aside.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{self.name}-", dir=aside) as work:
+            executed = Path(work, f"{self.name}.ipynb")
+            try:
+                execute(self.source, executed, self.part.model_dump(mode="json"))
+                self._describe(executed)
+                render(executed)
+            except Exception as error:
+                traceback.print_exc()
+                raise LabError(f"{self.name}: {explain(error)}\n  log: {self.log}") from None
+            for path in self.outputs():
+                os.replace(Path(work, path.name), path)
         self.record.write(key, self.outputs())
 
     @property
@@ -294,7 +296,11 @@ def plan(params, out=None, author="labrnn"):
         folder = Path(out) if out else PROJECT / "reports" / path.resolve().parent.name
         trials = stored_trials(part, store)
         bar = baselines.best(part, trials, store)
-        jobs.append(Job(part, trials, folder, author, bar=bar))
+        reviews = part.fingerprint
+        if not (trials or reviews):
+            with suppress(LabError):  # its notebook tells it
+                reviews = load_corpus(part.base, part.data).fingerprint
+        jobs.append(Job(part, trials, folder, author, bar=bar, reviews=reviews))
     return jobs
 
 

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from labrnn.errors import LabError
 from labrnn.parts import PARTS
 from labrnn.reports.batch import TITLE, package_digest
 from labrnn.trials.store import PROJECT
@@ -25,13 +26,16 @@ def build(root):
     """Write `root/index.html` over the reports in `root` and its folders; its path.
 
     The page bears a digest of what it was made from: as long as that holds it stays. Raises
-    LabError where a notebook cannot be shown.
+    LabError where a notebook cannot be shown, or where the page there is somebody else's.
     """
     root = Path(root)
     folders = [root, *sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")]
     reports = {folder: notebooks for folder in folders if (notebooks := _notebooks(folder))}
     key, page = _digest(reports), root / "index.html"
-    if not page.exists() or f'content="labrnn {key}"' not in page.read_text("utf-8")[:1000]:
+    there = page.read_bytes()[:1000] if page.exists() else b""
+    if there and b'content="labrnn ' not in there:
+        raise LabError(f"{page}: not a page of labrnn; move it, or name another folder with --out")
+    if f'content="labrnn {key}"'.encode() not in there:
         aside = page.with_name(f".index.{os.getpid()}")
         aside.write_text(_page(root, reports, key), "utf-8")
         os.replace(aside, page)

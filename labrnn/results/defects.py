@@ -86,7 +86,7 @@ def _batch_means(results):
     tests = [m for trial in results.outcome.trials.values() for m in trial.metrics.values()]
     moved = max((abs(m["accuracy"] - m["accuracy_batch_mean"]) for m in tests), default=0.0)
     return (
-        f"To average over batches instead of reviews moves a test accuracy of these trainings by "
+        "To average over batches instead of reviews moves a test accuracy of these trainings by "
         f"up to {100 * moved:.2f} points."
     )
 

@@ -6,6 +6,7 @@ value and the cure. How each kind of file is read is `formats`' business.
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -55,8 +56,9 @@ def find_source(
     }
     for origin, choice in choices.items():
         if choice and str(choice).strip():
-            with readable(Path(choice)):
-                path = Path(choice).expanduser().absolute()
+            path = Path(choice)
+            with readable(path), suppress(RuntimeError, ValueError):  # a stranger's home, NUL
+                path = path.expanduser().absolute()
                 if path.is_file() or path.is_dir():
                     return path
             raise LabError(

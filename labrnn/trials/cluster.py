@@ -78,6 +78,8 @@ class Cluster:
             where = self.cluster or file.get("address", scheduler)
             self.client = distributed.Client(where, timeout=PATIENCE, set_as_default=False)
         except (OSError, ValueError, AttributeError) as error:
+            if self.cluster:
+                self.cluster.close()
             raise LabError(f"--scheduler {scheduler}: cannot be reached ({error})") from None
         self.topic = f"labrnn-{uuid.uuid4().hex}"
         self.client.subscribe_topic(self.topic, lambda event: self._heard(*event[1]))

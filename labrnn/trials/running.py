@@ -344,14 +344,16 @@ class Pool:
         return worker
 
     def _listen(self, worker):
-        for line in worker.stdout:
-            if line.endswith(b"\n"):  # else it died over it
-                self.inbox.put((worker, line))
+        with worker.stdout:
+            for line in worker.stdout:
+                if line.endswith(b"\n"):  # else it died over it
+                    self.inbox.put((worker, line))
         self.inbox.put((worker, b""))
 
     def _buried(self, worker):
         """What the end of a worker means; one that never began to work is not replaced."""
         code = worker.wait()
+        worker.stdin.close()
         self.workers.remove(worker)
         if worker in self.idle:
             self.idle.remove(worker)
@@ -371,3 +373,4 @@ class Pool:
             worker.kill()
         for worker in self.workers:
             worker.wait()
+            worker.stdin.close()
