@@ -84,9 +84,9 @@ class Lab:
         """`Results` of another part whose trials this one asked for as well."""
         return Results(part, self.results.outcome, self.results.bar)
 
-    def trial(self, setting_name, seed=None):
-        """The stored trial of a setting, or None if it was not run."""
-        return self.results.trial(self.results[setting_name], seed)
+    def trial(self, setting_name):
+        """The stored trial of a setting with the part's first seed, or None if it was not run."""
+        return self.results.trial(self.results[setting_name])
 
 
 def _injected(namespace):
@@ -100,7 +100,7 @@ class Results:
     """A part's settings with their trials; what was not run or failed is absent.
 
     Args:
-        part: a `TrainingPart`.
+        part: a `Part`.
         outcome: a `running.Outcome`.
         bar: the best `Baseline` that is stored for the same reviews, if any.
     """
@@ -126,10 +126,9 @@ class Results:
         results.settings = list(settings)
         return results
 
-    def trial(self, setting, seed=None):
-        """The trial of a setting with a seed (default: the part's first), or None."""
-        seed = self.part.seeds[0] if seed is None else seed
-        return self.outcome.trials.get(setting.config.but(seed=seed))
+    def trial(self, setting):
+        """The trial of a setting with the part's first seed, or None."""
+        return self.outcome.trials.get(setting.config.but(seed=self.part.seeds[0]))
 
     def trials(self, setting):
         """The setting's trials that were run, by seed."""

@@ -29,12 +29,10 @@ class Setting:
     Attributes:
         name: what the reports call it, e.g. `2 layers`.
         config: without its seed.
-        figure: number of its training curve in the lab, e.g. `5b`; empty if it has none.
     """
 
     name: str
     config: TrialConfig
-    figure: str = ""
 
     def trials(self, seeds):
         """Its configurations, one a seed."""
@@ -42,7 +40,7 @@ class Setting:
 
 
 class Part(Strict):
-    """What every part's notebook can be told."""
+    """What every part can be told; the defaults are the quick setting, minutes on two cores."""
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -63,6 +61,12 @@ class Part(Strict):
         "best", description="tested epoch: lowest validation loss, or the last as published"
     )
 
+    seeds: Several[int] = Field([5], description="each setting is trained with each")
+    epochs: int = Field(5, ge=1, le=100, description="passes over the training reviews")
+    train_reviews: int = Field(8000, ge=0, description="training reviews in use, 0 for all")
+    max_tokens: int = Field(128, ge=1, le=4096, description="known words kept of a review")
+    batch_size: int = Field(32, ge=1, le=4096, description="reviews a step; the lab takes 96")
+
     @field_validator("*")
     @classmethod
     def _lists_hold_each_value_once(cls, value):
@@ -72,32 +76,22 @@ class Part(Strict):
                 raise ValueError(f"holds {repeated!r} {times} times; give each value once")
         return value
 
-    def settings(self):
-        """The part's settings, in the lab's order."""
-        return []
-
-
-class TrainingPart(Part):
-    """A part that trains; the defaults are the quick setting, minutes on two cores."""
-
-    seeds: Several[int] = Field([5], description="each setting is trained with each")
-    epochs: int = Field(5, ge=1, le=100, description="passes over the training reviews")
-    train_reviews: int = Field(8000, ge=0, description="training reviews in use, 0 for all")
-    max_tokens: int = Field(128, ge=1, le=4096, description="known words kept of a review")
-    batch_size: int = Field(32, ge=1, le=4096, description="reviews a step; the lab takes 96")
-
     @cached_property
     def base(self):
         """The lab's defaults under this part's data and length."""
         names = {"epochs", "train_reviews", "max_tokens", "batch_size"}
         return TrialConfig(**self.model_dump(include=names))
 
+    def settings(self):
+        """The part's settings, in the lab's order."""
+        return []
+
     def trials(self):
         """Every trial of the part."""
         return [trial for setting in self.settings() for trial in setting.trials(self.seeds)]
 
 
-class _Sgd(TrainingPart):
+class _Sgd(Part):
     lr: float = Field(0.01, gt=0, le=10, description="learning rate after the warm-up")
 
 
@@ -105,57 +99,55 @@ class Lstm(_Sgd):
     name, title = "lab1_lstm", "The LSTM classifier, trained with SGD"
 
     def settings(self):
-        return [Setting("LSTM", self.base.but(lr=self.lr), "1")]
+        return [Setting("LSTM", self.base.but(lr=self.lr))]
 
 
 class Gru(_Sgd):
     name, title = "lab1_gru", "The GRU classifier, trained with SGD"
 
     def settings(self):
-        return [Setting("GRU", self.base.but(cell="gru", lr=self.lr), "2")]
+        return [Setting("GRU", self.base.but(cell="gru", lr=self.lr))]
 
 
 OPTIMIZERS = {"adagrad": "Adagrad", "adam": "Adam", "rmsprop": "RMSprop", "sgd": "SGD"}
 
 
-class LstmOptimizers(TrainingPart):
+class LstmOptimizers(Part):
     name, title = "lab2a_lstm_optimizers", "Four optimisers for the LSTM"
     cell: ClassVar[str] = "lstm"
-    number: ClassVar[str] = "3"
 
     optimizers: Several[Optim] = Field(list(OPTIMIZERS), description="which to compare")
     lr: float = Field(0.003, gt=0, le=10, description="of the adaptive ones; the lab takes 0.001")
     sgd_lr: float = Field(0.01, gt=0, le=10, description="learning rate of SGD")
 
     def settings(self):
-        return [
-            Setting(OPTIMIZERS[optim], self._config(self.cell, optim), self.number + "abcd"[k])
-            for k, optim in enumerate(self.optimizers)
-        ]
+        return self._of(self.cell)
 
-    def _config(self, cell, optim):
-        lr = self.sgd_lr if optim == "sgd" else self.lr
-        return self.base.but(cell=cell, optim=optim, lr=lr)
+    def _of(self, cell):
+        rates = {"sgd": self.sgd_lr}
+        return [
+            Setting(OPTIMIZERS[o], self.base.but(cell=cell, optim=o, lr=rates.get(o, self.lr)))
+            for o in self.optimizers
+        ]
 
 
 class GruOptimizers(LstmOptimizers):
     name, title = "lab2b_gru_optimizers", "Four optimisers for the GRU, and the two cells compared"
-    cell, number = "gru", "4"
+    cell = "gru"
 
     def rivals(self):
         """The LSTM under the same optimisers, for the comparison of the cells."""
-        return [Setting(OPTIMIZERS[o], self._config("lstm", o)) for o in self.optimizers]
+        return self._of("lstm")
 
     def trials(self):
         rivals = [trial for setting in self.rivals() for trial in setting.trials(self.seeds)]
         return super().trials() + rivals
 
 
-class _OneDimension(TrainingPart):
+class _OneDimension(Part):
     """One dimension of the LSTM changed, the others as they are."""
 
     field: ClassVar[str]
-    number: ClassVar[str]
     unit: ClassVar[str]
 
     optim: Optim = Field("rmsprop", description="optimiser of all trials")
@@ -168,10 +160,7 @@ class _OneDimension(TrainingPart):
 
     def settings(self):
         base = self.base.but(optim=self.optim, lr=self.lr)
-        return [
-            Setting(self._named(v), base.but(**{self.field: v}), self.number + "abcdefgh"[k % 8])
-            for k, v in enumerate(self.values())
-        ]
+        return [Setting(self._named(v), base.but(**{self.field: v})) for v in self.values()]
 
     def _named(self, value):
         return f"{value} {self.unit if value != 1 else self.unit.removesuffix('s')}"
@@ -179,13 +168,13 @@ class _OneDimension(TrainingPart):
 
 class Depth(_OneDimension):
     name, title = "lab2c_depth", "Deeper: one to four layers"
-    field, number, unit = "n_layers", "5", "layers"
+    field, unit = "n_layers", "layers"
     depths: Several[int] = Field([1, 2, 3, 4], description="numbers of layers to compare")
 
 
 class Width(_OneDimension):
     name, title = "lab2d_width", "Wider: hidden states of 10 to 319 units"
-    field, number, unit = "hidden_dim", "6", "units"
+    field, unit = "hidden_dim", "units"
     widths: Several[int] = Field(
         [10, 16, 20, 32, 50, 64, 100, 128],
         max_length=8,
@@ -195,7 +184,7 @@ class Width(_OneDimension):
 
 class EmbeddingSize(_OneDimension):
     name, title = "lab2e_embedding", "Embeddings of one to 256 dimensions"
-    field, number, unit = "embedding_dim", "7", "dimensions"
+    field, unit = "embedding_dim", "dimensions"
     sizes: Several[int] = Field(
         [1, 2, 4, 8, 16, 32, 64, 100],
         max_length=8,
@@ -203,7 +192,7 @@ class EmbeddingSize(_OneDimension):
     )
 
 
-class Compound(TrainingPart):
+class Compound(Part):
     name, title = "lab2f_compound", "Compound scaling: depth, width and embedding together"
 
     optim: Optim = Field("rmsprop", description="optimiser of all trials")
@@ -265,7 +254,7 @@ def compound_dropout(n_layers, hidden_dim, embedding_dim):
     return 0.2 if n_layers >= 3 or hidden_dim >= 250 or embedding_dim >= 200 else 0.0
 
 
-class Bidirectional(TrainingPart):
+class Bidirectional(Part):
     name, title = "lab2g_bidirectional", "Reading both ways"
 
     optim: Optim = Field("rmsprop", description="optimiser of all trials")
@@ -279,32 +268,24 @@ class Bidirectional(TrainingPart):
         base = self.base.but(optim=self.optim, lr=self.lr, embedding_dim=self.embedding_dim)
         wide = base.but(hidden_dim=self.wide, dropout_rate=0.2)
         narrow = base.but(hidden_dim=self.narrow)
-        cases = [
-            ("9a", "two-layer LSTM both ways", wide.but(n_layers=2, bidirectional=True)),
-            ("9b", "one-layer LSTM both ways", wide.but(bidirectional=True)),
-            ("10a", "small LSTM both ways", narrow.but(bidirectional=True)),
-            ("10b", "small LSTM one way", narrow),
-            (
-                "11a",
-                "two-layer GRU both ways",
-                wide.but(cell="gru", n_layers=2, bidirectional=True),
-            ),
-            ("11b", "two-layer GRU one way", wide.but(cell="gru", n_layers=2)),
-        ]
-        one_way = [
-            Setting("two-layer LSTM one way", wide.but(n_layers=2)),
-            Setting("one-layer LSTM one way", wide),
-        ]
-        last_step = [
-            Setting(f"{name} at the last step", config.but(readout="last_step"))
-            for _, name, config in cases
+        drawn = {
+            "two-layer LSTM both ways": wide.but(n_layers=2, bidirectional=True),
+            "one-layer LSTM both ways": wide.but(bidirectional=True),
+            "small LSTM both ways": narrow.but(bidirectional=True),
+            "small LSTM one way": narrow,
+            "two-layer GRU both ways": wide.but(cell="gru", n_layers=2, bidirectional=True),
+            "two-layer GRU one way": wide.but(cell="gru", n_layers=2),
+        }
+        one_way = {"two-layer LSTM one way": wide.but(n_layers=2), "one-layer LSTM one way": wide}
+        last_step = {
+            f"{name} at the last step": config.but(readout="last_step")
+            for name, config in drawn.items()
             if config.bidirectional
-        ]
-        drawn = [Setting(name, config, figure) for figure, name, config in cases]
-        return drawn + one_way + last_step
+        }
+        return [Setting(*case) for case in (drawn | one_way | last_step).items()]
 
 
-class _TwoCells(TrainingPart):
+class _TwoCells(Part):
     optim: Optim = Field("rmsprop", description="optimiser of the two models looked into")
     lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
 
@@ -320,7 +301,7 @@ class Questions(_TwoCells):
     name, title = "questions", "Ten statements, true or false"
 
 
-class Reproduction(TrainingPart):
+class Reproduction(Part):
     """All published trainings; it shows what other parts have trained and trains nothing."""
 
     name, title = "reproduction", "Our trainings beside the published 79"
@@ -332,9 +313,7 @@ class Reproduction(TrainingPart):
 
     def settings(self):
         """The published way: bidirectional models are read at the last step."""
-        return [
-            Setting(name_of(row), self._config(row), row.figure) for row in published().itertuples()
-        ]
+        return [Setting(name_of(row), self._config(row)) for row in published().itertuples()]
 
     def _config(self, row):
         return self.base.but(
@@ -355,7 +334,7 @@ class Reproduction(TrainingPart):
         return published_way + [t.but(readout="final_state") for t in published_way]
 
 
-class Data(TrainingPart):
+class Data(Part):
     name, title = "lab1_data", "Reviews, vocabulary, tokens"
 
 
@@ -366,7 +345,7 @@ class BeyondBaselines(_TwoCells):
     fits_baselines: ClassVar[bool] = True
 
 
-class BeyondDefects(TrainingPart):
+class BeyondDefects(Part):
     """Each published defect beside the right way, nothing else changed."""
 
     name, title = "beyond_defects", "What the published defects cost"
@@ -415,7 +394,7 @@ class BeyondDefects(TrainingPart):
         return list(dict.fromkeys(s for right, old in self.pairs() for s in (old, right)))
 
 
-class BeyondBest(TrainingPart):
+class BeyondBest(Part):
     """The best recurrent classifier found within the lab's limits, and what each lever is worth.
 
     How it was found: docs/decisions.md. The defaults are small enough for the quick setting.

@@ -86,7 +86,7 @@ def test_what_the_correction_takes_back_is_not_called_noise():
 
 
 def estimate(mean, high, seeds=3):
-    return Estimate(mean, 2 * mean - high, high, seeds, 4000, 0.0, 0.01)
+    return Estimate(mean, 2 * mean - high, high, seeds, 4000, 0.01)
 
 
 def test_a_small_difference_needs_all_seeds():

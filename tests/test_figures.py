@@ -197,7 +197,7 @@ def test_figures_of_nothing_are_empty(draw):
 
 
 def test_forest_marks_what_is_clear():
-    estimates = [Estimate(m, m - 0.01, m + 0.01, 3, 100, 0.0, 0.5) for m in (0.0, 0.02)]
+    estimates = [Estimate(m, m - 0.01, m + 0.01, 3, 100, 0.5) for m in (0.0, 0.02)]
     figure = drawn(figures.forest([("nothing", estimates[0]), ("a gain", estimates[1])]))
     (axes,) = figure.axes
     assert [t.get_text() for t in axes.get_yticklabels()] == ["nothing", "a gain"]

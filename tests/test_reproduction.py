@@ -17,8 +17,8 @@ from labrnn.parts import (
     GruOptimizers,
     Lstm,
     LstmOptimizers,
+    Part,
     Reproduction,
-    TrainingPart,
     Width,
 )
 from labrnn.results import reproduction
@@ -183,9 +183,7 @@ def test_three_seeds_decide_what_one_leaves_open():
 def test_a_part_judges_as_the_reproduction_does():
     """On the same trainings: there is one rule."""
     found, judged = results(seeds=(5, 6, 7), **{"3c": 0.93, "E32_H305_L2": 0.95, "4a": 0.9}), set()
-    same = {
-        name: getattr(found.part, name) for name in TrainingPart.model_fields if name != "train"
-    }
+    same = {name: getattr(found.part, name) for name in Part.model_fields if name != "train"}
     same |= {"lr": 0.001}
     sgd = same | {"lr": 0.01}
     studies = {"widths": [10, 20, 100, 150, 200, 260, 285, 319]}

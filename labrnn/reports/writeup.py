@@ -7,22 +7,12 @@ from pathlib import Path
 import nbformat
 
 from labrnn.errors import LabError
+from labrnn.parts import PARTS
 from labrnn.reports.document import Block, Document, Prose, made_by, part
 from labrnn.reports.exporter import to_html, to_pdf
 
-SECTIONS = {
-    "Questions": ["questions"],
-    "Lab 1": ["lab1_data", "lab1_lstm", "lab1_gru"],
-    "Lab 2": [
-        "lab2a_lstm_optimizers",
-        "lab2b_gru_optimizers",
-        "lab2c_depth",
-        "lab2d_width",
-        "lab2e_embedding",
-        "lab2f_compound",
-        "lab2g_bidirectional",
-    ],
-}
+STARTS = {"Questions": "questions", "Lab 1": "lab1", "Lab 2": "lab2"}
+SECTIONS = {title: [n for n in PARTS if n.startswith(start)] for title, start in STARTS.items()}
 APPENDIX = "Executed notebooks"
 
 

@@ -68,10 +68,9 @@ def corrected(found):
     return [Comparison(*one, float(p)) for one, p in zip(found, p_values, strict=True)]
 
 
-def against(results, reference, settings=None):
+def against(results, reference):
     """The other settings compared with one of them."""
-    others = results.settings if settings is None else settings
-    return compare(results, [(s, reference) for s in others if s != reference])
+    return compare(results, [(s, reference) for s in results.settings if s != reference])
 
 
 def equal(compared):
@@ -181,10 +180,10 @@ def trend(results, settings, size):
     if len(set(x)) < 3 or len(x) < 4:
         return None
     line = stats.linregress(x, y)
-    reach = stats.t.ppf((1 + statistics.LEVEL) / 2, len(x) - 2) * line.stderr
+    reach = stats.t.ppf((1 + statistics.CONFIDENCE) / 2, len(x) - 2) * line.stderr
     low, high = line.slope - reach, line.slope + reach
     return statistics.Estimate(
-        float(line.slope), float(low), float(high), len(x), 0, math.nan, float(line.pvalue)
+        float(line.slope), float(low), float(high), len(x), 0, float(line.pvalue)
     )
 
 
@@ -193,18 +192,16 @@ KEY_COMPARED = "; Δ: difference, with its 95 % interval; p: corrected by Holm's
 COLUMNS = ("parameters", "test accuracy", "n", "epoch", "s/epoch", "Δ points", "p")
 
 
-def results_table(results, compared=(), settings=None, name="setting"):
+def results_table(results, compared=(), name="setting"):
     """A line a setting: size, test accuracy with its interval, epoch, time, difference.
 
     Args:
         compared: `Comparison`s; a setting's own difference is that in which it stands first.
-        settings: which, if not all.
         name: heading of the first column.
     """
-    shown = results.settings if settings is None else settings
-    found = {c.first: c for c in compared if c.second in shown}
+    found = {c.first: c for c in compared if c.second in results.settings}
     lines = []
-    for setting in shown:
+    for setting in results.settings:
         line = dict.fromkeys(COLUMNS, "–")
         if results.trials(setting):
             line |= _measured(results, setting)

@@ -23,6 +23,7 @@ BAR_NAME = {"color": PURPLE, "fontsize": 6}
 # How figures are to be read: `show` adds it to their captions.
 LINES = "Thin lines are single seeds, thick ones their mean; dotted ones are chance."
 INTERVALS = "Whiskers are 95 % intervals."
+WIDTH = 6.0  # inches of the text on a page
 FRAME = 0.12  # of accuracy: how far the figure of the reproduction reaches
 BAR_TOLD = "The dashed line is the best model without a network on the same reviews."
 STYLE = {
@@ -128,17 +129,16 @@ def _plus_minus(estimate):
     return f"{estimate.mean:.3f} ± {half:.3f}{seeds}"
 
 
-def compare_curves(results, settings, kind="valid_accuracy", width=6.0):
-    """One quantity over the epochs for several settings, named at the end of their lines."""
+def compare_curves(results, settings):
+    """Validation accuracy over the epochs for several settings, named at the end of their lines."""
     key = f"{LINES} {BAR_TOLD}" if results.bar else LINES
-    with page(width, 2.6, key=key) as (figure, axes):
-        if "accuracy" in kind:
-            _chance(axes, 0.5)
-        if kind == "valid_accuracy" and settings:
+    with page(WIDTH, 2.6, key=key) as (figure, axes):
+        _chance(axes, 0.5)
+        if settings:
             _bar(axes, results, "validation")
         ends = []
         for (color, dash, marker), setting in zip(SERIES, settings, strict=False):
-            curves = np.array(results.curves(setting, kind))
+            curves = np.array(results.curves(setting, "valid_accuracy"))
             _lines(axes, curves, color, dash, marker)
             ends.append((curves.mean(axis=0)[-1], setting))
         epochs = max((s.config.epochs for s in settings), default=1)
@@ -153,14 +153,10 @@ def compare_curves(results, settings, kind="valid_accuracy", width=6.0):
                 va="center",
                 bbox={"color": "white", "pad": 0.5},
             )
-        axes.set(xlabel="epoch", ylabel=_words(kind), xlim=(0.8, epochs + 0.12 * (epochs + 2)))
+        axes.set(xlabel="epoch", ylabel="validation accuracy")
+        axes.set_xlim(0.8, epochs + 0.12 * (epochs + 2))
         axes.xaxis.set_major_locator(FixedLocator(range(1, epochs + 1)))
         return figure
-
-
-def _words(kind):
-    split, quantity = kind.split("_")
-    return {"train": "training", "valid": "validation"}[split] + " " + quantity
 
 
 def _apart(values, least):
@@ -173,7 +169,7 @@ def _apart(values, least):
     return heights
 
 
-def one_dimension(results, field, label, width=4.5):
+def one_dimension(results, field, label):
     """Test accuracy and seconds an epoch against one dimension (figures 8a to 8c).
 
     Args:
@@ -183,7 +179,7 @@ def one_dimension(results, field, label, width=4.5):
     Hollow diamonds are the published accuracies, at the published setting.
     """
     key = f"{INTERVALS} {BAR_TOLD}" if results.bar else INTERVALS
-    with page(width, 3.3, 2, key=key, sharex=True, height_ratios=[2.2, 1]) as (figure, axes):
+    with page(4.5, 3.3, 2, key=key, sharex=True, height_ratios=[2.2, 1]) as (figure, axes):
         top, bottom = axes
         settings = sorted(results.run, key=lambda s: getattr(s.config, field))
         values = [getattr(s.config, field) for s in settings]
@@ -269,14 +265,14 @@ def _value_axis(axes, values):
     axes.tick_params(axis="x", labelrotation=90 if len(values) > 5 else 0, labelsize=7)
 
 
-def compound_scatter(results, others, width=6.0):
+def compound_scatter(results, others):
     """Parameters against test accuracy of the compound trials, depth by marker and colour.
 
     Args:
         others: name -> `Results` of a single-dimension study, drawn as a grey line.
     """
     key = f"{INTERVALS} {BAR_TOLD}" if results.bar else INTERVALS
-    with page(width, 3.8, key=key) as (figure, axes):
+    with page(WIDTH, 3.8, key=key) as (figure, axes):
         _chance(axes, 0.5)
         _bar(axes, results)
         for (name, study), dash in zip(others.items(), ("-", "--", ":"), strict=False):
@@ -322,7 +318,7 @@ def _places(results, settings):
     return ([results.parameters(s) for s in settings], [results.accuracy(s) for s in settings])
 
 
-def compound_heat(results, width=6.0):
+def compound_heat(results):
     """Test accuracy of the grid: a panel a depth, hidden units against embedding; – = not run."""
     part = results.part
     cells = {
@@ -330,7 +326,7 @@ def compound_heat(results, width=6.0):
         for s in results.run
     }
     low, high = min(cells.values(), default=0.5), max(cells.values(), default=1.0)
-    with page(width, 2.2, 1, len(part.depths), sharey=True, squeeze=False) as (figure, (panels,)):
+    with page(WIDTH, 2.2, 1, len(part.depths), sharey=True, squeeze=False) as (figure, (panels,)):
         for axes, depth in zip(panels, part.depths, strict=True):
             grid = np.array(
                 [[cells.get((depth, h, e), np.nan) for e in part.sizes] for h in part.widths]
@@ -351,14 +347,14 @@ def compound_heat(results, width=6.0):
         return figure
 
 
-def forest(differences, label="difference in test accuracy, points", width=6.0):
+def forest(differences):
     """Differences with their intervals, one a line; the line at 0 is no difference.
 
     Args:
         differences: (name, `Estimate`) pairs, drawn from the top.
     """
     key = f"{INTERVALS} Blue squares leave out 0."
-    with page(width, 0.5 + 0.24 * len(differences), key=key) as (figure, axes):
+    with page(WIDTH, 0.5 + 0.24 * len(differences), key=key) as (figure, axes):
         for place, (_, estimate) in enumerate(differences):
             color, marker = (GREY, "o") if estimate.low <= 0 <= estimate.high else (BLUE, "s")
             mean, low, high = (100 * v for v in (estimate.mean, estimate.low, estimate.high))
@@ -367,11 +363,11 @@ def forest(differences, label="difference in test accuracy, points", width=6.0):
             )
         axes.axvline(0, color="black", linewidth=0.6)
         axes.set_yticks(range(len(differences)), [name for name, _ in differences])
-        axes.set(xlabel=label, ylim=(len(differences) - 0.5, -0.5))
+        axes.set(xlabel="difference in test accuracy, points", ylim=(len(differences) - 0.5, -0.5))
         return figure
 
 
-def accuracies(models, bar=None, label="test accuracy", width=6.0):
+def accuracies(models, bar=None):
     """Accuracies with their intervals, one a line; networks are hollow, chance is dotted.
 
     Args:
@@ -379,7 +375,7 @@ def accuracies(models, bar=None, label="test accuracy", width=6.0):
         bar: a `Baseline` to be shown as a line.
     """
     key = f"{INTERVALS} {BAR_TOLD}" if bar else INTERVALS
-    with page(width, 0.5 + 0.22 * len(models), key=key) as (figure, axes):
+    with page(WIDTH, 0.5 + 0.22 * len(models), key=key) as (figure, axes):
         for place, (_, e, network) in enumerate(models):
             color, marker = (ORANGE, "s") if network else (BLUE, "o")
             axes.errorbar(
@@ -398,18 +394,18 @@ def accuracies(models, bar=None, label="test accuracy", width=6.0):
             place |= {"ha": "right", "va": "bottom"}
             axes.annotate(_named(bar), (bar.accuracy, 1), (0, 2), **BAR_NAME, **place)
         axes.set_yticks(range(len(models)), [name for name, *_ in models])
-        axes.set(xlabel=label, ylim=(len(models) - 0.5, -0.5))
+        axes.set(xlabel="test accuracy", ylim=(len(models) - 0.5, -0.5))
         return figure
 
 
-def review_lengths(lengths, max_tokens, width=6.0):
+def review_lengths(lengths, max_tokens):
     """How long reviews are, all words beside known words.
 
     Args:
         lengths: name -> lengths of all reviews.
         max_tokens: where the tokenizer cuts.
     """
-    with page(width, 2.3) as (figure, axes):
+    with page(WIDTH, 2.3) as (figure, axes):
         bins = np.arange(0, 620, 20)
         for (color, dash, _), (name, values) in zip(SERIES, lengths.items(), strict=False):
             shares, _ = np.histogram(np.minimum(values, bins[-1] - 1), bins)
@@ -434,14 +430,14 @@ def review_lengths(lengths, max_tokens, width=6.0):
         return figure
 
 
-def word_frequencies(counts, min_count, width=6.0):
+def word_frequencies(counts, min_count):
     """Occurrences of the training words by rank, on logarithmic axes.
 
     Args:
         counts: occurrences of each distinct word.
         min_count: the vocabulary's threshold.
     """
-    with page(width, 2.3) as (figure, axes):
+    with page(WIDTH, 2.3) as (figure, axes):
         ordered = np.sort(counts)[::-1]
         rank = np.unique(np.geomspace(1, len(ordered), 400).astype(int))
         axes.loglog(rank, ordered[rank - 1], color=BLUE)
@@ -459,13 +455,13 @@ def word_frequencies(counts, min_count, width=6.0):
         return figure
 
 
-def by_length(groups, width=3.1):
+def by_length(groups):
     """Test accuracy from short to long reviews.
 
     Args:
         groups: of `insight.by_length`.
     """
-    with page(width, 2.4) as (figure, axes):
+    with page(3.1, 2.4) as (figure, axes):
         places = range(len(groups))
         means, reach = _bars([estimate for *_, estimate in groups])
         axes.errorbar(places, means, reach, color=BLUE, fmt="o", capsize=2)
@@ -474,13 +470,13 @@ def by_length(groups, width=3.1):
         return figure
 
 
-def calibration(points, width=3.1):
+def calibration(points):
     """How often a review is positive against the probability that the model gave it.
 
     Args:
         points: of `insight.calibration`; a point's area tells its share of the reviews.
     """
-    with page(width, 2.4) as (figure, axes):
+    with page(3.1, 2.4) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=0.8)
         said, true, counts = np.array(points).T
         axes.plot(said, true, color=BLUE, linewidth=0.8)
@@ -489,7 +485,7 @@ def calibration(points, width=3.1):
         return figure
 
 
-def agreement(rows, width=6.0):
+def agreement(rows):
     """Our last-epoch test accuracy less the published one, training by training, with the noise.
 
     Gaps beyond the frame are told at its edge.
@@ -498,7 +494,7 @@ def agreement(rows, width=6.0):
         rows: of `reproduction.compare`; those that were not run are left out.
     """
     key = "Whiskers are the noise of both, 95 %; parts of the lab are told below."
-    with page(width, 2.6, key=key) as (figure, axes):
+    with page(WIDTH, 2.6, key=key) as (figure, axes):
         run = [row for row in rows if row.seeds]
         for agrees, color, marker in ((True, BLUE, "o"), (False, ORANGE, "s")):
             some = [(k, row) for k, row in enumerate(run) if row.agrees == agrees]

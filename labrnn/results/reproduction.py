@@ -12,9 +12,9 @@ from labrnn.parts import OPTIMIZERS
 from labrnn.results.comparison import WEAK, seed_spread
 from labrnn.results.prose import points, span
 from labrnn.results.published import TEST_REVIEWS, VOCABULARY_SIZE, published
-from labrnn.results.statistics import LEVEL, mean_of
+from labrnn.results.statistics import CONFIDENCE, mean_of
 
-NORMAL_95 = stats.norm.ppf((1 + LEVEL) / 2)
+NORMAL_95 = stats.norm.ppf((1 + CONFIDENCE) / 2)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-LEVEL = 0.95
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,7 @@ class Estimate:
         mean, low, high: as fractions, not per cent.
         seeds: trainings behind it.
         reviews: test reviews behind it.
-        spread: standard deviation over seeds, NaN for one seed.
-        p: two-sided p-value of "no difference"; NaN where the estimate is no difference.
+        p: two-sided p-value of "it is 0"; of an accuracy it says nothing.
     """
 
     mean: float
@@ -30,8 +29,7 @@ class Estimate:
     high: float
     seeds: int
     reviews: int
-    spread: float
-    p: float = float("nan")
+    p: float
 
 
 def accuracy(correct):
@@ -41,8 +39,7 @@ def accuracy(correct):
         correct: whether each seed's model is right on each test review, bool [seeds, reviews].
     """
     values = np.asarray(correct, dtype=float)
-    mean, variance, freedom, spread = _moments(values)
-    return _interval(mean, variance, freedom, (0.0, 1.0), *values.shape, spread)
+    return _interval(*_moments(values), (0.0, 1.0), *values.shape)
 
 
 def difference(correct, other):
@@ -57,9 +54,9 @@ def difference(correct, other):
     """
     seeds = min(len(correct), len(other))
     a, b = (np.asarray(side, dtype=float)[:seeds] for side in (correct, other))
-    mean, variance, freedom, spread = _moments(a - b)
+    mean, variance, freedom = _moments(a - b)
     freedom = seeds - 1 if seeds > 1 else freedom
-    estimate = _interval(mean, variance, freedom, (-1.0, 1.0), *a.shape, spread)
+    estimate = _interval(mean, variance, freedom, (-1.0, 1.0), *a.shape)
     return replace(estimate, p=mcnemar(a[0], b[0])) if seeds == 1 else estimate
 
 
@@ -73,7 +70,7 @@ def unpaired(correct, other):
         an `Estimate`; its `seeds` and `reviews` are those of the side that has fewer.
     """
     sides = [_moments(np.asarray(side, dtype=float)) for side in (correct, other)]
-    (mean, variance, freedom, _), (mean_2, variance_2, freedom_2, _) = sides
+    (mean, variance, freedom), (mean_2, variance_2, freedom_2) = sides
     total = variance + variance_2
     if total:
         freedom = total**2 / (variance**2 / freedom + variance_2**2 / freedom_2)
@@ -118,7 +115,7 @@ def reseeding(accuracy, reviews):
 
 
 def _moments(values):
-    """Mean of [seeds, reviews] values, its variance, degrees of freedom; spread over seeds.
+    """Mean of [seeds, reviews] values, its variance, degrees of freedom.
 
     Seeds and reviews are crossed random effects. The means over either carry the interaction of
     the two, so it is taken off once. Degrees of freedom are those of the seeds over the seeds'
@@ -128,22 +125,21 @@ def _moments(values):
     seeds, reviews = values.shape
     per_seed, per_review = values.mean(axis=1), values.mean(axis=0)
     mean = per_seed.mean()
-    from_reviews, from_seeds, spread = per_review.var(ddof=1) / reviews, 0.0, float("nan")
+    from_reviews, from_seeds = per_review.var(ddof=1) / reviews, 0.0
     if seeds > 1:
-        spread = per_seed.std(ddof=1)
-        from_seeds = spread**2 / seeds
+        from_seeds = per_seed.var(ddof=1) / seeds
         rest = values - per_seed[:, None] - per_review + mean
         interaction = (rest**2).sum() / ((seeds - 1) * (reviews - 1))
         from_reviews = max(0.0, from_reviews - interaction / (seeds * reviews))
     variance = from_reviews + from_seeds
     freedom = (seeds - 1) * variance / from_seeds if from_seeds else reviews - 1
-    return mean, variance, freedom, spread
+    return mean, variance, freedom
 
 
-def _interval(mean, variance, freedom, bounds, seeds, reviews, spread=float("nan")):
+def _interval(mean, variance, freedom, bounds, seeds, reviews):
     error = np.sqrt(variance)
-    reach = stats.t.ppf((1 + LEVEL) / 2, freedom) * error
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
     low, high = np.clip([mean - reach, mean + reach], *bounds)
     certain = 1.0 if mean == 0 else 0.0
     p = 2 * stats.t.sf(abs(mean) / error, freedom) if variance else certain
-    return Estimate(float(mean), float(low), float(high), seeds, reviews, float(spread), float(p))
+    return Estimate(float(mean), float(low), float(high), seeds, reviews, float(p))
