@@ -141,4 +141,4 @@ def test_reseeding_is_what_independent_errors_of_a_calibrated_ensemble_give():
 
 
 def test_level_is_the_one_that_reports_name():
-    assert statistics.LEVEL == 0.95
+    assert statistics.CONFIDENCE == 0.95

@@ -152,7 +152,7 @@ def test_every_failure_of_the_disk_loses_nothing(data, undisturbed, tmp_path, mo
         failing["left"] = n
         with monkeypatch.context() as patch:
             for name in ("fsync", "replace", "rename"):
-                patch.setattr(f"labrnn.trials.store.os.{name}", fail_in_time(getattr(os, name)))
+                patch.setattr(f"os.{name}", fail_in_time(getattr(os, name)))
             patch.setattr("labrnn.trials.store.Path.mkdir", fail_in_time(Path.mkdir))
             try:
                 train(config, data, store)

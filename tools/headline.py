@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
+from labrnn.files import replace_file
 from labrnn.lab import Results
 from labrnn.reports.batch import read_params
 from labrnn.results import baselines, beyond
@@ -101,9 +102,7 @@ def _line(found, row):
 def main():
     found = results()
     text = README.read_text("utf-8")
-    aside = README.with_suffix(".writing")
-    aside.write_text(BLOCK.sub(lambda m: m[1] + block(found) + m[2], text), "utf-8")
-    aside.replace(README)
+    replace_file(README, BLOCK.sub(lambda m: m[1] + block(found) + m[2], text).encode())
     with mpl.rc_context({"svg.hashsalt": "headline"}):
         agreement(compare(found)).savefig(Path(PICTURE), metadata={"Date": None})
 

@@ -19,6 +19,7 @@ from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
+from labrnn.files import replace_file
 from labrnn.config import read_yaml, validated
 from labrnn.errors import LabError
 from labrnn.parts import PARTS, part_named
@@ -194,9 +195,7 @@ class Record:
     def write(self, key, outputs):
         record = {"key": key, "outputs": {p.name: file_digest(p) for p in outputs}}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_suffix(".writing")
-        aside.write_text(json.dumps(record, indent=1), "utf-8")
-        os.replace(aside, self.path)
+        replace_file(self.path, json.dumps(record, indent=1).encode())
 
 
 def file_digest(path):

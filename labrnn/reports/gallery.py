@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from labrnn.files import replace_file
 from labrnn.errors import LabError
 from labrnn.parts import PARTS
 from labrnn.reports.batch import TITLE, package_digest
@@ -36,9 +37,7 @@ def build(root):
     if there and b'content="labrnn ' not in there:
         raise LabError(f"{page}: not a page of labrnn; move it, or name another folder with --out")
     if f'content="labrnn {key}"'.encode() not in there:
-        aside = page.with_name(f".index.{os.getpid()}")
-        aside.write_text(_page(root, reports, key), "utf-8")
-        os.replace(aside, page)
+        replace_file(page, _page(root, reports, key).encode())
     return page
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 
+from labrnn.files import replace_file
 from labrnn.errors import LabError
 from labrnn.parts import PARTS
 from labrnn.reports.document import Block, Document, Prose, made_by, part
@@ -43,7 +44,10 @@ def build(notebooks, out_dir, title, authors, date, stem="write_up"):
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     pages = {".pdf": to_pdf(doc), ".html": to_html(doc).encode()}
-    return [_write(out_dir / (stem + suffix), data) for suffix, data in pages.items()]
+    paths = [out_dir / (stem + suffix) for suffix in pages]
+    for path, data in zip(paths, pages.values(), strict=True):
+        replace_file(path, data)
+    return paths
 
 
 def _answers(notebook, name):
@@ -79,13 +83,3 @@ def read(path):
         reason = str(error).strip().partition("\n")[0]
         raise LabError(f"{path}: not a readable notebook ({reason}); run its part again") from error
     return notebook
-
-
-def _write(path, data):
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return path

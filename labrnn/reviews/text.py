@@ -14,6 +14,7 @@ import pyarrow as pa
 from filelock import FileLock
 
 from labrnn.errors import LabError
+from labrnn.files import replace_file
 from labrnn.reviews import sources
 from labrnn.reviews.words import count_words, known_words, number_words
 
@@ -325,12 +326,8 @@ def _save(corpus, path):
     buffer = pa.BufferOutputStream()
     with pa.ipc.new_file(buffer, table.schema) as writer:
         writer.write_table(table)
-    content = buffer.getvalue()
-    aside = path.with_suffix(f".{os.getpid()}.partial")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.write(hashlib.sha256(content).digest())
-    os.replace(aside, path)
+    content = buffer.getvalue().to_pybytes()
+    replace_file(path, content + hashlib.sha256(content).digest())
 
 
 def _load(path):

@@ -29,6 +29,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from labrnn.errors import LabError
+from labrnn.files import replace_file, write_file
 from labrnn.trials.trial import CODE_VERSION, FORMAT, WEIGHTS, Trial, trial_key
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -95,10 +96,8 @@ class Store:
         """Keep plain values beside the trials of some data."""
         folder = self.root / fingerprint
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f"{name}.{os.getpid()}.writing"
         content = json.dumps({"sha256": _digest(value), "value": value}, ensure_ascii=False)
-        _write(aside, (content + "\n").encode())
-        os.replace(aside, folder / name)
+        replace_file(folder / name, (content + "\n").encode())
 
     def kept(self, fingerprint):
         """Paths of what is kept beside the trials of some data, in the root folder."""
@@ -205,8 +204,8 @@ class Store:
         files = {"history.json": _dump(progress.history)}
         files |= {file: save(getattr(progress, name)) for name, file in TENSORS.items()}
         for name, content in files.items():
-            _write(aside / name, content)
-        _write(aside / "DONE", _dump([hashlib.sha256(c).hexdigest() for c in files.values()]))
+            write_file(aside / name, content)
+        write_file(aside / "DONE", _dump([hashlib.sha256(c).hexdigest() for c in files.values()]))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(aside, final)
         for old in partial.iterdir():
@@ -243,8 +242,8 @@ class Store:
         partial, final = self._partial(fingerprint, key), self.root / fingerprint / key
         aside = _emptied(partial / "done.writing")
         for name, content in files.items():
-            _write(aside / name, content)
-        _write(aside / "DONE", _dump(digests))
+            write_file(aside / name, content)
+        write_file(aside / "DONE", _dump(digests))
         if not (final / "DONE").exists():
             shutil.rmtree(final, ignore_errors=True)
             os.rename(aside, final)
@@ -274,9 +273,7 @@ class Store:
             if not held:
                 return "busy"
             if mine.finished:
-                aside = mine.folder / f"{WEIGHTS}.writing"
-                _write(aside, trial.read(WEIGHTS))
-                os.replace(aside, mine.folder / WEIGHTS)
+                replace_file(mine.folder / WEIGHTS, trial.read(WEIGHTS))
             else:
                 names = [name for name in trial.digests if weights or name != WEIGHTS]
                 files = {name: trial.read(name) for name in names}
@@ -399,10 +396,3 @@ def _rounded(probabilities):
 
 def _dump(value):
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _write(path, content):
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
