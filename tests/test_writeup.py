@@ -118,6 +118,16 @@ def test_parts_refer_to_their_own_labels_and_by_name_to_those_of_others(written)
     assert "As in Figure 1 and Figure 3." in " ".join(pages(written[0]))
 
 
+def test_verdicts_stand_in_short_at_the_front(tmp_path):
+    said = "The published report concludes that more is better. **Undecided** here: one seed."
+    said += " It also concludes that less is more. **Confirmed** here: so it is."
+    pdf, page = write(tmp_path, part(tmp_path, "lab1_lstm", text=said))
+    text = " ".join(pages(pdf))
+    assert text.index("In short") < text.index("This part was not run.")
+    assert "more is better undecided Part lstm less is more confirmed Part lstm" in text
+    assert "less is more" in page.read_text()
+
+
 def test_parts_that_were_not_run_are_named(written):
     text = " ".join(pages(written[0])[2:])
     missing = {name for names in SECTIONS.values() for name in names}

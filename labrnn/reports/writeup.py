@@ -15,6 +15,7 @@ from labrnn.reports.exporter import to_html, to_pdf
 STARTS = {"Questions": "questions", "Lab 1": "lab1", "Lab 2": "lab2"}
 SECTIONS = {title: [n for n in PARTS if n.startswith(start)] for title, start in STARTS.items()}
 APPENDIX = "Executed notebooks"
+TOLD = re.compile(r"concludes that (.+?)\. \*\*(.+?)\*\* here")  # by `results.conclusions.told`
 
 
 def build(notebooks, out_dir, title, authors, date, stem="write_up"):
@@ -22,32 +23,35 @@ def build(notebooks, out_dir, title, authors, date, stem="write_up"):
 
     `notebooks` are paths named like the parts; a part of the lab without one is said to be not
     run, and notebooks of other names follow as further parts. A label `fig-x` of part `lab1_data`
-    is known to the other parts as `lab1_data.fig-x`. Raises LabError.
+    is known to the other parts as `lab1_data.fig-x`. What the parts say of the published
+    conclusions stands in short before them. Raises LabError.
     """
     paths = {Path(path).stem: Path(path) for path in notebooks}
     known = {name for names in SECTIONS.values() for name in names}
     further = [name for name in paths if name not in known]
     sections = {**SECTIONS, "Further parts": further} if further else SECTIONS
 
-    body, appendix = [], [Block("appendix", None), _prose(f"# {APPENDIX}")]
+    verdicts, body, appendix = {}, [], [Block("appendix", None), _prose(f"# {APPENDIX}")]
     for section, names in sections.items():
         body.append(_prose(f"# {section}"))
         for name in names:
             if name in paths and paths[name].exists():
                 notebook = read(paths[name])
-                body += _answers(notebook, name)
+                answers = _answers(notebook, name)
+                verdicts |= _verdicts(answers)
+                body += answers
                 appendix += _executed(notebook, name)
             else:
                 body.append(_prose(f"## `{name}`\n\n*This part was not run.*"))
-    doc = Document(Prose(title), list(authors), str(date), body + appendix, cover=True)
+    body = _in_short(verdicts) + body + appendix
+    doc = Document(Prose(title), list(authors), str(date), body, cover=True)
 
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     pages = {".pdf": to_pdf(doc), ".html": to_html(doc).encode()}
-    paths = [out_dir / (stem + suffix) for suffix in pages]
-    for path, data in zip(paths, pages.values(), strict=True):
-        replace_file(path, data)
-    return paths
+    for suffix, data in pages.items():
+        replace_file(out_dir / (stem + suffix), data)
+    return [out_dir / (stem + suffix) for suffix in pages]
 
 
 def _answers(notebook, name):
@@ -55,6 +59,26 @@ def _answers(notebook, name):
     title, blocks = part(notebook, name, top=3, prefix=f"{name}.")
     kept = [b for b in blocks if b.kind in ("prose", "error") or b.label]
     return [_prose(f"## {title.source}", title.where), *kept]
+
+
+def _verdicts(blocks):
+    """Published conclusion -> (what a part's trainings say of it, the part's title in short)."""
+    title = re.split("[,:]", blocks[0].content.source.removeprefix("## "))[0]
+    texts = (block.content.source for block in blocks if block.kind == "prose")
+    return {claim: (verdict, title) for text in texts for claim, verdict in TOLD.findall(text)}
+
+
+def _in_short(verdicts):
+    if not verdicts:
+        return []
+    lines = [f"| {claim} | {said.lower()} | {title} |" for claim, (said, title) in verdicts.items()]
+    return [
+        _prose(
+            "#### In short\n\nWhat the published report concludes, and what the trainings here say "
+            "of it; the reasons stand in the parts.\n\n| published | here | part |\n|---|---|---|\n"
+            + "\n".join(lines)
+        )
+    ]
 
 
 def _executed(notebook, name):
