@@ -44,7 +44,7 @@ def said(accuracies, seeds=(5, 6, 7)):
 def test_a_lever_that_carries_and_one_that_does_not():
     text = said({BEST: 0.9, "Without bigrams": 0.8, "Without pooling": 0.9})
     assert "With every lever the test accuracy is 0.900" in text
-    assert re.search(r"Clearly worse is it without bigrams, −10\.0 points", text)
+    assert re.search(r"It is clearly worse without bigrams, −10\.0 points", text)
     assert re.search(r"Within noise of the whole: without pooling, [+−]\d\.\d points", text)
     assert "Better than the whole" not in text
     turned = said({BEST: 0.8, "Without bigrams": 0.9})

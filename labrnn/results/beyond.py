@@ -111,8 +111,8 @@ def discussion(baselines, results, compared):
             f"{prose.measured(results.accuracy(lead))}. {_bar(best, bars)}"
         )
     text += "".join(
-        f" {c.second.name}: {prose.measured(results.accuracy(c.second))}, and {best.name} less "
-        f"this {prose.gap(c)}."
+        f" The linear model's lead over *{c.second.name}*, which has "
+        f"{prose.measured(results.accuracy(c.second))}, is {prose.gap(c)}."
         for c in rest
     )
     return prose.paragraphs(

@@ -219,13 +219,14 @@ def _cells_accuracy(compared):
         "undecided": "the two models differ under {}, though one seed each does not make that a "
         "difference of the cells",
     }
-    gap = "{1} points, {2}"
     clauses = []
     for verdict in dict.fromkeys(c.verdict for c in compared):
         group = [c for c in compared if c.verdict == verdict]
-        gaps = [gap.format(c, points(c.difference.mean), span(c.difference)) for c in group]
-        who = names(c.first for c in group)
-        clauses.append(f"{forms[verdict].format(who)} ({'; '.join(gaps)})")
+        who = listing(
+            f"{c.first.name} ({points(c.difference.mean)} points, {span(c.difference)})"
+            for c in group
+        )
+        clauses.append(forms[verdict].format(who))
     return f"GRU minus LSTM, optimiser by optimiser: {', and '.join(clauses)}."
 
 
@@ -259,7 +260,7 @@ def depth(results):
         "n_layers",
         1,
         "doubling the depth",
-        "A layer has to wait for the one below it.",
+        "",
         "two layers equal one",
         "three layers hardly train and four do not",
     )
@@ -384,8 +385,12 @@ def compound(results, studies):
 
 def _who_trained(results, learnt):
     never = [s for s in results.run if s not in learnt]
+    if not never and results.missing:
+        return (
+            f"{len(results.run)} of {len(results.settings)} combinations were run; all left chance."
+        )
     if not never:
-        return f"All {number(len(learnt))} combinations that were run left chance."
+        return f"All {number(len(learnt))} combinations left chance."
     failed, run = (Counter(s.config.n_layers for s in group) for group in (never, results.run))
     shares = [
         f"{number(failed[n])} of {number(run[n])} with {counted(n, 'layer')}"

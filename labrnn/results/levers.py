@@ -3,7 +3,7 @@
 from labrnn.results import prose
 
 FORMS = {
-    "worse": "Clearly worse is it {}.",
+    "worse": "It is clearly worse {}.",
     "not clear": "Not clear, once corrected for the number of comparisons: {}.",
     "within noise": "Within noise of the whole: {}.",
     "undecided": "With one seed each the models differ, which leaves the levers open: {}.",

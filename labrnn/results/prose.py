@@ -10,6 +10,7 @@ from labrnn.results.comparison import LN2, SMALL, WEAK, by_validation, seed_spre
 
 WORDS = ["no", "one", "two", "three", "four", "five", "six"]
 WORDS += ["seven", "eight", "nine", "ten", "eleven", "twelve"]
+FAR = 15  # points of training accuracy: more than an optimiser or a dimension usually costs
 APART = 2.77  # two draws of a normal distribution differ by less standard deviations, 95 %
 
 
@@ -180,6 +181,7 @@ def idle(results, settings):
         "left chance."
         for s in partly
     ]
+    text += _behind(results, verdicts)
     for setting, training in learnt.items():
         tested = f"{results.accuracy(setting).mean:.3f}"
         text.append(
@@ -189,6 +191,18 @@ def idle(results, settings):
             f"the last epoch, but a test accuracy of {tested}: little of that holds for others."
         )
     return " ".join(text)
+
+
+def _behind(results, settings):
+    """Those whose models were far from what others reached on the training reviews themselves."""
+    reached = {s: last_epoch(results, s)[0] for s in settings if results.accuracy(s).mean >= WEAK}
+    usual = np.median(list(reached.values())) if reached else 0
+    return [
+        f"{capital(names([s]))} had {training:.0f} % of the training reviews right in the last epoch, "
+        f"where {usual:.0f} % are usual here: the training went badly, whatever the setting is worth."
+        for s, training in reached.items()
+        if training < usual - FAR
+    ]
 
 
 def last_epoch(results, setting):
