@@ -144,14 +144,21 @@ class GruOptimizers(LstmOptimizers):
         return super().trials() + rivals
 
 
-class _OneDimension(Part):
+class _Tuned(Part):
+    optim: Optim = Field("rmsprop", description="optimiser of all trials")
+    lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
+
+    @property
+    def tuned(self):
+        """The base under the part's optimiser."""
+        return self.base.but(optim=self.optim, lr=self.lr)
+
+
+class _OneDimension(_Tuned):
     """One dimension of the LSTM changed, the others as they are."""
 
     field: ClassVar[str]
     unit: ClassVar[str]
-
-    optim: Optim = Field("rmsprop", description="optimiser of all trials")
-    lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
 
     def values(self):
         return getattr(
@@ -159,8 +166,7 @@ class _OneDimension(Part):
         )
 
     def settings(self):
-        base = self.base.but(optim=self.optim, lr=self.lr)
-        return [Setting(self._named(v), base.but(**{self.field: v})) for v in self.values()]
+        return [Setting(self._named(v), self.tuned.but(**{self.field: v})) for v in self.values()]
 
     def _named(self, value):
         return f"{value} {self.unit if value != 1 else self.unit.removesuffix('s')}"
@@ -192,11 +198,9 @@ class EmbeddingSize(_OneDimension):
     )
 
 
-class Compound(Part):
+class Compound(_Tuned):
     name, title = "lab2f_compound", "Compound scaling: depth, width and embedding together"
 
-    optim: Optim = Field("rmsprop", description="optimiser of all trials")
-    lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
     depths: Several[int] = Field([1, 2, 3, 4], description="numbers of layers")
     train_reviews: int = Field(2000, ge=0, description="training reviews in use, 0 for all")
     widths: Several[int] = Field([10, 20, 30, 40], description="units; the lab: 20, 280, 290, 305")
@@ -220,11 +224,10 @@ class Compound(Part):
         return most
 
     def settings(self):
-        base = self.base.but(optim=self.optim, lr=self.lr)
         return [
             Setting(
                 f"E{e} H{h} L{n}",
-                base.but(
+                self.tuned.but(
                     n_layers=n,
                     hidden_dim=h,
                     embedding_dim=e,
@@ -254,18 +257,16 @@ def compound_dropout(n_layers, hidden_dim, embedding_dim):
     return 0.2 if n_layers >= 3 or hidden_dim >= 250 or embedding_dim >= 200 else 0.0
 
 
-class Bidirectional(Part):
+class Bidirectional(_Tuned):
     name, title = "lab2g_bidirectional", "Reading both ways"
 
-    optim: Optim = Field("rmsprop", description="optimiser of all trials")
-    lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
     wide: int = Field(64, ge=10, le=320, description="units of the large model; the lab takes 305")
     narrow: int = Field(20, ge=10, le=320, description="units of the small model")
     embedding_dim: int = Field(32, ge=1, le=256, description="embedding dimensions of all trials")
 
     def settings(self):
         """Figures 9 to 11, the one-way partners that (f) has trained, and the other readout."""
-        base = self.base.but(optim=self.optim, lr=self.lr, embedding_dim=self.embedding_dim)
+        base = self.tuned.but(embedding_dim=self.embedding_dim)
         wide = base.but(hidden_dim=self.wide, dropout_rate=0.2)
         narrow = base.but(hidden_dim=self.narrow)
         drawn = {
@@ -285,14 +286,10 @@ class Bidirectional(Part):
         return [Setting(*case) for case in (drawn | one_way | last_step).items()]
 
 
-class _TwoCells(Part):
-    optim: Optim = Field("rmsprop", description="optimiser of the two models looked into")
-    lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
-
+class _TwoCells(_Tuned):
     def settings(self):
         """An LSTM and a GRU of Lab 2 a and b."""
-        base = self.base.but(optim=self.optim, lr=self.lr)
-        return [Setting("LSTM", base), Setting("GRU", base.but(cell="gru"))]
+        return [Setting("LSTM", self.tuned), Setting("GRU", self.tuned.but(cell="gru"))]
 
 
 class Questions(_TwoCells):

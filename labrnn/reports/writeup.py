@@ -18,8 +18,8 @@ APPENDIX = "Executed notebooks"
 TOLD = re.compile(r"concludes that (.+?)\. \*\*(.+?)\*\* here")  # by `results.conclusions.told`
 
 
-def build(notebooks, out_dir, title, authors, date, stem="write_up"):
-    """Write `stem`.pdf and `stem`.html from executed notebooks; the paths written, in that order.
+def build(notebooks, out_dir, title, authors, date):
+    """Write write_up.pdf and .html from executed notebooks; the paths written, in that order.
 
     `notebooks` are paths named like the parts; a part of the lab without one is said to be not
     run, and notebooks of other names follow as further parts. A label `fig-x` of part `lab1_data`
@@ -50,8 +50,8 @@ def build(notebooks, out_dir, title, authors, date, stem="write_up"):
     out_dir.mkdir(parents=True, exist_ok=True)
     pages = {".pdf": to_pdf(doc), ".html": to_html(doc).encode()}
     for suffix, data in pages.items():
-        replace_file(out_dir / (stem + suffix), data)
-    return [out_dir / (stem + suffix) for suffix in pages]
+        replace_file(out_dir / f"write_up{suffix}", data)
+    return [out_dir / f"write_up{suffix}" for suffix in pages]
 
 
 def _answers(notebook, name):

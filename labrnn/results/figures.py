@@ -493,7 +493,7 @@ def agreement(rows):
     Args:
         rows: of `reproduction.compare`; those that were not run are left out.
     """
-    key = "Whiskers are the noise of both, 95 %; parts of the lab are told below."
+    key = "Gaps beyond the frame are told at its edge."
     with page(WIDTH, 2.6, key=key) as (figure, axes):
         run = [row for row in rows if row.seeds]
         for agrees, color, marker in ((True, BLUE, "o"), (False, ORANGE, "s")):

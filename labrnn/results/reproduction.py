@@ -97,7 +97,7 @@ def table(rows):
         known = row.published
         lines.append(
             {
-                "figure": known.figure or "–",
+                "figure": known.figure or "",
                 "setting": _setting(row.setting.config),
                 "parameters": f"{row.parameters:,}",
                 "published": f"{known.test_acc:.3f}",
@@ -109,7 +109,9 @@ def table(rows):
                 "best epoch": "" if math.isnan(row.best) else f"{row.best:.3f}",
             }
         )
-    return pd.DataFrame(lines)
+    table = pd.DataFrame(lines)
+    table.attrs["key"] = "A dash: not run yet."
+    return table
 
 
 def summary(rows, results):
