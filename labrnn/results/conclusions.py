@@ -45,7 +45,9 @@ def conclusions(results):
     """A table: published conclusion, verdict, evidence."""
     lines = [(capital(claim), *judge(results, claim)) for claim in CLAIMS]
     table = pd.DataFrame(lines, columns=["published conclusion", "verdict", "evidence"])
-    return table.assign(verdict=[VERDICTS[holds] for _, holds, _ in lines])
+    table = table.assign(verdict=[VERDICTS[holds] for _, holds, _ in lines])
+    table.attrs["key"] = "Trainings are named by the lab's figures: 3c is that of figure 3c."
+    return table
 
 
 def told(results, *claims):

@@ -437,7 +437,7 @@ def word_frequencies(counts, min_count):
         counts: occurrences of each distinct word.
         min_count: the vocabulary's threshold.
     """
-    with page(WIDTH, 2.3) as (figure, axes):
+    with page(WIDTH, 2.3, key="Stop words are among them.") as (figure, axes):
         ordered = np.sort(counts)[::-1]
         rank = np.unique(np.geomspace(1, len(ordered), 400).astype(int))
         axes.loglog(rank, ordered[rank - 1], color=BLUE)

@@ -77,19 +77,21 @@ def on_vocabulary(data):
     )
 
 
-def frequent(data, columns=4):
+def frequent(data):
     """The most frequent words; stop words in brackets, since the tokenizer drops them."""
     cells = [
         f"({word}) {count:,}" if stop else f"{word} {count:,}"
         for word, count, stop in data["frequent"]
     ]
-    rows = len(cells) // columns
-    return pd.DataFrame(
+    rows = len(cells) // 4
+    table = pd.DataFrame(
         {
             f"ranks {c * rows + 1} to {(c + 1) * rows}": cells[c * rows : (c + 1) * rows]
-            for c in range(columns)
+            for c in range(4)
         }
     )
+    table.attrs["key"] = "Stop words stand in brackets: the tokenizer drops them."
+    return table
 
 
 def on_lengths(data, part):
