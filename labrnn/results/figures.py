@@ -189,37 +189,11 @@ def one_dimension(results, field, label):
         if not values:
             top.text(0.5, 0.5, "not run", transform=top.transAxes, ha="center", color=GREY)
             return figure
-        for value, setting in zip(values, settings, strict=True):
-            dots = list(results.metric(setting, "accuracy").values())
-            top.plot([value] * len(dots), dots, ".", color=BLUE, markersize=3, alpha=0.6)
-        means, reach = _bars([results.accuracy(s) for s in settings])
-        top.errorbar(
-            values,
-            means,
-            reach,
-            color=BLUE,
-            marker="o",
-            linewidth=1.2,
-            capsize=2,
-            elinewidth=0.8,
-            label="ours, 95 % interval",
-        )
-        known = [published_accuracy(s.config) for s in settings]
-        if any(known):
-            top.plot(
-                values,
-                known,
-                "D",
-                color=ORANGE,
-                fillstyle="none",
-                markersize=5,
-                label="published, one seed, last epoch",
-            )
+        _ours_and_published(top, results, settings, values)
         figure.legend(loc="outside upper center", ncols=2)
         _bar(top, results)
-        _above_chance(
-            top, [(v, results.accuracy(s)) for v, s in zip(values, settings, strict=True)]
-        )
+        places = [(v, results.accuracy(s)) for v, s in zip(values, settings, strict=True)]
+        _above_chance(top, places)
         seconds = [results.seconds(s) for s in settings]
         bottom.plot(values, seconds, color=GREEN, marker="^", linestyle="-.")
         if np.isnan(seconds).all():
@@ -227,6 +201,20 @@ def one_dimension(results, field, label):
         bottom.set_ylim(0, 1.15 * bottom.get_ylim()[1])
         _value_axis(bottom, values)
         return figure
+
+
+def _ours_and_published(axes, results, settings, values):
+    """Our accuracies with intervals and a dot a seed; hollow diamonds for the published ones."""
+    for value, setting in zip(values, settings, strict=True):
+        dots = list(results.metric(setting, "accuracy").values())
+        axes.plot([value] * len(dots), dots, ".", color=BLUE, markersize=3, alpha=0.6)
+    means, reach = _bars([results.accuracy(s) for s in settings])
+    look = {"color": BLUE, "marker": "o", "linewidth": 1.2, "capsize": 2, "elinewidth": 0.8}
+    axes.errorbar(values, means, reach, label="ours, 95 % interval", **look)
+    known = [published_accuracy(s.config) for s in settings]
+    if any(known):
+        look = {"color": ORANGE, "fillstyle": "none", "markersize": 5}
+        axes.plot(values, known, "D", label="published, one seed, last epoch", **look)
 
 
 def _above_chance(axes, places):
