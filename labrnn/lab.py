@@ -126,6 +126,10 @@ class Results:
         results.settings = list(settings)
         return results
 
+    def at(self, checkpoint):
+        """The same results, tested after the `best` or the `last` epoch."""
+        return Results(self.part.model_copy(update={"checkpoint": checkpoint}), self.outcome)
+
     def trial(self, setting):
         """The trial of a setting with the part's first seed, or None."""
         return self.outcome.trials.get(setting.config.but(seed=self.part.seeds[0]))

@@ -21,6 +21,7 @@ from labrnn.errors import LabError
 from labrnn.reports import notebook as module
 from labrnn.reports.document import Block, Document, Prose, document
 from labrnn.reports.exporter import LabHTMLExporter, LabPDFExporter, to_html, to_pdf
+from labrnn.results.prose import quote
 
 HOSTILE = (
     '<script>alert("1")</script> #eval("1+1") $5 and $6 \\begin{x} \\\\ *bold* _it_ `code` '
@@ -144,11 +145,11 @@ def test_nothing_is_wider_than_the_text(shown):
 
 
 def test_text_from_outside_is_printed_and_never_run(shown):
-    module.say("A review said: " + module.quote(HOSTILE))
-    module.show(pd.DataFrame({"review": [HOSTILE]}), "tbl-x", "A review: " + module.quote(HOSTILE))
-    module.show_grid([(curve(), module.quote(HOSTILE))], "fig-x", module.quote(HOSTILE))
+    module.say("A review said: " + quote(HOSTILE))
+    module.show(pd.DataFrame({"review": [HOSTILE]}), "tbl-x", "A review: " + quote(HOSTILE))
+    module.show_grid([(curve(), quote(HOSTILE))], "fig-x", quote(HOSTILE))
     error = v4.new_output("error", ename="E", evalue=HOSTILE, traceback=[HOSTILE])
-    nb = notebook("# " + module.quote(HOSTILE), cell(HOSTILE, [stream(HOSTILE), error, *shown]))
+    nb = notebook("# " + quote(HOSTILE), cell(HOSTILE, [stream(HOSTILE), error, *shown]))
     nb.metadata.update(authors=[HOSTILE], labrnn={HOSTILE: HOSTILE})
     data = pdf(nb)
     # title, title in the head of pages, prose, 2 captions, sub-caption, cell, code, print, ...
@@ -163,7 +164,7 @@ def test_text_from_outside_is_printed_and_never_run(shown):
 
 def test_characters_without_a_glyph_or_a_meaning_do_not_stop_a_report(shown):
     odd = "A\x00\x1b[31m\x07\u202e\ud800 漢字 😄 \ufeff\u2028 Z"
-    module.say(module.quote(odd) + " " + odd)
+    module.say(quote(odd) + " " + odd)
     pandas_takes = odd.replace("\ud800", "")
     module.show(pd.DataFrame({"review": [pandas_takes]}), "tbl-x", odd)
     nb = notebook("# T " + odd, cell(f"'{odd}'", [stream(odd), *shown]), authors=[odd])
@@ -175,7 +176,7 @@ def test_characters_without_a_glyph_or_a_meaning_do_not_stop_a_report(shown):
 @settings(max_examples=40, deadline=None)
 @given(st.text(st.sampled_from("#$*_`@<>\\='\"[](){}/|^&!.:;-+1a \n~\x07é") | st.characters()))
 def test_quoted_text_comes_out_as_it_went_in(text):
-    block = Block("prose", Prose("| " + module.quote(text) + " |", inline=False))
+    block = Block("prose", Prose("| " + quote(text) + " |", inline=False))
     page = to_html(Document(Prose("T"), [], "", [block]))
     shown = BeautifulSoup(page, "html.parser").find("main").get_text()
     expected = f"| {module.UNPRINTABLE.sub(chr(0xFFFD), text)} |"

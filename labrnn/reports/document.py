@@ -17,7 +17,7 @@ import pypandoc
 from bs4 import BeautifulSoup
 
 from labrnn.errors import LabError
-from labrnn.reports.notebook import UNPRINTABLE
+from labrnn.results.prose import UNPRINTABLE
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_LINES, KEPT_LINES, MAX_LINE = 60, 25, 2000  # of a printed output

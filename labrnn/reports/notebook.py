@@ -19,10 +19,6 @@ from matplotlib.figure import Figure
 from labrnn.errors import LabError
 
 PNG_DPI = 144
-# No character of this set may reach a renderer: controls, lone surrogates, direction overrides.
-UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
-)
 
 
 def show(obj, label, caption, short=None, number=None):
@@ -55,17 +51,6 @@ def show_grid(parts, label, caption, columns=2, short=None, number=None):
 def say(markdown):
     """Display computed sentences; the report prints them as body text, not as an output."""
     display({"text/markdown": markdown, "text/plain": markdown}, raw=True)
-
-
-def quote(text):
-    """Text from outside, such as a review, as Markdown that prints it literally on one line.
-
-    Dollar signs and backslashes stand in elements of their own: MathJax, which Jupyter runs
-    over the finished page, looks for pairs of them within one element only.
-    """
-    text = " ".join(UNPRINTABLE.sub("\ufffd", str(text)).split())
-    text = re.sub(r"[!-/:-@\[-`{-~]", lambda hit: f"&#{ord(hit[0])};", text)
-    return re.sub(r"&#(36|92);", r"<span>\g<0></span>", text)
 
 
 def _key(figure):

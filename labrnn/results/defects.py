@@ -2,7 +2,6 @@
 
 import pandas as pd
 
-from labrnn.lab import Results
 from labrnn.parts import Setting
 from labrnn.results import prose, statistics
 from labrnn.results.comparison import accuracy_cell, compared_cells, corrected, trained
@@ -18,10 +17,7 @@ def pairs(results):
         the right way's `Setting`, the published way's, and for the seeds that both have whether
         each is right on each test review, bool [seeds, reviews].
     """
-    last, best = (
-        Results(results.part.model_copy(update={"checkpoint": which}), results.outcome)
-        for which in ("last", "best")
-    )
+    last, best = results.at("last"), results.at("best")
     for old in dict.fromkeys(old for _, old in results.part.pairs()):
         if any(trained(results, old).values()):
             names = (f"{which} epoch ({old.name})" for which in ("Best", "Last"))

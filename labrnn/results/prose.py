@@ -11,7 +11,22 @@ from labrnn.results.comparison import LN2, SMALL, WEAK, by_validation, seed_spre
 WORDS = ["no", "one", "two", "three", "four", "five", "six"]
 WORDS += ["seven", "eight", "nine", "ten", "eleven", "twelve"]
 FAR = 15  # points of training accuracy: more than an optimiser or a dimension usually costs
+# No character of this set may reach a renderer: controls, lone surrogates, direction overrides.
+UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+)
 APART = 2.77  # two draws of a normal distribution differ by less standard deviations, 95 %
+
+
+def quote(text):
+    """Text from outside, such as a review, as Markdown that prints it literally on one line.
+
+    Dollar signs and backslashes stand in elements of their own: MathJax, which Jupyter runs
+    over the finished page, looks for pairs of them within one element only.
+    """
+    text = " ".join(UNPRINTABLE.sub("\ufffd", str(text)).split())
+    text = re.sub(r"[!-/:-@\[-`{-~]", lambda hit: f"&#{ord(hit[0])};", text)
+    return re.sub(r"&#(36|92);", r"<span>\g<0></span>", text)
 
 
 def number(n):

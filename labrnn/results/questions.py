@@ -17,10 +17,9 @@ from torch.nn import functional as F
 
 from labrnn.errors import LabError
 from labrnn.network.models import Classifier
-from labrnn.reports.notebook import quote
 from labrnn.results import statistics
 from labrnn.results.figures import BLUE, GREY, SERIES, page, percent
-from labrnn.results.prose import listing
+from labrnn.results.prose import listing, quote
 from labrnn.reviews.description import remembered
 
 LOOK_FORMAT = 1  # of what `look` keeps; another one when a change here changes figures

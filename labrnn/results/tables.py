@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from labrnn.reports.notebook import quote
+from labrnn.results.prose import quote
 
 
 def source(data):
