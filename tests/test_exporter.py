@@ -21,7 +21,7 @@ from labrnn.errors import LabError
 from labrnn.reports import notebook as module
 from labrnn.reports.document import Block, Document, Prose, document
 from labrnn.reports.exporter import LabHTMLExporter, LabPDFExporter, to_html, to_pdf
-from labrnn.results.prose import quote
+from labrnn.results.prose import UNPRINTABLE, quote
 
 HOSTILE = (
     '<script>alert("1")</script> #eval("1+1") $5 and $6 \\begin{x} \\\\ *bold* _it_ `code` '
@@ -179,7 +179,7 @@ def test_quoted_text_comes_out_as_it_went_in(text):
     block = Block("prose", Prose("| " + quote(text) + " |", inline=False))
     page = to_html(Document(Prose("T"), [], "", [block]))
     shown = BeautifulSoup(page, "html.parser").find("main").get_text()
-    expected = f"| {module.UNPRINTABLE.sub(chr(0xFFFD), text)} |"
+    expected = f"| {UNPRINTABLE.sub(chr(0xFFFD), text)} |"
     # Pandoc composes characters and their marks (NFC), which print the same.
     words = [unicodedata.normalize("NFC", said).split() for said in (shown, expected)]
     assert words[0] == words[1]
