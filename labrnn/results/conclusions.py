@@ -2,9 +2,9 @@
 
 A rule reads the settings of any part that has what it speaks of: the part on the reproduction, or
 the lab's own. It gives True (confirmed), False (not confirmed) or None (undecided) and a reason.
-Undecided is also what needs a training that was not run, and a difference that rests on one seed:
-that tells models from each other, not settings. Equality takes intervals that leave no room for a
-point.
+Undecided is also what needs a training that was not run, and what rests on one seed, a difference
+or a failure: that tells models from each other, not settings. Equality takes intervals that leave
+no room for a point. The pace of trainings is compared by mean epochs over several seeds, untested.
 """
 
 import re
