@@ -184,6 +184,12 @@ def test_a_training_that_went_badly_is_told():
     text = discussion.bidirectional(found)
     assert "The one-layer LSTM both ways had 75 % of the training reviews right" in text
     assert text.count("the training went badly") == 1
+    some = results(Bidirectional(seeds=SEEDS, **FULL), {s.name: 0.87 for s in found.settings})
+    lucky = results(Bidirectional(seeds=SEEDS, **FULL), {bad.name: [0.5, 0.87, 0.87]})
+    some.outcome.trials |= lucky.outcome.trials
+    text = discussion.bidirectional(some)
+    assert "Of the one-layer LSTM both ways, two of three seeds left chance" in text
+    assert "the training went badly" not in text
 
 
 def test_the_cells_are_compared():

@@ -196,7 +196,7 @@ def idle(results, settings):
         "left chance."
         for s in partly
     ]
-    text += _behind(results, verdicts)
+    text += _behind(results, [s for s, seeds in verdicts.items() if all(seeds)])
     for setting, training in learnt.items():
         tested = f"{results.accuracy(setting).mean:.3f}"
         text.append(
