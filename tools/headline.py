@@ -12,6 +12,7 @@ from labrnn.files import replace_file
 from labrnn.lab import Results
 from labrnn.reports.batch import read_params
 from labrnn.results import baselines, beyond
+from labrnn.results.comparison import WEAK
 from labrnn.results.figures import agreement, percent
 from labrnn.results.reproduction import compare
 from labrnn.results.statistics import accuracy
@@ -92,10 +93,15 @@ def _line(found, row):
     name = f"{known.cell.upper()} {known.optimizer}, E{config.embedding_dim} "
     name += f"H{config.hidden_dim} L{config.n_layers}" + ", both ways" * config.bidirectional
     right = row.setting.__class__(name, config.but(readout="final_state"))
-    ours = found.accuracy(right)
+    ours, trials = found.accuracy(right), found.trials(right).values()
+    cells = [percent(row.last), _with_interval(ours)]
+    if len({trial.metrics["best"]["accuracy"] < WEAK for trial in trials}) > 1:
+        # Some seeds trained and others did not: a mean would be an accuracy that none has.
+        tests = [sorted(t.metrics[which]["accuracy"] for t in trials) for which in ("last", "best")]
+        cells = [", ".join(f"{100 * accuracy:.1f}" for accuracy in one) + " %" for one in tests]
     return (
-        f"| {name} | {row.parameters:,} | {percent(known.test_acc)} | {percent(row.last)} | "
-        f"{_with_interval(ours)} | {ours.seeds} |"
+        f"| {name} | {row.parameters:,} | {percent(known.test_acc)} | {cells[0]} | {cells[1]} | "
+        f"{ours.seeds} |"
     )
 
 
