@@ -83,6 +83,8 @@ def test_what_the_correction_takes_back_is_not_called_noise():
     quiet = Comparison(seen.first, seen.second, estimate(-0.005, 0.005), 1.0)
     alone = Comparison(seen.first, seen.second, estimate(0.0, 0.001, seeds=1), 1.0)
     assert "no room for a whole point" not in room([quiet, alone])
+    wide = Comparison(seen.first, seen.second, estimate(-0.1, 0.4), 1.0)
+    assert room([wide]) == "One interval reaches 60 points: it says next to nothing."
 
 
 def estimate(mean, high, seeds=3):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from labrnn.results.comparison import LN2, WEAK
-from labrnn.results.prose import points
+from labrnn.results.prose import WIDE, points
 from labrnn.results.published import published_accuracy
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#1f5a99", "#c8561b", "#2c7a4b", "#75459c", "#6b6b6b"
@@ -338,6 +338,8 @@ def compound_heat(results):
 def forest(differences):
     """Differences with their intervals, one a line; the line at 0 is no difference.
 
+    Intervals that say next to nothing leave the frame, so that the others show.
+
     Args:
         differences: (name, `Estimate`) pairs, drawn from the top.
     """
@@ -349,6 +351,10 @@ def forest(differences):
             axes.errorbar(
                 mean, place, xerr=[[mean - low], [high - mean]], fmt=marker, color=color, capsize=2
             )
+        shown = [0.0, *(e.mean for _, e in differences)]
+        shown += [v for _, e in differences if e.high - e.low < 2 * WIDE for v in (e.low, e.high)]
+        edge = 0.05 * np.ptp(shown) or 0.01
+        axes.set_xlim(100 * (min(shown) - edge), 100 * (max(shown) + edge))
         axes.axvline(0, color="black", linewidth=0.6)
         axes.set_yticks(range(len(differences)), [name for name, _ in differences])
         axes.set(xlabel="difference in test accuracy, points", ylim=(len(differences) - 0.5, -0.5))

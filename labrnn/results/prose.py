@@ -10,6 +10,7 @@ from labrnn.results.comparison import LN2, SMALL, WEAK, by_validation, seed_spre
 
 WORDS = ["no", "one", "two", "three", "four", "five", "six"]
 WORDS += ["seven", "eight", "nine", "ten", "eleven", "twelve"]
+WIDE = 0.1  # an interval that reaches further from 0 says nothing, as where some seeds failed
 FAR = 15  # points of training accuracy: more than an optimiser or a dimension usually costs
 # No character of this set may reach a renderer: controls, lone surrogates, direction overrides.
 UNPRINTABLE = re.compile(
@@ -267,7 +268,9 @@ def room(compared):
         return ""
     reach = max(max(-d.low, d.high) for d in quiet)
     if reach < SMALL:
-        return "That leaves no room for a whole point: equal, for any use."
+        return "What is within noise leaves no room for a whole point: equal, for any use."
+    if reach > WIDE:
+        return f"One interval reaches {100 * reach:.0f} points: it says next to nothing."
     return f"Within noise is not equal: the intervals leave room for {100 * reach:.1f} points."
 
 
