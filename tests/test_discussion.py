@@ -186,6 +186,11 @@ def test_a_training_that_went_badly_is_told():
     text = discussion.bidirectional(found)
     assert "The one-layer LSTM both ways had 75 % of the training reviews right" in text
     assert text.count("the training went badly") == 1
+    for trial in found.trials(found.settings[2]).values():
+        trial.history[-1]["train_accuracy"] = 0.7
+    text = discussion.bidirectional(found)
+    assert "LSTM both ways and the small LSTM both ways had 75 and 70 % of the training" in text
+    assert text.count("these trainings went badly") == 1
     some = results(Bidirectional(seeds=SEEDS, **FULL), {s.name: 0.87 for s in found.settings})
     lucky = results(Bidirectional(seeds=SEEDS, **FULL), {bad.name: [0.5, 0.87, 0.87]})
     some.outcome.trials |= lucky.outcome.trials

@@ -213,11 +213,14 @@ def _behind(results, settings):
     """Those whose models were far from what others reached on the training reviews themselves."""
     reached = {s: last_epoch(results, s)[0] for s in settings if results.accuracy(s).mean >= WEAK}
     usual = np.median(list(reached.values())) if reached else 0
+    far = {s: f"{training:.0f}" for s, training in reached.items() if training < usual - FAR}
+    if not far:
+        return []
+    which = "the training" if len(far) == 1 else "these trainings"
     return [
-        f"{capital(names([s]))} had {training:.0f} % of the training reviews right in the last epoch, "
-        f"where {usual:.0f} % are usual here: the training went badly, whatever the setting is worth."
-        for s, training in reached.items()
-        if training < usual - FAR
+        f"{capital(names(far))} had {listing(far.values())} % of the training reviews right in the "
+        f"last epoch, where {usual:.0f} % are usual here: {which} went badly, whatever the setting "
+        "is worth."
     ]
 
 
