@@ -122,7 +122,10 @@ def run_all(page, path, meanwhile=lambda: None):
         idle(page)
         page.keyboard.press("Control+s")
         time.sleep(0.3)
-        cells = zip(nbformat.read(path, 4).cells, before, strict=True)
+        try:
+            cells = zip(nbformat.read(path, 4).cells, before, strict=True)
+        except nbformat.reader.NotJSONError:  # Jupyter is writing it at this moment
+            return False
         return all((cell.execution_count or 0) > n for cell, n in cells if cell.cell_type == "code")
 
     until(done)
