@@ -74,7 +74,7 @@ def test_what_the_correction_takes_back_is_not_called_noise():
         Setting("20 units", None), Setting("100 units", None), estimate(-0.02, -0.01), 0.14
     )
     assert seen.verdict == "not clear"
-    text = by_verdict(None, [seen])
+    text = by_verdict([seen])
     assert text == (
         "20 units differ from 100 units by −2.0 points (−3.0 to −1.0, p = 0.140); corrected for the "
         "number of comparisons that is not clear."

@@ -49,8 +49,7 @@ class Comparison:
         corrected p-value is too large; `undecided` where models differ but one seed each cannot
         tell a setting from its seed."""
         if not self.clear:
-            apart = self.difference.low > 0 or self.difference.high < 0
-            return "not clear" if apart else "within noise"
+            return "within noise" if self.difference.holds_zero else "not clear"
         if self.difference.seeds == 1:
             return "undecided"
         return "better" if self.difference.mean > 0 else "worse"

@@ -65,7 +65,7 @@ FORMS = {
     "better": "The right way is better: {}.",
     "worse": "The published way is better than what is called right: {}.",
     "undecided": "With one seed each the models differ, which leaves the settings open: {}.",
-    "not clear": "Not clear, once corrected for the number of comparisons: {}.",
+    "not clear": prose.NOT_CLEAR,
     "within noise": "Within noise of the published way: {}.",
 }
 

@@ -146,7 +146,7 @@ def optimizers(results):
     return paragraphs(
         f"The validation reviews put {lead.name} first, with "
         f"{tested(results, lead, 'valid_accuracy'):.3f} in the epoch that is tested; on the test "
-        f"reviews it reaches {measured(results.accuracy(lead))}. {by_verdict(results, mine)} "
+        f"reviews it reaches {measured(results.accuracy(lead))}. {by_verdict(mine)} "
         f"{idle(results, results.settings)} {_which(mine, lead)}",
         f"{_pace(results)} {_unfinished(results, learnt)} {past_best(results, learnt)}",
         told(
@@ -314,7 +314,7 @@ def _sweep(results, field, reference, doubling, price, *claims):
 def _opening(results, base, compared):
     if not base or not results.trials(base):
         return "The lab's own value was not run, so there is nothing to hold the others against."
-    able = by_verdict(results, [c for c in compared if results.accuracy(c.first).mean >= WEAK])
+    able = by_verdict([c for c in compared if results.accuracy(c.first).mean >= WEAK])
     own = f"{capital(names([base]))}, the lab's own value,"
     if not any(trained(results, base).values()):
         return f"{own} stayed at chance, so that a difference to it says little. {able}"
@@ -532,7 +532,7 @@ def bidirectional(results):
         return footing(results)
     return paragraphs(
         idle(results, results.settings),
-        by_verdict(results, ways, "one-way partner"),
+        by_verdict(ways, "one-way partner"),
         _readouts(readouts),
         told(results, "reading both ways is not better"),
         footing(results, ways + readouts),

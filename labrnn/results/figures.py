@@ -346,7 +346,7 @@ def forest(differences):
     key = f"{INTERVALS} Blue squares leave out 0."
     with page(WIDTH, 0.5 + 0.24 * len(differences), key=key) as (figure, axes):
         for place, (_, estimate) in enumerate(differences):
-            color, marker = (GREY, "o") if estimate.low <= 0 <= estimate.high else (BLUE, "s")
+            color, marker = (GREY, "o") if estimate.holds_zero else (BLUE, "s")
             mean, low, high = (100 * v for v in (estimate.mean, estimate.low, estimate.high))
             axes.errorbar(
                 mean, place, xerr=[[mean - low], [high - mean]], fmt=marker, color=color, capsize=2

@@ -190,7 +190,7 @@ def _on_confidence(insight):
     said = np.maximum(insight.predictions["best"], 1 - insight.predictions["best"]).to_numpy()
     gap = statistics.mean_of(said - insight.correct)
     manner = "too sure of itself" if gap.mean > 0 else "less sure than it could be"
-    manner = "about as sure as it is right" if gap.low <= 0 <= gap.high else manner
+    manner = "about as sure as it is right" if gap.holds_zero else manner
     text = (
         f"The model is {manner}: on average it gives its verdict a probability of "
         f"{said.mean():.3f} and is right on {insight.correct.mean():.3f}; the expected calibration "

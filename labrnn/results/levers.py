@@ -4,7 +4,7 @@ from labrnn.results import prose
 
 FORMS = {
     "worse": "It is clearly worse {}.",
-    "not clear": "Not clear, once corrected for the number of comparisons: {}.",
+    "not clear": prose.NOT_CLEAR,
     "within noise": "Within noise of the whole: {}.",
     "undecided": "With one seed each the models differ, which leaves the levers open: {}.",
     "better": "Better than the whole: {}.",

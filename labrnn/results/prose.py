@@ -10,6 +10,7 @@ from labrnn.results.comparison import LN2, SMALL, WEAK, by_validation, seed_spre
 
 WORDS = ["no", "one", "two", "three", "four", "five", "six"]
 WORDS += ["seven", "eight", "nine", "ten", "eleven", "twelve"]
+NOT_CLEAR = "Not clear, once corrected for the number of comparisons: {}."
 WIDE = 0.1  # an interval that reaches further from 0 says nothing, as where some seeds failed
 FAR = 15  # points of training accuracy: more than an optimiser or a dimension usually costs
 # No character of this set may reach a renderer: controls, lone surrogates, direction overrides.
@@ -121,7 +122,7 @@ def explanation(text):
 # What several parts say
 
 
-def by_verdict(results, compared, partner=""):
+def by_verdict(compared, partner=""):
     """Sentences on comparisons, those of one verdict together.
 
     Args:

@@ -31,6 +31,11 @@ class Estimate:
     reviews: int
     p: float
 
+    @property
+    def holds_zero(self):
+        """Whether 0 lies within the interval."""
+        return self.low <= 0 <= self.high
+
 
 def accuracy(correct):
     """Accuracy of one setting.
