@@ -95,6 +95,11 @@ class TrialConfig(Strict):
     )
     batch_size: int = Field(96, ge=1, le=4096)
     epochs: int = Field(5, ge=1, le=100)
+    precision: Literal["float32", "bf16"] = Field(
+        "float32",
+        description="of the recurrent layers' matrix products on a CPU; sums, gates, states, "
+        "weights and optimiser are float32 always",
+    )
     calibrate: bool = Field(
         False, description="fit scale and bias of the logits to the validation reviews at the end"
     )

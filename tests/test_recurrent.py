@@ -1,8 +1,6 @@
 """Every way through the recurrent layers against `torch.nn` on packed sequences."""
 
 import copy
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -251,62 +249,3 @@ def test_packing_is_that_of_packed_sequences():
     ends = torch.arange(len(lengths)), torch.tensor(lengths) - 1
     assert torch.equal(packed.data[packing.first], x[:, 0])
     assert torch.equal(packed.data[packing.last], x[ends])
-
-
-# ------------------------------------------------------------------------ the product that we call
-
-
-@pytest.mark.parametrize("beta", [0.0, 1.0])
-@pytest.mark.parametrize("shape", [(5, 7, 3), (1, 4, 6), (3, 1, 1), (48, 100, 300)])
-def test_products_are_those_of_numpy_in_the_rows_asked_for(shape, beta):
-    kernels = pytest.importorskip("labrnn.network.kernels")
-    random = np.random.default_rng(1)
-    rows, depth, columns = shape
-    a = random.normal(size=(rows + 2, depth + 3)).astype(np.float32)[:, 2 : 2 + depth]
-    b = random.normal(size=(depth, columns)).astype(np.float32)
-    out = random.normal(size=(rows + 2, columns + 5)).astype(np.float32)
-    before = out.copy()
-    if beta == 0:
-        out[:rows, 1 : 1 + columns] = np.nan  # what lay there must not count
-    kernels._multiply(a, b, beta, out[:, 1 : 1 + columns], rows)
-    kept = beta * before[:rows, 1 : 1 + columns].astype(float)
-    expected = a[:rows].astype(float) @ b.astype(float) + kept
-    assert out[:rows, 1 : 1 + columns] == pytest.approx(expected, abs=1e-4)
-    before[:rows, 1 : 1 + columns] = out[:rows, 1 : 1 + columns]
-    assert np.array_equal(out, before)
-
-
-WITH_SCIPYS = """
-import ctypes, sys
-import torch
-real = ctypes.CDLL
-def hidden(name, *more):
-    if name == torch._C.__file__:
-        raise OSError("hidden")
-    return real(name, *more)
-ctypes.CDLL = hidden
-from labrnn.network import kernels
-from labrnn.network.packing import Packing
-from labrnn.network.recurrent import run_layers
-from numba.extending import get_cython_function_address
-assert kernels._find_sgemm() == get_cython_function_address("scipy.linalg.cython_blas", "sgemm")
-torch.manual_seed(1)
-for kind in (torch.nn.LSTM, torch.nn.GRU):
-    rnn, packing = kind(4, 20, 2, bidirectional=True), Packing([3, 9, 5])
-    x = torch.randn(packing.size, 4)
-    gradients = []
-    for way in ("fused", "packed"):
-        rnn.zero_grad()
-        run_layers(rnn, x, packing, way).square().sum().backward()
-        gradients.append([p.grad.clone() for p in rnn.parameters()])
-    for ours, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-print("same")
-"""
-
-
-def test_scipys_product_serves_where_pytorch_hides_its_own():
-    pytest.importorskip("labrnn.network.kernels")
-    command = [sys.executable, "-c", WITH_SCIPYS]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.stdout == "same\n", done.stderr

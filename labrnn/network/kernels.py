@@ -10,11 +10,11 @@ gate gradients, and the weights' gradients are single products at the end. Value
 import ctypes
 import sys
 
-import llvmlite.binding as llvm
 import numpy as np
 import torch
-from numba import njit, types
-from numba.extending import get_cython_function_address
+
+from labrnn.network import products
+from labrnn.network.products import compiled, inlined, multiply, scratch
 
 f32 = np.float32
 
@@ -30,48 +30,6 @@ def _keep_freed_memory():
 
 
 _keep_freed_memory()
-
-# Only the contraction to fused multiply-adds is allowed: NaN must stay NaN.
-compiled = njit(fastmath={"contract"}, error_model="numpy", nogil=True, cache=True)
-inlined = njit(fastmath={"contract"}, error_model="numpy", inline="always")
-
-
-def _find_sgemm():
-    """Address of a BLAS's sgemm: PyTorch's own, or SciPy's where PyTorch does not show it."""
-    try:
-        return ctypes.cast(ctypes.CDLL(torch._C.__file__).sgemm_, ctypes.c_void_p).value
-    except (OSError, AttributeError):
-        return get_cython_function_address("scipy.linalg.cython_blas", "sgemm")
-
-
-llvm.add_symbol("labrnn_sgemm", _find_sgemm())
-_sgemm = types.ExternalFunction("labrnn_sgemm", types.void(*[types.voidptr] * 13))
-
-
-@inlined
-def _stride(matrix):
-    return max(matrix.strides[0] // 4, matrix.shape[1])  # a single row may claim any
-
-
-@compiled
-def _multiply(a, b, beta, out, rows):
-    """out[:rows] = a[:rows] @ b + beta * out[:rows], rows of any stride.
-
-    A BLAS thinks in columns, so it is told b.T @ a.T. It takes all by address; whole numbers are
-    int64, whose first half is what a BLAS of int32 reads.
-    """
-    ints = np.empty(7, np.int64)
-    ints[0], ints[1], ints[2] = b.shape[1], rows, b.shape[0]
-    ints[3], ints[4], ints[5] = _stride(b), _stride(a), _stride(out)
-    ints[6] = ord("N")
-    factors = np.array([1.0, beta], dtype=np.float32)
-    columns, height, depth, plain = ints.ctypes, ints[1:].ctypes, ints[2:].ctypes, ints[6:].ctypes
-    of_b, of_a, of_out = ints[3:].ctypes, ints[4:].ctypes, ints[5:].ctypes
-    one, kept = factors.ctypes, factors[1:].ctypes
-    _sgemm(
-        plain, plain, columns, height, depth, one, b.ctypes, of_b, a.ctypes, of_a, kept,
-        out.ctypes, of_out,
-    )  # fmt: skip
 
 
 @inlined
@@ -182,12 +140,14 @@ def _gru_backward(gates, before, c, grad, dh, dc, start, rows, on):
 
 
 @compiled
-def _read(lstm, walk, gates, w_h, h, before, c):
+def _read(lstm, way, walk, gates, w_h, h, before, c):
     """All steps: the recurrent products are added to the gates' last columns, h is written."""
-    recurrent = gates[:, gates.shape[1] - w_h.shape[1] :]
+    recurrent = gates[:, (0 if lstm else h.shape[1]) :]
+    halves = scratch(way, walk[:, 1].max(), h.shape[1])
     for t in range(len(walk)):
         start, rows, after, on = walk[t]
-        _multiply(before[start:], w_h, 1.0, recurrent[start:], rows)
+        some = recurrent[start : start + rows]
+        multiply(way, before[start : start + rows], w_h, some, some, halves)
         if lstm:
             _lstm_forward(gates, h, before, c, start, rows, after, on)
         else:
@@ -195,17 +155,20 @@ def _read(lstm, walk, gates, w_h, h, before, c):
 
 
 @compiled
-def _read_back(lstm, walk, gates, w_hh, before, c, grad, dh, dc):
+def _read_back(lstm, way, walk, gates, w_hh, before, c, grad, dh, dc):
     """All steps from the last to the first: the gates become their gradients."""
-    recurrent = gates[:, gates.shape[1] - w_hh.shape[0] :]
+    recurrent = gates[:, (0 if lstm else dh.shape[1]) :]
+    halves = scratch(way, len(dh), recurrent.shape[1])
+    nothing = np.zeros((1, dh.shape[1]), np.float32)
     for t in range(len(walk) - 1, -1, -1):
         start, rows, _, on = walk[t]
+        some = recurrent[start : start + rows]
         if lstm:
             _lstm_backward(gates, before, c, grad, dh, dc, start, rows, on)
-            _multiply(recurrent[start:], w_hh, 0.0, dh, rows)
+            multiply(way, some, w_hh, nothing, dh, halves)
         else:
             _gru_backward(gates, before, c, grad, dh, dc, start, rows, on)
-            _multiply(recurrent[start:], w_hh, 1.0, dh, rows)
+            multiply(way, some, w_hh, dh, dh, halves)
 
 
 class FusedLayer(torch.autograd.Function):
@@ -217,53 +180,68 @@ class FusedLayer(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, w_ih, w_hh, b_ih, b_hh, packing, reverse, cell):
+    def forward(ctx, x, w_ih, w_hh, b_ih, b_hh, packing, reverse, cell, precision="float32"):
         torch.set_flush_denormal(True)
+        way, lstm = products.way(precision), cell == "LSTM"
         units, columns = w_hh.shape[1], w_hh.shape[0]
-        bias = x.new_zeros(4 * units)
-        bias[:columns] += _turn(b_ih, cell)
-        bias[-columns:] += b_hh
-        # The bias rides along as one more input that is always 1: cheaper than broadcasting it.
-        w_x = torch.cat([_turn(w_ih, cell), bias[:columns, None]], dim=1)
-        x_1 = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-        w_h = w_hh.t().contiguous()
+        x, w_x = x.detach().contiguous(), _turn(w_ih, cell).detach()
+        bias = x.new_zeros(1, 4 * units)
+        bias[:, :columns] += _turn(b_ih, cell)
+        bias[:, -columns:] += b_hh
         gates, h = x.new_empty(len(x), 4 * units), x.new_empty(len(x), units)
         before = x.new_empty(len(x) + 1, units)
-        c = torch.empty_like(before) if cell == "LSTM" else before  # a GRU has no cell
+        c = torch.empty_like(before) if lstm else before  # a GRU has no cell
         for state in (before, c):
             state[packing.last if reverse else packing.first] = 0
-        torch.mm(x_1, w_x.t(), out=gates[:, :columns])
-        gates[:, columns:] = bias[columns:]
-        arrays = (a.detach().numpy() for a in (gates, w_h, h, before, c))
-        _read(cell == "LSTM", packing.walk(reverse), *arrays)
+        _multiply_rows(way, x, w_x.t(), bias[:, :columns], gates[:, :columns])
+        gates[:, columns:] = bias[:, columns:]
+        w_h = products.prepare(way, w_hh.detach().t().contiguous().numpy())
+        arrays = (a.numpy() for a in (h, before, c))
+        _read(lstm, way, packing.walk(reverse), gates.numpy(), w_h, *arrays)
         if any(ctx.needs_input_grad):
-            ctx.save_for_backward(x_1, w_x, w_hh)
+            ctx.save_for_backward(x, w_x, w_hh)
             ctx.gates, ctx.before, ctx.c = gates, before, c
-            ctx.packing, ctx.reverse, ctx.cell = packing, reverse, cell
+            ctx.packing, ctx.reverse, ctx.cell, ctx.way = packing, reverse, cell, way
         return h
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         torch.set_flush_denormal(True)  # vanishing gradients: denormals are 5 times slower
-        x_1, w_x, w_hh = ctx.saved_tensors
-        gates, before, c = ctx.gates, ctx.before, ctx.c
+        x, w_x, w_hh = ctx.saved_tensors
+        gates, before, c, way = ctx.gates, ctx.before, ctx.c, ctx.way
         ctx.gates = ctx.before = ctx.c = None  # consumed: a second backward pass must fail
         if gates is None:
             raise RuntimeError("backward through a recurrent layer a second time")
         units, columns = w_hh.shape[1], w_hh.shape[0]
-        dh, dc = x_1.new_empty(2, ctx.packing.counts[0], units)
-        arrays = (gates, w_hh.detach(), before, c, grad.contiguous(), dh, dc)
+        dh, dc = x.new_empty(2, ctx.packing.counts[0], units)
+        arrays = (a.numpy() for a in (before, c, grad.contiguous(), dh, dc))
+        w_h = products.prepare(way, w_hh.detach().numpy())
         walk = ctx.packing.walk(ctx.reverse)
-        _read_back(ctx.cell == "LSTM", walk, *(a.numpy() for a in arrays))
-        # MKL multiplies few rows by many columns half as fast again as the other way round.
-        d_w_h = (before[:-1].t() @ gates[:, -columns:]).t()
-        d_w_x = _turn((x_1.t() @ gates[:, :columns]).t(), ctx.cell, back=True)
-        d_x = gates[:, :columns] @ w_x[:, :-1]
+        _read_back(ctx.cell == "LSTM", way, walk, gates.numpy(), w_h, *arrays)
+        d_w_h = _accumulate(way, before[:-1], gates[:, -columns:]).t()
+        # The bias is one more input that is always 1.
+        x_1 = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+        d_w_x = _turn(_accumulate(way, x_1, gates[:, :columns]).t(), ctx.cell, back=True)
+        d_x = torch.empty_like(x)
+        _multiply_rows(way, gates[:, :columns], w_x, x.new_zeros(1, x.shape[1]), d_x)
         d_b_h = d_w_x[:, -1].clone()
         if ctx.cell == "GRU":
             d_b_h[-units:] = gates[:, -units:].sum(0)
-        return d_x, d_w_x[:, :-1], d_w_h, d_w_x[:, -1], d_b_h, None, None, None
+        return d_x, d_w_x[:, :-1], d_w_h, d_w_x[:, -1], d_b_h, None, None, None, None
+
+
+def _multiply_rows(way, a, b, base, out):
+    """out = base + a @ b, of tensors."""
+    b = products.prepare(way, b.contiguous().numpy())
+    products.multiply_rows(way, a.numpy(), b, base.numpy(), out.numpy())
+
+
+def _accumulate(way, a, b):
+    """a.T @ b, of tensors."""
+    out = a.new_empty(a.shape[1], b.shape[1])
+    products.accumulate(way, a.numpy(), b.numpy(), out.numpy())
+    return out
 
 
 def _turn(blocks, cell, back=False):

@@ -77,7 +77,7 @@ class Classifier(nn.Module):
         vectors = self._vectors(ids)
         vectors = vectors.sum(1) if ids.dim() == 2 else vectors
         vectors = F.dropout(vectors, self.config.embedding_dropout, self.training)
-        states = run_layers(self.rnn, vectors, packing, way)
+        states = run_layers(self.rnn, vectors, packing, way, self.config.precision)
         read = F.dropout(self.read(states, packing), self.config.dropout_rate, self.training)
         return self.output(read)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn, optim
 
 try:
-    from labrnn.network.kernels import compiled
+    from labrnn.network.products import compiled
 except ImportError:  # no Numba: PyTorch's optimisers move every row at every step
     compiled = None
 

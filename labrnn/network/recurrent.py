@@ -1,22 +1,29 @@
 """A stack of LSTM or GRU layers over packed tokens, by the fastest exact way for the device."""
 
+from functools import partial
+
 import torch
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from labrnn.errors import LabError
+
 try:
+    from labrnn.network import products
     from labrnn.network.kernels import FusedLayer
 except ImportError:  # Numba has no build for this platform: the dense way serves
     FusedLayer = None
 
 
-def run_layers(rnn, x, packing, way=None):
+def run_layers(rnn, x, packing, way=None, precision="float32"):
     """Outputs of the last layer at every real token.
 
     Args:
         rnn: `nn.LSTM` or `nn.GRU`; its dropout acts between layers while it is in training mode.
         x: inputs, [N, in], in the order of `packing`.
         way: `fused`, `dense` or `packed`; the fastest exact one for the device where None.
+        precision: `float32` or `bf16`, of the fused kernels' matrix products; a machine without
+            bfloat16 products uses float32 (`require_precision` refuses to train so).
 
     Returns:
         [N, directions * H]; every direction reads each review inside its own length.
@@ -25,7 +32,7 @@ def run_layers(rnn, x, packing, way=None):
     if way == "packed":
         sizes = torch.tensor(packing.counts)
         return rnn(PackedSequence(x, sizes))[0].data
-    layer = _fused_layer if way == "fused" else _dense_layer
+    layer = partial(_fused_layer, precision) if way == "fused" else _dense_layer
     for k in range(rnn.num_layers):
         if k and rnn.dropout and rnn.training:
             x = F.dropout(x, rnn.dropout)
@@ -45,12 +52,31 @@ def fastest_way(rnn, x):
     return "dense"
 
 
+def require_precision(precision, device):
+    """Refuse to train in a precision that this machine has no fast products for.
+
+    Raises:
+        LabError: `bf16` on another device than a CPU, on a CPU without it, or without Numba.
+    """
+    reason = ""
+    if precision != "float32" and device.type != "cpu":
+        reason = f"it is for a CPU, the device is {device.type}"
+    elif precision != "float32" and FusedLayer is None:
+        reason = "it needs Numba, which is not installed"
+    elif FusedLayer and device.type == "cpu" and not products.backends(precision):
+        reason = "this processor has neither AVX512-BF16 nor AMX"
+    if reason:
+        raise LabError(f"precision = {precision!r}: {reason}; train with precision: float32")
+
+
 def _weights(rnn, suffix):
     return [getattr(rnn, n + suffix) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
 
 
-def _fused_layer(rnn, x, packing, suffix):
-    return FusedLayer.apply(x, *_weights(rnn, suffix), packing, "reverse" in suffix, rnn.mode)
+def _fused_layer(precision, rnn, x, packing, suffix):
+    precision = precision if products.backends(precision) else "float32"
+    reverse = "reverse" in suffix
+    return FusedLayer.apply(x, *_weights(rnn, suffix), packing, reverse, rnn.mode, precision)
 
 
 def _dense_layer(rnn, x, packing, suffix):

@@ -13,6 +13,7 @@ from labrnn.errors import LabError
 from labrnn.network.batches import Batches, shuffled
 from labrnn.network.models import Classifier
 from labrnn.network.optimizers import Optimizer, takes_rows
+from labrnn.network.recurrent import require_precision
 
 
 @dataclass
@@ -99,8 +100,9 @@ def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None
         the final `Progress`. On a CPU it is the same to the last bit, resumed or not.
 
     Raises:
-        LabError: the loss is no longer finite.
+        LabError: the loss is no longer finite; the precision is not at hand on the device.
     """
+    require_precision(config.precision, device)
     model = new_model(config, corpus, device)
     steps = config.epochs * math.ceil(len(corpus.rows["train"]) / config.batch_size)
     optimizer = Optimizer(config, model, steps)

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -10,24 +11,37 @@ from pathlib import Path
 PACKAGES = ("labrnn", "torch", "numba", "numpy", "scikit-learn", "pandas")
 
 
-def environment(device, seconds):
+def environment(device, seconds, precision="float32"):
     """The record that is kept beside a trial.
 
     Args:
         device: the `torch.device` that trained.
         seconds: time of the epochs, validation included.
+        precision: of the training's matrix products.
     """
     return {
         "versions": versions(),
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "device": device_name(device),
+        "products": products(device, precision),
         "deterministic": device.type == "cpu" or deterministic(),
         "clock": "processor" if device.type == "cpu" else "wall",  # of the history's train_seconds
         "seconds": round(seconds, 3),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
     }
+
+
+def products(device, precision):
+    """The backend and the precision of the recurrent layers' matrix products."""
+    backend = "PyTorch"
+    if device.type == "cpu":
+        with suppress(ImportError):  # no Numba
+            from labrnn.network.products import chosen
+
+            backend = chosen(precision)
+    return f"{backend}, {precision}"
 
 
 def deterministic():

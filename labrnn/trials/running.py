@@ -94,7 +94,9 @@ def train_and_store(config, data="", store=None, device="", on_epoch=None, finge
         progress = train(config, corpus, device, resumed, keep)
         tested = test(config, corpus, progress, device)
         seconds = sum(epoch["seconds"] for epoch in progress.history)
-        return store.save(config, corpus, progress, tested, environment(device, seconds))
+        return store.save(
+            config, corpus, progress, tested, environment(device, seconds, config.precision)
+        )
 
 
 def set_up(device):

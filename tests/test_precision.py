@@ -1,0 +1,81 @@
+"""`precision: bf16`: products in bfloat16, everything else in float32."""
+
+import copy
+
+import pytest
+import torch
+from test_recurrent import LENGTHS, some_input, some_rnn
+from test_training import SMALL, assert_same_bits
+from torch import nn
+
+from labrnn.config import TrialConfig
+from labrnn.errors import LabError
+from labrnn.network import recurrent
+from labrnn.network.packing import Packing
+from labrnn.network.recurrent import require_precision, run_layers
+from labrnn.network.training import train
+from labrnn.trials.trial import trial_key
+
+products = pytest.importorskip("labrnn.network.products")
+CPU = torch.device("cpu")
+HALF = SMALL.but(precision="bf16")
+has_bf16 = pytest.mark.skipif(
+    not products.BF16_BACKENDS, reason="needs a processor with AVX512-BF16 or AMX"
+)
+
+
+def test_the_default_leaves_the_key_as_it_was_and_bf16_has_its_own():
+    assert trial_key(SMALL.but(precision="float32")) == trial_key(SMALL) != trial_key(HALF)
+    assert HALF.difference(SMALL) == "PRECISION=bf16"
+    with pytest.raises(LabError, match="precision = 'half'"):
+        TrialConfig().but(precision="half")
+
+
+def gradients(rnn, precision):
+    """Outputs, then the gradients of the input and of every weight."""
+    packing = Packing(LENGTHS["mixed"])
+    x = some_input(LENGTHS["mixed"])[packing.rows, packing.steps].requires_grad_()
+    rnn.zero_grad()
+    out = run_layers(rnn, x, packing, "fused", precision)
+    (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+    return [out.detach(), x.grad, *(p.grad.clone() for p in rnn.parameters())]
+
+
+@has_bf16
+@pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_bf16_rounds_products_and_nothing_else(cell, bidirectional):
+    """Off by the rounding of bfloat16's 8 bits, and not by that of float32's 24."""
+    rnn = some_rnn(cell, 2, bidirectional, units=33)
+    for half, full in zip(gradients(rnn, "bf16"), gradients(rnn, "float32"), strict=True):
+        assert half.dtype == torch.float32
+        off = (half - full).norm() / full.norm()
+        assert 1e-5 < off < 2e-2
+    assert all(p.dtype == torch.float32 for p in rnn.parameters())
+
+
+@has_bf16
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_training_in_bf16_resumes_to_the_last_bit(corpus, cell):
+    config, states = HALF.but(cell=cell, n_layers=2), []
+    whole = train(config, corpus, on_epoch=lambda state: states.append(copy.deepcopy(state)))
+    assert_same_bits(train(config, corpus, resume=states[0]), whole)
+    full = train(config.but(precision="float32"), corpus)
+    assert any(not torch.equal(full.last[name], value) for name, value in whole.last.items())
+    losses = [state.history[-1]["train_loss"] for state in (whole, full)]
+    assert losses[0] == pytest.approx(losses[1], abs=0.02)
+
+
+def test_bf16_is_refused_where_it_is_not_at_hand(corpus, monkeypatch):
+    with pytest.raises(LabError, match="'bf16': it is for a CPU, the device is cuda; train with"):
+        require_precision("bf16", torch.device("cuda"))
+    monkeypatch.setattr(products, "BF16_BACKENDS", [])
+    with pytest.raises(LabError, match="neither AVX512-BF16 nor AMX"):
+        train(HALF, corpus)
+    rnn = some_rnn(nn.LSTM)  # a model trained so is evaluated in float32
+    for half, full in zip(gradients(rnn, "bf16"), gradients(rnn, "float32"), strict=True):
+        assert torch.equal(half, full)
+    monkeypatch.setattr(recurrent, "FusedLayer", None)
+    with pytest.raises(LabError, match="needs Numba"):
+        train(HALF, corpus)
+    require_precision("float32", CPU)

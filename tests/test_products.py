@@ -1,0 +1,251 @@
+"""The matrix products that compiled code calls, and the choice between them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from labrnn.errors import LabError
+
+products = pytest.importorskip("labrnn.network.products")
+
+WAYS = dict(products.BACKENDS)
+WAYS |= {f"{name}, bf16": WAYS[name] + products.BFLOAT16 for name in products.BF16_BACKENDS}
+SHAPES = [(5, 7, 3), (1, 4, 6), (3, 1, 1), (1, 1, 1), (48, 100, 300), (97, 305, 49), (11, 300, 17)]
+
+
+def some(*shape, seed=1):
+    """Random values in a part of a larger matrix, so that rows have a stride of their own."""
+    rows, columns = shape
+    values = np.random.default_rng(seed).normal(size=(rows + 2, columns + 5))
+    return values.astype(np.float32)[:rows, 2 : 2 + columns]
+
+
+def assert_product(found, a, b, base, way):
+    """Within the bound of rounding: each sum's terms by their size, in float64.
+
+    A float32 sum of K terms is off by at most K units of 2**-24 of their sizes; bfloat16 rounds
+    each of two factors by 2**-8 first.
+    """
+    a, b = a.astype(float), b.astype(float)
+    sizes, depth = abs(a) @ abs(b) + abs(base), a.shape[1] + 2
+    unit = depth * 2.0**-24 + (2.1 * 2.0**-8 if way >= products.BFLOAT16 else 0.0)
+    assert (abs(found - (base + a @ b)) <= unit * sizes + 1e-30).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_products_are_those_of_float64_and_touch_nothing_else(way, shape):
+    rows, depth, columns = shape
+    a, b = some(rows, depth), np.ascontiguousarray(some(depth, columns, seed=2))
+    packed, halves = products.prepare(way, b), products.scratch(way, rows, depth)
+    whole = np.full((rows + 3, columns + 9), 7, np.float32)
+    out = whole[:-1, 4 : 4 + columns]
+    for base in (some(1, columns, seed=3), out):
+        addend = base[:rows].astype(float)
+        if base is not out:
+            out[:rows] = np.nan  # what is there must not count
+        products.multiply(way, a, packed, base, out, halves)
+        assert_product(out[:rows], a, b, addend, way)
+        around = whole.copy()
+        around[:rows, 4 : 4 + columns] = 7
+        assert (around == 7).all()
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (700, 33, 50), (513, 5, 97)])
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_sums_over_tokens_are_those_of_float64(way, shape):
+    tokens, rows, columns = shape
+    a, b = some(tokens, rows), some(tokens, columns, seed=2)
+    out = np.full((rows, columns), np.nan, np.float32)
+    products.accumulate(way, a, b, out)
+    assert_product(out, a.T, b, 0.0, way)
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_nan_and_infinity_stay(way):
+    a, b = np.ones((3, 4), np.float32), np.ones((4, 5), np.float32)
+    a[0, 1], a[1, 2] = np.nan, np.inf
+    a[2, :] = np.frombuffer(np.uint32([0x7FFFFFFF] * 4).tobytes(), np.float32)  # NaN in every bit
+    found = products.product(way, a, b)
+    assert np.isnan(found[[0, 2]]).all()
+    assert np.isposinf(found[1]).all()
+
+
+@pytest.mark.parametrize(
+    "way", [products.TILES, products.TILES_BF16][: 1 + bool(products.BF16_BACKENDS)]
+)
+def test_a_row_has_the_same_bits_in_any_company(way):
+    a, b = some(100, 77), np.ascontiguousarray(some(77, 130, seed=2))
+    together = products.product(way, a, b)
+    for rows in (1, 3, 8, 13):
+        assert np.array_equal(products.product(way, a[:rows], b), together[:rows])
+
+
+# ------------------------------------------------------------------------------------- the choice
+
+
+@pytest.fixture
+def undecided(tmp_path, monkeypatch):
+    """No choice made yet, and none asked for."""
+    monkeypatch.delenv("LABRNN_PRODUCTS", raising=False)
+    monkeypatch.setattr(products, "_choices", lambda: tmp_path)
+    products.chosen.cache_clear()
+    yield tmp_path
+    products.chosen.cache_clear()
+
+
+def kept(folder):
+    (path,) = folder.glob("float32-*.json")
+    return path
+
+
+def test_the_choice_is_the_fastest_and_is_kept(undecided, monkeypatch):
+    chosen = products.chosen("float32")
+    facts = json.loads(kept(undecided).read_text())
+    times = facts["milliseconds"]
+    assert facts["chosen"] == chosen
+    assert times[chosen] <= 1.06 * min(times.values())
+    other = next(name for name in products.BACKENDS if name != chosen)
+    kept(undecided).write_text(json.dumps({"chosen": other}))
+    products.chosen.cache_clear()
+    assert products.chosen("float32") == other  # read, not timed again
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"chosen": "abacus"}', '{"chosen": [1]}'])
+def test_a_damaged_choice_is_made_again(undecided, damage):
+    products.chosen("float32")
+    kept(undecided).write_text(damage)
+    products.chosen.cache_clear()
+    chosen = products.chosen("float32")
+    assert json.loads(kept(undecided).read_text())["chosen"] == chosen
+
+
+@pytest.mark.parametrize("first", list(products.BACKENDS))
+def test_of_two_processes_that_choose_at_once_the_first_decides(undecided, monkeypatch, first):
+    """While this one times, the other writes."""
+    other = next(name for name in products.BACKENDS if name != first)
+
+    def timed(names, precision):
+        path = undecided / f"float32-{products._machine()}.json"
+        path.write_text(json.dumps({"chosen": first}))
+        return {"chosen": other}
+
+    monkeypatch.setattr(products, "_timed", timed)
+    assert products.chosen("float32") == first
+    assert len(list(undecided.iterdir())) == 1
+
+
+def test_where_a_choice_cannot_be_kept_our_kernel_serves_untimed(undecided, monkeypatch):
+    file = undecided / "file"
+    file.write_text("")
+    monkeypatch.setattr(products, "_choices", lambda: file / "folder")
+    monkeypatch.setattr(products, "_timed", lambda *_: {"chosen": "library"})
+    assert products.chosen("float32") == "tiles"
+
+
+def test_a_backend_that_computes_wrongly_is_not_chosen(undecided, monkeypatch):
+    right = products.multiply
+
+    def wrong(way, a, b, base, out, halves):
+        right(way, a, b, base, out, halves)
+        if way == products.TILES:
+            out *= np.float32(1.001)
+
+    monkeypatch.setattr(products, "multiply", wrong)
+    assert products._timed(list(products.BACKENDS), "float32")["chosen"] == "library"
+
+
+def test_a_variable_decides(undecided, monkeypatch):
+    for name in products.BACKENDS:
+        monkeypatch.setenv("LABRNN_PRODUCTS", name)
+        products.chosen.cache_clear()
+        assert products.chosen("float32") == name
+    assert not list(undecided.iterdir())
+    monkeypatch.setenv("LABRNN_PRODUCTS", "abacus")
+    products.chosen.cache_clear()
+    with pytest.raises(LabError, match=r"LABRNN_PRODUCTS = 'abacus'.*library, tiles"):
+        products.chosen("float32")
+
+
+# ------------------------------------------------------------------------------ other machines
+
+WITH_SCIPYS = """
+import ctypes
+import torch
+real = ctypes.CDLL
+def hidden(name, *more):
+    if name == torch._C.__file__:
+        raise OSError("hidden")
+    return real(name, *more)
+ctypes.CDLL = hidden
+from labrnn.network import products
+from labrnn.network.packing import Packing
+from labrnn.network.recurrent import run_layers
+from numba.extending import get_cython_function_address
+assert products._sgemm_address() == get_cython_function_address("scipy.linalg.cython_blas", "sgemm")
+assert products.chosen("float32") == "library"
+torch.manual_seed(1)
+for kind in (torch.nn.LSTM, torch.nn.GRU):
+    rnn, packing = kind(4, 20, 2, bidirectional=True), Packing([3, 9, 5])
+    x = torch.randn(packing.size, 4)
+    gradients = []
+    for way in ("fused", "packed"):
+        rnn.zero_grad()
+        run_layers(rnn, x, packing, way).square().sum().backward()
+        gradients.append([p.grad.clone() for p in rnn.parameters()])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+print("same")
+"""
+
+
+def elsewhere(code, **variables):
+    """What the code prints in another process."""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=600, env=os.environ | variables
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_scipys_product_serves_where_pytorch_hides_its_own():
+    assert elsewhere(WITH_SCIPYS, LABRNN_PRODUCTS="library") == "same"
+
+
+BITS = """
+import hashlib
+import numpy as np
+from labrnn.network import products
+random = np.random.default_rng(1)
+a, b = (random.normal(size=shape).astype(np.float32) for shape in ((21, 77), (77, 130)))
+found = products.product(products.TILES, a, b)
+out = np.empty((77, 50), np.float32)
+products.accumulate(products.TILES, random.normal(size=(600, 77)).astype(np.float32),
+                    random.normal(size=(600, 50)).astype(np.float32), out)
+digest = hashlib.sha256(found.tobytes() + out.tobytes()).hexdigest()
+print(products.WIDTH, len(products.BF16_BACKENDS), digest)
+"""
+
+
+@pytest.mark.skipif(products.WIDTH < 16, reason="needs a processor with AVX-512")
+def test_a_processor_with_narrower_vectors_comes_to_the_same_bits():
+    """And has no bfloat16. Numba compiles for the processor that its variables name."""
+    narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+bmi,+bmi2"}
+    here, there = elsewhere(BITS).split(), elsewhere(BITS, **narrow).split()
+    assert here[0] == "16"
+    assert there[:2] == ["8", "0"]
+    assert there[2] == here[2]
+
+
+def test_the_environment_of_a_trial_names_the_product():
+    from labrnn.trials.environment import environment
+
+    facts = environment(torch.device("cpu"), 1.0)
+    assert facts["products"] == f"{products.chosen('float32')}, float32"
+    assert environment(torch.device("meta"), 1.0)["products"] == "PyTorch, float32"
