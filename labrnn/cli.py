@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -372,32 +373,65 @@ def tabulated(rows, form):
 @trials.command()
 @click.pass_obj
 def verify(store):
-    """Compare every file with the digest that was stored with it; exit code 1 if one differs."""
-    sound, damaged = 0, False
+    """Compare every file with the digest that was stored with it, and the files with each other.
+
+    Exit code 1 if one differs or cannot be read.
+    """
+    sound, faulty = 0, False
     for trial in store.places():
         try:
             faults = trial.damage()
         except LabError as error:
-            click.echo(str(error), err=True)
+            faulty = True
+            click.echo(printable(str(error)), err=True)
             continue
-        sound, damaged = sound + (not faults), damaged or bool(faults)
+        sound, faulty = sound + (not faults), faulty or bool(faults)
         for fault in faults:
             click.echo(printable(f"{trial.folder}: {fault}"))
-    for path in store.damaged():
-        damaged = True
-        click.echo(printable(f"{path}: is not what was written"))
+    for path, fault in store.damaged():
+        faulty = True
+        click.echo(printable(f"{path}: {fault}"))
     click.echo(f"{sound} trials are sound")
-    sys.exit(1 if damaged else 0)
+    sys.exit(1 if faulty else 0)
 
 
 @trials.command()
 @click.option("--unfinished", is_flag=True, help="Also states that a training could go on from.")
 @click.option("--damaged", is_flag=True, help="Also damaged trials and broken copies.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def gc(store, unfinished, damaged):
-    """Remove what interrupted writing left behind, and locks that nothing holds."""
-    for path in store.clean(unfinished, damaged):
-        click.echo(f"removed {path}")
+def gc(store, unfinished, damaged, yes):
+    """Remove what interrupted writing left behind, and locks that nothing holds.
+
+    It lists what would go and asks. It removes nothing that is not a store's.
+    """
+    from labrnn.trials.cleaning import remove, stale
+    from labrnn.trials.store import Store
+
+    for shelf in store.shelves:
+        if damaged and (left := stale(Store(shelf), damaged=True)):
+            click.echo(
+                printable(
+                    f"{shelf} is only read: {len(left)} damaged there stay; `labrnn trials "
+                    f"--store {shelf} gc --damaged` removes them"
+                ),
+                err=True,
+            )
+    if not (found := stale(store, unfinished, damaged)):
+        click.echo("nothing to remove")
+        return
+    for path in found:
+        click.echo(printable(str(path)))
+    with suppress(click.Abort):  # nobody there to answer
+        yes = yes or click.confirm(f"Remove these {len(found)}?")
+    if not yes:
+        click.echo("nothing removed; `--yes` removes without a question", err=True)
+        sys.exit(1)
+    removed = remove(store, found, unfinished, damaged)
+    click.echo(f"{len(removed)} removed")
+    for path in found.keys() - set(removed):
+        click.echo(printable(f"not removed: {path}"), err=True)
+    sys.exit(1 if len(removed) < len(found) else 0)
 
 
 @trials.command()
@@ -435,16 +469,19 @@ def import_(store, folder):
 
 def copy(found, source, store, weights):
     """Copy trials, telling what became of them; exit code 1 if one could not be copied."""
-    store.take_descriptions(source, {trial.fingerprint for trial in found})
     counts = Counter()
+    for fingerprint in sorted({trial.fingerprint for trial in found}):
+        for path, fault in store.take_kept(source, fingerprint):
+            counts["not copied"] += 1
+            click.echo(printable(f"{path}: {fault}; not copied"), err=True)
     for trial in found:
         try:
             outcome = store.take(trial, weights)
         except LabError as error:
             outcome = "not copied"
-            click.echo(str(error), err=True)
+            click.echo(printable(str(error)), err=True)
         counts[outcome] += 1
         if outcome in ("differs", "busy"):
-            click.echo(f"{outcome}: {trial.folder}", err=True)
+            click.echo(printable(f"{outcome}: {trial.folder}"), err=True)
     click.echo(", ".join(f"{n} {outcome}" for outcome, n in counts.items()) or "no trials")
     sys.exit(1 if counts["not copied"] else 0)

@@ -189,19 +189,24 @@ def test_gc_removes_what_is_told(store):
     (trial.folder / "DONE").unlink()
     leftover = trial.folder.parent / ".partial" / trial.key / "3.writing"
     leftover.mkdir(parents=True)
-    assert run("trials", "gc")[:2] == (0, f"removed {leftover.parent}\n")
-    assert run("trials", "gc", "--damaged")[:2] == (0, f"removed {trial.folder}\n")
-    assert run("trials", "gc", "--damaged", "--unfinished")[:2] == (0, "")
+    assert run("trials", "gc", "--yes")[:2] == (0, f"{leftover.parent}\n1 removed\n")
+    code, out, err = run("trials", "gc", "--damaged")  # nobody answers
+    assert (code, out.rstrip()) == (1, f"{trial.folder}\nRemove these 1? [y/N]:")
+    assert err.endswith("nothing removed; `--yes` removes without a question\n")
+    assert trial.folder.exists()
+    assert run("trials", "gc", "--damaged", "--yes")[:2] == (0, f"{trial.folder}\n1 removed\n")
+    assert run("trials", "gc", "--damaged", "--unfinished")[:2] == (0, "nothing to remove\n")
     assert run("trials", "verify")[1] == "1 trials are sound\n"
 
 
 def test_export_and_import(store, tmp_path):
     trial = next(store.trials())
-    store.keep(trial.fingerprint, "data-0.json", {"rows": 300})
+    kept = "other-0123456789abcdef.json"
+    store.keep(trial.fingerprint, kept, {"rows": 300})
     shelf = tmp_path / "shelf"
     assert run("trials", "export", shelf)[:2] == (0, "2 copied\n")
     names = {path.name for path in shelf.rglob("*") if path.is_file()}
-    assert names == {*TEXTS, "DONE", "data-0.json"}
+    assert names == {*TEXTS, "DONE", kept, "labrnn-store"}
     before = {path: path.stat().st_mtime_ns for path in shelf.rglob("trial.json")}
     assert run("trials", "export", shelf)[:2] == (0, "2 there already\n")
     assert {path: path.stat().st_mtime_ns for path in shelf.rglob("trial.json")} == before

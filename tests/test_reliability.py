@@ -269,7 +269,7 @@ def test_a_file_that_says_something_else_under_a_right_digest(store, tmp_path, n
     assert f"{trial.folder}: {name}: holds something else than a trial" in out
     assert run("trials", "--store", tmp_path / "other", "import", store.root)[0] == 1
     assert run("trials")[0] == 0
-    code, _, err = run("trials", "gc", "--damaged")
+    code, _, err = run("trials", "gc", "--damaged", "--yes")
     assert (code, err, list(store.places())) == (0, "", [])
 
 
@@ -335,8 +335,8 @@ def test_a_flipped_byte_beside_the_trials_is_found_and_not_used(store, data):
     path.write_text("[]")
     with pytest.raises(LabError, match=r"gone\.csv"):
         describe_data(TINY, "gone.csv", path.parent.name, store)
-    assert run("trials", "gc")[1] == ""
-    assert run("trials", "gc", "--damaged")[1] == f"removed {path}\n"
+    assert run("trials", "gc")[1] == "nothing to remove\n"
+    assert run("trials", "gc", "--damaged", "--yes")[1] == f"{path}\n1 removed\n"
 
 
 def test_a_description_needs_no_store_that_can_be_written(data, tmp_path):

@@ -17,6 +17,7 @@ from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.reports.batch import read_params
 from labrnn.trials import running
+from labrnn.trials.cleaning import remove, stale
 from labrnn.trials.environment import deterministic
 from labrnn.trials.progress import Display, clock
 from labrnn.trials.running import cost, plan_trials, run_trials, set_up
@@ -217,7 +218,7 @@ def test_killed_ten_times_at_random_moments(four, data, store):
     assert sorted(map(content, store.trials())) == sorted(reference)
     logged = epochs_logged(store.root)
     assert len(set(logged)) == len(logged)
-    store.clean()
+    remove(store, stale(store))
     assert not list(store.root.rglob("epoch-*"))
 
 

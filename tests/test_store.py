@@ -14,6 +14,8 @@ from tiny import TINY, content, train, write_reviews
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.trials import running
+from labrnn.trials.cleaning import remove, stale
+from labrnn.trials.ours import MARK
 from labrnn.trials.running import train_and_store
 from labrnn.trials.store import Store, default_store
 from labrnn.trials.trial import FORMAT, TEXTS, WEIGHTS, Trial, trial_key
@@ -54,6 +56,10 @@ def flip(path, place=-20):
 
 def everything(root):
     return {path: path.read_bytes() for path in Path(root).rglob("*") if path.is_file()}
+
+
+def clean(store, **options):
+    return remove(store, stale(store, **options), **options)
 
 
 # Names and content
@@ -256,6 +262,7 @@ def test_newer_store_is_neither_used_nor_changed(store, data):
     trial = only(store)
     newer = json.loads((trial.folder / "trial.json").read_bytes()) | {"format": FORMAT + 1}
     (trial.folder / "trial.json").write_text(json.dumps(newer))
+    (store.root / MARK).touch()
     before = everything(store.root)
     message = rf"store format {FORMAT + 1}, this version reads {FORMAT}; nothing is changed"
     for use in (
@@ -266,7 +273,7 @@ def test_newer_store_is_neither_used_nor_changed(store, data):
     ):
         with pytest.raises(LabError, match=message):
             use()
-    store.clean(unfinished=True, damaged=True)
+    assert stale(store, unfinished=True, damaged=True) == {}
     assert running.run_trials([TINY], data, store=store).failures.keys() == {TINY}
     assert everything(store.root) == before
 
@@ -308,7 +315,7 @@ def test_take_copies_once_and_adds_weights(store, tmp_path):
     assert shelf.take(only(store)) == "there already"
     assert content(only(shelf)) == content(only(store))
     assert only(shelf).damage() == []
-    names = {*TEXTS, WEIGHTS, "DONE"}
+    names = {*TEXTS, WEIGHTS, "DONE", MARK}
     assert {path.name for path in everything(shelf.root)} == names
     assert Store(tmp_path / "none", shelves=[shelf.root]).find(TINY, only(store).fingerprint)
 
@@ -345,12 +352,12 @@ def test_clean_removes_leftovers_only(store, data, undisturbed):
     held = TINY.but(seed=2)
     with store.claim(undisturbed.fingerprint, trial_key(held)):
         (folder / ".partial" / trial_key(held) / "1.writing").mkdir(parents=True)
-        removed = store.clean()
+        removed = clean(store)
         assert (folder / ".partial" / trial_key(held) / "1.writing").exists()
     assert set(removed) == {state / "2.writing", folder / ".partial" / undisturbed.key, stale}
     assert not any(path.exists() for path in removed)
     assert store.epochs_kept(other, undisturbed.fingerprint) == 1
-    store.clean(unfinished=True)
+    clean(store, unfinished=True)
     assert store.epochs_kept(other, undisturbed.fingerprint) == 0
     assert (folder / "notes").exists()
     assert only(store).damage() == []
@@ -361,6 +368,6 @@ def test_clean_removes_damaged_trials_only_when_told(store, undisturbed):
     flip(damaged / "metrics.json")
     broken = damaged.with_name("0123456789abcdef")
     broken.mkdir()
-    assert store.clean() == []
-    assert set(store.clean(damaged=True)) == {damaged, broken}
+    assert clean(store) == []
+    assert set(clean(store, damaged=True)) == {damaged, broken}
     assert list(store.places()) == []

@@ -1,5 +1,6 @@
 """The store of trials: one folder a training, written aside, complete or not there.
 
+    <root>/labrnn-store             marks the folder as a store: `trials gc` touches no other
     <root>/<data fingerprint>/<key>/
         trial.json        configuration, fingerprint, format
         history.json      one entry an epoch
@@ -10,7 +11,7 @@
         DONE              written last: a digest of each file above
 
 Beside the trials lie `.partial` (trainings under way, a folder each), `.locks`, `.logs`, and what
-was computed of the reviews themselves (`<kind>-<digest>.json`), with a digest of its own inside.
+was computed of the reviews themselves (`<kind>-<digest>.json`, see `kept`).
 """
 
 import csv
@@ -19,7 +20,6 @@ import io
 import json
 import os
 import re
-import shutil
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import wraps
@@ -29,16 +29,33 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from labrnn.errors import LabError
-from labrnn.files import replace_file, write_file
-from labrnn.trials.trial import CODE_VERSION, FORMAT, WEIGHTS, Trial, trial_key
+from labrnn.files import (
+    make_folder,
+    publish_folder,
+    read_file,
+    replace_file,
+    sync_folder,
+    write_file,
+)
+from labrnn.trials import kept
+from labrnn.trials.ours import KEPT, MARK, TENSORS, discard, inside, is_file, ours, stranger
+from labrnn.trials.trial import (
+    CODE_VERSION,
+    FORMAT,
+    MOST_WEIGHTS,
+    NO_FILE,
+    WEIGHTS,
+    Trial,
+    UnreadableError,
+    trial_key,
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
-# A training's state after an epoch, by attribute of `Progress`.
-TENSORS = {name: f"{name}.safetensors" for name in ("last", "best", "optimizer")}
+_MARKED = b"A store of labrnn's trials. `labrnn trials gc` removes nothing outside such a folder.\n"
 
 
 def _writes(method):
-    """A store that cannot be written is the user's to cure: OSError becomes LabError."""
+    """A store that cannot be written is the user's to correct: OSError becomes LabError."""
 
     @wraps(method)
     def guarded(self, *args, **kwargs):
@@ -65,64 +82,120 @@ class Store:
         self.root, self.shelves = _absolute(root), [_absolute(s) for s in shelves]
         self.logs = self.root / ".logs"
 
+    # Reading
+
     def find(self, config, fingerprint):
         """The finished trial of a configuration on some data, or None.
 
+        Its files agree with their digests and with each other; weights are not looked at.
+
         Raises:
-            LabError: another version of labrnn wrote it.
+            LabError: it is there and damaged, cannot be read, or another version wrote it.
         """
+        faults = []
         for root in (self.root, *self.shelves):
             trial = Trial(root / fingerprint / trial_key(config))
-            if trial.finished:
-                trial.check_format()
-                return trial
+            try:
+                if not trial.finished:
+                    continue
+                if not (found := trial.damage(weights=False)):
+                    return trial
+                faults.append(
+                    f"{trial.folder}: {'; '.join(found)}; `labrnn trials --store {root} gc "
+                    "--damaged` removes it, to be trained or imported again"
+                )
+            except LabError as error:
+                faults.append(str(error))
+        if faults:
+            raise LabError(faults[0])
         return None
 
     def places(self):
         """Whatever lies where a trial should, as a `Trial`, finished or not; the root's first."""
-        for root in (self.root, *self.shelves):
-            for data in _subfolders(root):
-                yield from map(Trial, _subfolders(data))
-
-    def recall(self, fingerprint, name):
-        """What was kept beside the trials of some data under this name; None if nothing sound."""
-        for root in (self.root, *self.shelves):
-            if (value := _kept(root / fingerprint / name)) is not None:
-                return value
-        return None
-
-    @_writes
-    def keep(self, fingerprint, name, value):
-        """Keep plain values beside the trials of some data."""
-        folder = self.root / fingerprint
-        folder.mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"sha256": _digest(value), "value": value}, ensure_ascii=False)
-        replace_file(folder / name, (content + "\n").encode())
-
-    def kept(self, fingerprint):
-        """Paths of what is kept beside the trials of some data, in the root folder."""
-        return sorted((self.root / fingerprint).glob("*-*.json"))
-
-    def damaged(self):
-        """What is kept beside trials and is not as it was written, in the root and the shelves."""
-        folders = (f for root in (self.root, *self.shelves) for f in _subfolders(root))
-        return [p for f in folders for p in sorted(f.glob("*-*.json")) if _kept(p) is None]
-
-    def take_descriptions(self, other, fingerprints):
-        """Copy what another store keeps beside the trials of some data, as far as it is sound."""
-        for fingerprint in fingerprints:
-            for path in other.kept(fingerprint):
-                if (value := _kept(path)) is not None:
-                    self.keep(fingerprint, path.name, value)
+        for data in self._data_folders():
+            yield from map(Trial, _subfolders(data))
 
     def trials(self):
         """All finished trials; one that lies in several folders comes once."""
         seen = set()
         for trial in self.places():
             name = (trial.fingerprint, trial.key)
-            if trial.finished and name not in seen:
-                seen.add(name)
-                yield trial
+            with suppress(UnreadableError):
+                if trial.finished and name not in seen:
+                    seen.add(name)
+                    yield trial
+
+    def _data_folders(self):
+        return [data for root in (self.root, *self.shelves) for data in _subfolders(root)]
+
+    # What is kept beside the trials
+
+    def recall(self, fingerprint, name):
+        """What was kept beside the trials of some data under this name; None if nothing sound."""
+        for root in (self.root, *self.shelves):
+            if (value := unpack(root / fingerprint / name)[0]) is not None:
+                return value
+        return None
+
+    @_writes
+    def keep(self, fingerprint, name, value):
+        """Keep plain values beside the trials of some data; what is sound there stays."""
+        path = self.root / fingerprint / name
+        with self.claim(fingerprint, path.stem) as mine:  # if not, another process keeps the same
+            if mine and unpack(path)[0] is None:
+                make_folder(path.parent)
+                replace_file(path, kept.pack(value))
+
+    def kept(self, fingerprint):
+        """Paths of what is kept beside the trials of some data, the root's first."""
+        folders = [root / fingerprint for root in (self.root, *self.shelves)]
+        return [path for folder in folders for path in _kept_in(folder)]
+
+    def kept_digests(self, fingerprint):
+        """Name -> digest of each value that `recall` gives for some data.
+
+        A report's record holds those that were there when it was made; it is up to date while
+        they are the same.
+        """
+        digests = {}
+        for path in self.kept(fingerprint):
+            if path.name not in digests and (value := unpack(path)[0]) is not None:
+                digests[path.name] = hashlib.sha256(kept.pack(value)).hexdigest()
+        return digests
+
+    def damaged(self):
+        """What is kept beside trials and is not sound: path and fault, root and shelves."""
+        for path in (path for folder in self._data_folders() for path in _kept_in(folder)):
+            try:
+                fault = unpack(path)[1]
+            except UnreadableError as error:
+                fault = str(error).removeprefix(f"{path}: ")
+            if fault:
+                yield path, fault
+
+    def take_kept(self, other, fingerprint):
+        """Copy what another store keeps for some data; what is kept here stays.
+
+        Returns:
+            path and fault of each that is not sound and was not copied.
+        """
+        faults = []
+        for path in other.kept(fingerprint):
+            value, fault = unpack(path)
+            if fault:
+                faults.append((path, fault))
+            else:
+                self.keep(fingerprint, path.name, value)
+        return faults
+
+    # Writing
+
+    def _mark(self):
+        """Make the root and mark it as ours, unless it holds what is not."""
+        if not is_file(self.root / MARK) and not stranger(self.root):
+            make_folder(self.root)
+            write_file(self.root / MARK, _MARKED)
+            sync_folder(self.root)
 
     @contextmanager
     def claim(self, fingerprint, key):
@@ -135,20 +208,16 @@ class Store:
             yield lock is not None
         finally:
             if lock:
-                with suppress(OSError):  # Windows keeps an open file: the rest is for `clean`
+                with suppress(OSError):  # Windows keeps an open file: the rest is for `remove`
                     os.unlink(lock.lock_file)
                 lock.release()
 
     @_writes
     def _lock(self, fingerprint, key):
+        self._mark()
         folder = self.root / fingerprint / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{key}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return None
-        return lock
+        return locked(folder / f"{key}.lock")
 
     def held(self, fingerprint, key):
         """Whether another process writes the trial at this moment."""
@@ -158,6 +227,7 @@ class Store:
     @_writes
     def open_log(self):
         """A new file in `.logs` for the lines of a run, open for writing."""
+        self._mark()
         self.logs.mkdir(parents=True, exist_ok=True)
         path = self.logs / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
         return open(path, "a", encoding="utf-8", buffering=1)
@@ -167,30 +237,35 @@ class Store:
 
     def _states(self, config, fingerprint):
         """Folders of an interrupted training's epochs, the newest first."""
-        states = self._partial(fingerprint, trial_key(config)).glob("epoch-*")
-        return sorted(states, key=_epoch, reverse=True)
+        states = inside(self._partial(fingerprint, trial_key(config)))
+        return sorted(filter(epoch_of, states), key=epoch_of, reverse=True)
 
     def epochs_kept(self, config, fingerprint):
         """Epochs that an interrupted training need not repeat."""
-        return max(map(_epoch, self._states(config, fingerprint)), default=0)
+        return max(map(epoch_of, self._states(config, fingerprint)), default=0)
 
     def load_progress(self, config, fingerprint):
-        """The newest state of an interrupted training, or None."""
+        """The newest sound state of an interrupted training, or None.
+
+        Raises:
+            UnreadableError: a file cannot be read at this moment.
+        """
         from safetensors.torch import load
 
         from labrnn.network.training import Progress
 
         for folder in self._states(config, fingerprint):
+            paths = [folder / name for name in ("DONE", "history.json", *TENSORS.values())]
             try:
-                digests = json.loads((folder / "DONE").read_bytes())
-                files = [
-                    (folder / name).read_bytes() for name in ("history.json", *TENSORS.values())
-                ]
-                if [hashlib.sha256(content).hexdigest() for content in files] != digests:
+                done, *files = [read_file(path, MOST_WEIGHTS) for path in paths]
+                if [hashlib.sha256(content).hexdigest() for content in files] != json.loads(done):
                     raise ValueError("not what was written")
                 return Progress(json.loads(files[0]), *map(load, files[1:]))
+            except OSError as error:
+                if error.errno not in NO_FILE:
+                    raise UnreadableError(folder, error) from None
             except Exception:  # damaged in whatever way: an older state serves, or none
-                shutil.rmtree(folder, ignore_errors=True)
+                discard(folder)
         return None
 
     @_writes
@@ -200,17 +275,14 @@ class Store:
 
         partial = self._partial(fingerprint, trial_key(config))
         epoch = len(progress.history)
-        aside, final = _emptied(partial / f"{epoch}.writing"), partial / f"epoch-{epoch}"
         files = {"history.json": _dump(progress.history)}
         files |= {file: save(getattr(progress, name)) for name, file in TENSORS.items()}
-        for name, content in files.items():
-            write_file(aside / name, content)
-        write_file(aside / "DONE", _dump([hashlib.sha256(c).hexdigest() for c in files.values()]))
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(aside, final)
-        for old in partial.iterdir():
+        files["DONE"] = _dump([hashlib.sha256(c).hexdigest() for c in files.values()])
+        aside, final = partial / f"{epoch}.writing", partial / f"epoch-{epoch}"
+        self._publish(files, aside, final)
+        for old in inside(partial):
             if old != final:
-                shutil.rmtree(old, ignore_errors=True)
+                discard(old)
 
     @_writes
     def save(self, config, corpus, progress, tested, environment):
@@ -239,16 +311,22 @@ class Store:
 
     def _place(self, fingerprint, key, files, digests):
         """Write a trial's files aside and let them appear at once; what is finished there stays."""
-        partial, final = self._partial(fingerprint, key), self.root / fingerprint / key
-        aside = _emptied(partial / "done.writing")
-        for name, content in files.items():
-            write_file(aside / name, content)
-        write_file(aside / "DONE", _dump(digests))
-        if not (final / "DONE").exists():
-            shutil.rmtree(final, ignore_errors=True)
-            os.rename(aside, final)
-        shutil.rmtree(partial, ignore_errors=True)
-        return Trial(final)
+        partial, trial = self._partial(fingerprint, key), Trial(self.root / fingerprint / key)
+        if not trial.finished:
+            files = files | {"DONE": _dump(digests)}
+            self._publish(files, partial / "done.writing", trial.folder)
+        discard(partial)
+        return trial
+
+    def _publish(self, files, aside, final):
+        """Write a folder aside and rename it to its place, from which a broken one is removed."""
+        self._mark()
+        discard(aside)
+        make_folder(aside)
+        if os.path.lexists(final) and not ours(final):
+            raise LabError(f"{final}: holds what labrnn has not written; move it elsewhere")
+        discard(final)
+        publish_folder(files, aside, final)
 
     @_writes
     def take(self, trial, weights=True):
@@ -280,51 +358,6 @@ class Store:
                 self._place(mine.fingerprint, mine.key, files, trial.digests)
         return "copied"
 
-    @_writes
-    def clean(self, unfinished=False, damaged=False):
-        """Remove what interrupted writing left and no process holds.
-
-        Args:
-            unfinished: also the epochs of interrupted trainings, which could go on from there.
-            damaged: also damaged trials and broken copies.
-
-        Returns:
-            the paths removed.
-        """
-        removed = []
-        for data in _subfolders(self.root):
-            locks = {path.stem: path for path in (data / ".locks").glob("*.lock")}
-            begun = [path.name for path in (data / ".partial").glob("*")]
-            for key in sorted({*locks, *begun, *(path.name for path in _subfolders(data))}):
-                with self.claim(data.name, key) as held:
-                    if not held:
-                        continue
-                    stale = [*self._leftovers(Trial(data / key), unfinished, damaged)]
-                    for path in stale:
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
-                    removed += stale
-                if key in locks:  # went with the claim
-                    removed.append(locks[key])
-            stale = data.glob("*-*.json.*.writing")
-            for path in [
-                *stale,
-                *(p for p in self.kept(data.name) if damaged and _kept(p) is None),
-            ]:
-                path.unlink()
-                removed.append(path)
-        return removed
-
-    def _leftovers(self, trial, unfinished, damaged):
-        partial = self._partial(trial.fingerprint, trial.key)
-        yield from trial.folder.glob("*.writing")
-        if partial.is_dir():
-            wanted = any(partial.glob("epoch-*")) and not (unfinished or trial.finished)
-            yield from partial.glob("*.writing") if wanted else [partial]
-        if damaged and trial.folder.is_dir() and re.fullmatch("[0-9a-f]{16}", trial.key):
-            with suppress(LabError):  # another version's trial is not ours to judge
-                if trial.damage():
-                    yield trial.folder
-
 
 def default_store(root=""):
     """The root named, else `LABRNN_STORE`, else `trials/` of the project; the full lab's committed
@@ -341,23 +374,33 @@ def _absolute(folder):
         raise LabError(f"{folder}: no such folder for trials ({error}); write it in full") from None
 
 
-def _digest(value):
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+def unpack(path):
+    """What a file beside the trials keeps, and what is wrong with it, see `kept.unpack`."""
+    if path.name.startswith("data-"):
+        for folder in inside(path.parent):
+            with suppress(LabError):
+                return kept.unpack(path, Trial(folder).data["reviews"])
+    return kept.unpack(path)
 
 
-def _kept(path):
-    """The values of a file beside the trials; None if it is not as it was written."""
+def _kept_in(folder):
+    return [p for p in inside(folder) if (m := KEPT.fullmatch(p.name)) and not m[2]]
+
+
+def locked(path):
+    """The lock on a file, or None if another process holds it."""
+    lock = FileLock(path)
     try:
-        stored = json.loads(path.read_bytes()) if path.is_file() else {}
-        return stored["value"] if stored["sha256"] == _digest(stored["value"]) else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        lock.acquire(timeout=0)
+    except Timeout:
         return None
+    return lock
 
 
 def _subfolders(folder):
     try:
         with os.scandir(folder) as entries:
-            names = [e.name for e in entries if e.name[0] != "." and e.is_dir()]
+            names = [e.name for e in entries if e.name[0] != "." and os.path.isdir(e.path)]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -368,15 +411,10 @@ def _subfolders(folder):
     return [Path(folder, name) for name in sorted(names)]
 
 
-def _epoch(state):
-    number = state.name.removeprefix("epoch-")
-    return int(number) if number.isdecimal() else 0
-
-
-def _emptied(folder):
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
+def epoch_of(state):
+    """The epoch of a state's folder, 0 for another folder."""
+    match = re.fullmatch(r"epoch-(\d+)", state.name)
+    return int(match[1]) if match else 0
 
 
 def _predictions(rows, labels, tested):

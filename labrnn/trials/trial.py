@@ -1,47 +1,118 @@
-"""One trial on disk: its name, its files, and whether they are what was written."""
+"""One trial on disk: its name, its files, and whether they are what was written and agree."""
 
+import errno
 import hashlib
 import io
 import json
+import math
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from labrnn.config import TrialConfig, validated
 from labrnn.errors import LabError
+from labrnn.files import MOST_BYTES, read_file
 
 FORMAT = 1
 # Raised by hand when a change to the training changes its figures: older trials stay, unused.
 CODE_VERSION = 1
 WEIGHTS = "model.safetensors"
+MOST_WEIGHTS = 1 << 32  # bytes; the largest vocabulary and widths of the lab need a tenth
 TEXTS = ("trial.json", "history.json", "metrics.json", "environment.json", "predictions.csv")
+HEX = "[0-9a-f]{16}"  # a fingerprint or a key
 
-_EPOCH = {"epoch": int, "train_loss": float, "valid_loss": float, "valid_accuracy": float}
-_METRICS = {"epoch": int, "accuracy": float, "loss": float}
-# What must be in a file at least, whoever wrote it: a list stands for one or more of its kind.
+Share = Annotated[float, Field(ge=0, le=1)]
+Loss = Annotated[float, Field(ge=0)]
+Epoch = Annotated[int, Field(ge=1)]
+
+
+class Plain(BaseModel):
+    """What must be in a file at least; numbers are numbers, and finite."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _HistoryEntry(Plain):
+    epoch: Epoch
+    train_loss: Loss
+    valid_loss: Loss
+    valid_accuracy: Share
+    train_accuracy: Share = 0.0
+    seconds: float = 0.0
+    train_seconds: float = 0.0
+
+
+class _Metrics(Plain):
+    epoch: Epoch
+    accuracy: Share
+    loss: Loss
+    accuracy_batch_mean: Share = 0.0
+    loss_batch_mean: Loss = 0.0
+
+
+class _BestAndLast(Plain):
+    best: _Metrics
+    last: _Metrics
+
+
+class _Environment(Plain):
+    device: str
+    seconds: float
+    finished: str = Field(pattern=r"^\d{4}-\d\d-\d\d")
+    versions: dict[str, str] = {}
+
+
+class _Data(Plain):
+    name: str
+    fingerprint: str
+    reviews: Annotated[int, Field(ge=1)]
+
+
+class _Stored(Plain):
+    format: int
+    code_version: int
+    fingerprint: str
+    config: dict
+    data: _Data
+    vocabulary_size: Annotated[int, Field(ge=2)]
+
+
 SHAPES = {
-    "trial.json": {
-        "format": int,
-        "code_version": int,
-        "fingerprint": str,
-        "config": dict,
-        "data": {"name": str},
-        "vocabulary_size": int,
-    },
-    "history.json": [_EPOCH],
-    "metrics.json": {"best": _METRICS, "last": _METRICS},
-    "environment.json": {"device": str, "seconds": float, "finished": str},
+    "trial.json": TypeAdapter(_Stored),
+    "history.json": TypeAdapter(Annotated[list[_HistoryEntry], Field(min_length=1)]),
+    "metrics.json": TypeAdapter(_BestAndLast),
+    "environment.json": TypeAdapter(_Environment),
 }
 
 
-def fits(value, shape):
-    """Whether a plain value has a shape of `SHAPES`."""
-    if isinstance(shape, dict):
-        named = isinstance(value, dict) and value.keys() >= shape.keys()
-        return named and all(fits(value[name], part) for name, part in shape.items())
-    if isinstance(shape, list):
-        return isinstance(value, list) and value != [] and all(fits(v, shape[0]) for v in value)
-    return isinstance(value, (int, float) if shape is float else shape)
+# What says that there is no regular file of a name; any other fault leaves open what is there.
+NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ELOOP}
+
+
+class UnreadableError(LabError):
+    """A file that cannot be read at this moment: nobody knows whether it is damaged."""
+
+    def __init__(self, path, error):
+        super().__init__(
+            f"{path}: cannot be read ({error.strerror or error}); nothing is changed there: correct "
+            "its permissions or the disk, and try again"
+        )
+
+
+def read_plain(content):
+    """The value of a JSON text in which every number is finite."""
+
+    def finite(text):
+        if not math.isfinite(value := float(text)):
+            raise ValueError(f"{text} is no finite number")
+        return value
+
+    return json.loads(content, parse_float=finite, parse_constant=finite)
 
 
 def trial_key(config, code=CODE_VERSION):
@@ -72,26 +143,54 @@ class Trial:
 
     @property
     def finished(self):
-        return (self.folder / "DONE").exists()
+        return self._there("DONE")
 
     @property
     def has_weights(self):
-        return (self.folder / WEIGHTS).exists()
+        return self._there(WEIGHTS)
+
+    def _there(self, name):
+        """Whether a file is there, of whatever kind.
+
+        Raises:
+            UnreadableError: the folder cannot be looked into.
+        """
+        try:
+            os.lstat(f"{self.folder}/{name}")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise UnreadableError(self.folder / name, error) from None
+        return True
+
+    def _raw(self, name):
+        """A file's bytes, whatever they are; None where there is no regular file of that name.
+
+        Raises:
+            UnreadableError: it may be there, and sound.
+        """
+        try:
+            most = MOST_WEIGHTS if name == WEIGHTS else MOST_BYTES
+            return read_file(f"{self.folder}/{name}", most)
+        except OSError as error:
+            if error.errno in NO_FILE:
+                return None
+            raise UnreadableError(self.folder / name, error) from None
 
     @cached_property
     def digests(self):
-        """File name -> digest, as `DONE` tells; empty where it tells nothing."""
+        """File name -> digest, as `DONE` says; empty where it says nothing."""
         try:
-            digests = json.loads((self.folder / "DONE").read_bytes())
-        except (OSError, ValueError, RecursionError):
+            digests = json.loads(self._raw("DONE") or b"{}")
+        except (ValueError, RecursionError):
             digests = {}
         return digests if isinstance(digests, dict) else {}
 
     def check_format(self):
         """Raises LabError for a trial that another version of labrnn wrote in its own way."""
         try:
-            written = json.loads((self.folder / "trial.json").read_bytes())["format"]
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            written = json.loads(self._raw("trial.json") or b"")["format"]
+        except (ValueError, TypeError, KeyError, RecursionError):
             return  # damaged, whatever its format
         if isinstance(written, int) and written != FORMAT:
             raise LabError(
@@ -102,12 +201,9 @@ class Trial:
 
     def _examine(self, name):
         """A file's bytes, and what is wrong with it: nothing if these are the bytes written."""
-        try:
-            if not (self.folder / name).is_file():  # a pipe or a device would never end
-                return b"", "is not there, or no file"
-            content = (self.folder / name).read_bytes()
-        except OSError as error:
-            return b"", f"cannot be read ({error.strerror})"
+        content = self._raw(name)
+        if content is None:
+            return b"", "is not there, or no file"
         sound = hashlib.sha256(content).hexdigest() == self.digests.get(name)
         return content, "" if sound else "is not what was written"
 
@@ -128,16 +224,19 @@ class Trial:
         try:
             return parse(content)
         except Exception as error:
+            reason = str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                reason = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
             raise LabError(
-                f"{self.folder / name}: holds something else than a trial's ({str(error)[:200]}); "
+                f"{self.folder / name}: holds something else than a trial's ({reason[:200]}); "
                 "`labrnn trials gc --damaged` removes it"
             ) from None
 
     def _json(self, name):
         def parse(content):
-            value = json.loads(content)
-            if not fits(value, SHAPES[name]):
-                raise ValueError("names or values are missing")
+            value = read_plain(content)
+            SHAPES[name].validate_python(value)
             return value
 
         return self._parsed(name, parse)
@@ -184,10 +283,17 @@ class Trial:
         import pandas as pd
 
         def parse(content):
-            table = pd.read_csv(io.BytesIO(content))
-            return table[["row", "label", "best", "last"]].astype(
-                {"row": int, "label": int, "best": float, "last": float}
-            )
+            types = {"row": np.int64, "label": np.int64, "best": float, "last": float}
+            table = pd.read_csv(io.BytesIO(content), dtype=types, usecols=[*types])[[*types]]
+            if not table["label"].isin([0, 1]).all():
+                raise ValueError("a label is neither 0 nor 1")
+            if (
+                not table[["best", "last"]]
+                .apply(lambda column: column.between(0, 1))
+                .all(axis=None)
+            ):
+                raise ValueError("a probability is not between 0 and 1")
+            return table
 
         return self._parsed("predictions.csv", parse)
 
@@ -201,6 +307,7 @@ class Trial:
 
         if not self.has_weights:
             raise LabError(f"{self.folder}: this copy of the trial has no weights; train it again")
+
         return self._parsed(WEIGHTS, load)
 
     def row(self):
@@ -222,28 +329,87 @@ class Trial:
             "configuration": config.difference(),
         }
 
-    def damage(self):
-        """What `DONE` and the files disagree on, a list of sentences; empty if sound.
+    def damage(self, weights=True):
+        """What `DONE` and the files disagree on, and the files among themselves.
+
+        Args:
+            weights: also read the weights, most of a trial's bytes.
+
+        Returns:
+            list of sentences; empty if sound.
 
         Raises:
-            LabError: another version of labrnn wrote it; it cannot be judged here.
+            LabError: it cannot be judged here: another version of labrnn wrote it, or a file
+                cannot be read (`UnreadableError`).
         """
         self.check_format()
         if not self.finished:
             return ["DONE is missing: no trial, or a copy that was broken off"]
-        names = (*TEXTS, WEIGHTS) if self.has_weights else TEXTS
+        names = (*TEXTS, WEIGHTS) if weights and self.has_weights else TEXTS
         faults = [f"{name} {fault}" for name in names if (fault := self._examine(name)[1])]
         faults += [f"DONE names a strange file, {n!r}" for n in {*self.digests} - {*TEXTS, WEIGHTS}]
-        return faults or self._strangeness()
-
-    def _strangeness(self):
-        """What is wrong with a trial whose files are as written."""
+        if faults:
+            return faults
         try:
-            right = trial_key(self.config, self._stored["code_version"])
-            place = (self._stored["fingerprint"], right)
-            _ = self.history, self.metrics, self.environment
+            return [*self._contradictions(weights and self.has_weights)]
+        except UnreadableError:
+            raise
         except LabError as error:
-            return [str(error).removeprefix(f"{self.folder}/")]
-        if place != (self.fingerprint, self.key):
-            return [f"lies in the wrong folder, it belongs in {'/'.join(place)}"]
-        return []
+            return [" ".join(str(error).removeprefix(f"{self.folder}/").split())]
+
+    def _contradictions(self, weights):
+        """What files that are as written say against each other."""
+        right = trial_key(self.config, self._stored["code_version"])
+        if (place := (self._stored["fingerprint"], right)) != (self.fingerprint, self.key):
+            yield f"lies in the wrong folder, it belongs in {'/'.join(place)}"
+        if self.data["fingerprint"] != self.fingerprint:
+            yield f"trial.json: data of fingerprint {self.data['fingerprint']}"
+        if [entry["epoch"] for entry in self.history] != [*range(1, self.config.epochs + 1)]:
+            yield f"history.json: its epochs are not 1 to {self.config.epochs}"
+        losses = [entry["valid_loss"] for entry in self.history]
+        for which, epoch in (("best", losses.index(min(losses)) + 1), ("last", len(losses))):
+            if self.metrics[which]["epoch"] != epoch:
+                yield f"metrics.json: {which} is epoch {epoch} by history.json"
+        if abs(self.environment["seconds"] - sum(e["seconds"] for e in self.history)) > 0.01:
+            yield "environment.json: its seconds are not the sum of history.json's"
+        yield from self._predicted()
+        if weights:
+            yield from self._weighed()
+
+    def _predicted(self):
+        """What the predictions say against configuration and metrics."""
+        rows, reviews = self.predictions["row"], self.data["reviews"]
+        tested = math.ceil(math.ceil(reviews * 0.3) * (2 / 3))  # as `text.split_rows` splits
+        if not 0 < len(rows) <= tested or (len(rows) < tested and self.config.duplicates == "keep"):
+            yield f"predictions.csv: {len(rows)} rows, {tested} of {reviews} reviews are tested"
+            return
+        if not (rows.is_unique and rows.between(0, reviews - 1).all()):
+            yield f"predictions.csv: its rows are not different ones of {reviews}"
+        positive = self.predictions["label"].to_numpy() == 1
+        for which in ("best", "last"):
+            probability, said = self.predictions[which].to_numpy(), self.metrics[which]
+            hits = int(((probability > 0.5) == positive).sum())
+            ties = int((probability == 0.5).sum())  # rounded; the model knew which side
+            if abs(said["accuracy"] * len(rows) - hits) > ties + 1e-6:
+                yield f"metrics.json: accuracy of {which}, by predictions.csv {hits / len(rows)}"
+            low, high = _loss(np.where(positive, probability, 1 - probability))
+            if not low <= said["loss"] <= high:
+                yield f"metrics.json: loss of {which}, by predictions.csv {low:.4f} to {high:.4f}"
+
+    def _weighed(self):
+        from safetensors.numpy import load
+
+        weights = self._parsed(WEIGHTS, load)
+        if strange := [name for name, values in weights.items() if not np.isfinite(values).all()]:
+            yield f"{WEIGHTS}: {strange[0]} is not finite"
+        shape = (self.vocabulary_size, self.config.embedding_dim)
+        if "embedding.weight" not in weights or weights["embedding.weight"].shape != shape:
+            yield f"{WEIGHTS}: there is no embedding of {shape[0]} words in {shape[1]} dimensions"
+
+
+def _loss(chances):
+    """Least and largest mean loss for probabilities of the labels, rounded by `store._rounded`."""
+    room = np.where(np.abs(chances - 0.5) < 2e-4, 1e-4, 5e-5) + 1e-7
+    low = -np.log(np.minimum(chances + room, 1)).mean()
+    high = -np.log(np.maximum(chances - room, np.finfo(float).tiny)).mean()
+    return low * (1 - 1e-5) - 1e-7, high * (1 + 1e-5) + 1e-7

@@ -1,0 +1,103 @@
+"""`labrnn trials gc`: what interrupted writing left in a store, and damaged trials."""
+
+import os
+import re
+from contextlib import suppress
+
+from labrnn.errors import LabError
+from labrnn.trials.ours import (
+    KEPT,
+    LOCKS,
+    MARK,
+    data_folders,
+    discard,
+    inside,
+    is_file,
+    ours,
+    stranger,
+)
+from labrnn.trials.store import epoch_of, locked, unpack
+from labrnn.trials.trial import HEX, Trial, UnreadableError
+
+
+def stale(store, unfinished=False, damaged=False):
+    """What interrupted writing left in the root and no process holds; nothing is changed.
+
+    Args:
+        unfinished: also the epochs of interrupted trainings, which could go on from there.
+        damaged: also damaged trials and broken copies, and what is kept and is not sound.
+
+    Returns:
+        dict from paths, each with our names and nothing else in it, to the fingerprint and name by
+        which `Store.claim` holds them.
+
+    Raises:
+        LabError: the root is not marked as a store, and holds what is not ours.
+    """
+    if not is_file(store.root / MARK) and (found := stranger(store.root)):
+        raise LabError(
+            f"{store.root}: is not marked as a store of trials and holds {found.name}, which is "
+            "not labrnn's; nothing is removed. Name a store; if this is one, make an empty "
+            f"file {MARK} in it"
+        )
+    found = {}
+    for data in data_folders(store.root):
+        locks = {m[1]: p for p in inside(data / ".locks") if (m := LOCKS.fullmatch(p.name))}
+        begun = {p.name for p in inside(data / ".partial")}
+        names = {p.name for p in inside(data)} | begun
+        trials = {name for name in names if re.fullmatch(HEX, name)}
+        others = {m[1].removesuffix(".json") for name in names if (m := KEPT.fullmatch(name))}
+        for name in sorted(trials | others | locks.keys()):
+            if name in locks:
+                if not (_is_empty(locks[name]) and (lock := locked(locks[name]))):
+                    continue
+                lock.release()
+                found[locks[name]] = data.name, name
+            for path in _leftovers(data, name, unfinished, damaged):
+                found[path] = data.name, name
+    return found
+
+
+def _is_empty(path):
+    return is_file(path) and path.stat().st_size == 0
+
+
+def _leftovers(data, name, unfinished, damaged):
+    if "-" in name:
+        for path in sorted(filter(is_file, data.glob(f"{name}.json*"))):
+            if KEPT.fullmatch(path.name):
+                with suppress(UnreadableError):
+                    if path.name.endswith(".writing") or (damaged and unpack(path)[1]):
+                        yield path
+        return
+    trial, partial = Trial(data / name), data / ".partial" / name
+    with suppress(LabError):  # what cannot be read, or is another version's, is not judged
+        if ours(partial):
+            begun = inside(partial)
+            if any(map(epoch_of, begun)) and not (unfinished or trial.finished):
+                yield from (path for path in begun if path.name.endswith(".writing"))
+            else:
+                yield partial
+        if ours(trial.folder):
+            yield from (p for p in inside(trial.folder) if p.name.endswith(".writing"))
+            if damaged and trial.damage():
+                yield trial.folder
+
+
+def remove(store, agreed, unfinished=False, damaged=False):
+    """Remove what `stale` found under the same options, as far as it is still so.
+
+    Args:
+        agreed: what `stale` returned, or a part of it.
+
+    Returns:
+        list of the paths removed.
+    """
+    for fingerprint, name in dict.fromkeys(agreed.values()):
+        with store.claim(fingerprint, name) as mine:  # a stale lock goes with the claim
+            left = _leftovers(store.root / fingerprint, name, unfinished, damaged) if mine else ()
+            for path in list(left):
+                if path in agreed:
+                    with suppress(OSError):
+                        discard(path)
+    return [path for path in agreed if not os.path.lexists(path)]

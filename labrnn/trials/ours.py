@@ -1,0 +1,88 @@
+"""What in a store is labrnn's: names and kinds of all that it writes; links are never followed."""
+
+import os
+import re
+import stat
+from contextlib import suppress
+
+from labrnn.trials import kept
+from labrnn.trials.trial import HEX, TEXTS, WEIGHTS
+
+# A training's state after an epoch, by attribute of `Progress`.
+TENSORS = {name: f"{name}.safetensors" for name in ("last", "best", "optimizer")}
+
+MARK = "labrnn-store"  # a file that marks a folder as a store
+LOCKS = re.compile(f"(([a-z]+-)?{HEX})[.]lock")
+_ASIDE = r"[.]\d+[.]writing"  # what `replace_file` writes to
+KEPT = re.compile(f"({kept.NAME})({_ASIDE})?")
+_FILES = re.compile(f"({'|'.join([*TEXTS, WEIGHTS, *TENSORS.values(), 'DONE'])})({_ASIDE})?")
+_STATES = re.compile(r"(epoch-)?\d+([.]writing)?|done[.]writing")
+_DATA_FOLDERS = re.compile(f"{HEX}|[.]locks|[.]partial")
+
+
+def data_folders(root):
+    """Folders of a store that are named by a fingerprint."""
+    return [p for p in inside(root) if is_folder(p) and re.fullmatch(HEX, p.name)]
+
+
+def stranger(root):
+    """Something in a folder that a store has not; None if there is nothing."""
+    data = data_folders(root)
+    for path in inside(root):
+        if path.name not in (MARK, ".logs") and path not in data:
+            return path
+    for path in (path for folder in data for path in inside(folder)):
+        if not (KEPT if is_file(path) else _DATA_FOLDERS).fullmatch(path.name):
+            return path
+    return None
+
+
+def is_file(path):
+    """Whether a regular file lies there; a link to one is none."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path):
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path):
+    try:
+        return os.lstat(path).st_mode
+    except OSError:
+        return 0
+
+
+def inside(folder):
+    """What lies in a folder, by name; nothing if it is a link or cannot be listed."""
+    try:
+        return [folder / name for name in sorted(os.listdir(folder))] if is_folder(folder) else []
+    except OSError:
+        return []
+
+
+def _known(path):
+    """Whether name and kind are those of something in a trial's folder or in a state's."""
+    return bool(
+        (is_file(path) and _FILES.fullmatch(path.name))
+        or (is_folder(path) and _STATES.fullmatch(path.name))
+    )
+
+
+def ours(folder):
+    """Whether a folder is there, can be listed, and holds nothing but what is written here."""
+    try:
+        found = [folder / name for name in os.listdir(folder)] if is_folder(folder) else [folder]
+    except OSError:
+        return False
+    return all(_known(path) and (is_file(path) or ours(path)) for path in found)
+
+
+def discard(path):
+    """Remove a file of ours, or a folder with what is ours in it; it stays if there is more."""
+    if is_file(path):
+        os.unlink(path)
+    for inner in filter(_known, inside(path)):
+        discard(inner)
+    with suppress(OSError):
+        os.rmdir(path)

@@ -1,0 +1,373 @@
+"""What is stored is not believed: it must have the right form and agree with itself."""
+
+import hashlib
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from stored import CONFIG, FINGERPRINT, KEY, tree, write
+
+from labrnn import cli
+from labrnn.errors import LabError
+from labrnn.trials import kept
+from labrnn.trials.ours import MARK
+from labrnn.trials.store import PROJECT, Store
+from labrnn.trials.trial import TEXTS, WEIGHTS, Trial, trial_key
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "trials")
+    write(store)
+    return store
+
+
+def run(*words):
+    result = CliRunner().invoke(cli.main, list(map(str, words)))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def forge(store, name, change):
+    """Change a file and its digest: `change` takes and gives JSON values, or a CSV's cells."""
+    trial = Trial(store.root / FINGERPRINT / KEY)
+    text = trial.read(name).decode()
+    if name.endswith(".csv"):
+        cells = [line.split(",") for line in text.splitlines()]
+        text = "".join(",".join(map(str, row)) + "\n" for row in change(cells))
+    else:
+        value = json.loads(text)
+        value = change(value) or value
+        text = json.dumps(value)
+    (trial.folder / name).write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (trial.folder / "DONE").write_text(json.dumps(trial.digests | {name: digest}))
+    return Trial(trial.folder)
+
+
+def at(*path, value):
+    """A change of one value in nested lists and dicts."""
+
+    def change(whole):
+        *way, last = path
+        inner = whole
+        for step in way:
+            inner = inner[step]
+        inner[last] = value
+
+    return change
+
+
+def cell(row, column, value):
+    def change(cells):
+        cells[row][column] = value
+        return cells
+
+    return change
+
+
+def dropped(*path):
+    def change(whole):
+        *way, last = path
+        inner = whole
+        for step in way:
+            inner = inner[step]
+        del inner[last]
+
+    return change
+
+
+NUMBERS = [float("nan"), float("inf"), -0.1, "0.5", None, True, []]
+FORGERIES = [
+    *[("metrics.json", at("best", "accuracy", value=v), "accuracy") for v in [*NUMBERS, 1.1]],
+    *[("metrics.json", at("last", "loss", value=v), "loss") for v in NUMBERS],
+    *[("metrics.json", at("best", "epoch", value=v), "epoch") for v in (0, 1, 3, 2.5, "2")],
+    ("metrics.json", at("last", "epoch", value=2), "metrics.json: last is epoch 3 by history.json"),
+    ("metrics.json", at("best", "accuracy", value=1.0), "accuracy of best, by predictions.csv 0.8"),
+    ("metrics.json", at("last", "accuracy", value=0.667), "accuracy of last, by predictions.csv"),
+    ("metrics.json", at("best", "loss", value=0.38), "metrics.json: loss of best, by predictions"),
+    ("metrics.json", at("last", "loss", value=0.0), "metrics.json: loss of last, by predictions"),
+    ("metrics.json", at("best", "accuracy_batch_mean", value=float("nan")), "finite"),
+    ("metrics.json", at("best", "note", value=float("inf")), "finite"),
+    ("metrics.json", dropped("last"), "last"),
+    *[("history.json", at(1, "valid_loss", value=v), "valid_loss") for v in NUMBERS],
+    *[("history.json", at(0, "train_accuracy", value=v), "train_accuracy") for v in (2, "x")],
+    ("history.json", at(0, "epoch", value=2), "its epochs are not 1 to 3"),
+    ("history.json", lambda entries: entries[:2], "its epochs are not 1 to 3"),
+    ("history.json", lambda entries: [*entries, entries[-1] | {"epoch": 4}], "are not 1 to 3"),
+    ("history.json", lambda entries: entries[::-1], "its epochs are not 1 to 3"),
+    ("history.json", at(2, "valid_loss", value=0.01), "best is epoch 3 by history.json"),
+    ("history.json", at(2, "seconds", value=500.0), "seconds are not the sum"),
+    ("history.json", at(2, "seconds", value=float("-inf")), "finite"),
+    ("environment.json", at("seconds", value=1e9), "seconds are not the sum"),
+    ("environment.json", at("finished", value="yesterday"), "finished"),
+    ("environment.json", at("device", value=7), "device"),
+    ("trial.json", at("data", "fingerprint", value="f" * 16), "data of fingerprint ffff"),
+    ("trial.json", at("data", "reviews", value=31337), "6 rows, 6268 of 31337 reviews"),
+    ("trial.json", at("data", "reviews", value=0), "reviews"),
+    ("trial.json", at("vocabulary_size", value=1), "vocabulary_size"),
+    ("trial.json", at("vocabulary_size", value=8), "no embedding of 8 words in 1 dimensions"),
+    ("trial.json", at("config", "seed", value=6), "lies in the wrong folder, it belongs in"),
+    ("trial.json", at("config", "hidden_dim", value=9), "hidden_dim"),
+    ("trial.json", at("code_version", value=True), "code_version"),
+    ("predictions.csv", lambda cells: cells[:5], "4 rows, 6 of 30 reviews are tested"),
+    ("predictions.csv", lambda cells: [*cells, ["1", "1", "0.5", "0.5"]], "7 rows, 6 of 30"),
+    ("predictions.csv", lambda cells: cells[:1], "0 rows"),
+    ("predictions.csv", lambda cells: cells[1:], "holds something else"),
+    ("predictions.csv", cell(1, 0, 30), "its rows are not different ones of 30"),
+    ("predictions.csv", cell(1, 0, -1), "its rows are not different ones of 30"),
+    ("predictions.csv", cell(1, 0, 29), "its rows are not different ones of 30"),
+    ("predictions.csv", cell(1, 0, 5.5), "holds something else"),
+    ("predictions.csv", cell(1, 1, 7), "a label is neither 0 nor 1"),
+    ("predictions.csv", cell(1, 1, -1), "a label is neither 0 nor 1"),
+    ("predictions.csv", cell(1, 1, 0), "by predictions.csv"),
+    ("predictions.csv", cell(2, 2, "nan"), "a probability is not between 0 and 1"),
+    ("predictions.csv", cell(2, 2, ""), "a probability is not between 0 and 1"),
+    ("predictions.csv", cell(2, 3, 1.0001), "a probability is not between 0 and 1"),
+    ("predictions.csv", cell(2, 3, "-0.1"), "a probability is not between 0 and 1"),
+    ("predictions.csv", cell(2, 3, "inf"), "a probability is not between 0 and 1"),
+    ("predictions.csv", cell(2, 2, "high"), "holds something else"),
+    ("predictions.csv", cell(6, 2, 0.6), "loss of best, by predictions.csv"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"), FORGERIES, ids=[f"{i} {f[2][:30]}" for i, f in enumerate(FORGERIES)]
+)
+def test_a_forgery_is_found_and_neither_used_nor_imported(store, tmp_path, name, change, says):
+    trial = forge(store, name, change)
+    (fault,) = trial.damage()[:1]
+    assert says in fault or " is no finite number" in fault or says in trial.damage()[-1]
+    assert fault.startswith(
+        (name, "metrics.json", "lies in", WEIGHTS, "environment", "predictions")
+    )
+    if "embedding" not in says:
+        with pytest.raises(LabError, match=r"gc --damaged` removes it"):
+            store.find(CONFIG, FINGERPRINT)
+    code, out, err = run("trials", "--store", store.root, "verify")
+    assert (code, err, out.splitlines()[-1]) == (1, "", "0 trials are sound")
+    assert f"{trial.folder}: {fault}" in out
+    code, out, err = run("trials", "--store", tmp_path / "other", "import", store.root)
+    assert (code, out) == (1, "1 not copied\n")
+    assert fault.split(": ")[-1] in err
+    assert not list((tmp_path / "other").glob("*/*/DONE"))
+    assert run("trials", "--store", store.root, "gc", "--damaged", "--yes")[0] == 0
+    assert not trial.folder.exists()
+
+
+def test_what_a_training_rounds_is_no_forgery(store):
+    """Probabilities beside one half, of 1, and of 0 keep verdicts and losses within bounds."""
+    assert Trial(store.root / FINGERPRINT / KEY).damage() == []
+
+
+def test_a_verdict_on_one_half_is_not_judged(store):
+    """0.5 in the file may be a probability a little above one half."""
+
+    def change(cells):
+        cells[4][3] = "0.5000"
+        return cells
+
+    assert forge(store, "predictions.csv", change).damage() == []
+
+
+def test_a_certain_and_wrong_answer_allows_any_larger_loss(store):
+    def certain(cells):
+        label = int(cells[6][1])
+        cells[6][3] = f"{1 - label:.4f}"
+        return cells
+
+    forge(store, "predictions.csv", certain)
+    trial = forge(store, "metrics.json", at("last", "loss", value=50.0))
+    assert trial.damage() == []
+    for loss in (1.0, 500.0):
+        (fault,) = forge(store, "metrics.json", at("last", "loss", value=loss)).damage()
+        assert "loss of last" in fault
+
+
+def test_dropped_duplicates_leave_fewer_rows(tmp_path):
+    config = CONFIG.but(duplicates="drop")
+    store = Store(tmp_path / "trials")
+    trial = write(store, config)
+    stored = json.loads(trial.read("trial.json"))
+    stored["data"]["reviews"] = 35
+    text = json.dumps(stored)
+    (trial.folder / "trial.json").write_text(text)
+    digests = trial.digests | {"trial.json": hashlib.sha256(text.encode()).hexdigest()}
+    (trial.folder / "DONE").write_text(json.dumps(digests))
+    assert Trial(trial.folder).damage() == []
+    assert store.find(config, FINGERPRINT)
+
+
+def test_weights_that_are_not_finite(store):
+    from safetensors.numpy import load, save
+
+    trial = Trial(store.root / FINGERPRINT / KEY)
+    weights = load(trial.read(WEIGHTS))
+    weights["bias"][1] = np.nan
+    raw = save(weights)
+    (trial.folder / WEIGHTS).write_bytes(raw)
+    digests = trial.digests | {WEIGHTS: hashlib.sha256(raw).hexdigest()}
+    (trial.folder / "DONE").write_text(json.dumps(digests))
+    assert Trial(trial.folder).damage() == [f"{WEIGHTS}: bias is not finite"]
+
+
+def test_a_trial_under_anothers_key_is_not_used(store):
+    other = CONFIG.but(seed=1)
+    shutil.copytree(store.root / FINGERPRINT / KEY, store.root / FINGERPRINT / trial_key(other))
+    with pytest.raises(LabError, match=f"lies in the wrong folder, it belongs in .*{KEY}"):
+        store.find(other, FINGERPRINT)
+    assert store.find(CONFIG, FINGERPRINT).key == KEY
+
+
+def test_a_sound_trial_on_a_shelf_stands_in_for_a_damaged_one(store, tmp_path):
+    shelf = shutil.copytree(store.root, tmp_path / "shelf")
+    forge(store, "metrics.json", at("best", "accuracy", value=1.0))
+    assert Store(store.root, [shelf]).find(CONFIG, FINGERPRINT).folder.is_relative_to(shelf)
+
+
+def test_the_trials_of_the_repository_are_sound():
+    folders = sorted((PROJECT / "reports" / "full" / "trials").glob("*/*/DONE"))
+    assert len(folders) >= 167
+    assert [(f, d) for f in folders if (d := Trial(f.parent).damage())] == []
+
+
+# Pipes, devices, links
+
+
+@pytest.mark.parametrize("name", ["DONE", *TEXTS, WEIGHTS, MARK, "epoch"])
+@pytest.mark.parametrize("kind", ["pipe", "zero", "folder", "huge", "loop"])
+def test_what_is_no_file_is_refused_unread(store, tmp_path, name, kind):
+    path = store.root / FINGERPRINT / KEY / name
+    if name == MARK:
+        path = store.root / MARK
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "zero":
+        path.symlink_to("/dev/zero")
+    elif kind == "loop":
+        path.symlink_to(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.touch()
+        os.truncate(path, 1 << 40)
+    code, out, _ = run("trials", "--store", store.root, "verify")
+    if name in (MARK, "epoch"):
+        assert code == 0
+    else:
+        assert (code, out.splitlines()[-1]) == (1, "0 trials are sound")
+        if name == WEIGHTS:
+            assert store.find(CONFIG, FINGERPRINT)
+        else:
+            with pytest.raises(LabError, match=r"is not there, or no file|was written"):
+                store.find(CONFIG, FINGERPRINT)
+    assert run("trials", "--store", store.root)[0] == 0
+    if kind == "huge":
+        return
+    before = tree(store.root)
+    run("trials", "--store", store.root, "gc", "--damaged", "--yes")
+    assert tree(store.root) == before
+
+
+# What is kept beside the trials
+
+KEPT = sorted((PROJECT / "reports" / "full" / "trials").glob("*/*-*.json"))
+
+
+def kept_value(kind):
+    """A value of the repository, of the reviews that the made trials have."""
+    path = next(path for path in KEPT if path.name.startswith(kind))
+    value = json.loads(path.read_bytes())["value"]
+    if kind == "data":
+        value["facts"] |= {"fingerprint": FINGERPRINT, "rows": 30}
+        value["facts"] |= {"positives": 15, "negatives": 15}
+    return value, path.name
+
+
+MALFORMED = [
+    *[(kind, lambda value, v=v: v) for kind in kept.KINDS for v in ([], {}, "x", 7, None, [[]])],
+    *[("data", at("facts", "rows", value=v)) for v in (31337, "30", None, -1, 30.5)],
+    ("data", at("facts", "fingerprint", value="f" * 16)),
+    ("data", at("kept_share", value=2.0)),
+    ("data", at("cut", value=float("nan"))),
+    ("data", at("splits", "test", value=[1])),
+    ("data", at("word_counts", value=[[1, 2], [1]])),
+    ("data", at("lengths", "all words", value=[])),
+    ("data", at("frequent", 0, value=["the", "many", True])),
+    ("data", dropped("example")),
+    ("baselines", at("labels", value="7e")),
+    ("baselines", at("labels", value="no")),
+    ("baselines", at("reviews", value=10_001)),
+    ("baselines", at("models", value=[])),
+    ("baselines", at("models", 0, "validation", value=1.01)),
+    ("baselines", at("models", 0, "test", value="")),
+    ("insight", at("mistakes", 0, "label", value=2)),
+    ("insight", at("pairs", 0, value=[0.1])),
+    ("insight", at("lengths", value=["long"])),
+    ("models", at("gates", "histogram", value=[])),
+    ("models", dropped("words", "GRU", "reach")),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"), MALFORMED, ids=[f"{i} {kind}" for i, (kind, _) in enumerate(MALFORMED)]
+)
+def test_a_malformed_description_is_not_used_and_not_imported(store, tmp_path, kind, change):
+    value, name = kept_value(kind)
+    made = change(value)
+    value = value if made is None and change.__name__ == "change" else made
+    path = store.root / FINGERPRINT / name
+    path.write_bytes(kept.pack(value))
+    assert store.recall(FINGERPRINT, name) is None
+    assert store.kept_digests(FINGERPRINT) == {}
+    code, out, _ = run("trials", "--store", store.root, "verify")
+    assert (code, out.startswith(f"{path}: ")) == (1, True)
+    code, out, err = run("trials", "--store", tmp_path / "other", "import", store.root)
+    assert (code, out) == (1, "1 not copied, 1 copied\n")
+    assert err.startswith(f"{path}: ")
+    store.keep(FINGERPRINT, name, kept_value(kind)[0])  # made again
+    assert store.recall(FINGERPRINT, name) == kept_value(kind)[0]
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_what_the_repository_keeps_is_sound(path):
+    assert kept.unpack(path, 50_000)[1] is None
+    assert Store(path.parents[1]).recall(path.parent.name, path.name)
+
+
+def test_import_never_replaces_what_is_kept(store, tmp_path):
+    mine, name = kept_value("data")
+    theirs = mine | {"vocabulary_size": 31337}
+    other = Store(tmp_path / "other")
+    write(other)
+    store.keep(FINGERPRINT, name, mine)
+    other.keep(FINGERPRINT, name, theirs)
+    other.keep(FINGERPRINT, "notes-0123456789abcdef.json", [1])
+    before = (store.root / FINGERPRINT / name).stat()
+    assert run("trials", "--store", store.root, "import", other.root)[0] == 0
+    assert store.recall(FINGERPRINT, name) == mine
+    assert (store.root / FINGERPRINT / name).stat() == before
+    assert store.recall(FINGERPRINT, "notes-0123456789abcdef.json") == [1]
+    store.keep(FINGERPRINT, name, theirs)
+    assert store.recall(FINGERPRINT, name) == mine
+
+
+def test_digests_of_what_is_kept_follow_what_is_recalled(store, tmp_path):
+    names = [f"other-000000000000000{n}.json" for n in range(3)]
+    shelf = Store(tmp_path / "shelf")
+    for name in names[:2]:
+        shelf.keep(FINGERPRINT, name, [1])
+    both = Store(store.root, [shelf.root])
+    first = both.kept_digests(FINGERPRINT)
+    assert first.keys() == {*names[:2]}
+    store.keep(FINGERPRINT, names[0], [2])
+    (shelf.root / FINGERPRINT / names[1]).write_text("{}")
+    second = both.kept_digests(FINGERPRINT)
+    assert second.keys() == {names[0]}
+    assert second[names[0]] != first[names[0]]
+    shelf.keep(FINGERPRINT, names[0], [3])  # the root's comes first
+    assert both.kept_digests(FINGERPRINT) == second

@@ -1,0 +1,334 @@
+"""`labrnn trials gc` removes what labrnn wrote and nothing else, whatever lies beside it."""
+
+import errno
+import json
+import os
+import shutil
+from itertools import product
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from stored import CONFIG, FINGERPRINT, KEY, progress, tree, write
+
+from labrnn import cli
+from labrnn.errors import LabError
+from labrnn.trials.cleaning import remove, stale
+from labrnn.trials.ours import MARK
+from labrnn.trials.store import Store
+from labrnn.trials.trial import Trial, trial_key
+
+FLAGS = [[f for f, on in zip(("--damaged", "--unfinished"), both, strict=True) if on]
+         for both in product((False, True), repeat=2)]  # fmt: skip
+NAMES = ["DONE", "trial.json", "predictions.csv", "model.safetensors"]
+HEX = "fedcba9876543210"
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store with a sound trial."""
+    store = Store(tmp_path / "trials")
+    write(store)
+    return store
+
+
+def gc(root, *flags):
+    """Exit code, standard output and standard error of a clean-up that is agreed to."""
+    words = ["trials", "--store", str(root), "gc", "--yes", *flags]
+    result = CliRunner().invoke(cli.main, words)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def put(path, content="mine"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def plant(root, outside):
+    """Foreign things with names like the store's, in every folder of it; returns their number."""
+    data, trial = root / FINGERPRINT, root / FINGERPRINT / KEY
+    files = [
+        root / "README",
+        root / "package-lock.json",
+        root / "notes-2024.json",
+        root / "labrnn-store.txt",
+        root / f"{HEX}.lock",
+        root / HEX / "thesis.txt",
+        root / HEX / "src" / "main.py",
+        root / ".git" / "HEAD",
+        root / ".locks" / f"{HEX}.lock",
+        root / ".partial" / HEX / "1.writing" / "DONE",
+        root / "trials" / FINGERPRINT / KEY / "DONE",
+        data / "package-lock.json",
+        data / "tsconfig-app.json",
+        data / f"notes-{HEX}.json.bak",
+        data / f"data-{HEX}.json.old.writing",
+        data / "notes" / "DONE",
+        data / HEX / "thesis.txt",
+        data / HEX / "trial.json",
+        data / "0000000000000001" / "chapter.1.writing",
+        data / "0000000000000002" / KEY / "DONE",
+        data / "0000000000000003" / "model.safetensors.mine.writing",
+        data / "0000000000000004" / "epoch-1" / "photo.jpg",
+        data / ".locks" / "important.lock",
+        data / ".locks" / f"{HEX}.lock",
+        data / ".partial" / "mine" / "DONE",
+        data / ".partial" / HEX / "epoch-1" / "notes.txt",
+        data / ".partial" / "0000000000000005" / "2.writing" / "draft.txt",
+        data / ".partial" / "0000000000000006" / "holidays.writing",
+        trial / "comment.txt",
+        trial / "draft.writing",
+        root / ".logs" / "20260101-000000-1.log",
+    ]
+    for path in files:
+        put(path)
+    put(outside / KEY / "DONE", "{}")
+    put(outside / f"data-{HEX}.json", "damaged")
+    put(outside / "1.writing" / "DONE")
+    links = {
+        root / "aaaaaaaaaaaaaaaa": outside,
+        data / "bbbbbbbbbbbbbbbb": outside / KEY,
+        data / f"data-{HEX}.json": outside / f"data-{HEX}.json",
+        data / ".partial" / "cccccccccccccccc": outside,
+        data / ".locks" / "cccccccccccccccc.lock": outside / "lock",
+        data / "dddddddddddddddd" / "trial.json": outside / "lock",
+        data / ".partial" / "0000000000000007" / "1.writing": outside / "1.writing",
+    }
+    put(outside / "lock", "")
+    for path, target in links.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
+    pipe = data / "eeeeeeeeeeeeeeee" / "DONE"
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)
+    return len(files) + len(links) + 1
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
+def test_what_is_not_ours_stays(store, tmp_path, flags):
+    assert plant(store.root, tmp_path / "outside") >= 30
+    before = tree(tmp_path)
+    assert gc(store.root, *flags)[:2] == (0, "nothing to remove\n")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
+def test_a_folder_that_is_no_store_is_not_touched(tmp_path, flags):
+    projects = tmp_path / "projects"
+    plant(projects, tmp_path / "outside")
+    store = Store(tmp_path / "trials")
+    write(store)
+    shutil.copytree(store.root / FINGERPRINT, projects / "aaaaaaaaaaaaaaab")
+    before = tree(tmp_path)
+    code, out, err = gc(projects, *flags)
+    assert (code, out) == (2, "")
+    assert "is not marked as a store of trials and holds .git, which is not labrnn's" in err
+    assert tree(tmp_path) == before
+
+
+def litter(store):
+    """What killed writers leave, and damage; path -> the flag that removes it, if it needs one."""
+    data = store.root / FINGERPRINT
+    other, third = CONFIG.but(seed=1), CONFIG.but(seed=2)
+    store.save_progress(other, FINGERPRINT, progress(1))
+    (state,) = data.glob(".partial/*/epoch-1")
+    shutil.copytree(state, state.with_name("2.writing"))
+    (state.with_name("2.writing") / "DONE").unlink()
+    put(data / ".partial" / KEY / "done.writing" / "trial.json")
+    put(data / KEY / "model.safetensors.12.writing")
+    put(data / f"data-{HEX}.json.7.writing")
+    put(data / f"data-{HEX}.json", "damaged")
+    put(data / ".locks" / f"{HEX}.lock", "")
+    put(data / HEX / "trial.json", "a copy that was broken off")
+    damaged = write(store, third).folder
+    (damaged / "metrics.json").write_text("{}")
+    return {
+        state.with_name("2.writing"): "",
+        state.parent: "--unfinished",
+        data / ".partial" / KEY: "",
+        data / KEY / "model.safetensors.12.writing": "",
+        data / f"data-{HEX}.json.7.writing": "",
+        data / f"data-{HEX}.json": "--damaged",
+        data / ".locks" / f"{HEX}.lock": "",
+        data / HEX: "--damaged",
+        damaged: "--damaged",
+    }
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
+def test_what_is_ours_and_stale_goes(store, tmp_path, flags):
+    found = litter(store)
+    expected = {path for path, flag in found.items() if not flag or flag in flags}
+    if "--unfinished" in flags:
+        expected -= {path for path in expected if path.name == "2.writing"}  # goes with its folder
+    options = {flag[2:]: True for flag in flags}
+    assert set(stale(store, **options)) == expected
+    code, out, _ = gc(store.root, *flags)
+    assert (code, out.splitlines()[-1]) == (0, f"{len(expected)} removed")
+    gone = {path for path in found if not path.exists()}
+    assert gone - {path for path in gone if path.name == "2.writing"} == {
+        path for path in expected if path.name != "2.writing"
+    }
+    assert gc(store.root, *flags)[1] == "nothing to remove\n"
+    assert Trial(store.root / FINGERPRINT / KEY).damage() == []
+
+
+def test_what_another_process_writes_stays(store):
+    litter(store)
+    data = store.root / FINGERPRINT
+    names = {path.name for path in (data / ".partial").iterdir()} | {HEX, f"data-{HEX}"}
+    names |= {path.name for path in data.iterdir() if len(path.name) == 16}
+    claims = [Store(store.root).claim(FINGERPRINT, name) for name in names]
+    assert {claim.__enter__() for claim in claims} == {True}
+    assert stale(store, unfinished=True, damaged=True) == {}
+    for claim in claims:
+        claim.__exit__(None, None, None)
+
+
+def test_only_what_was_agreed_to_and_is_still_stale_goes(store):
+    found = litter(store)
+    agreed = stale(store, damaged=True)
+    del agreed[store.root / FINGERPRINT / HEX]
+    broken = store.root / FINGERPRINT / trial_key(CONFIG.but(seed=2))
+    assert broken in found
+    shutil.rmtree(broken)
+    write(store, CONFIG.but(seed=2))  # trained again in the meantime
+    removed = remove(store, agreed, damaged=True)
+    assert broken not in removed
+    assert Trial(broken).damage() == []
+    assert (store.root / FINGERPRINT / HEX / "trial.json").exists()
+
+
+def test_gc_asks(store):
+    litter(store)
+    before = tree(store.root)
+    for answer in ("n\n", ""):
+        words = ["trials", "--store", str(store.root), "gc", "--damaged"]
+        result = CliRunner().invoke(cli.main, words, input=answer)
+        assert result.exit_code == 1
+        assert "nothing removed" in result.stderr
+        assert tree(store.root) == before
+    result = CliRunner().invoke(cli.main, words, input="y\n")
+    assert (result.exit_code, "removed" in result.stdout) == (0, True)
+
+
+class Unreadable:
+    """Reading some paths fails as if the permissions or the disk were bad."""
+
+    def __init__(self, monkeypatch, code, *names):
+        self.code, self.names, self.patch = code, names, monkeypatch
+        self.hits = 0
+        for function in ("open", "stat", "lstat", "listdir", "scandir"):
+            self.patch.setattr(os, function, self.guarded(getattr(os, function)))
+
+    def guarded(self, function):
+        def call(path, *args, **kwargs):
+            if any(str(path).endswith(name) for name in self.names) and not isinstance(path, int):
+                self.hits += 1
+                raise OSError(self.code, os.strerror(self.code), str(path))
+            return function(path, *args, **kwargs)
+
+        return call
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("name", [*NAMES, KEY, FINGERPRINT])
+def test_what_cannot_be_read_is_not_damaged(store, monkeypatch, code, name):
+    before = tree(store.root)
+    with monkeypatch.context() as patch:
+        disk = Unreadable(patch, code, name)
+        out = gc(store.root, "--damaged", "--unfinished")[1]
+        assert out == "nothing to remove\n"
+        assert disk.hits
+    assert tree(store.root) == before
+
+
+@pytest.mark.parametrize("kind", ["data", "other"])
+def test_a_description_that_cannot_be_read_is_not_damaged(store, monkeypatch, kind):
+    name = f"{kind}-{HEX}.json"
+    put(store.root / FINGERPRINT / name, "damaged")
+    with monkeypatch.context() as patch:
+        Unreadable(patch, errno.EIO, name)
+        assert gc(store.root, "--damaged")[1] == "nothing to remove\n"
+    assert gc(store.root, "--damaged")[1].endswith("1 removed\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_trials_of_another_user_stay(store, tmp_path):
+    for folder in [p for p in Path("/").joinpath(tmp_path).parents if p != Path("/")]:
+        if folder.is_dir() and not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    tmp_path.chmod(0o755)
+    for path in store.root.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    (store.root / FINGERPRINT).chmod(0o777)
+    before = tree(store.root)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            code = gc(store.root, "--damaged", "--unfinished")[0]
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert tree(store.root) == before
+
+
+def test_damage_on_a_shelf_is_named_and_stays(tmp_path, monkeypatch):
+    shelf = Store(tmp_path / "shelf")
+    (write(shelf).folder / "metrics.json").write_text("{}")
+    monkeypatch.setattr(
+        "labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "own", [shelf.root])
+    )
+    before = tree(tmp_path)
+    result = CliRunner().invoke(cli.main, ["trials", "gc", "--damaged", "--yes"])
+    assert (result.exit_code, result.stdout) == (0, "nothing to remove\n")
+    assert f"`labrnn trials --store {shelf.root} gc --damaged` removes them" in result.stderr
+    assert tree(tmp_path) == before
+
+
+# The mark
+
+
+def test_a_store_is_marked_at_its_first_write(tmp_path):
+    store = Store(tmp_path / "trials")
+    with store.claim(FINGERPRINT, KEY):
+        assert (store.root / MARK).read_text().startswith("A store of labrnn's trials")
+
+
+def test_a_store_from_before_the_mark_is_read_and_marked_when_written(store):
+    litter(store)
+    (store.root / MARK).unlink()
+    assert Store(store.root).find(CONFIG, FINGERPRINT)
+    assert not (store.root / MARK).exists()
+    assert stale(store, damaged=True)
+    write(store, CONFIG.but(seed=9))
+    assert (store.root / MARK).exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["README", f"{FINGERPRINT}/notes.txt", f"{FINGERPRINT}/notes/x", "projects/x", f"{HEX[1:]}/x"],
+)
+def test_a_folder_with_other_things_is_not_marked(store, name):
+    (store.root / MARK).unlink()
+    put(store.root / name)
+    write(store, CONFIG.but(seed=9))
+    assert not (store.root / MARK).exists()
+    assert len(list(store.trials())) == 2
+
+
+def test_a_broken_copy_is_replaced_and_what_else_lies_there_is_not(store):
+    folder = store.root / FINGERPRINT / KEY
+    (folder / "DONE").unlink()
+    assert write(store).damage() == []
+    (folder / "DONE").unlink()
+    put(folder / "notes.txt")
+    with pytest.raises(LabError, match="holds what labrnn has not written; move it elsewhere"):
+        write(store)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert json.loads((folder / "trial.json").read_bytes())
