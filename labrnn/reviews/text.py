@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,60 +18,74 @@ from filelock import FileLock
 from labrnn.errors import LabError
 from labrnn.files import replace_file
 from labrnn.reviews import sources
-from labrnn.reviews.words import count_words, known_words, number_words
 
 PAD, UNK = "<pad>", "<unk>"
 NEGATIONS = frozenset({"no", "nor", "not", "against", "don't", "ain"})
 SPLITS = ("train", "valid", "test")
-FEWEST = 10  # distinct reviews: a split 7:1:2 needs them
+MIN_REVIEWS = 10  # distinct reviews: a split 7:1:2 needs them
 
 
 @lru_cache
 def stop_words(policy="drop"):
-    """NLTK's 179 English stop words, from NLTK's corpus where installed, else from the package.
+    """Return the stop words to remove: NLTK's 179 English ones as of 2022, kept in the package.
 
-    `keep_negations` leaves out `no`, `nor`, `not`, `against` and every `...n't`; `keep` is empty.
+    NLTK's corpus is not read: its later releases hold other words, and the same trial key would
+    then name another vocabulary.
+
+    Args:
+        policy: `drop` for all, `keep_negations` for all but `no`, `nor`, `not`, `against` and every
+            `...n't`, `keep` for none.
+
+    Returns:
+        frozenset of words in lower case.
     """
-    packaged = frozenset((files("labrnn.reviews") / "stop_words.txt").read_text("utf-8").split())
-    try:
-        from nltk.corpus import stopwords
-
-        words = frozenset(stopwords.words("english"))
-        # Later releases of the corpus hold other words: the lab's are the 179 of its time.
-        words = words if len(words) == len(packaged) else packaged
-    except LookupError:
-        words = packaged
     if policy == "keep":
         return frozenset()
+    words = frozenset((files("labrnn.reviews") / "stop_words.txt").read_text("utf-8").split())
     if policy == "keep_negations":
         contracted = {w for w in words if w.endswith("n't") or w + "'t" in words}
         return words - NEGATIONS - contracted
     return words
 
 
-def preprocess_string(word):
-    """The lab's hook for one word; its default leaves the word as it is."""
-    return word
-
-
 MARKUP = re.compile(r"<br\s*/?>", re.IGNORECASE)
-WORDS_AND_MARKS = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[^\w\s]")
+WORDS_AND_PUNCTUATION = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[^\w\s]")
 
 
 def spaced(text, words):
-    """The text with blanks between its words, under a `TrialConfig`'s `words`."""
+    """Put whitespace between the tokens of a text.
+
+    Args:
+        text: a review.
+        words: a `TrialConfig`'s `words`: `blanks` leaves the text as it is, `marks` removes markup
+            and separates words from punctuation.
+
+    Returns:
+        the text, ready for `words_of`.
+    """
     if words == "blanks":
         return text
-    return " ".join(WORDS_AND_MARKS.findall(MARKUP.sub(" ", text)))
+    return " ".join(WORDS_AND_PUNCTUATION.findall(MARKUP.sub(" ", text)))
 
 
-def words_of(text, preprocess=preprocess_string):
-    """A review's words: split on blanks, lower case."""
-    return [preprocess(word.lower()) for word in text.split()]
+def words_of(text, preprocess=None):
+    """Split a review at whitespace and lower its words.
+
+    Args:
+        text: a review.
+        preprocess: the lab's hook: called with each lowered word, returns the word to use instead.
+
+    Returns:
+        list of words.
+    """
+    # Lowering before the split gives the same words as after it, and is faster: the one context
+    # that `str.lower` looks at, that of a final sigma, ends at whitespace.
+    words = text.lower().split()
+    return [preprocess(word) for word in words] if preprocess else words
 
 
 def split_rows(rows):
-    """Rows of the three splits, 7:1:2, as the lab draws them (scikit-learn, random state 1002).
+    """Split rows 7:1:2 as the lab does (scikit-learn's `train_test_split`, random state 1002).
 
     Args:
         rows: row numbers to split, [n].
@@ -86,35 +102,54 @@ def split_rows(rows):
 
 
 class Vocabulary:
-    """Words and their indices; `<pad>` is 0, `<unk>` is 1."""
+    """Words and their indices; `<pad>` is 0, `<unk>` is 1.
+
+    Args:
+        words: the words from index 2 on.
+    """
 
     def __init__(self, words):
         self.words = [PAD, UNK, *words]
         self.index = {word: i for i, word in enumerate(self.words)}
 
     @classmethod
-    def build(cls, texts, min_count=5, stop=None, preprocess=preprocess_string):
-        """Words met `min_count` times in the training texts, by first appearance (Lab 1 b)."""
+    def build(cls, texts, min_count=5, stop=None, preprocess=None):
+        """Collect the words of the training texts, by first appearance (Lab 1 b).
+
+        Args:
+            texts: training texts.
+            min_count: a word's least occurrences in all of them.
+            stop: words to leave out; the lab's stop words where None.
+            preprocess: see `words_of`.
+
+        Returns:
+            a `Vocabulary`.
+        """
         stop = stop_words() if stop is None else stop
-        counts = {}
-        for text in texts:
-            for word in words_of(text, preprocess):
-                counts[word] = counts.get(word, 0) + 1
+        # Python's hash of strings is seeded: no text can make the count slow.
+        counts = Counter(chain.from_iterable(words_of(text, preprocess) for text in texts))
         return cls([w for w, n in counts.items() if n >= min_count and w not in stop])
 
     def __len__(self):
         return len(self.words)
 
-    def tokenize(self, text, max_tokens=256, preprocess=preprocess_string):
-        """Ids of the known words, at most `max_tokens`; unknown words are dropped (Lab 1 c).
+    def tokenize(self, text, max_tokens=256, preprocess=None):
+        """Look up the known words of a text; unknown words are dropped (Lab 1 c).
 
-        A text without a known word becomes one `<unk>`, so that no example has length 0.
+        Args:
+            text: a review.
+            max_tokens: the most ids to return.
+            preprocess: see `words_of`.
+
+        Returns:
+            list of ids. A text without a known word becomes one `<unk>`, so that no example has
+            length 0.
         """
-        ids = [i for w in words_of(text, preprocess) if (i := self.index.get(w, 0)) > 1]
-        return ids[:max_tokens] or [1]
+        found = map(self.index.get, words_of(text, preprocess))
+        return [i for i in found if i and i > 1][:max_tokens] or [1]
 
     def words_at(self, ids):
-        """The words of some ids: the inverse of `tokenize` on known words."""
+        """Return the words of some ids: the inverse of `tokenize` on known words."""
         return [self.words[i] for i in ids]
 
 
@@ -201,41 +236,32 @@ def log_ratios(negative, positive):
 
 
 def encode(reviews, config):
-    """The corpus of `reviews` under the data fields of a `TrialConfig`.
+    """Encode reviews under the data fields of a `TrialConfig`.
 
-    Same result as `Vocabulary.build` and `tokenize`, review by review, in compiled loops over
-    numbered words.
+    Args:
+        reviews: `sources.Reviews`.
+        config: a `TrialConfig`.
+
+    Returns:
+        a `Corpus`.
+
+    Raises:
+        LabError: too few reviews remain, or no word is frequent enough.
     """
-    words, numbers, begins = number_words([spaced(t, config.words) for t in reviews.texts])
-    pool = np.arange(len(reviews.texts))
-    if config.duplicates == "drop":
-        first = {}
-        pool = np.array([i for i, t in enumerate(reviews.texts) if first.setdefault(t, i) == i])
-    if len(pool) < FEWEST:
-        raise LabError(
-            f"{reviews.name}: duplicates = drop leaves {len(pool)} of {len(reviews.texts)} reviews, "
-            f"at least {FEWEST} are needed; give others, or keep the duplicates"
-        )
-    rows = split_rows(pool)
-    if config.train_reviews:
-        if config.train_reviews > len(rows["train"]):
-            raise LabError(
-                f"{reviews.name}: train_reviews = {config.train_reviews}, but its training set "
-                f"has {len(rows['train'])} reviews; take at most that, or 0 for all"
-            )
-        rows["train"] = rows["train"][: config.train_reviews]
-    counts, met = count_words(numbers, begins, rows["train"], len(words))
-    stop = stop_words(config.stop_words)
-    known = [k for k in met[counts[met] >= config.min_count] if words[k] not in stop]
-    if not known:
+    rows = _rows(reviews, config)
+    texts = [spaced(text, config.words) for text in reviews.texts]
+    train, stop = (texts[row] for row in rows["train"]), stop_words(config.stop_words)
+    vocabulary = Vocabulary.build(train, config.min_count, stop)
+    words = vocabulary.words[2:]
+    if not words:
         raise LabError(
             f"{reviews.name}: no word occurs {config.min_count} times (stop words aside) in "
-            f"its {len(rows['train'])} training reviews; raise train_reviews, lower min_count, or give "
-            "more reviews"
+            f"its {len(rows['train'])} training reviews; raise train_reviews, lower min_count, or "
+            "use more reviews"
         )
-    token_of = np.zeros(len(words), np.int32)
-    token_of[known] = np.arange(2, len(known) + 2)
-    ids, offsets = known_words(numbers, begins, token_of, config.max_tokens)
+    tokens = [vocabulary.tokenize(text, config.max_tokens) for text in texts]
+    offsets = np.cumsum([0, *map(len, tokens)])
+    ids = np.fromiter(chain.from_iterable(tokens), np.int32, offsets[-1])
     facts = {
         "name": reviews.name,
         "fingerprint": reviews.fingerprint,
@@ -244,9 +270,31 @@ def encode(reviews, config):
     }
     bigrams = np.empty(0, np.int64)
     if config.min_bigram_count:
-        codes = code_bigrams(ids, offsets, len(known) + 2)
+        codes = code_bigrams(ids, offsets, len(vocabulary))
         bigrams = _frequent(codes, offsets, rows["train"], config.min_bigram_count)
-    return Corpus(ids, offsets, reviews.labels, rows, [words[k] for k in known], facts, bigrams)
+    return Corpus(ids, offsets, reviews.labels, rows, words, facts, bigrams)
+
+
+def _rows(reviews, config):
+    """The rows of each split, without duplicates and with as many training rows as asked for."""
+    total, pool = len(reviews.texts), np.arange(len(reviews.texts))
+    if config.duplicates == "drop":
+        first = {}
+        pool = np.array([i for i, t in enumerate(reviews.texts) if first.setdefault(t, i) == i])
+    if len(pool) < MIN_REVIEWS:
+        raise LabError(
+            f"{reviews.name}: duplicates = drop leaves {len(pool)} of {total} reviews, at least "
+            f"{MIN_REVIEWS} are needed; use other reviews, or keep the duplicates"
+        )
+    rows = split_rows(pool)
+    if config.train_reviews > len(rows["train"]):
+        raise LabError(
+            f"{reviews.name}: train_reviews = {config.train_reviews}, but its training set has "
+            f"{len(rows['train'])} reviews; use at most that, or 0 for all"
+        )
+    if config.train_reviews:
+        rows["train"] = rows["train"][: config.train_reviews]
+    return rows
 
 
 def code_bigrams(ids, offsets, words):
