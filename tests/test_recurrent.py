@@ -4,10 +4,12 @@ import copy
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from exact import assert_equal_but_for_rounding, assert_exact
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -45,34 +47,45 @@ def ours(rnn, x, lengths, way):
     return run_layers(rnn, x[packing.rows, packing.steps], packing, way), packing
 
 
-def theirs(rnn, x, lengths):
-    """PyTorch's outputs on packed sequences in float64, [B, T, D * H], and its float64 model."""
-    rnn = copy.deepcopy(rnn).double()
+def theirs(rnn, x, lengths, dtype):
+    """PyTorch's outputs on packed sequences, [B, T, D * H], and its model, both of a `dtype`."""
+    rnn = copy.deepcopy(rnn).to(dtype)
     packed = pack_padded_sequence(
-        x.double(), torch.tensor(lengths), batch_first=True, enforce_sorted=False
+        x.to(dtype), torch.tensor(lengths), batch_first=True, enforce_sorted=False
     )
     return pad_packed_sequence(rnn(packed)[0], batch_first=True)[0], rnn
 
 
-def gradients(rnn, x, lengths, way=None):
-    """Outputs in the packing's order, then gradients of the input and of every weight."""
+def gradients(rnn, x, lengths, way):
+    """Outputs in the packing's order, then gradients of the input and of every weight.
+
+    Args:
+        way: one of ours, or the dtype of PyTorch's own layers.
+    """
     x = x.clone().requires_grad_()
     packing = Packing(lengths)
     rnn.zero_grad()
-    if way:
+    if way in WAYS:
         out = ours(rnn, x, lengths, way)[0]
     else:
-        out, rnn = theirs(rnn, x, lengths)
+        out, rnn = theirs(rnn, x, lengths, way)
         out = out[packing.rows, packing.steps]
     weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
     (out * weight).sum().backward()
     return [out.detach(), x.grad, *(p.grad.clone() for p in rnn.parameters())]
 
 
-def assert_close(found, expected, tolerance=1e-5):
-    """Each tensor to `tolerance` of its largest value."""
-    for a, b in zip(found, expected, strict=True):
-        assert (a - b).abs().max() <= tolerance * b.abs().max()
+def terms(rnn, lengths):
+    """Terms of the longest sum: over a batch's tokens, or over a step's gates."""
+    return sum(lengths) + 4 * rnn.hidden_size
+
+
+def assert_those_of_pytorch(rnn, x, lengths, way, compared=slice(None)):
+    """Compare outputs and gradients of a way with PyTorch's packed layers."""
+    found, float32, float64 = (
+        gradients(rnn, x, lengths, kind)[compared] for kind in (way, torch.float32, torch.float64)
+    )
+    assert_exact(found, float32, float64, terms(rnn, lengths))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -81,8 +94,7 @@ def assert_close(found, expected, tolerance=1e-5):
 @pytest.mark.parametrize("n_layers", [1, 2, 3, 4])
 def test_outputs_and_gradients_are_those_of_packed_sequences(way, cell, bidirectional, n_layers):
     rnn = some_rnn(cell, n_layers, bidirectional)
-    x, lengths = some_input(LENGTHS["mixed"]), LENGTHS["mixed"]
-    assert_close(gradients(rnn, x, lengths, way), gradients(rnn, x, lengths))
+    assert_those_of_pytorch(rnn, some_input(LENGTHS["mixed"]), LENGTHS["mixed"], way)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -90,8 +102,41 @@ def test_outputs_and_gradients_are_those_of_packed_sequences(way, cell, bidirect
 @pytest.mark.parametrize("units", [1, 10, 33])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_odd_shapes(way, cell, units, lengths):
-    rnn, x = some_rnn(cell, 2, True, units, inputs=1), some_input(lengths, 1)
-    assert_close(gradients(rnn, x, lengths, way), gradients(rnn, x, lengths))
+    rnn = some_rnn(cell, 2, True, units, inputs=1)
+    assert_those_of_pytorch(rnn, some_input(lengths, 1), lengths, way)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_widest_layers_of_the_lab(way, cell):
+    rnn, lengths = some_rnn(cell, 2, True, 305, inputs=32), [40, 7, 31, 12]
+    assert_those_of_pytorch(rnn, some_input(lengths, 32), lengths, way)
+
+
+@pytest.mark.parametrize("bits", [8, 11], ids=["bfloat16", "TF32"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_bound_refuses_factors_of_fewer_bits(cell, bits):
+    rnn, lengths = some_rnn(cell, 2, True, 100), LENGTHS["mixed"]
+    x = some_input(lengths)
+    float32, float64 = (gradients(rnn, x, lengths, kind) for kind in (torch.float32, torch.float64))
+    with torch.no_grad():
+        for factor in (x, *rnn.parameters()):
+            fraction, exponent = torch.frexp(factor)
+            factor.copy_(torch.ldexp((fraction * 2**bits).round() / 2**bits, exponent))
+    found = gradients(rnn, x, lengths, "fused")
+    for tensors in zip(found, float32, float64, strict=True):
+        with pytest.raises(AssertionError):
+            assert_exact(*([t] for t in tensors), terms(rnn, lengths))
+
+
+def test_the_bound_admits_sums_in_any_order():
+    random = torch.Generator().manual_seed(1)
+    a, b = torch.randn(64, 305, generator=random), torch.randn(305, 400, generator=random)
+    for order in (range(305), range(304, -1, -1), torch.randperm(305, generator=random)):
+        found = torch.zeros(64, 400)
+        for k in order:
+            found += a[:, k, None] * b[k]
+        assert_exact([found], [a @ b], [a.double() @ b.double()], 305)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -102,12 +147,13 @@ def test_order_company_and_padding_change_nothing(way, cell):
     out, packing = ours(rnn, x, lengths, way)
     order = torch.randperm(len(lengths)).tolist()
     moved, moved_packing = ours(rnn, x[order], [lengths[k] for k in order], way)
+    float32, float64 = (theirs(rnn, x, lengths, kind)[0] for kind in (torch.float32, torch.float64))
     for k, length in enumerate(lengths):
-        row = out[packing.rows == k]
         alone = ours(rnn, x[k : k + 1, :length], [length], way)[0]
-        torch.testing.assert_close(row, alone, rtol=0, atol=1e-6)
         among = moved[moved_packing.rows == order.index(k)]
-        torch.testing.assert_close(row, among, rtol=0, atol=1e-6)
+        for found in (out[packing.rows == k], alone, among):
+            rows = [found], [float32[k, :length]], [float64[k, :length]]
+            assert_exact(*rows, terms(rnn, lengths))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -117,9 +163,8 @@ def test_extreme_activations_are_finite_and_right(cell, size):
     with torch.no_grad():
         rnn.weight_ih_l0.copy_(torch.linspace(-1, 1, len(rnn.weight_ih_l0))[:, None])
     x = size * 1e4 * some_input(lengths, 1).sign()
-    found = gradients(rnn, x, lengths, "fused")
-    assert all(tensor.isfinite().all() for tensor in found)
-    torch.testing.assert_close(found[0], gradients(rnn, x, lengths)[0].float(), rtol=0, atol=1e-6)
+    assert all(tensor.isfinite().all() for tensor in gradients(rnn, x, lengths, "fused"))
+    assert_those_of_pytorch(rnn, x, lengths, "fused", slice(1))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -130,7 +175,7 @@ def test_nan_stays_nan(cell, units, place):
     with torch.no_grad():
         getattr(rnn, place)[0] = torch.nan
     found, *slopes = gradients(rnn, some_input(lengths), lengths, "fused")
-    expected, *_ = gradients(rnn, some_input(lengths), lengths)
+    expected, *_ = gradients(rnn, some_input(lengths), lengths, torch.float64)
     # At the first step PyTorch multiplies a state of zeros, ours nothing: NaN comes a step later.
     later = torch.from_numpy(Packing(lengths).steps >= (2 if place == "weight_hh_l0" else 0))
     assert expected.isnan().any()
@@ -153,9 +198,10 @@ def test_dropout_acts_between_layers_and_only_in_training(way, cell):
     trained = ours(rnn, x, lengths, way)[0]
     torch.manual_seed(3)
     first = F.dropout(run_layers(layers[0], x[packing.rows, packing.steps], packing, way), 0.5)
-    torch.testing.assert_close(trained, run_layers(layers[1], first, packing, way))
+    second = run_layers(layers[1], first, packing, way)
+    assert_equal_but_for_rounding([trained], [second], terms(rnn, lengths))
     rnn.eval()
-    assert_close([ours(rnn, x, lengths, way)[0]], [gradients(rnn, x, lengths)[0]])
+    assert_those_of_pytorch(rnn, x, lengths, way, slice(1))
     with torch.no_grad():
         assert not torch.allclose(trained, ours(rnn, x, lengths, way)[0])
 
@@ -186,7 +232,8 @@ def test_models_and_batches_interleaved_do_not_meet(way):
         weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
         (out * weight).sum().backward()
     for (rnn, *_), expected in zip(cases, apart, strict=True):
-        assert_close([p.grad for p in rnn.parameters()], expected, 1e-6)
+        found = [p.grad for p in rnn.parameters()]
+        assert_equal_but_for_rounding(found, expected, terms(rnn, LENGTHS["mixed"]))
 
 
 def test_two_batches_before_one_backward_pass():
@@ -197,7 +244,8 @@ def test_two_batches_before_one_backward_pass():
     weight = torch.randn(sum(lengths), 10, generator=torch.Generator().manual_seed(1))
     outs = [ours(rnn, x, lengths, "fused")[0] for x in inputs]
     sum((out * weight).sum() for out in outs).backward()
-    assert_close([p.grad for p in rnn.parameters()], [a + b for a, b in zip(*apart, strict=True)])
+    found, expected = [p.grad for p in rnn.parameters()], list(map(torch.add, *apart))
+    assert_equal_but_for_rounding(found, expected, 2 * terms(rnn, lengths))
 
 
 def test_two_threads_do_not_meet():
@@ -214,10 +262,10 @@ def test_two_threads_do_not_meet():
         thread.start()
     for thread in threads:
         thread.join()
-    for results, expected in zip(together, apart, strict=True):
+    for (rnn, *_), results, expected in zip(cases, together, apart, strict=True):
         assert len(results) == 20
         for found in results:
-            assert_close(found, expected, 1e-6)
+            assert_equal_but_for_rounding(found, expected, terms(rnn, lengths))
 
 
 def test_without_numba_the_dense_way_serves(monkeypatch):
@@ -269,9 +317,11 @@ def test_products_are_those_of_numpy_in_the_rows_asked_for(shape, beta):
     if beta == 0:
         out[:rows, 1 : 1 + columns] = np.nan  # what lay there must not count
     kernels._multiply(a, b, beta, out[:, 1 : 1 + columns], rows)
-    kept = beta * before[:rows, 1 : 1 + columns].astype(float)
-    expected = a[:rows].astype(float) @ b.astype(float) + kept
-    assert out[:rows, 1 : 1 + columns] == pytest.approx(expected, abs=1e-4)
+    kept = np.float32(beta) * before[:rows, 1 : 1 + columns]
+    double = a[:rows].astype(float) @ b.astype(float) + kept
+    largest = max(np.abs(a).max() * np.abs(b).max(), np.abs(kept).max())
+    found = out[:rows, 1 : 1 + columns]
+    assert_exact([found], [a[:rows] @ b + kept], [double], depth + 1, largest)
     before[:rows, 1 : 1 + columns] = out[:rows, 1 : 1 + columns]
     assert np.array_equal(out, before)
 
@@ -285,28 +335,19 @@ def hidden(name, *more):
         raise OSError("hidden")
     return real(name, *more)
 ctypes.CDLL = hidden
+sys.path.insert(0, sys.argv[1])
+import test_recurrent
 from labrnn.network import kernels
-from labrnn.network.packing import Packing
-from labrnn.network.recurrent import run_layers
 from numba.extending import get_cython_function_address
 assert kernels._find_sgemm() == get_cython_function_address("scipy.linalg.cython_blas", "sgemm")
-torch.manual_seed(1)
-for kind in (torch.nn.LSTM, torch.nn.GRU):
-    rnn, packing = kind(4, 20, 2, bidirectional=True), Packing([3, 9, 5])
-    x = torch.randn(packing.size, 4)
-    gradients = []
-    for way in ("fused", "packed"):
-        rnn.zero_grad()
-        run_layers(rnn, x, packing, way).square().sum().backward()
-        gradients.append([p.grad.clone() for p in rnn.parameters()])
-    for ours, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+for cell in test_recurrent.CELLS:
+    test_recurrent.test_the_widest_layers_of_the_lab("fused", cell)
 print("same")
 """
 
 
 def test_scipys_product_serves_where_pytorch_hides_its_own():
     pytest.importorskip("labrnn.network.kernels")
-    command = [sys.executable, "-c", WITH_SCIPYS]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", WITH_SCIPYS, str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == "same\n", done.stderr
