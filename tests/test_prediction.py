@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from click.testing import CliRunner
+from exact import rounding
 from tiny import TINY, train, write_reviews
 
 from labrnn.cli import main
@@ -60,7 +61,9 @@ def test_the_same_verdicts_as_in_the_models_own_test(store, reviews):
     stored = trial.predictions
     answers = predict(trial, corpus, [reviews.texts[row] for row in stored["row"]])
     positive = [a.probability if a.label == "positive" else 1 - a.probability for a in answers]
-    assert positive == pytest.approx(stored["best"].tolist(), abs=2e-4)
+    four_decimals = 1e-4  # beside one half a stored probability is moved by a whole one
+    allowed = four_decimals + rounding(4 * TINY.hidden_dim)
+    assert positive == pytest.approx(stored["best"].tolist(), abs=allowed)
     assert stored["best"].max() - stored["best"].min() > 0.5
     assert all(answer.known for answer in answers)
 

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from exact import assert_equal_but_for_rounding, assert_exact
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -43,34 +44,45 @@ def ours(rnn, x, lengths, way):
     return run_layers(rnn, x[packing.rows, packing.steps], packing, way), packing
 
 
-def theirs(rnn, x, lengths):
-    """PyTorch's outputs on packed sequences in float64, [B, T, D * H], and its float64 model."""
-    rnn = copy.deepcopy(rnn).double()
+def theirs(rnn, x, lengths, dtype):
+    """PyTorch's outputs on packed sequences, [B, T, D * H], and its model, both of a `dtype`."""
+    rnn = copy.deepcopy(rnn).to(dtype)
     packed = pack_padded_sequence(
-        x.double(), torch.tensor(lengths), batch_first=True, enforce_sorted=False
+        x.to(dtype), torch.tensor(lengths), batch_first=True, enforce_sorted=False
     )
     return pad_packed_sequence(rnn(packed)[0], batch_first=True)[0], rnn
 
 
-def gradients(rnn, x, lengths, way=None):
-    """Outputs in the packing's order, then gradients of the input and of every weight."""
+def gradients(rnn, x, lengths, way):
+    """Outputs in the packing's order, then gradients of the input and of every weight.
+
+    Args:
+        way: one of ours, or the dtype of PyTorch's own layers.
+    """
     x = x.clone().requires_grad_()
     packing = Packing(lengths)
     rnn.zero_grad()
-    if way:
+    if way in WAYS:
         out = ours(rnn, x, lengths, way)[0]
     else:
-        out, rnn = theirs(rnn, x, lengths)
+        out, rnn = theirs(rnn, x, lengths, way)
         out = out[packing.rows, packing.steps]
     weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
     (out * weight).sum().backward()
     return [out.detach(), x.grad, *(p.grad.clone() for p in rnn.parameters())]
 
 
-def assert_close(found, expected, tolerance=1e-5):
-    """Each tensor to `tolerance` of its largest value."""
-    for a, b in zip(found, expected, strict=True):
-        assert (a - b).abs().max() <= tolerance * b.abs().max()
+def terms(rnn, lengths):
+    """Terms of the longest sum: over a batch's tokens, or over a step's gates."""
+    return sum(lengths) + 4 * rnn.hidden_size
+
+
+def assert_those_of_pytorch(rnn, x, lengths, way, compared=slice(None)):
+    """Compare outputs and gradients of a way with PyTorch's packed layers."""
+    found, float32, float64 = (
+        gradients(rnn, x, lengths, kind)[compared] for kind in (way, torch.float32, torch.float64)
+    )
+    assert_exact(found, float32, float64, terms(rnn, lengths))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -79,8 +91,7 @@ def assert_close(found, expected, tolerance=1e-5):
 @pytest.mark.parametrize("n_layers", [1, 2, 3, 4])
 def test_outputs_and_gradients_are_those_of_packed_sequences(way, cell, bidirectional, n_layers):
     rnn = some_rnn(cell, n_layers, bidirectional)
-    x, lengths = some_input(LENGTHS["mixed"]), LENGTHS["mixed"]
-    assert_close(gradients(rnn, x, lengths, way), gradients(rnn, x, lengths))
+    assert_those_of_pytorch(rnn, some_input(LENGTHS["mixed"]), LENGTHS["mixed"], way)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -88,8 +99,41 @@ def test_outputs_and_gradients_are_those_of_packed_sequences(way, cell, bidirect
 @pytest.mark.parametrize("units", [1, 10, 33])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_odd_shapes(way, cell, units, lengths):
-    rnn, x = some_rnn(cell, 2, True, units, inputs=1), some_input(lengths, 1)
-    assert_close(gradients(rnn, x, lengths, way), gradients(rnn, x, lengths))
+    rnn = some_rnn(cell, 2, True, units, inputs=1)
+    assert_those_of_pytorch(rnn, some_input(lengths, 1), lengths, way)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_widest_layers_of_the_lab(way, cell):
+    rnn, lengths = some_rnn(cell, 2, True, 305, inputs=32), [40, 7, 31, 12]
+    assert_those_of_pytorch(rnn, some_input(lengths, 32), lengths, way)
+
+
+@pytest.mark.parametrize("bits", [8, 11], ids=["bfloat16", "TF32"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_bound_refuses_factors_of_fewer_bits(cell, bits):
+    rnn, lengths = some_rnn(cell, 2, True, 100), LENGTHS["mixed"]
+    x = some_input(lengths)
+    float32, float64 = (gradients(rnn, x, lengths, kind) for kind in (torch.float32, torch.float64))
+    with torch.no_grad():
+        for factor in (x, *rnn.parameters()):
+            fraction, exponent = torch.frexp(factor)
+            factor.copy_(torch.ldexp((fraction * 2**bits).round() / 2**bits, exponent))
+    found = gradients(rnn, x, lengths, "fused")
+    for tensors in zip(found, float32, float64, strict=True):
+        with pytest.raises(AssertionError):
+            assert_exact(*([t] for t in tensors), terms(rnn, lengths))
+
+
+def test_the_bound_admits_sums_in_any_order():
+    random = torch.Generator().manual_seed(1)
+    a, b = torch.randn(64, 305, generator=random), torch.randn(305, 400, generator=random)
+    for order in (range(305), range(304, -1, -1), torch.randperm(305, generator=random)):
+        found = torch.zeros(64, 400)
+        for k in order:
+            found += a[:, k, None] * b[k]
+        assert_exact([found], [a @ b], [a.double() @ b.double()], 305)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -100,12 +144,13 @@ def test_order_company_and_padding_change_nothing(way, cell):
     out, packing = ours(rnn, x, lengths, way)
     order = torch.randperm(len(lengths)).tolist()
     moved, moved_packing = ours(rnn, x[order], [lengths[k] for k in order], way)
+    float32, float64 = (theirs(rnn, x, lengths, kind)[0] for kind in (torch.float32, torch.float64))
     for k, length in enumerate(lengths):
-        row = out[packing.rows == k]
         alone = ours(rnn, x[k : k + 1, :length], [length], way)[0]
-        torch.testing.assert_close(row, alone, rtol=0, atol=1e-6)
         among = moved[moved_packing.rows == order.index(k)]
-        torch.testing.assert_close(row, among, rtol=0, atol=1e-6)
+        for found in (out[packing.rows == k], alone, among):
+            rows = [found], [float32[k, :length]], [float64[k, :length]]
+            assert_exact(*rows, terms(rnn, lengths))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -115,9 +160,8 @@ def test_extreme_activations_are_finite_and_right(cell, size):
     with torch.no_grad():
         rnn.weight_ih_l0.copy_(torch.linspace(-1, 1, len(rnn.weight_ih_l0))[:, None])
     x = size * 1e4 * some_input(lengths, 1).sign()
-    found = gradients(rnn, x, lengths, "fused")
-    assert all(tensor.isfinite().all() for tensor in found)
-    torch.testing.assert_close(found[0], gradients(rnn, x, lengths)[0].float(), rtol=0, atol=1e-6)
+    assert all(tensor.isfinite().all() for tensor in gradients(rnn, x, lengths, "fused"))
+    assert_those_of_pytorch(rnn, x, lengths, "fused", slice(1))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -128,7 +172,7 @@ def test_nan_stays_nan(cell, units, place):
     with torch.no_grad():
         getattr(rnn, place)[0] = torch.nan
     found, *slopes = gradients(rnn, some_input(lengths), lengths, "fused")
-    expected, *_ = gradients(rnn, some_input(lengths), lengths)
+    expected, *_ = gradients(rnn, some_input(lengths), lengths, torch.float64)
     # At the first step PyTorch multiplies a state of zeros, ours nothing: NaN comes a step later.
     later = torch.from_numpy(Packing(lengths).steps >= (2 if place == "weight_hh_l0" else 0))
     assert expected.isnan().any()
@@ -151,9 +195,10 @@ def test_dropout_acts_between_layers_and_only_in_training(way, cell):
     trained = ours(rnn, x, lengths, way)[0]
     torch.manual_seed(3)
     first = F.dropout(run_layers(layers[0], x[packing.rows, packing.steps], packing, way), 0.5)
-    torch.testing.assert_close(trained, run_layers(layers[1], first, packing, way))
+    second = run_layers(layers[1], first, packing, way)
+    assert_equal_but_for_rounding([trained], [second], terms(rnn, lengths))
     rnn.eval()
-    assert_close([ours(rnn, x, lengths, way)[0]], [gradients(rnn, x, lengths)[0]])
+    assert_those_of_pytorch(rnn, x, lengths, way, slice(1))
     with torch.no_grad():
         assert not torch.allclose(trained, ours(rnn, x, lengths, way)[0])
 
@@ -184,7 +229,8 @@ def test_models_and_batches_interleaved_do_not_meet(way):
         weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
         (out * weight).sum().backward()
     for (rnn, *_), expected in zip(cases, apart, strict=True):
-        assert_close([p.grad for p in rnn.parameters()], expected, 1e-6)
+        found = [p.grad for p in rnn.parameters()]
+        assert_equal_but_for_rounding(found, expected, terms(rnn, LENGTHS["mixed"]))
 
 
 def test_two_batches_before_one_backward_pass():
@@ -195,7 +241,8 @@ def test_two_batches_before_one_backward_pass():
     weight = torch.randn(sum(lengths), 10, generator=torch.Generator().manual_seed(1))
     outs = [ours(rnn, x, lengths, "fused")[0] for x in inputs]
     sum((out * weight).sum() for out in outs).backward()
-    assert_close([p.grad for p in rnn.parameters()], [a + b for a, b in zip(*apart, strict=True)])
+    found, expected = [p.grad for p in rnn.parameters()], list(map(torch.add, *apart))
+    assert_equal_but_for_rounding(found, expected, 2 * terms(rnn, lengths))
 
 
 def test_two_threads_do_not_meet():
@@ -212,10 +259,10 @@ def test_two_threads_do_not_meet():
         thread.start()
     for thread in threads:
         thread.join()
-    for results, expected in zip(together, apart, strict=True):
+    for (rnn, *_), results, expected in zip(cases, together, apart, strict=True):
         assert len(results) == 20
         for found in results:
-            assert_close(found, expected, 1e-6)
+            assert_equal_but_for_rounding(found, expected, terms(rnn, lengths))
 
 
 def test_without_numba_the_dense_way_serves(monkeypatch):
