@@ -24,6 +24,8 @@ class Lab:
     Args:
         name: the part's, e.g. `lab2c_depth`.
         namespace: the notebook's `globals()`; its parameters are read from there.
+        plumbing: where and how it runs, see `labrnn.parts.PLUMBING`: `jobs=1`, `train=False`.
+            What papermill was given is stronger.
 
     Attributes:
         part: the validated parameters, a `labrnn.parts.Part`.
@@ -33,10 +35,10 @@ class Lab:
         LabError: a parameter is unknown or bad.
     """
 
-    def __init__(self, name, namespace):
+    def __init__(self, name, namespace, **plumbing):
         part = part_named(name, f"Lab({name!r}, ...)")
-        given = {field: namespace[field] for field in part.model_fields if field in namespace}
-        given |= {field: namespace.get(field) for field in _injected(namespace)}
+        own = {field: namespace[field] for field in part.own_fields() if field in namespace}
+        given = plumbing | _injected(namespace) | own
         if any(cell.startswith(INJECTED) for cell in namespace.get("In", [])[1:2]):
             raise LabError(
                 f"notebook {name}: no cell has the tag `parameters`, so the values given came before "
@@ -64,6 +66,19 @@ class Lab:
         self.results = Results(part, outcome, bar)
         return self.results
 
+    def load_reader(self, model):
+        """Load the weights of the part's reader into a notebook's own model; returns whether.
+
+        False where they are not at hand, or belong to other reviews than those at hand.
+        """
+        for seed in self.part.seeds:
+            trial = self.results.outcome.trials.get(self.part.reader.but(seed=seed))
+            if trial and trial.has_weights and self.corpus:
+                model.load_state_dict(trial.weights())
+                model.eval()
+                return True
+        return False
+
     def describe_data(self):
         """What the part's reviews look like, see `labrnn.reviews.description`."""
         return describe_data(self.part.base, self.part.data, self.part.fingerprint, self.store)
@@ -90,10 +105,20 @@ class Lab:
 
 
 def _injected(namespace):
-    """Names that papermill's injected cell sets: a misspelt one must not pass unseen."""
+    """Values that papermill's injected cell sets: a misspelt name must not pass unseen.
+
+    They are read from the cell, since a notebook may use a name such as `train` for its own things.
+    """
     cells = [cell for cell in namespace.get("In", []) if cell.startswith(INJECTED)]
     statements = ast.parse(cells[-1]).body if cells else []
-    return [s.targets[0].id for s in statements if isinstance(s, ast.Assign)]
+    return {s.targets[0].id: _value(s.value) for s in statements if isinstance(s, ast.Assign)}
+
+
+def _value(node):
+    try:
+        return ast.literal_eval(node)
+    except ValueError:  # float("nan") and the like
+        return ast.unparse(node)
 
 
 class Results:

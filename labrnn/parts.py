@@ -19,6 +19,8 @@ from labrnn.results.published import name_of, published
 
 Optim = Literal["sgd", "adagrad", "adam", "rmsprop"]
 T = TypeVar("T")
+# How and where a part runs: no cell of a notebook lists these fields, `Lab` takes them by name.
+PLUMBING = ("data", "fingerprint", "store", "train", "jobs", "device")
 Several = Annotated[list[T], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
 
 
@@ -76,6 +78,17 @@ class Part(Strict):
                 raise ValueError(f"holds {repeated!r} {times} times; give each value once")
         return value
 
+    @classmethod
+    def own_fields(cls):
+        """Names of the fields that the part's notebook lists: its own, then those of every part."""
+        own = [name for name in cls.model_fields if name not in Part.model_fields]
+        return own + [name for name in Part.model_fields if name not in PLUMBING]
+
+    def given(self):
+        """The values that papermill gives to the notebook, plumbing only where it is not usual."""
+        values, fields = self.model_dump(mode="json"), type(self).model_fields
+        return {n: v for n, v in values.items() if n not in PLUMBING or v != fields[n].default}
+
     @cached_property
     def base(self):
         """The lab's defaults under this part's data and length."""
@@ -91,22 +104,30 @@ class Part(Strict):
         return [trial for setting in self.settings() for trial in setting.trials(self.seeds)]
 
 
-class _Sgd(Part):
-    lr: float = Field(0.01, gt=0, le=10, description="learning rate after the warm-up")
-
-
-class Lstm(_Sgd):
+class Lstm(Part):
     name, title = "lab1_lstm", "The LSTM classifier, trained with SGD"
+    cell: ClassVar[str] = "lstm"
+
+    lr: float = Field(0.01, gt=0, le=10, description="learning rate of SGD after the warm-up")
+    reader_lr: float = Field(
+        0.003, gt=0, le=10, description="of the model that reads sentences; the lab takes 0.001"
+    )
 
     def settings(self):
-        return [Setting("LSTM", self.base.but(lr=self.lr))]
+        return [Setting(self.cell.upper(), self.base.but(cell=self.cell, lr=self.lr))]
+
+    @property
+    def reader(self):
+        """The RMSprop model of Lab 2 a or b: it trains, so it has an opinion to show."""
+        return self.base.but(cell=self.cell, optim="rmsprop", lr=self.reader_lr)
+
+    def trials(self):
+        return super().trials() + [self.reader.but(seed=seed) for seed in self.seeds]
 
 
-class Gru(_Sgd):
+class Gru(Lstm):
     name, title = "lab1_gru", "The GRU classifier, trained with SGD"
-
-    def settings(self):
-        return [Setting("GRU", self.base.but(cell="gru", lr=self.lr))]
+    cell = "gru"
 
 
 OPTIMIZERS = {"adagrad": "Adagrad", "adam": "Adam", "rmsprop": "RMSprop", "sgd": "SGD"}

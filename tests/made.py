@@ -42,6 +42,7 @@ def trial(config, accuracy, seconds=2.0, reviews=REVIEWS, learns_by=1):
         history=history,
         environment={"clock": "processor"},
         vocabulary_size=5000,
+        has_weights=False,
         fingerprint="0" * 16,
         predictions=pd.DataFrame({"label": labels, "best": probability, "last": probability}),
     )

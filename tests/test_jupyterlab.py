@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import nbformat
 import psutil
@@ -22,7 +22,8 @@ from labrnn.trials.running import fingerprint_of
 from labrnn.trials.store import PROJECT, Store
 from labrnn.trials.trial import trial_key
 
-TINY = {"epochs": "2", "train_reviews": "0", "jobs": "1"}
+TINY = {"epochs": "2", "train_reviews": "0"}
+NAMES = ("lab1_data", "lab1_lstm", "lab2a_lstm_optimizers")
 SECONDS = 100  # that a notebook, with its kernel, may take on a machine that is busy otherwise
 
 
@@ -35,11 +36,11 @@ def tiny(source):
 
 @pytest.fixture(scope="module")
 def folder(reviews, tmp_path_factory):
-    """Where JupyterLab starts: two notebooks with tiny parameters, and data for them."""
+    """Where JupyterLab starts: some notebooks with tiny parameters, and data for them."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "notebooks").mkdir()
     write_reviews(reviews, folder / "reviews.csv")
-    for name in ("lab1_data", "lab2a_lstm_optimizers"):
+    for name in NAMES:
         nb = nbformat.read(PROJECT / f"notebooks/{name}.ipynb", 4)
         (parameters,) = (c for c in nb.cells if "parameters" in c.metadata.get("tags", []))
         parameters.source = tiny(parameters.source)
@@ -190,3 +191,41 @@ def test_run_all(page, server, folder, tmp_path, name):
     second, seconds = run_all(page, path)
     assert pictures(second) == pictures(first)
     assert seconds < 15  # on a machine that is busy otherwise
+
+
+def test_a_sentence_of_ones_own(page, server, folder, tmp_path):
+    """Run All, type another sentence into its cell, run the cells below: its own figure is there."""
+    path = folder / "notebooks/lab1_lstm.ipynb"
+    page.goto(f"{server['url']}lab/tree/notebooks/lab1_lstm.ipynb?token={server['token']}")
+    idle(page)
+    first, _ = run_all(page, path)
+    assert [output for output in outputs(first) if output.output_type == "error"] == []
+    cell = page.locator(".jp-CodeCell", has_text="sentence = ")
+    look_for(page, cell).locator(".cm-content").first.click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(
+        'sentence = "lovely superb awful dull"\n'
+        'print(f"positive: {predict_sentiment(sentence, reader, vocab):.3f}")'
+    )
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run Selected Cell and All Below", exact=True).click()
+
+    def shown(nb):
+        cells = [c for c in nb.cells if "fig-sentence" in c.source]
+        return [o.data["image/svg+xml"] for o in cells[0].outputs if "image/svg+xml" in o.data]
+
+    def done():
+        idle(page)
+        page.keyboard.press("Control+s")
+        time.sleep(0.3)
+        with suppress(nbformat.reader.NotJSONError):
+            return shown(nbformat.read(path, 4)) != shown(first)
+        return False
+
+    until(done)
+    again = nbformat.read(path, 4)
+    assert any("lovely superb awful dull" in c.source for c in again.cells)
+    assert [output for output in outputs(again) if output.output_type == "error"] == []
+    figure = page.locator(".jp-CodeCell", has_text="fig-sentence").locator("img, svg:has(path)")
+    assert look_for(page, figure).bounding_box()["width"] > 200
+    page.screenshot(path=tmp_path / "sentence.png")

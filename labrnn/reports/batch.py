@@ -118,7 +118,7 @@ class Job:
         with tempfile.TemporaryDirectory(prefix=f"{self.name}-", dir=aside) as work:
             executed = Path(work, f"{self.name}.ipynb")
             try:
-                execute(self.source, executed, self.part.model_dump(mode="json"))
+                execute(self.source, executed, self.part.given())
                 self._describe(executed)
                 render(executed)
             except Exception as error:

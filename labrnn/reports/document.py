@@ -71,6 +71,7 @@ class Block:
     short: Prose | None = None
     number: str = ""
     columns: int = 1
+    tags: tuple = ()  # of its cell; the write-up goes by `answer` and `exercises`
 
     def part(self, k):
         """The label of sub-figure k, 0 is (a)."""
@@ -115,6 +116,12 @@ def part(nb, name, top=1, prefix=""):
     shift = top - 2 if match else top - 1
     tagged = {tag for cell in nb.cells for tag in cell.metadata.get("tags", [])}
     defaults, blocks = "", []
+
+    def add(new, tags):
+        for block in new:
+            block.tags = tuple(tags)
+        blocks.extend(new)
+
     for n, cell in enumerate(nb.cells, 1):
         tags, where = cell.metadata.get("tags", []), f"{name}, cell {n}"
         source = clean(cell.source).strip("\n")
@@ -128,15 +135,16 @@ def part(nb, name, top=1, prefix=""):
                 for kind, data in kinds.items()
                 if kind in PICTURES
             }
-            blocks.append(Block("prose", Prose(text, where, False, shift, prefix, pictures)))
+            prose = Prose(text, where, False, shift, prefix, pictures)
+            add([Block("prose", prose)], tags)
         elif cell.cell_type == "code":
             if "parameters" in tags and "injected-parameters" in tagged:
                 defaults = source
             elif {"parameters", "injected-parameters"} & set(tags):
                 blocks.append(Block("parameters", _in_use(defaults, source)))
             elif source and "hide-input" not in tags:
-                blocks.append(Block("code", source))
-            blocks += _outputs(cell, where, shift, prefix)
+                add([Block("code", source)], tags)
+            add(_outputs(cell, where, shift, prefix), tags)
     return title, blocks
 
 

@@ -55,9 +55,10 @@ def build(notebooks, out_dir, title, authors, date):
 
 
 def _answers(notebook, name):
-    """Text, figures and tables of a part, without its code."""
+    """Text, figures and tables of a part without its exercises; of its code what answers."""
     title, blocks = part(notebook, name, top=3, prefix=f"{name}.")
-    kept = [b for b in blocks if b.kind in ("prose", "error") or b.label]
+    blocks = [block for block in blocks if "exercises" not in block.tags]
+    kept = [b for b in blocks if b.kind in ("prose", "error") or b.label or "answer" in b.tags]
     return [_prose(f"## {title.source}", title.where), *kept]
 
 
@@ -82,11 +83,13 @@ def _in_short(verdicts):
 
 
 def _executed(notebook, name):
-    """Code and printed outputs of a part; what the sections show is referred to."""
+    """The other code and printed outputs of a part; figures and tables are referred to."""
     blocks = [_prose(f"## `{name}.ipynb`")]
     for block in part(notebook, name, top=3, prefix=f"{name}.")[1]:
         if block.label:
             blocks.append(Block("reference", block.label))
+        elif {"answer", "exercises"} & set(block.tags):
+            continue  # the sections show the one and leave the other out
         elif block.kind == "prose":
             headings = re.findall(r"^#{2,} +(.+)", block.content.source, flags=re.M)
             blocks += [_prose(f"#### {heading}", block.content.where) for heading in headings]

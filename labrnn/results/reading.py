@@ -1,0 +1,151 @@
+"""A classifier watched while it reads: its opinion after every word, its gates, a page of both."""
+
+import base64
+import html
+import io
+import string
+import warnings
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.textpath import TextPath
+
+from labrnn.results.figures import BLUE, GREY, ORANGE, WIDTH, page
+from labrnn.results.prose import UNPRINTABLE
+
+LINE, SIZE, GAP, HEIGHT = 390, 8, 9, 23  # points: a line of words, type, space, line to line
+TINT = 0.7  # of the colour behind a word of which the classifier is sure
+PAGE = string.Template(
+    """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><title>$title</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 45rem; margin: 2rem auto; padding: 0 1rem }
+.words { display: flex; flex-wrap: wrap; gap: .4rem; list-style: none; padding: 0 }
+.words li { padding: .1rem .4rem; border-radius: .3rem; text-align: center; color: black }
+.words small { display: block; font-variant-numeric: tabular-nums }
+img { max-width: 100%; background: white }
+</style>
+<h1>$title</h1>
+<p>$verdict</p>
+<ol class="words">$words</ol>
+<p>Each number is the probability of <i>positive</i> after that word; blue is positive, orange
+negative. $dropped</p>
+<img alt="Probability of positive after each word" src="data:image/png;base64,$picture">
+<p><small>$model</small></p>
+</html>
+"""
+)
+
+
+def tint(probability):
+    """The colour behind a word: white at 0.5, blue towards 1, orange towards 0."""
+    strength = TINT * min(1.0, 2 * abs(probability - 0.5))
+    color = np.array(mpl.colors.to_rgb(BLUE if probability > 0.5 else ORANGE))
+    return mpl.colors.to_hex(1 - strength * (1 - color))
+
+
+def _plain(word):
+    """A word without what no font has."""
+    return UNPRINTABLE.sub("\ufffd", word)
+
+
+def _lines(words):
+    """The place of each word: (x in points, line), broken where a line is full."""
+    places, x, line = [], 0.0, 0
+    for word in words:
+        wide = max(TextPath((0, 0), word, size=SIZE).get_extents().width, 14)
+        if x and x + wide > LINE:
+            x, line = 0.0, line + 1
+        places.append((x + wide / 2, line))
+        x += wide + GAP
+    return places
+
+
+def opinion_figure(words, opinions):
+    """The words of a text on the colour of the opinion after each, and the opinion as a curve.
+
+    Args:
+        words: those that the classifier read, in order.
+        opinions: its probability of `positive` after each of them, one a word.
+    """
+    words = [_plain(word) for word in words] or ["(no known word)"]
+    opinions = [float(p) for p in opinions] or [0.5]
+    with mpl.rc_context({"text.parse_math": False}):
+        places = _lines(words)
+        tall = (places[-1][1] + 1) * HEIGHT / 72
+        with page(WIDTH, tall + 1.5, 2, height_ratios=[tall, 1.4]) as (figure, (top, bottom)):
+            top.set(xlim=(0, LINE), ylim=(-(places[-1][1] + 1) * HEIGHT, 0))
+            top.axis("off")
+            for (x, line), word, p in zip(places, words, opinions, strict=True):
+                box = {"boxstyle": "round,pad=0.15", "facecolor": tint(p), "edgecolor": "none"}
+                middle = {"ha": "center", "va": "center"}
+                top.text(x, -(line + 0.35) * HEIGHT, word, fontsize=SIZE, bbox=box, **middle)
+                top.text(x, -(line + 0.82) * HEIGHT, f"{p:.2f}", fontsize=5.5, **middle)
+            numbers = np.arange(1, len(words) + 1)
+            bottom.axhline(0.5, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
+            bottom.plot(numbers, opinions, color=BLUE, marker=".")
+            bottom.set(ylim=(-0.03, 1.03), xlabel="words read", ylabel="P(positive)")
+            return figure
+
+
+def gates_figure(words, gates, units=5):
+    """Heat maps of a few units over the words of a text: those whose first gate varies most.
+
+    Args:
+        words: T of them.
+        gates: name -> values, each [T, H]; those between 0 and 1 are gates.
+    """
+    gates = {name: np.asarray(values) for name, values in gates.items()}
+    chosen = np.argsort(-next(iter(gates.values())).std(axis=0), kind="stable")[:units]
+    with (
+        mpl.rc_context({"text.parse_math": False}),
+        page(WIDTH, 0.5 + 0.8 * len(gates), len(gates), sharex=True) as (figure, panels),
+    ):
+        for axes, (name, values) in zip(panels, gates.items(), strict=True):
+            values = values[:, chosen].T
+            signed = values.min() < 0
+            most = np.abs(values).max()
+            look = {"cmap": "RdBu", "vmin": -most, "vmax": most}
+            look = look if signed else {"cmap": "Blues", "vmin": 0, "vmax": 1}
+            image = axes.imshow(values, aspect="auto", **look)
+            axes.set_yticks(range(len(chosen)), chosen + 1)
+            axes.set_ylabel(f"{name}\nunit", fontsize=7)
+            axes.grid(visible=False)
+            figure.colorbar(image, ax=axes, pad=0.01, aspect=8)
+        names = [_plain(word) for word in words]
+        panels[-1].set_xticks(range(len(words)), names, rotation=90, fontsize=6.5)
+        return figure
+
+
+def explanation(text, answer, opinions, model):
+    """A page and a picture of what a model made of a text.
+
+    Args:
+        answer: a `prediction.Answer`.
+        opinions: probability of `positive` after each of `answer.known`.
+        model: what is said of the model.
+
+    Returns:
+        (HTML, PNG), both as bytes.
+    """
+    picture = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # glyphs that the font lacks are drawn as boxes
+        opinion_figure(answer.known, opinions).savefig(picture, format="png", dpi=144)
+    items = (
+        f'<li style="background:{tint(p)}">{html.escape(word)}<small>{p:.2f}</small></li>'
+        for word, p in zip(answer.known, opinions, strict=True)
+    )
+    said = f"{answer.label}, with a probability of {answer.probability:.3f}"
+    unread = [("dropped as unknown", answer.dropped), ("cut off", answer.cut)]
+    unread = [f"{how.capitalize()}: {' '.join(words)}." for how, words in unread if words]
+    content = PAGE.substitute(
+        title="What the classifier made of it",
+        verdict=html.escape(f"“{text}”: {said}."),
+        words="".join(items),
+        dropped=html.escape(" ".join(unread)),
+        picture=base64.b64encode(picture.getvalue()).decode(),
+        model=html.escape(model),
+    )
+    return content.encode("utf-8", "replace"), picture.getvalue()
