@@ -10,12 +10,14 @@ import pytest
 from scipy import sparse, stats
 from tiny import write_reviews
 
+from labrnn.errors import LabError
 from labrnn.lab import Results
 from labrnn.parts import BeyondBaselines, BeyondDefects, Depth
 from labrnn.reports import batch
 from labrnn.results import baselines, beyond, defects, statistics
 from labrnn.results.baselines import Baseline
 from labrnn.reviews.sources import read_reviews
+from labrnn.reviews.text import split_rows
 from labrnn.trials.running import Outcome
 from labrnn.trials.store import Store
 
@@ -117,6 +119,36 @@ def test_nothing_of_the_test_reviews_reaches_fitting_or_choice(reviews, corpus):
             texts[row] = "great unheard words unheard words"
         other = dataclasses.replace(reviews, texts=texts)
         assert without_test(baselines.measure(other, corpus.rows)) != without_test(before)
+
+
+@pytest.mark.parametrize(("count", "classes"), [(1, 1), (2, 1), (2, 2), (5, 1), (5, 2)])
+def test_too_few_training_reviews_for_a_linear_model(count, classes, reviews, tmp_path):
+    """One review, or one class, is refused; two reviews that share a word are enough."""
+    first = split_rows(np.arange(len(reviews.texts)))["train"][:count]
+    labels = reviews.labels.copy()
+    labels[first] = np.arange(count) % classes
+    texts = [f"{text} film " * 5 for text in reviews.texts]
+    few = dataclasses.replace(reviews, texts=texts, labels=labels)
+    data, store = write_reviews(few, tmp_path / "reviews.csv"), Store(tmp_path / "trials")
+    part = BeyondBaselines(data=data, train_reviews=count)
+    if classes == 2:
+        assert len(baselines.find(part, store)) == 7
+        return
+    with pytest.raises(
+        LabError, match=rf"no linear baseline .* \(train_reviews = {count}\).*; raise"
+    ):
+        baselines.find(part, store)
+
+
+def test_training_reviews_without_a_common_word_or_of_one_class(reviews, corpus):
+    """Stop words are no words here: half of the models drop them."""
+    for texts, labels in (
+        ([f"the w{i}" for i in range(len(reviews.texts))], reviews.labels),
+        (reviews.texts, np.ones_like(reviews.labels)),
+    ):
+        other = dataclasses.replace(reviews, texts=texts, labels=labels)
+        found = baselines.measure(other, corpus.rows)
+        assert [model["name"] for model in found["models"]] == ["majority"]
 
 
 def test_results_are_kept_and_read_without_the_reviews(reviews, tmp_path):

@@ -188,7 +188,7 @@ def test_any_text_is_params_or_one_message(tmp_path_factory, text):
 def test_duplicates_that_leave_nothing_to_split():
     labels = np.arange(20, dtype=np.int8) % 2
     same = Reviews(["good film"] * 20, labels, "same.csv", None, "0" * 16)
-    with pytest.raises(LabError, match=r"same\.csv: duplicates = drop leaves 1 of 20 .*; give"):
+    with pytest.raises(LabError, match=r"same\.csv: duplicates = drop leaves 1 of 20 .*; use"):
         encode(same, TrialConfig(duplicates="drop"))
     assert len(encode(same, TrialConfig()).rows["test"]) == 4
 

@@ -276,6 +276,17 @@ def test_calibration_fits_a_scale_a_path(corpus):
     assert slopes == pytest.approx([0, 0, 0], abs=1e-3)
 
 
+def test_calibration_needs_both_classes(corpus):
+    """It is refused before the training begins."""
+    labels = corpus.labels.copy()
+    labels[corpus.rows["valid"]] = 1
+    alone, epochs = dataclasses.replace(corpus, labels=labels), []
+    with pytest.raises(LabError, match=r"all of one class, .*calibrate = false"):
+        train(SMALL.but(calibrate=True), alone, on_epoch=epochs.append)
+    assert epochs == []
+    assert len(train(SMALL, alone).history) == SMALL.epochs
+
+
 def test_calibration_fits_the_validation_reviews_and_no_others(corpus):
     config = SMALL.but(dropout_rate=0.6, optim="adam")
     plain, fitted = train(config, corpus), train(config.but(calibrate=True), corpus)

@@ -100,9 +100,15 @@ def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None
         the final `Progress`. On a CPU it is the same to the last bit, resumed or not.
 
     Raises:
-        LabError: the loss is no longer finite; the precision is not at hand on the device.
+        LabError: the loss is no longer finite; the precision is not at hand on the device; or
+            calibration is asked for and the validation reviews are all of one class.
     """
     require_precision(config.precision, device)
+    if config.calibrate and len(set(corpus.labels[corpus.rows["valid"]].tolist())) < 2:
+        raise LabError(
+            f"{corpus.facts['name']}: the validation reviews are all of one class, so that calibrate ="
+            " true is not possible; use more reviews, or calibrate = false"
+        )
     model = new_model(config, corpus, device)
     steps = config.epochs * math.ceil(len(corpus.rows["train"]) / config.batch_size)
     optimizer = Optimizer(config, model, steps)

