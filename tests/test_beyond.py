@@ -16,7 +16,7 @@ from labrnn.reports import batch
 from labrnn.results import baselines, beyond, defects, statistics
 from labrnn.results.baselines import Baseline
 from labrnn.reviews.sources import read_reviews
-from labrnn.trials.running import Outcome
+from labrnn.trials.plan import Outcome
 from labrnn.trials.store import Store
 
 REVIEWS = 2000
