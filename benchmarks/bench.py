@@ -25,7 +25,7 @@ from labrnn.config import TrialConfig
 from labrnn.network.batches import Batches, shuffled
 from labrnn.reviews.sources import find_source, read_reviews
 from labrnn.reviews.text import load_corpus
-from labrnn.trials.running import ONE_THREAD
+from labrnn.trials.pool import ONE_THREAD
 
 HERE = Path(__file__).resolve().parent
 KERAS = HERE.parent / ".venv-bench/bin/python"

@@ -132,7 +132,7 @@ def sgemm(setting, folder):
 def training(setting, folder):
     """A whole default training: validation, test and storing included; a number is its seed."""
     from labrnn.config import TrialConfig
-    from labrnn.trials.running import train_and_store
+    from labrnn.trials.job import train_and_store
     from labrnn.trials.store import Store
 
     def step(seed):

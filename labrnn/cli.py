@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import click
@@ -22,7 +23,9 @@ class LabCommand(click.Group):
 
     def main(self, *args, **kwargs):
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+            signal.signal(signal.SIGTERM, interrupt_once)  # as Ctrl-C
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else ignored
+                signal.signal(signal.SIGINT, interrupt_once)
         if hasattr(sys.stdout, "reconfigure"):  # what a terminal cannot show is no fault
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
@@ -48,6 +51,13 @@ class LabCommand(click.Group):
                 "\nstopped; what is finished is kept, the same command goes on from here", err=True
             )
             sys.exit(130)
+
+
+def interrupt_once(number, frame):
+    """Raise KeyboardInterrupt at the first Ctrl-C; a second must not disturb the tidying up."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 @click.group(cls=LabCommand, context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,7 +97,7 @@ def train(params, data, jobs, device, scheduler, dry_run):
       labrnn train params/quick/*.yaml --jobs 2
       labrnn train params/full/*.yaml --scheduler params/cluster/slurm.yaml --dry-run
     """
-    from labrnn.reports.batch import read_params
+    from labrnn.parts import read_params
 
     choose(data)
     parts = [read_params(path) for path in params]
@@ -98,7 +108,8 @@ def train(params, data, jobs, device, scheduler, dry_run):
 
 
 def train_parts(parts, jobs=None, device="", scheduler=""):
-    """Train what is missing of some parts; returns the failures' messages, each told already."""
+    """Train what is missing of some parts; returns the failures' messages, shown already."""
+    from labrnn.parts import by_source
     from labrnn.trials.progress import describe, display_for_terminal
     from labrnn.trials.running import run_trials
     from labrnn.trials.store import default_store
@@ -122,19 +133,11 @@ def train_parts(parts, jobs=None, device="", scheduler=""):
     return failures
 
 
-def by_source(parts):
-    """The trials of the parts that train, by (data, fingerprint, store, device)."""
-    found = {}
-    for part in (part for part in parts if part.trains):
-        place = part.data, part.fingerprint, part.store, part.device
-        found.setdefault(place, []).extend(part.trials())
-    return found
-
-
 def show_plan(parts, jobs, scheduler):
     """Print what `train` would do: each missing trial, the estimated time, the job script."""
+    from labrnn.parts import by_source
+    from labrnn.trials.plan import cores, plan_trials, speed
     from labrnn.trials.progress import clock, describe
-    from labrnn.trials.running import cores, pace, plan_trials
     from labrnn.trials.store import default_store
 
     script = ""
@@ -145,15 +148,15 @@ def show_plan(parts, jobs, scheduler):
     jobs = jobs or cores()
     for (source, fingerprint, store, _), trials in by_source(parts).items():
         store = default_store(store)
-        plan, (speed, known) = plan_trials(trials, source, fingerprint, store), pace(store)
+        plan, (pace, known) = plan_trials(trials, source, fingerprint, store), speed(store)
         for config, work in plan.missing.items():
-            click.echo(f"{describe(config)}: {clock(work / speed)}")
+            click.echo(f"{describe(config)}: {clock(work / pace)}")
         for config, message in plan.failures.items():
             click.echo(f"{describe(config)}: {message}", err=True)
         basis = f"from {known} stored trials" if known else "a guess, no trial is stored"
         click.echo(
             f"{len(plan.trials)} trials stored, {len(plan.missing)} to train, about "
-            f"{clock(plan.seconds(speed, jobs))} with {jobs} at once ({basis})"
+            f"{clock(plan.seconds(pace, jobs))} with {jobs} at once ({basis})"
         )
     click.echo(script, nl=False)
 
@@ -171,21 +174,13 @@ def report(params, data, jobs, author, out):
     Example:
       labrnn report params/quick/*.yaml --author "Ada Lovelace"
     """
-    from labrnn.reports import gallery
-    from labrnn.reports.batch import plan, prepare, read_params, run_all, write_ups
-    from labrnn.trials.running import cores
+    from labrnn.reports import batch
 
     choose(data)
-    parts = [read_params(path) for path in params]
-    if out:
-        Path(out).mkdir(parents=True, exist_ok=True)  # now, not after hours of training
-    failures = train_parts([part for part in parts if part.train], jobs)
-    prepare(parts)
-    due = plan(params, out, printable(author))
-    failures += run_all(due, jobs or cores(), tell=click.echo)
-    write_ups(due, tell=click.echo)
-    for root in dict.fromkeys(gallery.root_of(job.out) for job in due):
-        click.echo(f"all reports at a glance: {gallery.build(root)}")
+    reports = batch.plan(params, out, printable(author))
+    for folder in {report.out for report in reports}:
+        folder.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
+    failures = batch.make(reports, jobs or 0, click.echo, partial(click.echo, err=True))
     sys.exit(1 if failures else 0)
 
 
@@ -441,8 +436,8 @@ def gc(store, unfinished, damaged, yes):
 @click.pass_obj
 def export(store, folder, params, weights):
     """Copy finished trials to FOLDER, all or those of some params files; it is then a store."""
-    from labrnn.reports.batch import read_params
-    from labrnn.trials.running import plan_trials
+    from labrnn.parts import by_source, read_params
+    from labrnn.trials.plan import plan_trials
     from labrnn.trials.store import Store
 
     found = list(store.trials())

@@ -126,7 +126,7 @@ class Results:
 
     Args:
         part: a `Part`.
-        outcome: a `running.Outcome`.
+        outcome: a `plan.Outcome`.
         bar: the best `Baseline` that is stored for the same reviews, if any.
     """
 

@@ -9,11 +9,12 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
-from labrnn.config import Strict, TrialConfig
+from labrnn.config import Strict, TrialConfig, read_yaml, validated
 from labrnn.errors import LabError
 from labrnn.results.published import name_of, published
 
@@ -496,3 +497,27 @@ PARTS = {
         BeyondBest,
     )
 }
+
+
+def read_params(path):
+    """The part that a params file configures, validated; the file is named after its part.
+
+    Raises:
+        LabError: no such part, or a parameter is unknown or bad.
+    """
+    path = Path(path)
+    part = validated(part_named(path.stem, path), read_yaml(path), path)
+    try:
+        part.trials()  # a value in a list is judged where it becomes a trial's
+    except LabError as error:
+        raise LabError(f"{path}: {error}") from None
+    return part
+
+
+def by_source(parts):
+    """The trials of the parts that train, by (data, fingerprint, store, device)."""
+    found = {}
+    for part in (part for part in parts if part.trains):
+        place = part.data, part.fingerprint, part.store, part.device
+        found.setdefault(place, []).extend(part.trials())
+    return found

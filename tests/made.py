@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from labrnn.lab import Results
-from labrnn.trials.running import Outcome
+from labrnn.trials.plan import Outcome
 
 REVIEWS = 4000
 CHANCE = 0.5

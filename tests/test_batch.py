@@ -13,9 +13,10 @@ import pytest
 
 from labrnn.errors import LabError
 from labrnn.lab import Lab
-from labrnn.parts import Lstm
-from labrnn.reports import batch
-from labrnn.reports.batch import Job, plan, read_params, run_all
+from labrnn.parts import Lstm, read_params
+from labrnn.reports import batch, report as one
+from labrnn.reports.batch import make, plan, with_trials
+from labrnn.reports.report import Report
 from tests.tiny import write_reviews
 
 QUICK = {"train_reviews": 60, "max_tokens": 16, "epochs": 1, "batch_size": 32}

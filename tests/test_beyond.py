@@ -18,7 +18,7 @@ from labrnn.results import baselines, beyond, defects, statistics
 from labrnn.results.baselines import Baseline
 from labrnn.reviews.sources import read_reviews
 from labrnn.reviews.text import split_rows
-from labrnn.trials.running import Outcome
+from labrnn.trials.plan import Outcome
 from labrnn.trials.store import Store
 
 REVIEWS = 2000

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from tiny import TINY, labrnn, train, write_params, write_reviews
 
 from labrnn import cli
-from labrnn.reports.batch import read_params
+from labrnn.parts import read_params
 from labrnn.trials.store import Store
 from labrnn.trials.trial import TEXTS, WEIGHTS, trial_key
 

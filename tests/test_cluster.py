@@ -43,15 +43,15 @@ def store(tmp_path):
 
 
 class Disturber(Display):
-    """Does something to the crew, once, when the first epoch is told."""
+    """Does something to the executor, once, when the first epoch is reported."""
 
     def __init__(self, monkeypatch, disturb):
         super().__init__()
         self.disturb, begin = disturb, cluster.Cluster.__init__
 
-        def remember(crew, *arguments):
-            begin(crew, *arguments)
-            self.crew = crew
+        def remember(executor, *arguments):
+            begin(executor, *arguments)
+            self.executor = executor
 
         monkeypatch.setattr(cluster.Cluster, "__init__", remember)
 
@@ -59,11 +59,11 @@ class Disturber(Display):
         super().event(config, event)
         if event["event"] == "epoch" and self.disturb:
             disturb, self.disturb = self.disturb, None
-            disturb(self.crew)
+            disturb(self.executor)
 
 
-def kill_a_worker(crew):
-    os.kill(min(crew.client.run(os.getpid).values()), signal.SIGKILL)
+def kill_a_worker(executor):
+    os.kill(min(executor.client.run(os.getpid).values()), signal.SIGKILL)
 
 
 def everything_is_trained(data, store, serial, scheduler, display):
@@ -89,7 +89,7 @@ def test_gpus_are_resources(data, store, serial, monkeypatch):
     monkeypatch.setattr(cluster, "_gpus", lambda: ["7", "9"])
     display = Disturber(
         monkeypatch,
-        lambda crew: seen.extend(crew.client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()),
+        lambda executor: seen.extend(executor.client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()),
     )
     everything_is_trained(data, store, serial, "local", display)
     assert sorted(seen) == ["7", "9"]
@@ -129,7 +129,7 @@ def test_scheduler_outlives_a_client_that_goes_away(data, store, serial, schedul
     params = write_params(tmp_path, epochs=100, seeds=[0, 1])
     process = labrnn("train", params, "--scheduler", file, env=os.environ | {"LABRNN_DATA": data})
     for line in process.stderr:
-        if ": epoch 2/" in line:
+        if ": epoch 2 of " in line:
             break
     process.kill()
     process.communicate()
@@ -142,7 +142,7 @@ def test_scheduler_that_dies(data, store, scheduler, monkeypatch):
     file, start, started = scheduler
     start("distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny")
     monkeypatch.setattr(cluster, "PATIENCE", 2)
-    display = Disturber(monkeypatch, lambda crew: started[0].kill())
+    display = Disturber(monkeypatch, lambda executor: started[0].kill())
     with pytest.raises(LabError, match="the Dask scheduler is gone"):
         run_trials(FOUR, data, store=store, display=display, scheduler=str(file))
 
@@ -356,7 +356,7 @@ def test_slurm_job_that_is_cancelled_is_asked_for_again(
     dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"})
     first = []
 
-    def cancel(crew):
+    def cancel(executor):
         first.extend(jobs())
         subprocess.run(["scancel", *first], check=True)
 
@@ -381,7 +381,7 @@ def test_interrupted_run_takes_its_jobs_along(slurm, data, store, tmp_path):
     params = write_params(tmp_path, epochs=100)
     process = labrnn("train", params, "--scheduler", file, env=os.environ | {"LABRNN_DATA": data})
     for line in process.stderr:
-        if ": epoch 1/" in line:
+        if ": epoch 1 of " in line:
             break
     assert jobs()
     process.terminate()

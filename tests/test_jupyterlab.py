@@ -18,7 +18,7 @@ import pytest
 from tiny import write_reviews
 
 from labrnn.parts import PARTS
-from labrnn.trials.running import fingerprint_of
+from labrnn.trials.plan import fingerprint_of
 from labrnn.trials.store import PROJECT, Store
 from labrnn.trials.trial import trial_key
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.network.models import Classifier
-from labrnn.reports.batch import read_params
+from labrnn.parts import read_params
 from labrnn.results import questions
 from labrnn.results.questions import STATEMENTS, Reader
 from labrnn.reviews.text import load_corpus

@@ -25,11 +25,11 @@ from labrnn.lab import Lab
 from labrnn.network import training
 from labrnn.network.models import find_device
 from labrnn.parts import PARTS, LstmOptimizers, Width
-from labrnn.reports.batch import read_params
+from labrnn.parts import read_params
 from labrnn.reviews.description import describe_data, remembered
 from labrnn.reviews.sources import Reviews, source_digest
 from labrnn.reviews.text import encode
-from labrnn.trials.running import train_and_store
+from labrnn.trials.job import train_and_store
 from labrnn.trials.store import PROJECT, Store
 from labrnn.trials.trial import WEIGHTS
 

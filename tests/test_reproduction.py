@@ -26,7 +26,7 @@ from labrnn.results.comparison import seed_spread
 from labrnn.results.conclusions import CLAIMS, conclusions, judge
 from labrnn.results.figures import agreement
 from labrnn.results.published import VOCABULARY_SIZE, published
-from labrnn.trials.running import Outcome
+from labrnn.trials.plan import Outcome
 
 REVIEWS = 2000
 

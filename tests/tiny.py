@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from labrnn.config import TrialConfig
-from labrnn.trials.running import train_and_store
+from labrnn.trials.job import train_and_store
 from labrnn.trials.store import Store
 
 TINY = TrialConfig(
@@ -68,5 +68,5 @@ def content(trial):
 def epochs_logged(root):
     """What the logs of a store say was trained: (trial's name, epoch), in order."""
     lines = [line for log in sorted(Path(root).glob(".logs/*.log")) for line in log.open()]
-    told = [line[9:].split(": epoch ") for line in lines if ": epoch " in line]
-    return [(name, int(rest.split("/")[0])) for name, rest in told]
+    shown = [line[9:].split(": epoch ") for line in lines if ": epoch " in line]
+    return [(name, int(rest.split(" of ")[0])) for name, rest in shown]

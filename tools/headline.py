@@ -10,13 +10,13 @@ import matplotlib as mpl
 
 from labrnn.files import replace_file
 from labrnn.lab import Results
-from labrnn.reports.batch import read_params
+from labrnn.parts import read_params
 from labrnn.results import baselines, beyond
 from labrnn.results.comparison import WEAK
 from labrnn.results.figures import agreement, percent
 from labrnn.results.reproduction import compare
 from labrnn.results.statistics import accuracy
-from labrnn.trials.running import plan_trials
+from labrnn.trials.plan import plan_trials
 from labrnn.trials.store import PROJECT, Store
 
 README = PROJECT / "README.md"

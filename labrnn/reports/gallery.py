@@ -11,9 +11,10 @@ from urllib.parse import quote
 from labrnn.files import replace_file
 from labrnn.errors import LabError
 from labrnn.parts import PARTS
-from labrnn.reports.batch import TITLE, package_digest
+from labrnn.reports.report import package_digest
 from labrnn.trials.store import PROJECT
 
+TITLE = "LSTM and GRU on film reviews: the lab, rerun and checked"
 LINKS = {".pdf": "PDF", ".html": "Web page", ".ipynb": "Notebook"}
 
 
@@ -26,19 +27,33 @@ def root_of(out):
 def build(root):
     """Write `root/index.html` over the reports in `root` and its folders; its path.
 
-    The page bears a digest of what it was made from: as long as that holds it stays. Raises
-    LabError where a notebook cannot be shown, or where the page there is somebody else's.
+    The page carries a digest of what it was made from: as long as that holds it stays.
+
+    Raises:
+        LabError: a notebook cannot be shown, or the page there is not labrnn's.
     """
-    root = Path(root)
-    folders = [root, *sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")]
-    reports = {folder: notebooks for folder in folders if (notebooks := _notebooks(folder))}
-    key, page = _digest(reports), root / "index.html"
+    page, reports = Path(root) / "index.html", _reports(root)
+    key = _digest(reports)
     there = page.read_bytes()[:1000] if page.exists() else b""
     if there and b'content="labrnn ' not in there:
         raise LabError(f"{page}: not a page of labrnn; move it, or name another folder with --out")
     if f'content="labrnn {key}"'.encode() not in there:
-        replace_file(page, _page(root, reports, key).encode())
+        replace_file(page, _page(Path(root), reports, key).encode())
     return page
+
+
+def is_current(root):
+    """Whether the page is there and made from the reports as they are."""
+    page = Path(root) / "index.html"
+    sign = f'content="labrnn {_digest(_reports(root))}"'
+    return page.exists() and sign.encode() in page.read_bytes()[:1000]
+
+
+def _reports(root):
+    """Folder -> its notebooks, for the folders that have any."""
+    root = Path(root)
+    folders = [root, *sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")]
+    return {folder: notebooks for folder in folders if (notebooks := _notebooks(folder))}
 
 
 def _notebooks(folder):

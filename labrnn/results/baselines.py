@@ -90,13 +90,18 @@ def best(part, trials, store):
     None where none is stored; it fits nothing, so that any part's figures may ask.
     """
     fingerprint = next((trial.fingerprint for trial in trials), None)
-    stored = fingerprint and store.recall(fingerprint, kept_as(KIND, _identity(part)))
+    stored = fingerprint and store.recall(fingerprint, kept_file(part))
     return preferred(_unpacked(stored)) if stored else None
 
 
 def preferred(models):
     """Return the `Baseline` with the best validation accuracy."""
     return max(models, key=lambda model: model.validation)
+
+
+def kept_file(part):
+    """The name of the file, beside the trials, that holds the part's baselines."""
+    return kept_as(KIND, _identity(part))
 
 
 def _identity(part):

@@ -1,7 +1,7 @@
-"""Trials beyond this process: a crew of Dask workers, here, of any scheduler, or in SLURM jobs.
+"""An executor of Dask workers: on this machine, of any scheduler, or in SLURM jobs.
 
 A worker trains one trial at a time, whatever its threads. Its trials go through the store, which
-must lie on a disk that all machines share: a task that Dask runs again finds what was kept.
+must lie on a disk that all machines share: a task that Dask runs again goes on from there.
 """
 
 import json
@@ -20,6 +20,7 @@ from pydantic import Field
 
 from labrnn.config import Strict, read_yaml, validated
 from labrnn.errors import LabError
+from labrnn.trials.job import run_job
 
 PATIENCE = 30  # seconds until a scheduler counts as unreachable
 QUIET = "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED"
@@ -42,12 +43,12 @@ class Slurm(Strict):
 
 
 class Cluster:
-    """A crew (see `running`) of Dask workers.
+    """An executor (see `running`) of Dask workers.
 
     Args:
         scheduler: `local`, an address like `tcp://host:8786`, a scheduler file (JSON), or a YAML
             file that describes a SLURM cluster.
-        order: what every trial's order has in common, see `worker.carry_out`.
+        job: what all jobs have in common, see `job.run_job`.
         jobs: workers of `local` without GPUs; with GPUs there is one for each.
         most: trials to train; more workers are of no use.
         logs: folder for the output of SLURM jobs.
@@ -56,13 +57,13 @@ class Cluster:
         LabError: `scheduler` is none of these, cannot be reached, or Dask is not installed.
     """
 
-    def __init__(self, scheduler, order, jobs, most, logs):
+    def __init__(self, scheduler, job, jobs, most, logs):
         distributed = _imported("distributed")
-        self.order, self.events, self.tasks = order, queue.SimpleQueue(), {}
-        self.cluster, self.jobs, self.gpu = None, 0, order["device"].startswith("cuda")
+        self.job, self.events, self.tasks = job, queue.SimpleQueue(), {}
+        self.cluster, self.jobs, self.gpu = None, 0, job["device"].startswith("cuda")
         kind = Path(scheduler).suffix
         if scheduler == "local":
-            self.gpu, self.cluster = _local(min(jobs, most), order["device"])
+            self.gpu, self.cluster = _local(min(jobs, most), job["device"])
         elif kind in (".yaml", ".yml"):
             _check(job_script(scheduler)[1], scheduler)
             site = _site(scheduler)
@@ -84,23 +85,23 @@ class Cluster:
         self.topic = f"labrnn-{uuid.uuid4().hex}"
         self.client.subscribe_topic(self.topic, lambda event: self._heard(*event[1]))
 
-    def room(self):
+    def capacity(self):
         if self.client.status == "closed":
             raise LabError("the Dask scheduler is gone; the same command goes on from here")
         if self.jobs:
             self.cluster.scale(self.jobs)  # also asks for a job in place of one that ended
         try:
             workers = self.client.scheduler_info().get("workers", {}).values()
-        except OSError:  # it may come back; until then there is no room
+        except OSError:  # it may come back; until then there is no capacity
             return 0
         return sum("GPU" in w["resources"] or not self.gpu for w in workers) - len(self.tasks)
 
-    def give(self, config):
-        order = self.order | {"config": config.model_dump(mode="json")}
+    def submit(self, config):
+        job = self.job | {"config": config.model_dump(mode="json")}
         name = f"labrnn-{uuid.uuid4().hex}"
         needs = {"GPU": 1} if self.gpu else None
         task = self.client.submit(
-            _task, order, self.topic, name, key=name, pure=False, resources=needs
+            _task, job, self.topic, name, key=name, pure=False, resources=needs
         )
         self.tasks[name] = config, task
         task.add_done_callback(lambda task: self._heard(name, _ending(task)))
@@ -150,14 +151,12 @@ def _check(script, file):
         raise LabError(f"{file}: sbatch refuses the job: {' '.join(test.stderr.split())}")
 
 
-def _task(order, topic, name):
+def _task(job, topic, name):
     from distributed import get_worker
 
-    from labrnn.trials.worker import carry_out
-
-    tell = get_worker().log_event
+    report = get_worker().log_event
     with _alone:
-        return carry_out(order, lambda event: tell(topic, [name, event]))
+        return run_job(job, lambda event: report(topic, [name, event]))
 
 
 def _ending(task):

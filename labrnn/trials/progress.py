@@ -1,8 +1,7 @@
 """How a run of trials is shown while it lasts: on a terminal, in a pipe, in a notebook."""
 
-import re
 import sys
-import time
+from collections import Counter
 from contextlib import suppress
 from datetime import datetime
 
@@ -10,83 +9,134 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from labrnn.trials.running import cost
+from labrnn.config import TrialConfig
+from labrnn.trials.plan import Estimate, cost
+
+# How a person says the value of a field; the others are shown as they are written.
+WORDS = {
+    "optim": "{}",
+    "n_layers": "{} layers",
+    "hidden_dim": "{} units",
+    "embedding_dim": "embedding {}",
+    "bidirectional": "bidirectional",
+    "train_reviews": "{:,} reviews",
+    "max_tokens": "{} tokens",
+    "dropout_rate": "dropout {}",
+    "lr": "learning rate {}",
+    "epochs": "{} epochs",
+}
 
 
-def describe(config):
-    """A trial in a line: cell, difference from the defaults, seed."""
-    return f"{config.cell.upper()} {config.difference() or 'defaults'} seed {config.seed}"
+def describe(config, usual=None):
+    """A trial in words: cell, fields that differ from the usual ones, seed.
+
+    Args:
+        config: a `TrialConfig`.
+        usual: field -> value that needs no mention; the lab's defaults where None.
+    """
+    usual = TrialConfig().model_dump() if usual is None else usual
+    words = [config.cell.upper()]
+    for name, value in config.model_dump(exclude={"cell", "seed"}).items():
+        if value != usual[name]:
+            # A switch that is usually on, and other fields, have no words of their own.
+            plain = name not in WORDS or (isinstance(value, bool) and not value)
+            shown = f"{name.replace('_', ' ')} {value}" if plain else WORDS[name].format(value)
+            words.append(shown.removesuffix("s") if shown == "1 layers" else shown)
+    return ", ".join([*words, f"seed {config.seed}"])
+
+
+def usual_fields(configs):
+    """The most frequent value of each field."""
+    rows = [config.model_dump() for config in configs]
+    return {name: Counter(row[name] for row in rows).most_common(1)[0][0] for name in rows[0]}
 
 
 class Display:
     """Counts trials and estimates the end; writes a plain line an event, here and to the log.
 
-    The estimate is the time so far over the share of the work done, by the trials' costs.
+    Args:
+        stream: for the lines; standard error where None.
+        estimate: an `Estimate` to add the trials to, of a run that does more than train.
     """
 
-    def __init__(self, stream=None):
-        self.stream = stream or sys.stderr
+    def __init__(self, stream=None, estimate=None):
+        self.stream, self.estimate = stream or sys.stderr, estimate
 
-    def begin(self, plan, log):
-        """Told once, with the `Plan` of a run and its open log file."""
-        self.log, self.began = log, time.monotonic()
-        self.left, self.work = dict(plan.missing), sum(plan.missing.values())
-        self.running, self.done, self.failed = {}, 0, 0
-        self.tell(f"{len(plan.trials)} trials stored, {len(plan.missing)} to train; {log.name}")
+    def begin(self, plan, log, jobs, pace):
+        """Begin a run.
+
+        Args:
+            plan: its `Plan`.
+            log: an open file.
+            jobs: trainings at once.
+            pace: expected seconds done in a second, see `plan.speed`.
+        """
+        self.log, self.running, self.done, self.failed = log, {}, 0, 0
+        self.count, self.pace = len(plan.missing), pace
+        self.usual = usual_fields(plan.missing)
+        self.estimate = self.estimate or Estimate(jobs)
+        for config, work in plan.missing.items():
+            self.estimate.add(config, work / pace)
+        self.show(f"{len(plan.trials)} trials stored, {self.count} to train; {log.name}")
 
     def event(self, config, event):
-        """Told of all that happens to a trial, see `worker.carry_out` and `running`."""
-        kind = event["event"]
+        """Show what happened to a trial, see `job.run_job` and `running`."""
+        kind, name = event["event"], describe(config, self.usual)
         if kind in ("started", "epoch"):
             self.running[config] = event if kind == "epoch" else None
         else:
             self.running.pop(config, None)
         if kind == "epoch":
-            self.left[config] = cost(config) * (1 - event["epoch"] / config.epochs)
-            self.tell(
-                f"{describe(config)}: epoch {event['epoch']}/{config.epochs}, "
-                f"loss {event['train_loss']:.3f}, validation {event['valid_accuracy']:.4f}, "
-                f"{event['seconds']:.1f} s"
+            left = cost(config) / self.pace * (1 - event["epoch"] / config.epochs)
+            self.estimate.reduce(config, left)
+            self.show(
+                f"{name}: epoch {event['epoch']} of {config.epochs}, "
+                f"loss {event['train_loss']:.3f}, validation {event['valid_accuracy']:.1%}, "
+                f"{event['seconds']:.1f} s",
+                brief=False,
             )
         elif kind in ("done", "failed"):
-            self.left[config] = 0.0
+            self.estimate.reduce(config)
             self.done, self.failed = self.done + (kind == "done"), self.failed + (kind != "done")
-            verdict = "stored" if kind == "done" else f"FAILED: {event['message']}"
-            self.tell(f"{describe(config)}: {verdict}; {self.summary()}", event.get("trace", ""))
+            end = "stored" if kind == "done" else f"FAILED: {event['message']}"
+            self.show(f"{name}: {end}; {self.summary()}", event.get("trace", ""), kind != "done")
         elif kind == "busy":
-            self.tell(f"{describe(config)}: another process is training it")
+            self.show(f"{name}: another process is training it")
         elif kind == "died":
-            self.tell(f"{describe(config)}: {event['message']}; it goes on from its last epoch")
+            self.show(f"{name}: {event['message']}; it goes on from its last epoch")
 
     def summary(self):
         """Trials done and the estimated time to the end."""
-        text = f"{self.done} of {len(self.left)} trained"
+        text = f"{self.done} of {self.count} trained"
         if self.failed:
             text += f", {self.failed} failed"
-        left = sum(self.left.values())
-        if 0 < left < self.work:
-            spent = time.monotonic() - self.began
-            text += f", about {clock(spent * left / (self.work - left))} left"
-        return text
+        left = self.estimate.seconds()
+        return f"{text}, about {clock(left)} left" if left else text
 
-    def tell(self, text, more=""):
+    def show(self, text, more="", brief=True):
+        """Write a line; one that is not `brief` needs no place where a table shows the same."""
         with suppress(OSError):  # a full disk must not stop what needs none
             self.log.write(f"{datetime.now():%H:%M:%S} {text}\n{more}")
-        self.line(text)
+        self.line(text, brief)
 
-    def line(self, text):
-        print(text, file=self.stream, flush=True)
+    def line(self, text, brief=True):
+        with suppress(OSError):  # whoever read this has gone
+            print(text, file=self.stream, flush=True)
 
     def end(self):
-        """Told once, however the run ended."""
+        """End a run, however it went."""
 
 
 class TerminalDisplay(Display):
     """A live table on a terminal: what is running, and the summary."""
 
-    def begin(self, plan, log):
-        self.live = Live(console=Console(stderr=True), refresh_per_second=4)
-        super().begin(plan, log)
+    def begin(self, plan, log, jobs, pace):
+        self.live = Live(
+            console=Console(stderr=True),
+            refresh_per_second=4,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        super().begin(plan, log, jobs, pace)
         self.live.start()
 
     def event(self, config, event):
@@ -94,22 +144,20 @@ class TerminalDisplay(Display):
         self.live.update(self.table())
 
     def table(self):
-        table = Table("trial", "epoch", "train loss", "validation", title=self.summary())
+        table = Table("training", "epoch", "train loss", "validation", title=self.summary())
         for config, last in self.running.items():
-            row = (
-                [
-                    f"{last['epoch']}/{config.epochs}",
+            row = [f"0 of {config.epochs}", "", ""]
+            if last:
+                row = [
+                    f"{last['epoch']} of {config.epochs}",
                     f"{last['train_loss']:.3f}",
-                    f"{last['valid_accuracy']:.4f}",
+                    f"{last['valid_accuracy']:.1%}",
                 ]
-                if last
-                else [f"0/{config.epochs}", "", ""]
-            )
-            table.add_row(describe(config), *row)
+            table.add_row(describe(config, self.usual), *row)
         return table
 
-    def line(self, text):
-        if not re.search(": epoch|: stored", text):
+    def line(self, text, brief=True):
+        if brief:
             self.live.console.print(text, markup=False, highlight=False)
 
     def end(self):
@@ -120,13 +168,13 @@ class TerminalDisplay(Display):
 class NotebookDisplay(Display):
     """One line under the cell, replaced at each event; nothing remains of it in a report."""
 
-    def begin(self, plan, log):
+    def begin(self, plan, log, jobs, pace):
         from IPython.display import Markdown, display
 
         self.handle = display(Markdown(""), display_id=True)
-        super().begin(plan, log)
+        super().begin(plan, log, jobs, pace)
 
-    def line(self, text):
+    def line(self, text, brief=True):
         from IPython.display import Markdown
 
         self.handle.update(Markdown(text and f"*{text.replace('_', chr(92) + '_')}*"))
@@ -135,9 +183,9 @@ class NotebookDisplay(Display):
         self.line("")
 
 
-def display_for_terminal():
+def display_for_terminal(estimate=None):
     """The live table on a terminal, plain lines elsewhere."""
-    return TerminalDisplay() if sys.stderr.isatty() else Display()
+    return (TerminalDisplay if sys.stderr.isatty() else Display)(estimate=estimate)
 
 
 def clock(seconds):

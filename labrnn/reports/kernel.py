@@ -1,0 +1,191 @@
+"""A process for each report, and a kernel for its notebook.
+
+Importing PyTorch, SciPy, pandas and Matplotlib takes longer than most notebooks do. On Linux a server
+imports them once; each report's process is forked from it, and the kernel from that process before
+it has threads. Elsewhere, where a fork is not safe, both start afresh.
+"""
+
+import multiprocessing
+import os
+import pkgutil
+import signal
+import sys
+import threading
+import uuid
+from pathlib import Path
+
+import labrnn.results
+from labrnn.errors import LabError
+
+FORKS = sys.platform == "linux"
+_waiting = None  # this process's kernel, until a notebook needs it: (process, pipe)
+
+
+class Processes:
+    """Processes of this run, one a call, that end with it."""
+
+    def __init__(self):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        self.running, self.stopped = set(), False
+        self.context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
+        if FORKS:
+            # Matplotlib reads this as it is imported; a kernel sets it only later.
+            os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+            names = pkgutil.iter_modules(labrnn.results.__path__, "labrnn.results.")
+            modules = ["labrnn.lab", "labrnn.reports.report", "labrnn.reports.exporter"]
+            self.context.set_forkserver_preload(
+                [*modules, "papermill", "ipykernel.kernelapp", *(name for _, name, _ in names)]
+            )
+
+    def run(self, log, function, *arguments):
+        """Call a function in a process of its own and wait for it.
+
+        Args:
+            log: path of the file for what the process and its kernel print.
+
+        Returns:
+            the message of its failure; empty if it succeeded.
+
+        Raises:
+            LabError: no process can be started.
+        """
+        here, there = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=_main, args=(log, function, arguments, there))
+        try:
+            process.start()
+        except (OSError, EOFError, RuntimeError) as error:
+            raise LabError(
+                f"no process can be started for the reports ({type(error).__name__}: {error}); "
+                "free memory or end other programs, then repeat the command"
+            ) from None
+        there.close()
+        self.running.add(process)
+        if self.stopped:  # since it was asked for
+            process.kill()
+        try:
+            message = here.recv()
+        except EOFError:
+            message = None
+        process.join()
+        self.running.discard(process)
+        return f"its process ended with code {process.exitcode}" if message is None else message
+
+    def stop(self):
+        """End all processes that run."""
+        self.stopped = True
+        for process in list(self.running):
+            process.kill()
+
+
+def _main(log, function, arguments, pipe):
+    global _waiting
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "wb") as file:
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)
+    except OSError as error:
+        pipe.send(f"{log}: {error.strerror}")
+        return
+    if FORKS:
+        fork = multiprocessing.get_context("fork")
+        theirs, ours = fork.Pipe(duplex=False)
+        kernel = fork.Process(target=_kernel, args=(theirs, ours, pipe), daemon=True)
+        kernel.start()
+        theirs.close()
+        _waiting = kernel, ours
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        function(*arguments)
+        message = ""
+    except LabError as error:
+        message = str(error)
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+    pipe.send(message)
+
+
+def _end_with_parent():
+    """A process would outlive a parent that is killed; its kernel ends with it."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _kernel(theirs, ours, pipe):
+    """Wait until a notebook needs a kernel, then be one."""
+    ours.close()
+    pipe.close()
+    try:
+        file, env, folder = theirs.recv()
+    except EOFError:  # it was not needed
+        return
+    from ipykernel.kernelapp import IPKernelApp
+
+    os.setsid()
+    os.chdir(folder)
+    os.environ.update(env)
+    # The class has read this from the environment as it was imported.
+    parent = f"--IPKernelApp.parent_handle={os.getppid()}"
+    IPKernelApp.launch_instance(argv=["-f", file, parent])
+
+
+class _Forked:
+    """What Jupyter asks of a kernel's `Popen`."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, process):
+        self.process, self.pid = process, process.pid
+
+    def poll(self):
+        return self.process.exitcode
+
+    def wait(self):
+        self.process.join()
+        return self.process.exitcode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+
+def manager(folder):
+    """Options of papermill for a kernel whose sockets are files in `folder`.
+
+    Kernels that start at the same time race for TCP ports; files do not.
+    """
+    if os.name == "nt":
+        return {}
+    from jupyter_client.manager import AsyncKernelManager
+    from traitlets import default
+
+    class Manager(AsyncKernelManager):
+        @default("transport")
+        def _transport(self):
+            return "ipc"
+
+        @default("connection_file")
+        def _connection_file(self):
+            return str(Path(folder, f"kernel-{uuid.uuid4().hex[:12]}.json"))
+
+        async def _async_launch_kernel(self, command, **options):
+            global _waiting
+            if _waiting is None:
+                return await super()._async_launch_kernel(command, **options)
+            (process, pipe), _waiting = _waiting, None
+            env = dict(options.get("env", os.environ))
+            pipe.send((self.connection_file, env, options.get("cwd") or os.getcwd()))
+            local = self.provisioner
+            local.process, local.pid, local.cwd = _Forked(process), process.pid, Path.cwd()
+            self._reconcile_connection_info(local.connection_info)
+
+        _launch_kernel = _async_launch_kernel
+
+    return {"kernel_manager_class": Manager}

@@ -1,0 +1,295 @@
+"""One report: a notebook executed with papermill and rendered, and the record of its inputs."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import tempfile
+import traceback
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import distributions
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from labrnn.errors import LabError
+from labrnn.files import replace_file
+from labrnn.reports.kernel import manager
+from labrnn.results import baselines
+from labrnn.trials.store import PROJECT, default_store
+
+SUFFIXES = (".ipynb", ".pdf", ".html")
+CELL_SECONDS = 4 * 3600  # a cell that takes longer hangs
+COMMITS = 4  # that a report lists
+
+
+@dataclass(frozen=True)
+class Report:
+    """One notebook to execute and render.
+
+    Attributes:
+        part: its validated parameters.
+        trials: the stored trials that it will use.
+        out: the folder of its configuration, e.g. `reports/quick`.
+        author: printed on the report.
+        notebooks: the folder of the sources.
+        reviews: their fingerprint; empty where the reviews are not at hand.
+    """
+
+    part: object
+    trials: list
+    out: Path
+    author: str
+    notebooks: Path = PROJECT / "notebooks"
+    reviews: str = ""
+
+    @property
+    def name(self):
+        return self.part.name
+
+    @property
+    def source(self):
+        return self.notebooks / f"{self.name}.ipynb"
+
+    @property
+    def log(self):
+        return self.out / ".logs" / f"{self.name}.log"
+
+    @property
+    def record(self):
+        return Record(self.out, self.name)
+
+    def outputs(self):
+        return [self.out / (self.name + suffix) for suffix in SUFFIXES]
+
+    def key(self):
+        """A digest of what is known before the notebook runs."""
+        pieces = [
+            self.source.read_bytes(),
+            self.part.model_dump_json().encode(),
+            package_digest(),
+            self.author.encode(),
+            self.reviews.encode(),
+            *((trial.folder / "DONE").read_bytes() for trial in self.trials),
+        ]
+        return digest(b"".join(hashlib.sha256(piece).digest() for piece in pieces))
+
+    def kept(self):
+        """Name -> digest of what lies beside the trials, where notebooks read and keep things."""
+        baseline = {baselines.kept_file(self.part): None}  # read by figures if it is there
+        return baseline | default_store(self.part.store).kept_digests(self.reviews)
+
+    def is_done(self):
+        """Whether its reports are there, whole, and made from the same inputs."""
+        return self.record.holds(self.key(), self.outputs(), self.kept())
+
+    def run(self):
+        """Execute and render aside, then move the results to their places; the record comes last.
+
+        Raises:
+            LabError: the notebook failed, its kernel died or it took too long.
+        """
+        key = self.key()
+        with scratch(self.out / ".work") as work:
+            try:
+                notebook = execute(self.source, self.part.given())
+                self._describe(notebook)
+                contents = render(notebook, self.name)
+                for path, content in zip(self.outputs(), contents, strict=True):
+                    (work / path.name).write_bytes(content)
+            except Exception as error:
+                traceback.print_exc()
+                raise LabError(f"{self.name}: {explain(error)}\n  log: {self.log}") from None
+            for path in self.outputs():
+                os.replace(work / path.name, path)
+        self.record.write(key, self.outputs(), contents, self.kept())
+
+    def make(self):
+        """Run in a process of its own, with a folder of its own for what is temporary."""
+        with scratch(Path(tempfile.gettempdir())) as folder:
+            tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+            self.run()
+
+    def _describe(self, notebook):
+        """Put the title page's facts and 'How this report was made' into the metadata.
+
+        What differs from run to run goes: the same inputs give the same bytes.
+        """
+        notebook.metadata.pop("papermill", None)
+        notebook.metadata.get("language_info", {}).pop("version", None)
+        for cell in notebook.cells:
+            cell.metadata.pop("papermill", None)
+            cell.metadata.pop("execution", None)
+            if "injected-parameters" in cell.metadata.get("tags", []):
+                cell.id = "injected-parameters"
+        notebook.metadata.update(
+            title=self.part.title,
+            authors=[{"name": self.author}],
+            date=self.day(),
+            labrnn=self.facts(),
+        )
+
+    def day(self):
+        """The day of the newest trial; empty without trials."""
+        return max((t.environment["finished"][:10] for t in self.trials), default="")
+
+    def facts(self):
+        """What the report was made from; none of it depends on when or where it is rendered."""
+        newest_first = sorted(
+            (trial.environment for trial in self.trials), key=lambda e: e["finished"], reverse=True
+        )
+        files, versions = {}, {}  # the same reviews may have been read from files of several names
+        for trial in self.trials:
+            files.setdefault(trial.fingerprint, set()).add(trial.data["name"])
+            for name, version in trial.environment["versions"].items():
+                versions.setdefault(name, set()).add(version)
+        data = [f"{' or '.join(sorted(names))}, fingerprint {k}" for k, names in files.items()]
+        commits = list(dict.fromkeys(e["commit"] for e in newest_first if e["commit"]))
+        more = len(commits) - COMMITS
+        facts = {
+            "data": "; ".join(sorted(data)) or (self.reviews and f"fingerprint {self.reviews}"),
+            "trials": len(self.trials),
+            "device": "; ".join(sorted({e["device"] for e in newest_first})),
+            "versions": {name: ", ".join(sorted(found)) for name, found in versions.items()},
+            "commit": ", ".join(commits[:COMMITS]) + (f" and {more} more" if more > 0 else ""),
+        }
+        if not self.trials:
+            content = self.source.read_bytes() + self.part.model_dump_json().encode()
+            facts["content"] = digest(content)[:12]
+        return {name: value for name, value in facts.items() if value}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What some outputs were made from, written after them: the only sign that they are done."""
+
+    out: Path
+    name: str
+
+    @property
+    def path(self):
+        return self.out / ".done" / f"{self.name}.json"
+
+    def holds(self, key, outputs, kept=None):
+        """Whether the outputs are there, whole, and made from inputs with this key.
+
+        What was kept beside the trials then must be the same; what came later was not read.
+        """
+        try:
+            record = json.loads(self.path.read_text("utf-8"))
+            found = {path.name: digest(path.read_bytes()) for path in outputs}
+            same = all((kept or {}).get(name) == value for name, value in record["kept"].items())
+            return same and (record["key"], record["outputs"]) == (key, found)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return False
+
+    def write(self, key, outputs, contents, kept=None):
+        """Record what was rendered, whatever lies at its place by now."""
+        made = {p.name: digest(content) for p, content in zip(outputs, contents, strict=True)}
+        record = {"key": key, "kept": kept or {}, "outputs": made}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(self.path, json.dumps(record, indent=1).encode())
+
+
+def digest(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+@lru_cache
+def package_digest():
+    """A digest of the package's sources and of the versions of all that is installed.
+
+    Other versions may print another report.
+    """
+    folder = Path(__file__).parents[1]
+    found = hashlib.sha256(platform.python_version().encode())
+    found.update(repr(sorted((d.name, d.version) for d in distributions())).encode())
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            found.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return found.digest()
+
+
+@contextmanager
+def scratch(parent):
+    """A folder of this process in `parent`, removed at the end.
+
+    Folders that killed processes left there are removed first: their locks are free.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for old in parent.glob("labrnn-*"):
+        with suppress(OSError, Timeout), FileLock(old / "lock", timeout=0):
+            shutil.rmtree(old, ignore_errors=True)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix="labrnn-", dir=parent))
+        lock = FileLock(folder / "lock", timeout=0)
+        with suppress(OSError, Timeout):  # another process took it for a dead one's
+            lock.acquire()
+            if (folder / "lock").exists():
+                break
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def execute(source, parameters):
+    """Run a notebook with papermill in a kernel of its own; returns the executed notebook.
+
+    Success is this function's return, never what the notebook says of itself.
+    """
+    import nbformat
+    import papermill
+
+    content = source.read_bytes()
+    with suppress(ValueError, AttributeError):  # what is no notebook nbformat refuses
+        cells = json.loads(content).get("cells", [])
+        tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+        if len(tagged) != 1:
+            raise LabError(
+                f"{source}: {len(tagged)} cells are tagged `parameters`, so that what the params "
+                "file says would not count; give the cell of the defaults that tag"
+            )
+    # As a notebook and without an output: papermill would fill in braces in their paths.
+    return papermill.execute_notebook(
+        nbformat.reads(content, 4),
+        None,
+        parameters=parameters,
+        kernel_name="python3",
+        progress_bar=False,
+        start_timeout=180,
+        execution_timeout=CELL_SECONDS,
+        **manager(tempfile.gettempdir()),
+    )
+
+
+def render(notebook, name):
+    """The contents of the notebook file, the PDF and the HTML page."""
+    import nbformat
+
+    from labrnn.reports.exporter import LabHTMLExporter, LabPDFExporter
+
+    source = nbformat.writes(notebook, 4)
+    resources = {"metadata": {"name": name}}
+    notebook = nbformat.reads(source, 4)
+    pdf = LabPDFExporter().from_notebook_node(notebook, resources)[0]
+    page = LabHTMLExporter().from_notebook_node(notebook, resources)[0]
+    return [f"{source}\n".encode(), pdf, page.encode()]
+
+
+def explain(error):
+    """An error of a notebook in a few lines: the cell, and its last words."""
+    kind = type(error).__name__
+    if kind == "PapermillExecutionError":
+        words = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}")
+        return f"cell {error.exec_count} failed\n  " + "\n  ".join(words.splitlines()[-8:])
+    if kind == "DeadKernelError":
+        return "its kernel died (out of memory, or killed)"
+    if kind == "CellTimeoutError":
+        return f"a cell took longer than {CELL_SECONDS} s"
+    return f"{kind}: {error}"

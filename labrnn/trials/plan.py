@@ -1,0 +1,172 @@
+"""What a list of trainings needs: which are missing, in which order, and how long they take."""
+
+import os
+import statistics
+import time
+from dataclasses import dataclass, field
+from itertools import islice
+
+from labrnn.errors import LabError
+from labrnn.reviews.text import load_corpus
+from labrnn.trials.store import default_store
+
+MOST_ASKED = 300  # stored trials that are read for their speed
+PRIOR = 0.05  # weight of the expected speed, as a share of a run's whole work
+
+
+def cores():
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def cost(config):
+    """Expected processor seconds of a training on an AMD EPYC core with AVX-512.
+
+    The four weights are fitted to 91 trainings of the full lab there; 90 % of them took 0.9 to 1.1
+    times as long. On another machine only the ratio changes (see `speed`).
+    """
+    gates = 4 if config.cell == "lstm" else 3
+    sides = 1 + config.bidirectional
+    inputs = [config.embedding_dim] + [sides * config.hidden_dim] * (config.n_layers - 1)
+    reviews = config.train_reviews or 35_000
+    tokens = reviews * min(config.max_tokens, 110)
+    steps = reviews / config.batch_size * config.max_tokens  # of the recurrence, one after another
+    products = gates * sides * config.hidden_dim * sum(i + config.hidden_dim for i in inputs)
+    units = gates * sides * config.hidden_dim * config.n_layers
+    epoch = tokens * (0.061e-9 * products + 2.7e-9 * units) + 25e-6 * reviews
+    return config.epochs * (epoch + 9.7e-6 * steps * sides * config.n_layers)
+
+
+def speed(store):
+    """Median of expected to measured seconds, and the number of stored trials that show it."""
+    found = []
+    for trial in islice(store.trials(), MOST_ASKED):
+        try:
+            found.append(cost(trial.config) / trial.environment["seconds"])
+        except (LabError, LookupError, ZeroDivisionError):
+            continue  # damaged or foreign: `trials verify` reports it
+    return (statistics.median(found) if found else 1.0), len(found)
+
+
+@dataclass
+class Outcome:
+    """What became of a list of trials: by configuration the stored ones, and faults' messages."""
+
+    trials: dict = field(default_factory=dict)
+    failures: dict = field(default_factory=dict)
+
+
+@dataclass
+class Plan(Outcome):
+    """An `Outcome` before anything is trained.
+
+    Attributes:
+        fingerprint: of the data.
+        missing: configuration -> `cost` of the epochs not yet kept, in the order of training.
+    """
+
+    fingerprint: str = ""
+    missing: dict = field(default_factory=dict)
+
+    def seconds(self, speed, jobs):
+        """Estimated time with `jobs` trainings at once, each at this speed."""
+        work = self.missing.values()
+        return max(sum(work) / jobs, *work) / speed if work else 0.0
+
+
+def plan_trials(configs, data="", fingerprint="", store=None, train=True, stage=None):
+    """Look up some configurations in the store and order those that are missing.
+
+    Args:
+        configs: `TrialConfig`s; one named twice counts once.
+        data: source of the reviews.
+        fingerprint: the data's expected fingerprint: stored trials of it are found even where the
+            reviews are not at hand. Where nothing is to be trained it is not checked.
+        stage: configuration -> number; lower ones are trained first. Within a stage, or without
+            stages, the longest training comes first.
+
+    Returns:
+        the `Plan`.
+
+    Raises:
+        LabError: the reviews are missing or are not those expected.
+    """
+    store = store or default_store()
+    if configs and (train or not fingerprint):
+        fingerprint = fingerprint_of(configs, data, fingerprint)
+    plan = Plan(fingerprint=fingerprint)
+    work = {}
+    for config in dict.fromkeys(configs):
+        try:
+            if trial := store.find(config, plan.fingerprint):
+                plan.trials[config] = trial
+            else:
+                kept = store.epochs_kept(config, plan.fingerprint)
+                work[config] = cost(config) * (1 - kept / config.epochs)
+        except LabError as error:
+            plan.failures[config] = str(error)
+    stage = stage or {}
+    plan.missing = dict(sorted(work.items(), key=lambda item: (stage.get(item[0], 0), -item[1])))
+    return plan
+
+
+def fingerprint_of(configs, data="", expected=""):
+    """The fingerprint of the source; the expected one where the source is not at hand.
+
+    Raises:
+        LabError: the source is missing and none is expected, or it is another one.
+    """
+    try:
+        found = load_corpus(configs[0], data).fingerprint
+    except LabError:
+        if expected:
+            return expected
+        raise
+    return checked(found, expected, data)
+
+
+def checked(found, expected, data):
+    """The fingerprint found, if it is the expected one or none is expected."""
+    if expected and found != expected:
+        raise LabError(
+            f"data = {data or 'default'}: its fingerprint is {found}, but fingerprint = {expected} "
+            "is asked for; give the same reviews in the same order, or leave fingerprint empty"
+        )
+    return found
+
+
+class Estimate:
+    """Time left of a run, from the work that is done and the time it took.
+
+    Work is counted in expected seconds of one job. The run's own speed counts by the work done;
+    the expected speed counts as `PRIOR` of the whole work, so that the first minutes do not
+    mislead. Programs beside this one, start-up and waiting are thereby included.
+
+    Args:
+        jobs: jobs at once.
+        clock: returns seconds.
+    """
+
+    def __init__(self, jobs=1, clock=time.monotonic):
+        self.jobs, self.clock = jobs, clock
+        self.left, self.work, self.began = {}, 0.0, clock()
+
+    def add(self, name, seconds):
+        """Add a piece of work, expected to take so many seconds."""
+        self.left[name] = seconds
+        self.work += seconds
+
+    def reduce(self, name, seconds=0.0):
+        """Set what is left of a piece of work; nothing, if it is finished."""
+        if name in self.left:
+            self.left[name] = seconds
+
+    def seconds(self):
+        """Estimated seconds to the end; 0 if nothing is left."""
+        left = sum(self.left.values())
+        if not left:
+            return 0.0
+        prior = PRIOR * self.work
+        spent = (self.clock() - self.began) * self.jobs
+        slowness = (spent + prior) / (self.work - left + prior)
+        return slowness * max(left / self.jobs, max(self.left.values()))
