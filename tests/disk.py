@@ -5,14 +5,18 @@ A power cut keeps what was synced. Of the rest anything may be there or not: the
 its last `fsync`, and the names in a folder since the folder's (Pillai et al. 2014, Mohan et al. 2018).
 """
 
+import builtins
+import io
 import os
 import random
 import signal
+import traceback
 from contextlib import contextmanager
 from pathlib import Path
 
 CHANGING = ("mkdir", "rename", "replace", "unlink", "remove", "rmdir", "fsync", "write", "truncate")
 REAL = {name: getattr(os, name) for name in (*CHANGING, "open", "close")}
+OPEN = open
 CREATES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -32,13 +36,20 @@ def watched(before=None, after=None):
 
         return call
 
+    def opened(path, mode="r", *args, **kwargs):
+        if before and set(mode) & set("wax+"):
+            before("open", (path,))
+        return OPEN(path, mode, *args, **kwargs)
+
     try:
         for name in REAL:
             setattr(os, name, guarded(name))
+        builtins.open = io.open = opened
         yield
     finally:
         for name, function in REAL.items():
             setattr(os, name, function)
+        builtins.open = io.open = OPEN
 
 
 def operations(work):
@@ -49,40 +60,53 @@ def operations(work):
     return names
 
 
-def killed_at(n, work):
+def started(n, work):
     """Do some work in a child process that is killed, with SIGKILL, before its n-th operation.
 
     A write is killed halfway: its first half is on the disk.
 
     Returns:
-        (whether it was killed, what the work noted until then)
+        (the child's number, a pipe from which what it notes can be read)
     """
     reader, writer = os.pipe()
     child = os.fork()
-    if not child:
-        left = n
+    if child:
+        os.close(writer)
+        return child, reader
+    left = n
 
-        def count(name, args):
-            nonlocal left
-            left -= 1
-            if not left:
-                if name == "write":
-                    REAL["write"](args[0], bytes(args[1])[: len(args[1]) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
+    def count(name, args):
+        nonlocal left
+        left -= 1
+        if not left:
+            if name == "write":
+                REAL["write"](args[0], bytes(args[1])[: len(args[1]) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        code = 1
-        try:
-            with watched(count):
-                work(lambda note: REAL["write"](writer, f"{note}\n".encode()))
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(writer)
+    code = 1
+    try:
+        with watched(count):
+            work(lambda note: REAL["write"](writer, f"{note}\n".encode()))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def ended(child, status):
+    """Whether a child was killed; it must have succeeded otherwise."""
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, -signal.SIGKILL), (child, code)
+    return code != 0
+
+
+def killed_at(n, work):
+    """As `started`; returns whether it was killed, and what the work noted until then."""
+    child, reader = started(n, work)
     with open(reader) as noted:
         notes = noted.read().splitlines()
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, -signal.SIGKILL), code
-    return code != 0, notes
+    return ended(*os.waitpid(child, 0)), notes
 
 
 class Recording:

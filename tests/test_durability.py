@@ -3,18 +3,22 @@ stored is lost, nothing half-written is believed, and going on ends where an und
 """
 
 import os
+import random
+import select
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-from disk import Recording, killed_at, lucks, operations
+from disk import Recording, ended, killed_at, lucks, operations, started
 from stored import CONFIG, CORPUS, FINGERPRINT, HOW, KEY, predicted, progress, write
+from tiny import write_params
 
 from labrnn import files
 from labrnn.errors import LabError
 from labrnn.trials.cleaning import remove, stale
 from labrnn.trials.store import Store
+from labrnn.trials.trial import trial_key
 
 NAME = "notes-0123456789abcdef.json"
 
@@ -80,7 +84,7 @@ def check(root, notes):
     assert store.recall(FINGERPRINT, NAME) in (None, ["kept"])
     if "kept" in notes:
         assert store.recall(FINGERPRINT, NAME) == ["kept"]
-    trial = store.find(CONFIG, FINGERPRINT)
+    trial = next(store.trials(), None)
     if "stored" in notes:
         assert trial
     if "weights" in notes:
@@ -94,7 +98,6 @@ def finish(root, work):
     """Go on to the end and clean up; returns what is then there."""
     work(root, lambda note: None)
     store = Store(root)
-    assert store.find(CONFIG, FINGERPRINT).damage() == []
     remove(store, stale(store))
     return contents(root)
 
@@ -181,3 +184,99 @@ class Without:
     def fsync(self, descriptor):
         if sys._getframe(1).f_code.co_name != self.caller:
             os.fsync(descriptor)
+
+
+# Several writers, and reports
+
+WRITERS, KILLS = 4, 60
+CONFIGS = [CONFIG.but(seed=seed) for seed in range(60)]
+
+
+def train_all(root, note):
+    """Train what nobody holds until all is stored, as several processes do at once."""
+    store, missing = Store(root), list(CONFIGS)
+    while missing:
+        config = missing.pop(0)
+        key = trial_key(config)
+        with store.claim(FINGERPRINT, key) as mine:
+            if not mine:
+                missing.append(config)
+                continue
+            if store.find(config, FINGERPRINT):
+                continue
+            state = store.load_progress(config, FINGERPRINT)
+            for epoch in range(1 + (len(state.history) if state else 0), config.epochs + 1):
+                state = progress(epoch)
+                store.save_progress(config, FINGERPRINT, state)
+                note(f"{key} epoch {epoch}")
+            store.save(config, CORPUS, state, predicted(config), HOW)
+            note(f"{key} stored")
+
+
+def test_many_writers_and_many_kills_store_each_trial_once(memory):
+    """The log has no epoch and no trial twice; what it lacks, a kill between both explains."""
+    train_all(memory / "reference", lambda note: None)
+    luck, kills, lives, log = random.Random(16), 0, {}, []
+    while kills < KILLS or lives:
+        while kills < KILLS and len(lives) < WRITERS:
+            n = luck.randint(1, 120)
+            child, reader = started(n, lambda note: train_all(memory / "trials", note))
+            lives[reader] = child
+        for reader in select.select([*lives], [], [])[0]:
+            if text := os.read(reader, 1 << 16):
+                log.append(text.decode())
+                continue
+            os.close(reader)
+            child = lives.pop(reader)
+            kills += ended(child, os.waitpid(child, 0)[1])
+        store = Store(memory / "trials")
+        assert all(trial.damage() == [] for trial in store.trials())
+    assert len(list(store.trials())) < len(CONFIGS)  # else the last kills would have met no writer
+    train_all(memory / "trials", lambda note: log.append(f"{note}\n"))
+    remove(store, stale(store))
+    assert contents(memory / "trials") == contents(memory / "reference")
+    notes = "".join(log).splitlines()
+    assert len(set(notes)) == len(notes)
+    assert len(CONFIGS) * (CONFIG.epochs + 1) - kills <= len(notes)
+    print(f"{WRITERS} writers, {kills} kills: {len(notes)} lines")
+
+
+@pytest.fixture
+def job(memory, monkeypatch):
+    """A report whose notebook runs and is rendered in no time: `Job` writes what they give."""
+    import nbformat
+
+    from labrnn.reports import batch
+
+    def execute(source, target, parameters):
+        nbformat.write(nbformat.v4.new_notebook(), target)
+
+    def render(executed):
+        for suffix in (".pdf", ".html"):
+            executed.with_suffix(suffix).write_bytes(suffix.encode() * 1000)
+
+    monkeypatch.setattr(batch, "execute", execute)
+    monkeypatch.setattr(batch, "render", render)
+    trial = write(Store(memory / "trials"))
+    part = batch.read_params(write_params(memory, train="false"))
+    batch.commit()  # asks git once
+    return lambda out: batch.Job(part, [trial], out, "Ada")
+
+
+def test_a_report_killed_at_every_operation(job, memory):
+    """It is not up to date until it is whole, and made again it is what it would have been."""
+
+    def outputs(out):
+        return [path.read_bytes() for path in job(out).outputs()]
+
+    names = operations(lambda note: job(memory / "reference").run())
+    reference = outputs(memory / "reference")
+    for n in range(1, len(names) + 1):
+        out = memory / f"out{n}"
+        assert killed_at(n, lambda note, out=out: job(out).run())[0], n
+        if job(out).is_done():
+            assert outputs(out) == reference
+        job(out).run()
+        assert job(out).is_done()
+        assert outputs(out) == reference
+    print(f"report: killed at each of {len(names)} operations")
