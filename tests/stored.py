@@ -19,6 +19,7 @@ CORPUS = SimpleNamespace(
     labels=np.arange(30, dtype=np.int8) % 2,
 )
 KEY = trial_key(CONFIG)
+HOW = {"device": "cpu: made", "seconds": 1.5, "finished": "2026-11-28T12:00:00+00:00"}
 
 
 def progress(epochs=CONFIG.epochs, seed=0):
@@ -43,7 +44,7 @@ def progress(epochs=CONFIG.epochs, seed=0):
     return Progress(history, last, best, {"step": torch.tensor([float(epochs)])})
 
 
-def tested(config=CONFIG):
+def predicted(config=CONFIG):
     """Metrics and probabilities of the test reviews, best and last epoch, as `training.test`."""
     labels = CORPUS.labels[CORPUS.rows["test"]]
     results = {}
@@ -63,9 +64,7 @@ def tested(config=CONFIG):
 
 def write(store, config=CONFIG):
     """Store a trial."""
-    how = {"device": "cpu: made", "seconds": 0.5 * config.epochs}
-    how |= {"finished": "2026-11-28T12:00:00+00:00"}
-    return store.save(config, CORPUS, progress(config.epochs), tested(config), how)
+    return store.save(config, CORPUS, progress(config.epochs), predicted(config), HOW)
 
 
 def tree(root):

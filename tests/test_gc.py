@@ -297,7 +297,7 @@ def test_damage_on_a_shelf_is_named_and_stays(tmp_path, monkeypatch):
 def test_a_store_is_marked_at_its_first_write(tmp_path):
     store = Store(tmp_path / "trials")
     with store.claim(FINGERPRINT, KEY):
-        assert (store.root / MARK).read_text().startswith("A store of labrnn's trials")
+        assert (store.root / MARK).is_file()
 
 
 def test_a_store_from_before_the_mark_is_read_and_marked_when_written(store):

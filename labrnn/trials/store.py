@@ -34,8 +34,6 @@ from labrnn.files import (
     publish_folder,
     read_file,
     replace_file,
-    sync_folder,
-    write_file,
 )
 from labrnn.trials import kept
 from labrnn.trials.ours import KEPT, MARK, TENSORS, discard, inside, is_file, ours, stranger
@@ -51,7 +49,6 @@ from labrnn.trials.trial import (
 )
 
 PROJECT = Path(__file__).resolve().parents[2]
-_MARKED = b"A store of labrnn's trials. `labrnn trials gc` removes nothing outside such a folder.\n"
 
 
 def _writes(method):
@@ -143,7 +140,6 @@ class Store:
         path = self.root / fingerprint / name
         with self.claim(fingerprint, path.stem) as mine:  # if not, another process keeps the same
             if mine and unpack(path)[0] is None:
-                make_folder(path.parent)
                 replace_file(path, kept.pack(value))
 
     def kept(self, fingerprint):
@@ -194,8 +190,7 @@ class Store:
         """Make the root and mark it as ours, unless it holds what is not."""
         if not is_file(self.root / MARK) and not stranger(self.root):
             make_folder(self.root)
-            write_file(self.root / MARK, _MARKED)
-            sync_folder(self.root)
+            (self.root / MARK).touch()
 
     @contextmanager
     def claim(self, fingerprint, key):
@@ -215,8 +210,9 @@ class Store:
     @_writes
     def _lock(self, fingerprint, key):
         self._mark()
+        make_folder(self.root / fingerprint)
         folder = self.root / fingerprint / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         return locked(folder / f"{key}.lock")
 
     def held(self, fingerprint, key):
@@ -321,8 +317,10 @@ class Store:
     def _publish(self, files, aside, final):
         """Write a folder aside and rename it to its place, from which a broken one is removed."""
         self._mark()
+        make_folder(aside.parent.parent)
+        make_folder(aside.parent)
         discard(aside)
-        make_folder(aside)
+        os.mkdir(aside)
         if os.path.lexists(final) and not ours(final):
             raise LabError(f"{final}: holds what labrnn has not written; move it elsewhere")
         discard(final)

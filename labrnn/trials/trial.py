@@ -378,12 +378,12 @@ class Trial:
 
     def _predicted(self):
         """What the predictions say against configuration and metrics."""
-        rows, reviews = self.predictions["row"], self.data["reviews"]
+        rows, reviews = self.predictions["row"].to_numpy(), self.data["reviews"]
         tested = math.ceil(math.ceil(reviews * 0.3) * (2 / 3))  # as `text.split_rows` splits
         if not 0 < len(rows) <= tested or (len(rows) < tested and self.config.duplicates == "keep"):
             yield f"predictions.csv: {len(rows)} rows, {tested} of {reviews} reviews are tested"
             return
-        if not (rows.is_unique and rows.between(0, reviews - 1).all()):
+        if len(np.unique(rows)) < len(rows) or rows.min() < 0 or rows.max() >= reviews:
             yield f"predictions.csv: its rows are not different ones of {reviews}"
         positive = self.predictions["label"].to_numpy() == 1
         for which in ("best", "last"):

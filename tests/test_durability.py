@@ -1,0 +1,282 @@
+"""Killed at every operation on the disk, power cut after every one: nothing that was reported as
+stored is lost, nothing half-written is believed, and going on ends where an undisturbed run does.
+"""
+
+import os
+import random
+import select
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from disk import Recording, ended, killed_at, lucks, operations, started
+from stored import CONFIG, CORPUS, FINGERPRINT, HOW, KEY, predicted, progress, write
+from tiny import write_params
+
+from labrnn import files
+from labrnn.errors import LabError
+from labrnn.trials.cleaning import remove, stale
+from labrnn.trials.store import Store
+from labrnn.trials.trial import trial_key
+
+NAME = "notes-0123456789abcdef.json"
+
+
+def train(root, note):
+    """As `running.train_and_store`, with a training that takes no time; notes what is stored."""
+    store = Store(root)
+    store.keep(FINGERPRINT, NAME, ["kept"])
+    note("kept")
+    with store.claim(FINGERPRINT, KEY) as mine:
+        assert mine
+        if not store.find(CONFIG, FINGERPRINT):
+            resumed = store.load_progress(CONFIG, FINGERPRINT)
+            done = len(resumed.history) if resumed else 0
+            for epoch in range(done + 1, CONFIG.epochs + 1):
+                store.save_progress(CONFIG, FINGERPRINT, progress(epoch))
+                note(f"epoch {epoch}")
+            state = store.load_progress(CONFIG, FINGERPRINT)
+            store.save(CONFIG, CORPUS, state, predicted(), HOW)
+    note("stored")
+
+
+def export(source):
+    """Copy a trial without its weights, then with them, and what is kept."""
+
+    def work(root, note):
+        target, (trial,) = Store(root), source.trials()
+        assert target.take_kept(source, FINGERPRINT) == []
+        note("kept")
+        assert target.take(trial, weights=False) in ("copied", "there already")
+        note("stored")
+        assert target.take(trial) in ("copied", "there already")
+        note("weights")
+
+    return work
+
+
+@pytest.fixture(scope="module")
+def works(tmp_path_factory):
+    """The pieces of work by name."""
+    source = Store(tmp_path_factory.mktemp("source"))
+    write(source)
+    source.keep(FINGERPRINT, NAME, ["kept"])
+    return {"train": train, "export": export(source)}
+
+
+@pytest.fixture
+def memory():
+    """A folder in memory, where there is one: thousands of syncs would wait for a disk."""
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="labrnn-", dir=base) as folder:
+        yield Path(folder)
+
+
+def contents(root):
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def check(root, notes):
+    """What was reported as stored is there; what is there is sound."""
+    store = Store(root)
+    assert all(trial.damage() == [] for trial in store.trials())
+    assert store.recall(FINGERPRINT, NAME) in (None, ["kept"])
+    if "kept" in notes:
+        assert store.recall(FINGERPRINT, NAME) == ["kept"]
+    trial = next(store.trials(), None)
+    if "stored" in notes:
+        assert trial
+    if "weights" in notes:
+        assert trial.weights()
+    if epochs := [int(n.split()[1]) for n in notes if n.startswith("epoch")]:
+        state = store.load_progress(CONFIG, FINGERPRINT)
+        assert trial or (state and len(state.history) >= epochs[-1])
+
+
+def finish(root, work):
+    """Go on to the end and clean up; returns what is then there."""
+    work(root, lambda note: None)
+    store = Store(root)
+    remove(store, stale(store))
+    return contents(root)
+
+
+@pytest.mark.parametrize("name", ["train", "export"])
+def test_killed_at_every_operation(works, memory, name):
+    work = works[name]
+    reference = finish(memory / "reference", work)
+    names = operations(lambda note: work(memory / "counted", note))
+    assert {*names} >= {"mkdir", "open", "write", "fsync", "replace", "unlink"}
+    for n in range(1, len(names) + 1):
+        root = memory / f"{n}"
+        killed, notes = killed_at(n, lambda note, root=root: work(root, note))
+        assert killed, n
+        check(root, notes)
+        assert finish(root, work) == reference, n
+    assert killed_at(len(names) + 1, lambda note: work(memory / "whole", note))[0] is False
+    print(f"{name}: killed at each of {len(names)} operations")
+
+
+def cuts(work, folder, some=2, resume=True):
+    """Cut the power after each operation of some work; returns the number of states looked at."""
+    recording = Recording(folder / "run", lambda note: work(folder / "run" / "trials", note))
+    reference = finish(folder / "run" / "trials", work)
+    states = 0
+    for n in range(len(recording.log) + 1):
+        for i, luck in enumerate(lucks(n, some)):
+            root = folder / f"{n}-{i}" / "trials"
+            root.parent.mkdir()
+            notes = recording.cut(n, root.parent, luck)
+            check(root, notes)
+            if resume:
+                assert finish(root, work) == reference, (n, i)
+            states += 1
+    return states
+
+
+@pytest.mark.parametrize("name", ["train", "export"])
+def test_power_cut_after_every_operation(works, memory, name):
+    (memory / "run").mkdir()
+    states = cuts(works[name], memory)
+    assert states > 200
+    print(f"{name}: {states} states of the disk after power cuts")
+
+
+SYNCS = {
+    "a file's data": ("train", "fsync", "write_file"),
+    "the names in a folder that is published": ("train", "sync_folder", "publish_folder"),
+    "the name of what is published": ("train", "sync_folder", "publish"),
+    "a new folder's name": ("train", "sync_folder", "make_folder"),
+}
+
+
+@pytest.mark.parametrize("sync", SYNCS)
+def test_each_sync_is_needed(works, memory, monkeypatch, sync):
+    """Without any one of them, some power cut loses what was reported or leaves it damaged."""
+    name, function, caller = SYNCS[sync]
+    owner = os if function == "fsync" else files
+    real = getattr(owner, function)
+
+    def skipping(*args):
+        if sys._getframe(1).f_code.co_name != caller:
+            real(*args)
+
+    (memory / "run").mkdir()
+    with monkeypatch.context() as patch:
+        if function == "fsync":
+            patch.setattr(files, "os", Without(caller))
+        else:
+            patch.setattr(files, function, skipping)
+        with pytest.raises((AssertionError, LabError)):
+            cuts(works[name], memory, resume=False)
+
+
+class Without:
+    """`os` whose `fsync` does nothing for one caller."""
+
+    def __init__(self, caller):
+        self.caller = caller
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+    def fsync(self, descriptor):
+        if sys._getframe(1).f_code.co_name != self.caller:
+            os.fsync(descriptor)
+
+
+# Several writers, and reports
+
+WRITERS, KILLS = 4, 60
+CONFIGS = [CONFIG.but(seed=seed) for seed in range(60)]
+
+
+def train_all(root, note):
+    """Train what nobody holds until all is stored, as several processes do at once."""
+    store, missing = Store(root), list(CONFIGS)
+    while missing:
+        config = missing.pop(0)
+        key = trial_key(config)
+        with store.claim(FINGERPRINT, key) as mine:
+            if not mine:
+                missing.append(config)
+                continue
+            if store.find(config, FINGERPRINT):
+                continue
+            state = store.load_progress(config, FINGERPRINT)
+            for epoch in range(1 + (len(state.history) if state else 0), config.epochs + 1):
+                state = progress(epoch)
+                store.save_progress(config, FINGERPRINT, state)
+                note(f"{key} epoch {epoch}")
+            store.save(config, CORPUS, state, predicted(config), HOW)
+            note(f"{key} stored")
+
+
+def test_many_writers_and_many_kills_store_each_trial_once(memory):
+    """The log has no epoch and no trial twice; what it lacks, a kill between both explains."""
+    train_all(memory / "reference", lambda note: None)
+    luck, kills, lives, log = random.Random(16), 0, {}, []
+    while kills < KILLS or lives:
+        while kills < KILLS and len(lives) < WRITERS:
+            n = luck.randint(1, 120)
+            child, reader = started(n, lambda note: train_all(memory / "trials", note))
+            lives[reader] = child
+        for reader in select.select([*lives], [], [])[0]:
+            if text := os.read(reader, 1 << 16):
+                log.append(text.decode())
+                continue
+            os.close(reader)
+            child = lives.pop(reader)
+            kills += ended(child, os.waitpid(child, 0)[1])
+        store = Store(memory / "trials")
+        assert all(trial.damage() == [] for trial in store.trials())
+    assert len(list(store.trials())) < len(CONFIGS)  # else the last kills would have met no writer
+    train_all(memory / "trials", lambda note: log.append(f"{note}\n"))
+    remove(store, stale(store))
+    assert contents(memory / "trials") == contents(memory / "reference")
+    notes = "".join(log).splitlines()
+    assert len(set(notes)) == len(notes)
+    assert len(CONFIGS) * (CONFIG.epochs + 1) - kills <= len(notes)
+    print(f"{WRITERS} writers, {kills} kills: {len(notes)} lines")
+
+
+@pytest.fixture
+def job(memory, monkeypatch):
+    """A report whose notebook runs and is rendered in no time: `Job` writes what they give."""
+    import nbformat
+
+    from labrnn.reports import batch
+
+    def execute(source, target, parameters):
+        nbformat.write(nbformat.v4.new_notebook(), target)
+
+    def render(executed):
+        for suffix in (".pdf", ".html"):
+            executed.with_suffix(suffix).write_bytes(suffix.encode() * 1000)
+
+    monkeypatch.setattr(batch, "execute", execute)
+    monkeypatch.setattr(batch, "render", render)
+    trial = write(Store(memory / "trials"))
+    part = batch.read_params(write_params(memory, train="false"))
+    batch.commit()  # asks git once
+    return lambda out: batch.Job(part, [trial], out, "Ada")
+
+
+def test_a_report_killed_at_every_operation(job, memory):
+    """It is not up to date until it is whole, and made again it is what it would have been."""
+
+    def outputs(out):
+        return [path.read_bytes() for path in job(out).outputs()]
+
+    names = operations(lambda note: job(memory / "reference").run())
+    reference = outputs(memory / "reference")
+    for n in range(1, len(names) + 1):
+        out = memory / f"out{n}"
+        assert killed_at(n, lambda note, out=out: job(out).run())[0], n
+        if job(out).is_done():
+            assert outputs(out) == reference
+        job(out).run()
+        assert job(out).is_done()
+        assert outputs(out) == reference
+    print(f"report: killed at each of {len(names)} operations")
