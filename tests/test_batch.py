@@ -5,19 +5,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import nbformat
 import pytest
+from tiny import PATIENCE, until, write_reviews
 
 from labrnn.errors import LabError
 from labrnn.lab import Lab
 from labrnn.parts import Lstm, read_params
-from labrnn.reports import batch, report as one
-from labrnn.reports.batch import make, plan, with_trials
-from labrnn.reports.report import Report
-from tests.tiny import write_reviews
+from labrnn.reports import batch
+from labrnn.reports.batch import plan
 
 QUICK = {"train_reviews": 60, "max_tokens": 16, "epochs": 1, "batch_size": 32}
 
@@ -122,13 +120,13 @@ def test_a_kernel_that_dies_is_a_failure(tmp_path):
 def test_a_cell_that_hangs_is_a_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "CELL_SECONDS", 2)
     with pytest.raises(LabError, match="took longer than 2 s"):
-        job(tmp_path, "import time; time.sleep(60)").run()
+        job(tmp_path, "import time; time.sleep(9999)").run()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
 def test_nothing_outlives_a_report_that_is_ended(tmp_path, number):
     """Neither its process nor the notebook's kernel, and no further notebook is begun."""
-    cell = "import os, time; open('{}', 'w').write(f'{{os.getpid()}} {{os.getppid()}}\\n')\ntime.sleep(99)"
+    cell = "import os, time; open('{}', 'w').write(f'{{os.getpid()}} {{os.getppid()}}\\n')\ntime.sleep(9999)"
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         job(tmp_path / name, cell.format(tmp_path / f"{name}.pids"))
@@ -142,18 +140,11 @@ def test_nothing_outlives_a_report_that_is_ended(tmp_path, number):
     (tmp_path / "script.py").write_text(script)
     process = subprocess.Popen([sys.executable, tmp_path / "script.py"], stderr=subprocess.DEVNULL)
     pids = tmp_path / "one.pids"
-    wait_for(lambda: pids.exists() and pids.read_text().endswith("\n"))
+    until(lambda: pids.exists() and pids.read_text().endswith("\n"))
     process.send_signal(number)
-    process.wait(20)
-    wait_for(lambda: not any(map(alive, pids.read_text().split())))
+    process.wait(PATIENCE)
+    until(lambda: not any(map(alive, pids.read_text().split())))
     assert not (tmp_path / "two.pids").exists()
-
-
-def wait_for(what, seconds=60):
-    limit = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < limit
-        time.sleep(0.1)
 
 
 def alive(pid):
