@@ -211,7 +211,7 @@ def test_a_sentence_of_ones_own(page, server, folder, tmp_path):
     page.get_by_text("Run Selected Cell and All Below", exact=True).click()
 
     def shown(nb):
-        cells = [c for c in nb.cells if "fig-sentence" in c.source]
+        cells = [c for c in nb.cells if c.cell_type == "code" and "fig-sentence" in c.source]
         return [o.data["image/svg+xml"] for o in cells[0].outputs if "image/svg+xml" in o.data]
 
     def done():

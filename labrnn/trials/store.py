@@ -37,6 +37,7 @@ from labrnn.files import (
     sync_folder,
     write_file,
 )
+from labrnn.folders import absolute
 from labrnn.trials import kept
 from labrnn.trials.ours import KEPT, MARK, TENSORS, discard, inside, is_file, ours, stranger
 from labrnn.trials.trial import (
@@ -369,7 +370,7 @@ def default_store(root=""):
 
 def _absolute(folder):
     try:
-        return Path(folder).expanduser().absolute()
+        return absolute(folder)
     except (RuntimeError, ValueError) as error:
         raise LabError(f"{folder}: no such folder for trials ({error}); write it in full") from None
 
