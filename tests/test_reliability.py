@@ -24,8 +24,7 @@ from labrnn.errors import LabError
 from labrnn.lab import Lab
 from labrnn.network import training
 from labrnn.network.models import find_device
-from labrnn.parts import PARTS, LstmOptimizers, Width
-from labrnn.parts import read_params
+from labrnn.parts import PARTS, LstmOptimizers, Width, read_params
 from labrnn.reviews.description import describe_data, remembered
 from labrnn.reviews.sources import Reviews, source_digest
 from labrnn.reviews.text import encode
@@ -71,7 +70,7 @@ def run(*arguments, **options):
     ("line", "says"),
     [
         ('store: "a\\0b"', "store = 'a\\x00b': holds a NUL"),
-        ('data: "\\ud800"', "data = '\\ud800': holds a NUL or half a character"),
+        ('data: "\\ud800"', "data = '\\ud800': holds a NUL or an unpaired surrogate"),
         ("fingerprint: ../../x", "fingerprint = '../../x': string should match"),
         ("fingerprint: 1234567890123456", "fingerprint = 1234567890123456: input should be"),
         ("jobs: 1001", "jobs = 1001: input should be less than or equal to 1000"),
@@ -456,7 +455,7 @@ def test_every_test_that_the_page_names_is_there(request):
     assert missing == []
 
 
-def test_lists_refuse_truth_values_and_words():
+def test_lists_refuse_booleans_and_words():
     for values in ([True], ["x"], [1.5], [None]):
         with pytest.raises(LabError, match="seeds"):
             validated(LstmOptimizers, {"seeds": values}, "")

@@ -4,12 +4,14 @@ import csv
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from labrnn.config import TrialConfig
 from labrnn.trials.job import train_and_store
 from labrnn.trials.store import Store
 
+PATIENCE = 900  # seconds until a test that waits is taken for one that hangs
 TINY = TrialConfig(
     hidden_dim=10,
     epochs=6,
@@ -56,6 +58,31 @@ def labrnn(*arguments, **options):
         start_new_session=True,
         **options,
     )
+
+
+def until(condition):
+    """Wait for a state and return it. The limit ends a test that hangs; no test may need it."""
+    end = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.1)
+    return found
+
+
+def endless(folder):
+    """Environment in which trainings report three epochs and then wait for ever.
+
+    What is interrupted there cannot end before the signal, however fast the machine is. Python
+    imports `sitecustomize` in every process that it starts.
+    """
+    (folder / "sitecustomize.py").write_text(
+        "import threading\nfrom labrnn.trials.store import Store\nkeep = Store.save_progress\n"
+        "def hold(store, config, fingerprint, progress):\n"
+        "    if len(progress.history) > 3:\n        threading.Event().wait()\n"
+        "    keep(store, config, fingerprint, progress)\n"
+        "Store.save_progress = hold\n"
+    )
+    return os.environ | {"PYTHONPATH": str(folder)}
 
 
 def content(trial):

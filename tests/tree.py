@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tiny import PATIENCE
+
 from labrnn.trials.store import PROJECT
 
 KEPT = [
@@ -46,7 +48,7 @@ def run(command, tree, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
     )
     return process.returncode, process.stdout
 

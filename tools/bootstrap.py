@@ -2,7 +2,7 @@
 
 Needs Python 3.10+ and nothing else: Debian's own Python has neither pip nor ensurepip, so the pip
 that does the work lies beside this file. That pip reads the user's settings (PIP_INDEX_URL,
-PIP_FIND_LINKS, proxies, pip.conf) as always.
+PIP_FIND_LINKS, proxies, pip.conf), except for those that name another place to install to.
 """
 
 import hashlib
@@ -23,6 +23,24 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 PIP = next(ROOT.glob("tools/pip-*.whl"))
 STAMP = VENV / "labrnn-setup.txt"
+
+
+# Options beat the user's variables and pip.conf; no target, and the root of the file system.
+PLACE = ["--no-user", "--target", "", "--root", VENV.anchor, "--prefix", str(VENV)]
+# A line for each fault; pip's own check then looks at what the packages need of each other.
+CHECK = """
+import importlib.metadata, sys
+try:
+    importlib.metadata.version("labrnn")
+except importlib.metadata.PackageNotFoundError:
+    sys.exit("labrnn is not in " + sys.prefix)
+"""
+
+
+def environment() -> dict[str, str]:
+    """The user's variables, without those by which another Python or its packages would serve."""
+    others = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONPLATLIBDIR", "PIP_PYTHON")
+    return {name: value for name, value in os.environ.items() if name not in others}
 
 
 def wanted() -> tuple[str, str]:
@@ -46,15 +64,26 @@ def main() -> None:
         venv.create(VENV, clear=stale, symlinks=os.name != "nt")
     if not users_own:
         STAMP.write_text("unfinished\n")
-    command = [PYTHON, PIP / "pip", "install", "--no-input", "--no-warn-script-location"]
+    pip = [PYTHON, "-s", PIP / "pip"]
+    command = [*pip, "install", "--no-input", "--no-warn-script-location", *PLACE]
     command += ["--constraint", ROOT / "constraints.txt", PIP, "--editable", f"{ROOT}[test]"]
     try:
-        subprocess.run(command, check=True)
+        subprocess.run(command, check=True, env=environment())
     except (subprocess.CalledProcessError, KeyboardInterrupt) as fault:
         if found and not stale and not isinstance(fault, KeyboardInterrupt):
             STAMP.write_text(found)  # no network, say: pip left what was there as it was
         sys.exit("Set-up did not finish, see above. To go on, run the same command again.")
+    for check in ([PYTHON, "-I", "-c", CHECK], [*pip, "check"]):
+        done = subprocess.run(check, env=environment(), capture_output=True, text=True)
+        if done.returncode:
+            named = sorted(name for name in os.environ if name.startswith(("PIP_", "PYTHON")))
+            sys.exit(
+                f"Set-up did not finish: {(done.stdout + done.stderr).strip()[:2000]}\n"
+                f"A setting of pip keeps packages away ({', '.join(named) or 'no PIP_ variable'}; "
+                "`pip config list` shows pip.conf). Remove it and run the same command again."
+            )
     STAMP.write_text(place + digest)
 
 
-main()
+if __name__ == "__main__":
+    main()

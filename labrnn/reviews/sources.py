@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from labrnn.errors import LabError
+from labrnn.folders import absolute
 from labrnn.reviews.formats import MAX_BYTES, MIB, read_rows, readable, short
 
 POSITIVE, NEGATIVE = ("positive", "pos", "true", "1"), ("negative", "neg", "false", "0")
@@ -73,7 +74,7 @@ def find_source(
         if choice and str(choice).strip():
             path = Path(choice)
             with readable(path), suppress(RuntimeError, ValueError):  # no such home, NUL
-                path = path.expanduser().absolute()
+                path = absolute(path)
                 if path.is_file() or path.is_dir():
                     return path
             raise LabError(

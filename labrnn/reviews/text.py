@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from labrnn.errors import LabError
 from labrnn.files import replace_file
+from labrnn.folders import absolute
 from labrnn.reviews import sources
 
 PAD, UNK = "<pad>", "<unk>"
@@ -333,7 +334,7 @@ DATA_FIELDS = (
 def cache_folder():
     """Where encoded corpora lie: `LABRNN_CACHE`, else the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labrnn"
-    return Path(os.environ.get("LABRNN_CACHE") or default)
+    return absolute(os.environ.get("LABRNN_CACHE") or default)
 
 
 def load_corpus(config, data: str | None = None):

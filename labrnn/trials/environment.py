@@ -1,5 +1,6 @@
 """What a result was made with: versions, device, commit."""
 
+import os
 import platform
 import subprocess
 from contextlib import suppress
@@ -64,18 +65,24 @@ def versions():
 
 @lru_cache
 def commit():
-    """The project's commit, with `+` where tracked files differ from it; empty without git."""
-    here = Path(__file__).resolve().parent
+    """The project's own commit, with `+` where tracked files differ from it.
+
+    Empty without git, and where the project lies inside another repository.
+    """
+    root = Path(__file__).resolve().parents[2]
+    # A caller's GIT_DIR and GIT_WORK_TREE name another repository.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*words):
-        return subprocess.run(
-            ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
+        command = ["git", "-C", str(root), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=own)
+        return done.stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+" if git("diff", "--name-only", "HEAD") else ""
-        )
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return ""
+        changed = git("diff", "--name-only", "HEAD")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return ""
 

@@ -35,6 +35,7 @@ from labrnn.files import (
     read_file,
     replace_file,
 )
+from labrnn.folders import absolute
 from labrnn.trials import kept
 from labrnn.trials.ours import KEPT, MARK, TENSORS, discard, inside, is_file, ours, stranger
 from labrnn.trials.trial import (
@@ -367,7 +368,7 @@ def default_store(root=""):
 
 def _absolute(folder):
     try:
-        return Path(folder).expanduser().absolute()
+        return absolute(folder)
     except (RuntimeError, ValueError) as error:
         raise LabError(f"{folder}: no such folder for trials ({error}); write it in full") from None
 
