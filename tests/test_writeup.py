@@ -164,8 +164,11 @@ def test_an_unreadable_notebook_is_named_and_nothing_is_written(tmp_path, conten
 
 def test_a_fault_in_one_part_names_it_and_keeps_the_old_document(tmp_path):
     old = write(tmp_path, part(tmp_path, "lab1_data"))[0].read_bytes()
-    broken = part(tmp_path, "lab1_lstm", text="$\\nonsense$")
-    with pytest.raises(LabError, match=r"lab1_lstm, cell 1: .*nonsense"):
+    broken = part(tmp_path, "lab1_lstm")
+    nb = nbformat.read(broken, as_version=4)
+    nb.cells.append(nbformat.from_dict({**nb.cells[1], "id": "again"}))  # its labels twice
+    nbformat.write(nb, broken)
+    with pytest.raises(LabError, match=r"lab1_lstm, cell 4: label 'lab1_lstm.fig-x' was used"):
         write(tmp_path, broken)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "write_up.html",

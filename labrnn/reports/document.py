@@ -1,163 +1,160 @@
-"""What a report is made of: an executed notebook as a list of blocks, numbered and converted.
+"""What a report is made of: an executed notebook as a list of blocks.
 
-`labrnn.reports.exporter` writes a document as PDF or HTML; `labrnn.reports.writeup` joins several notebooks.
+`templates/report.lua` makes one pandoc tree of the blocks and writes it as Typst or HTML;
+`labrnn.reports.exporter` runs it, and `labrnn.reports.writeup` joins several notebooks.
 """
 
 import ast
 import base64
-import itertools
+import binascii
+import hashlib
+import html
 import json
 import re
 import subprocess
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from urllib.parse import unquote, unquote_to_bytes
 
 import pypandoc
-from bs4 import BeautifulSoup
+import typst
+from traitlets.log import get_logger
 
-from labrnn.errors import LabError
 from labrnn.results.prose import UNPRINTABLE
 
-TEMPLATES = Path(__file__).parent / "templates"
 MAX_LINES, KEPT_LINES, MAX_LINE = 60, 25, 2000  # of a printed output
-LONG_CELL = 40  # characters; a column with longer cells wraps
-PICTURES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
-NUMERIC = re.compile(r"[-−+±<>≤≥~]?\s*\d[\d.,\s%±×/:()\[\]–−-]*(e[-+]?\d+)?|[-–—]?")
-
-
-@dataclass
-class Prose:
-    """A piece of Markdown; `out`, `plain` and `headings` are what pandoc made of it."""
-
-    source: str
-    where: str = "the title block"
-    inline: bool = True
-    shift: int = 0  # of heading levels
-    prefix: str = ""  # of the labels it defines and refers to
-    pictures: dict = field(default_factory=dict)  # attachment address -> (suffix, bytes)
-    out: str = ""
-    plain: str = ""
-    headings: list = field(default_factory=list)
-
-
-@dataclass
-class Picture:
-    suffix: str
-    data: bytes
-    width: float | None = None  # points
-    sub: Prose | None = None
-
-
-@dataclass
-class Table:
-    """Rows of cells (text, columns spanned, rows spanned); `numeric` and `long` are columns."""
-
-    head: list
-    body: list
-    columns: int
-    numeric: set
-    long: set
+PICTURES = {  # what Typst draws, the best form first
+    "image/svg+xml": "svg",
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/webp": "webp",
+    "image/gif": "gif",
+    "application/pdf": "pdf",
+}
+TEMPLATES = Path(__file__).parent / "templates"
+_MATPLOTLIB = Path(find_spec("matplotlib").origin).parent / "mpl-data/fonts/ttf"
+# Every machine prints the same: Typst's own fonts, and DejaVu Sans, which has Arabic and Hebrew.
+FONTS = typst.Fonts(include_system_fonts=False, font_paths=[_MATPLOTLIB])
+# A text/plain that says only which object was shown.
+PLACEHOLDER = re.compile(
+    r"\s*(<(IPython\.\S+ object|Figure size .+ Axes|[\w.]+( object)? at 0x\w+)>)?\s*"
+)
+INTERACTIVE = re.compile(r"<(script|input|button|canvas|video|audio|iframe|object|embed)\b", re.I)
+TAG = re.compile(r"(?:remove|hide)[-_](input|output|cell)")
 
 
 @dataclass
 class Block:
-    """One thing to print: prose, code, parameters, text, error, figure, table or reference."""
+    """One thing to print.
+
+    Kinds: markdown (a cell), computed (Markdown of an output), html, code, parameters, print,
+    error, note, figure, headings (those of `text` alone), reference (to the label `text`),
+    appendix. `label`, `caption`, `short`, `number` are those of `labrnn.reports.notebook.show`;
+    `files` are the pictures that `text` names: address -> file of the document.
+    """
 
     kind: str
-    content: Any
+    text: str = ""
+    where: str = ""
     label: str = ""
-    caption: Prose | None = None
-    short: Prose | None = None
+    caption: str = ""
+    short: str = ""
     number: str = ""
     columns: int = 1
-    tags: tuple = ()  # of its cell; the write-up goes by `answer` and `exercises`
+    level: int = 0
+    language: str = "python"
+    pictures: list = field(default_factory=list)  # dicts: file, alt, width (points), sub
+    tags: list = field(default_factory=list)  # of its cell
+    files: dict = field(default_factory=dict)
+    attached: dict = field(default_factory=dict)
 
-    def part(self, k):
-        """The label of sub-figure k, 0 is (a)."""
-        return f"{self.label}-{chr(97 + k)}"
 
-    def prose(self):
-        """All Markdown of the block."""
-        subs = [picture.sub for picture in self.content] if self.kind == "figure" else []
-        found = [self.content, self.caption, self.short, *subs]
-        return [piece for piece in found if isinstance(piece, Prose)]
+@dataclass
+class Part:
+    """The blocks of one notebook; its headings begin at level `top`, its labels with `prefix`.
+
+    `heading` is the level of its title; with 0 the title becomes that of the document.
+    """
+
+    name: str
+    blocks: list
+    top: int = 1
+    prefix: str = ""
+    heading: int = 0
 
 
 @dataclass
 class Document:
-    title: Prose
-    authors: list
-    date: str  # ISO date or empty
-    blocks: list
+    parts: list
+    pictures: dict  # file name -> bytes
+    title: str = ""  # Markdown; empty: the title of the first part
+    authors: list = field(default_factory=list)
+    date: str = ""  # ISO date or any text
     cover: bool = False  # a title page and page breaks between front matter and text
 
 
-def document(nb, name):
-    """The report of one executed notebook. Raises LabError."""
-    title, blocks = part(nb, name)
-    if "title" in nb.metadata:
-        title = Prose(str(nb.metadata.title))
-    authors = [
-        clean(author.get("name", "") if isinstance(author, dict) else author)
-        for author in nb.metadata.get("authors", [])
-    ]
-    return Document(title, authors, str(nb.metadata.get("date", "")), blocks + made_by(nb))
+def document(nb, name, folder="."):
+    """Return the report of one executed notebook; `folder` is where its pictures are."""
+    doc = Document([], {}, str(nb.metadata.get("title", "")), date=str(nb.metadata.get("date", "")))
+    for author in nb.metadata.get("authors", []):
+        doc.authors.append(clean(author.get("name", "") if isinstance(author, dict) else author))
+    doc.parts = [part(nb, name, doc.pictures, folder), *made_by(nb)]
+    return doc
 
 
-def part(nb, name, top=1, prefix=""):
-    """Title (Prose) and blocks of a notebook whose second-level headings shall be level `top`.
-
-    Labels get `prefix`, so that those of several notebooks can stand in one document.
-    """
-    opening = next((c for c in nb.cells if c.cell_type == "markdown" and c.source.strip()), None)
-    match = opening and re.match(r"\s*# +(.+)\n?", opening.source)
-    title = Prose(match[1] if match else name, f"{name}, title", prefix=prefix)
-    shift = top - 2 if match else top - 1
+def part(nb, name, pictures, folder=".", **more):
+    """Return the blocks of a notebook as a Part; `pictures` receives its pictures."""
+    source_folder = Path(nb.metadata.get("papermill", {}).get("input_path") or "").parent
+    reader = _Reader(pictures, [Path(folder), source_folder])
+    language = nb.metadata.get("kernelspec", {}).get("language") or "python"
     tagged = {tag for cell in nb.cells for tag in cell.metadata.get("tags", [])}
     defaults, blocks = "", []
-
-    def add(new, tags):
-        for block in new:
-            block.tags = tuple(tags)
-        blocks.extend(new)
-
     for n, cell in enumerate(nb.cells, 1):
-        tags, where = cell.metadata.get("tags", []), f"{name}, cell {n}"
+        tags, where, first = cell.metadata.get("tags", []), f"{name}, cell {n}", len(blocks)
+        hidden = {match[1] for tag in tags if (match := TAG.fullmatch(str(tag)))}
+        jupyter = cell.metadata.get("jupyter", {})
         source = clean(cell.source).strip("\n")
-        if {"remove-cell", "papermill-error-cell-tag"} & set(tags):
+        if "cell" in hidden or "papermill-error-cell-tag" in tags:
             continue
         if cell.cell_type == "markdown":
-            text = source[match.end() :] if match and cell is opening else source
-            pictures = {
-                f"attachment:{file}": (PICTURES[kind], base64.b64decode(data))
-                for file, kinds in cell.get("attachments", {}).items()
-                for kind, data in kinds.items()
-                if kind in PICTURES
-            }
-            prose = Prose(text, where, False, shift, prefix, pictures)
-            add([Block("prose", prose)], tags)
-        elif cell.cell_type == "code":
+            attached = cell.get("attachments", {})
+            blocks.append(Block("markdown", source, where, attached=attached))
+        elif cell.cell_type == "raw":
+            kind = {"": "print", "text/html": "html", "text/markdown": "computed"}
+            kind = kind.get(cell.metadata.get("raw_mimetype", cell.metadata.get("format", "")))
+            if kind and source:
+                blocks.append(Block(kind, source, where))
+        else:
+            shown = not ("input" in hidden or jupyter.get("source_hidden"))
             if "parameters" in tags and "injected-parameters" in tagged:
                 defaults = source
             elif {"parameters", "injected-parameters"} & set(tags):
-                blocks.append(Block("parameters", _in_use(defaults, source)))
-            elif source and "hide-input" not in tags:
-                add([Block("code", source)], tags)
-            add(_outputs(cell, where, shift, prefix), tags)
-    return title, blocks
+                source = _in_use(defaults, source)
+                blocks += shown * [Block("parameters", source, where, language=language)]
+            elif source and shown:
+                blocks.append(Block("code", source, where, language=language))
+            if not ("output" in hidden or jupyter.get("outputs_hidden")):
+                blocks += reader.outputs(cell, where)
+        for block in blocks[first:]:
+            block.tags = list(tags)
+    reader.embed(blocks)
+    return Part(name, blocks, **more)
 
 
 def made_by(nb, level=1):
-    """Blocks that tell how a notebook was executed, from the dictionary `metadata.labrnn`."""
-    rows = []
+    """Return how a notebook was executed, from the dictionary `metadata.labrnn`: one Part or none."""
+    rows = ""
     for key, value in nb.metadata.get("labrnn", {}).items():
         if isinstance(value, dict):
             value = [f"{name} {inner}" for name, inner in value.items()]
         value = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        rows.append([(clean(key), 1, 1), (clean(value), 1, 1)])
-    heading = Prose("#" * level + " How this report was made", inline=False)
-    return rows and [Block("prose", heading), Block("table", Table([], rows, 2, set(), {1}))]
+        rows += f"<tr><td>{html.escape(clean(key))}</td><td>{html.escape(clean(value))}</td></tr>"
+    if not rows:
+        return []
+    heading = Block("computed", "# How this report was made")
+    return [Part("", [heading, Block("html", f"<table>{rows}</table>")], level)]
 
 
 def _in_use(defaults, injected):
@@ -173,59 +170,213 @@ def _in_use(defaults, injected):
         return injected
 
 
-def _outputs(cell, where, shift, prefix):
-    def prose(source, **more):
-        return source and Prose(source, where, prefix=prefix, **more)
+class _Reader:
+    """Reads outputs and pictures of a notebook into blocks."""
 
-    blocks = []
-    for output in cell.outputs:
-        if output.output_type == "stream":
-            text = "" if output.name == "stderr" else output.text
-            if text and blocks and blocks[-1].kind == "text":
-                blocks[-1].content += text
-            elif text:
-                blocks.append(Block("text", text))
-            continue
-        if output.output_type == "error":
-            trace = "\n".join(output.traceback) or f"{output.ename}: {output.evalue}"
-            blocks.append(Block("error", re.sub(r"^(\x1b\S*?m)?-{9,}", "", trace).strip()))
-            continue
+    def __init__(self, pictures, folders):
+        self.pictures, self.folders = pictures, folders
+
+    def outputs(self, cell, where):
+        """Return the blocks of a cell's outputs."""
+        blocks = []
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                text = "" if output.name == "stderr" else output.text
+                if text and blocks and blocks[-1].kind == "print":
+                    blocks[-1].text += text
+                elif text:
+                    blocks.append(Block("print", text, where))
+            elif output.output_type == "error":
+                trace = "\n".join(output.traceback) or f"{output.ename}: {output.evalue}"
+                trace = re.sub(r"^(\x1b\S*?m)?-{9,}", "", trace).strip()
+                blocks.append(Block("error", trace, where))
+            elif "repeats" not in output.metadata.get("report", {}):
+                if block := self._shown(output, where, blocks):
+                    blocks.append(block)
+        for block in blocks:
+            if block.kind in ("print", "error"):
+                block.text = _cut(as_terminal(block.text))
+        return [block for block in blocks if block.text or block.pictures]
+
+    def _shown(self, output, where, before):
+        """The block of a displayed object; a further sub-figure joins the last block."""
         data, report = output.data, output.metadata.get("report", {})
-        kind = next((kind for kind in PICTURES if kind in data), None)
-        label = report.get("label") and prefix + report["label"]
-        block = Block("", None, label, prose(report.get("caption")), prose(report.get("short")))
-        block.number = str(report.get("number", ""))
-        block.columns = report.get("columns", 1)
-        if "repeats" in report or "application/vnd.jupyter.widget-view+json" in data:
-            continue
-        if kind:
-            raw = data[kind].encode() if kind == "image/svg+xml" else base64.b64decode(data[kind])
-            width = output.metadata.get(kind, {}).get("width")
-            picture = Picture(PICTURES[kind], raw, width and width * 0.75)
-            picture.sub = prose(report.get("sub"))
-            if report.get("group"):
-                blocks[-1].content.append(picture)
+        block = Block(
+            "",
+            where=where,
+            **{
+                key: str(report[key])
+                for key in ("label", "caption", "short", "number")
+                if report.get(key)
+            },
+        )
+        block.columns = int(report.get("columns", 1))
+        plain, page = data.get("text/plain", ""), data.get("text/html", "")
+        for kind in filter(data.get, PICTURES):
+            raw = data[kind].encode() if kind == "image/svg+xml" else _decoded(data[kind])
+            if not (file := self._store(raw, PICTURES[kind])):
+                get_logger().warning("%s: the %s picture is damaged", where, PICTURES[kind].upper())
                 continue
-            block.kind, block.content = "figure", [picture]
-        elif "<table" in data.get("text/html", ""):
-            block.kind, block.content = "table", _table(data["text/html"])
-        elif "text/markdown" in data or "text/latex" in data:
-            text = data.get("text/markdown", data.get("text/latex"))  # empty: progress that ended
-            block.kind, block.content = "prose", prose(text, inline=False, shift=shift)
-        elif not data.get("text/plain", "<").startswith("<"):
-            block.kind, block.content = "text", data["text/plain"]
-        if block.content:
-            blocks.append(block)
-    for block in blocks:
-        if block.kind in ("text", "error"):
-            block.content = _cut(block.content)
-    return blocks
+            size = output.metadata.get(kind, {})
+            size = size if isinstance(size, dict) else {}
+            picture = {"file": file, "sub": report.get("sub")}
+            picture["alt"] = report.get("alt") or size.get("alt")
+            picture["width"] = size.get("width") and float(size["width"]) * 0.75
+            if report.get("group"):
+                before[-1].pictures.append(picture)
+                return None
+            block.kind, block.pictures = "figure", [picture]
+            return block
+        widget = "application/vnd.jupyter.widget-view+json" in data
+        said = not PLACEHOLDER.fullmatch(plain) and plain
+        if "text/markdown" in data or "text/latex" in data:
+            # Empty: progress that ended.
+            block.kind, block.text = "computed", data.get("text/markdown", data.get("text/latex"))
+        elif "<table" in page.lower() and not (said and INTERACTIVE.search(page)):
+            block.kind, block.text, block.level = "html", page, 4
+        elif widget:
+            return None
+        elif said:
+            block.kind, block.text = "print", plain
+        elif page and re.search(r"\w", _text(page)):
+            block.kind, block.text, block.level = "html", page, 4
+            if INTERACTIVE.search(page):
+                get_logger().warning("%s: the report shows the text of an interactive page", where)
+        elif "application/json" in data:
+            block.kind, block.text = "print", json.dumps(data["application/json"], indent=1)
+        elif kinds := sorted({*data} - {"text/plain"}):
+            block.kind, block.text = "note", f"[Output not shown here: {', '.join(kinds)}]"
+            get_logger().warning("%s: the report cannot show %s", where, ", ".join(kinds))
+        else:
+            block.kind, block.text = "print", plain
+        return block
+
+    def embed(self, blocks):
+        """Store the pictures that texts name, and warn of those that are not there."""
+        textual = [b for b in blocks if b.kind in ("markdown", "computed", "html")]
+        textual = [b for b in textual if re.search(r"!\[|<(img|svg)\b", b.text, re.I)]
+        if not textual:
+            return
+        images = pandoc("images", parts=[Part("", textual)])["out"]
+        for block, addresses in zip(textual, images, strict=True):
+            for address in addresses:
+                if re.match("https?://", address):
+                    continue
+                try:
+                    raw, suffix = self._fetch(address, block.attached)
+                    file = self._store(raw, suffix)
+                    problem = "is damaged, or of a kind that Typst does not draw"
+                except (OSError, ValueError) as error:
+                    file, problem = None, getattr(error, "strerror", None) or str(error)
+                if file:
+                    block.files[address] = file
+                else:
+                    get_logger().warning(
+                        "%s: the picture %r is left out: %s", block.where, address[:200], problem
+                    )
+
+    def _fetch(self, address, attached):
+        """Bytes and suffix of a picture. Raises OSError, ValueError."""
+        if match := re.match(r"data:([\w/+.-]*)[^,]*?(;base64)?,(.*)", address, re.S | re.I):
+            raw = unquote_to_bytes(match[3])
+            return _decoded(raw) if match[2] else raw, PICTURES.get(match[1].lower(), "")
+        if address.startswith("attachment:"):
+            name = address.removeprefix("attachment:")
+            kinds = attached.get(name) or attached.get(unquote(name)) or {}
+            for kind in PICTURES:
+                if kind in kinds:
+                    data = kinds[kind]
+                    text = kind == "image/svg+xml" and "<" in data
+                    return data.encode() if text else _decoded(data), PICTURES[kind]
+            raise ValueError("the cell has no such attachment")
+        address = address.removeprefix("file://")
+        for name in (address, unquote(address), unquote(re.sub(r"[?#].*", "", address))):
+            for folder in self.folders:
+                if (folder / name).is_file():
+                    return (folder / name).read_bytes(), Path(name).suffix[1:].lower()
+        raise ValueError(f"no such file in {self.folders[0].resolve()}")
+
+    def _store(self, raw, suffix):
+        """The file under which the document has the picture; None if it cannot be drawn."""
+        suffix = {"jpeg": "jpg", "svgz": "svg"}.get(suffix, suffix)
+        name = hashlib.sha256(raw).hexdigest()[:16]
+        if f"{name}.svg" in self.pictures:
+            return f"{name}.svg"
+        if f"{name}.{suffix}" in self.pictures:
+            return f"{name}.{suffix}"
+        if suffix not in PICTURES.values():
+            return None
+        page = f'#set page(width: auto, height: auto, margin: 0pt)\n#image("{name}.{suffix}")'
+        try:
+            drawn = compiled({"main.typ": page.encode(), f"{name}.{suffix}": raw}, format="svg")
+        except typst.TypstError:
+            return None
+        if suffix == "pdf":  # browsers do not draw it in a page
+            suffix, raw = "svg", drawn
+        self.pictures[f"{name}.{suffix}"] = raw
+        return f"{name}.{suffix}"
+
+
+def _decoded(data):
+    """Bytes of base64 text; none where it is damaged."""
+    try:
+        return base64.b64decode(data)
+    except binascii.Error:
+        return b""
+
+
+def _text(page):
+    return re.sub(r"(?s)<(script|style)\b.*?</\1>|<[^>]*>", " ", page)
+
+
+CONTROL = re.compile(
+    r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # titles, links
+    r"|\x1b[PX^_].*?(?:\x1b\\|$)"  # strings for devices
+    r"|\x1b\[([0-?]*)[ -/]*([@-~])"  # moves of the cursor, colours, erasing
+    r"|\x1b[ -/]*[0-~]?|[\x00-\x1f\x7f]",
+    re.S,
+)
+
+
+def as_terminal(text):
+    """Return what a terminal shows after it received the text, without colours."""
+    if not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text):
+        return text
+    text = text.replace("\r\n", "\n")
+    lines, row, column, at = [[]], 0, 0, 0
+    for match in [*CONTROL.finditer(text), None]:
+        written = text[at : match.start() if match else None]
+        if written:
+            lines[row] += " " * (column - len(lines[row]))
+            lines[row][column : column + len(written)] = written
+            column += len(written)
+        if match is None:
+            break
+        at, code = match.end(), match[2] or match[0]
+        n = min(int(re.sub(r"\D.*", "", match[1] or "") or 0), 1000)
+        if code in "\n\v\f" or code in "AB":
+            row = max(0, row + (-max(1, n) if code == "A" else max(1, n)))
+            column = column if code in "AB" else 0
+            lines += [[] for _ in range(row + 1 - len(lines))]
+        elif code in "\r\b\tCDG":
+            moved = {"\r": 0, "\b": column - 1, "\t": column // 8 * 8 + 8, "G": n - 1}
+            moved |= {"C": column + max(1, n), "D": column - max(1, n)}
+            column = max(0, moved[code])
+        elif code in "KJ":
+            start, stop = (0 if n else column), (column if n == 1 else None)
+            lines[row][start:stop] = " " * column if n == 1 else ""
+            if code == "J":
+                lines[:row] = [[] for _ in range(row)] if n else lines[:row]
+                lines[row + 1 :] = lines[row + 1 :] if n == 1 else []
+        elif code in "Hf" and match[2]:
+            row, column = max(0, n - 1), max(0, int((match[1] or ";1").split(";")[-1] or 1) - 1)
+            lines += [[] for _ in range(row + 1 - len(lines))]
+    return "\n".join("".join(line).rstrip() for line in lines)
 
 
 def _cut(text):
-    """Terminal output as paper shows it: last state of progress lines, no colours, not endless."""
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).rstrip().replace("\r\n", "\n")
-    lines = [clean(line.rstrip("\r").rsplit("\r", 1)[-1]) for line in text.split("\n")]
+    """Not endless: long lines and long prints lose their middle."""
+    lines = [clean(line) for line in text.rstrip().split("\n")]
     lines = [x if len(x) <= MAX_LINE else x[:MAX_LINE] + " [... line cut]" for x in lines]
     if len(lines) > MAX_LINES:
         left = len(lines) - 2 * KEPT_LINES
@@ -233,101 +384,41 @@ def _cut(text):
     return "\n".join(lines)
 
 
-def _table(page):
-    table = BeautifulSoup(page, "html.parser").find("table")
-    head, body = [], []
-    for row in table("tr"):
-        cells = []
-        for cell in row(["th", "td"]):
-            spans = (re.sub(r"\D", "", cell.get(key, "")) for key in ("colspan", "rowspan"))
-            cells.append((clean(cell.get_text().strip()), *(int(n or 1) or 1 for n in spans)))
-        if row.find_parent("tbody") or any(text for text, *_ in cells):  # no head of blanks
-            (head if row.find_parent("thead") else body).append(cells)
-    if len(head) == 2 and len(head[0]) == len(head[1]):  # names of index and of columns
-        pairs = list(zip(*head, strict=True))
-        if not any(a[0] and b[0] for a, b in pairs):
-            head = [[a if a[0] else b for a, b in pairs]]
-    rows = [row for row in head + body if row]
-    if not rows:
-        return None
-    columns = sum(cell[1] for cell in rows[0])
-    texts = [[row[k][0] for row in body if len(row) == columns] for k in range(columns)]
-    numeric = {k for k, t in enumerate(texts) if any(t) and all(map(NUMERIC.fullmatch, t))}
-    long = {k for k, t in enumerate(texts) if any(len(x) > LONG_CELL for x in t)}
-    return Table(head, body, columns, numeric, long)
-
-
 def clean(text):
-    """The text without characters that no page can hold."""
+    """Return the text without characters that no page can hold."""
     return UNPRINTABLE.sub("\ufffd", str(text))
 
 
-def number(blocks):
-    """Number figures and tables; the text that stands for each label, such as 'Figure 3c'."""
-    counters = {"figure": itertools.count(1), "table": itertools.count(1)}
-    targets = {}
-    for block in (b for b in blocks if b.label and b.kind in counters):
-        if block.label in targets:
-            raise LabError(
-                f"{block.caption.where}: label {block.label!r} was used before; give each figure "
-                "and table of a notebook a label of its own"
-            )
-        if not block.number:
-            count = next(counters[block.kind])
-            block.number = f"S{count}" if block.kind == "figure" else str(count)
-        name = targets[block.label] = f"{block.kind.capitalize()} {block.number}"
-        if block.kind == "figure" and block.content[0].sub:
-            for k in range(len(block.content)):
-                targets[block.part(k)] = name + chr(97 + k)
-    return targets
-
-
-def convert(pieces, targets, writer):
-    """Fill `out`, `plain` and `headings` of all Prose in one run of pandoc. Raises LabError."""
-    fragments = [
-        {
-            "source": clean(_mathematics(piece.source))
-            + "\n",  # pandoc drops a table's last line without
-            "inline": piece.inline,
-            "shift": piece.shift,
-            "prefix": piece.prefix,
-            "files": {key: writer.store(*picture) for key, picture in piece.pictures.items()},
-        }
-        for piece in pieces
-    ]
-    job = json.dumps({"to": writer.format, "targets": targets, "fragments": fragments})
+def pandoc(to, parts, **more):
+    """Run `templates/report.lua`; its result, of which warnings are logged. Raises RuntimeError."""
+    job = {"to": to, "as_source": {}, "parts": [_slim(asdict(part)) for part in parts], **more}
     # Some Markdown makes pandoc take all memory there is: it stops at 2 GB instead.
     command = [pypandoc.get_pandoc_path(), "+RTS", "-M2g", "-RTS"]
-    command += ["lua", str(TEMPLATES / "markdown.lua")]
-    done = subprocess.run(command, input=job.encode(), capture_output=True, timeout=300)
+    command += ["lua", str(TEMPLATES / "report.lua")]
+    done = subprocess.run(
+        command, input=json.dumps(_slim(job)).encode(), capture_output=True, timeout=300
+    )
     if done.returncode:
         raise RuntimeError(done.stderr.decode(errors="replace"))
-    for piece, result in zip(pieces, json.loads(done.stdout), strict=True):
-        if result["problems"]:
-            raise LabError(
-                f"{piece.where}: pandoc does not know this TeX: {result['problems'][0]}; write "
-                "it with commands of amsmath, for example \\operatorname{...}"
-            )
-        piece.out, piece.plain = result["out"], " ".join(result["plain"].split())
-        piece.headings = result["headings"]
+    result = json.loads(done.stdout)
+    for message in result["warnings"] if to != "images" else []:
+        get_logger().warning("%s", message)
+    return result
 
 
-def _mathematics(source):
-    """Bare environments in dollar signs, labels dropped: the form that pandoc reads."""
-    pieces = re.split(r"(^```.*?^```|\$\$.*?\$\$)", source, flags=re.M | re.S)
-    bare = r"\\begin\{(align|gather|equation|eqnarray)\*?\}(.*?)\\end\{\1\*?\}"
-    for k, piece in enumerate(pieces):
-        if piece.startswith("$$"):
-            pieces[k] = re.sub(r"\\label\{[^}]*\}", "", piece)
-        elif not piece.startswith("```"):
-            pieces[k] = re.sub(bare, _dollars, piece, flags=re.S)
-    return "".join(pieces)
+def compiled(files, fonts=FONTS, **options):
+    """Run Typst on main.typ among the files (name -> bytes). Raises TypstError."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            Path(folder, name).write_bytes(data)
+        return typst.compile(Path(folder, "main.typ"), root=folder, font_paths=fonts, **options)
 
 
-def _dollars(match):
-    inner = re.sub(r"\\label\{[^}]*\}|\\nonumber\b", "", match[2]).strip()
-    if match[1] in ("align", "eqnarray"):
-        inner = rf"\begin{{aligned}}{inner}\end{{aligned}}"
-    elif match[1] == "gather":
-        inner = rf"\begin{{gathered}}{inner}\end{{gathered}}"
-    return f"$${inner}$$"
+def _slim(entry):
+    """Clean, without attachments, and without what is empty, which Lua would take for true."""
+    if isinstance(entry, dict):
+        kept = {k: _slim(v) for k, v in entry.items() if k not in ("attached", "tags")}
+        return {k: v for k, v in kept.items() if v or k in ("prefix", "text")}
+    if isinstance(entry, list):
+        return [_slim(x) for x in entry]
+    return clean(entry) if isinstance(entry, str) else entry

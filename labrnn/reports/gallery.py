@@ -74,20 +74,16 @@ def _digest(reports):
 
 
 def _page(root, reports, key):
-    from labrnn.reports.document import TEMPLATES, convert
-    from labrnn.reports.exporter import HtmlWriter
+    from labrnn.reports.document import TEMPLATES
 
-    writer, targets = HtmlWriter(), {}
-    cards = {folder: [_Card(path, targets) for path in paths] for folder, paths in reports.items()}
-    pieces = [piece for row in cards.values() for card in row for piece in card.prose]
-    convert(pieces, targets, writer)
+    cards = {folder: [_Card(path) for path in paths] for folder, paths in reports.items()}
     menu, sections = "", ""
     for k, (folder, row) in enumerate(cards.items()):
         name = escape(folder.name)
         whole = _links(root, folder / "write_up", f"all parts, {folder.name}")
         menu += f'<li><a href="#part-{k}">{name}</a></li>'
         whole = whole and f"<p>All parts in one document:</p>{whole}"
-        body = "".join(card.html(root, writer) for card in row)
+        body = "".join(card.html(root) for card in row)
         sections += f'<section aria-labelledby="part-{k}"><h2 id="part-{k}">{name}</h2>{whole}'
         sections += f'<div class="cards">{body}</div></section>\n'
     template = string.Template((TEMPLATES / "gallery.html").read_text("utf-8"))
@@ -95,39 +91,37 @@ def _page(root, reports, key):
 
 
 class _Card:
-    """Of an executed notebook the first single figure, and the first sentence that it computed.
+    """Of an executed notebook the first single figure, and the first sentence that it computed."""
 
-    `prose` is the Markdown of both, to be converted before `html`.
-    """
-
-    def __init__(self, path, targets):
-        from labrnn.reports.document import number, part
+    def __init__(self, path):
+        from labrnn.reports.document import pandoc, part
         from labrnn.reports.writeup import read
 
-        self.path, nb = path, read(path)
+        self.path, nb, self.pictures = path, read(path), {}
         self.title = str(nb.metadata.get("title", path.stem))
         made = nb.metadata.get("labrnn", {})
         trials = made.get("trials") and f"{made['trials']} trial{'s' * (made['trials'] != 1)}"
         self.facts = " · ".join(filter(None, [nb.metadata.get("date"), trials, made.get("data")]))
         nb.cells = [cell for cell in nb.cells if cell.cell_type == "code"]
-        _, blocks = part(nb, path.stem, prefix=f"{path.parent.name}.{path.stem}.")
-        targets.update(number(blocks))
-        figures = [block for block in blocks if block.kind == "figure" and block.caption]
-        single = [block for block in figures if not block.content[0].sub]
+        outputs = part(nb, path.stem, self.pictures)
+        texts = pandoc("plain", [outputs])["out"] if outputs.blocks else []
+        blocks = list(zip(outputs.blocks, texts, strict=True))
+        figures = [(block, text) for block, text in blocks if block.kind == "figure"]
+        single = [(block, text) for block, text in figures if not block.pictures[0]["sub"]]
         self.figure = next(iter(single + figures), None)
-        said = [block.content for block in blocks if block.kind == "prose"]
-        self.said = next((prose for prose in said if re.search(r"\w", prose.source)), None)
-        if self.said:
-            self.said.source = self.said.source.strip().partition("\n\n")[0]
-        self.prose = [piece for piece in (self.figure and self.figure.caption, self.said) if piece]
+        said = (text for block, text in blocks if block.kind == "computed")
+        self.said = next((text for text in said if re.search(r"\w", text)), None)
 
-    def html(self, root, writer):
+    def html(self, root):
+        from labrnn.reports.exporter import address
+
         page = f"<article><h3>{escape(self.title)}</h3>"
         if self.figure:
-            picture, alt = self.figure.content[0], escape(self.figure.caption.plain)
-            page += f'<img src="{writer.store(picture.suffix, picture.data)}" alt="{alt}">'
+            block, alt = self.figure
+            picture = address(self.pictures, block.pictures[0]["file"])
+            page += f'<img src="{picture}" alt="{escape(alt)}">'
         if self.said:
-            sentences = re.split(r"(?<=[.!?]) (?=[A-Z0-9])", self.said.plain)
+            sentences = re.split(r"(?<=[.!?]) (?=[A-Z0-9])", self.said)
             page += f"<p>{escape(' '.join(sentences[: 1 + (len(sentences[0]) < 80)]))}</p>"
         links = _links(root, self.path.with_suffix(""), self.title)
         return page + f'<p class="facts">{escape(self.facts)}</p>{links}</article>\n'

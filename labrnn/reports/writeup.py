@@ -9,7 +9,7 @@ import nbformat
 from labrnn.files import replace_file
 from labrnn.errors import LabError
 from labrnn.parts import PARTS
-from labrnn.reports.document import Block, Document, Prose, made_by, part
+from labrnn.reports.document import Block, Document, Part, made_by, part
 from labrnn.reports.exporter import to_html, to_pdf
 
 STARTS = {"Questions": "questions", "Lab 1": "lab1", "Lab 2": "lab2"}
@@ -31,20 +31,20 @@ def build(notebooks, out_dir, title, authors, date):
     further = [name for name in paths if name not in known]
     sections = {**SECTIONS, "Further parts": further} if further else SECTIONS
 
-    verdicts, body, appendix = {}, [], [Block("appendix", None), _prose(f"# {APPENDIX}")]
+    verdicts, body, appendix, pictures = {}, [], [_appendix()], {}
     for section, names in sections.items():
-        body.append(_prose(f"# {section}"))
+        body.append(_section(f"# {section}"))
         for name in names:
             if name in paths and paths[name].exists():
                 notebook = read(paths[name])
-                answers = _answers(notebook, name)
-                verdicts |= _verdicts(answers)
-                body += answers
-                appendix += _executed(notebook, name)
+                whole = part(notebook, name, pictures, paths[name].parent, prefix=f"{name}.")
+                body.append(_answers(whole))
+                verdicts |= _verdicts(whole)
+                appendix += [_executed(whole), *made_by(notebook, level=3)]
             else:
-                body.append(_prose(f"## `{name}`\n\n*This part was not run.*"))
+                body.append(_section(f"## `{name}`\n\n*This part was not run.*", 2))
     body = _in_short(verdicts) + body + appendix
-    doc = Document(Prose(title), list(authors), str(date), body, cover=True)
+    doc = Document(body, pictures, title, list(authors), str(date), cover=True)
 
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -54,18 +54,19 @@ def build(notebooks, out_dir, title, authors, date):
     return [out_dir / f"write_up{suffix}" for suffix in pages]
 
 
-def _answers(notebook, name):
+def _answers(whole):
     """Text, figures and tables of a part without its exercises; of its code what answers."""
-    title, blocks = part(notebook, name, top=3, prefix=f"{name}.")
-    blocks = [block for block in blocks if "exercises" not in block.tags]
-    kept = [b for b in blocks if b.kind in ("prose", "error") or b.label or "answer" in b.tags]
-    return [_prose(f"## {title.source}", title.where), *kept]
+    kinds = ("markdown", "computed", "error")
+    kept = [b for b in whole.blocks if b.kind in kinds or b.label or "answer" in b.tags]
+    kept = [b for b in kept if "exercises" not in b.tags]
+    return Part(whole.name, kept, top=3, prefix=whole.prefix, heading=2)
 
 
-def _verdicts(blocks):
-    """Published conclusion -> (what a part's trainings say of it, the part's title in short)."""
-    title = re.split("[,:]", blocks[0].content.source.removeprefix("## "))[0]
-    texts = (block.content.source for block in blocks if block.kind == "prose")
+def _verdicts(whole):
+    """Published conclusion -> (what a part's runs say about it, the part's title in short)."""
+    texts = [b.text for b in whole.blocks if b.kind in ("markdown", "computed")]
+    title = re.search(r"^# +([^,:\n]+)", "\n".join(texts), flags=re.M)
+    title = title[1] if title else whole.name
     return {claim: (verdict, title) for text in texts for claim, verdict in TOLD.findall(text)}
 
 
@@ -74,32 +75,36 @@ def _in_short(verdicts):
         return []
     lines = [f"| {claim} | {said.lower()} | {title} |" for claim, (said, title) in verdicts.items()]
     return [
-        _prose(
+        _section(
             "#### In short\n\nWhat the published report concludes, and what the trainings here say "
             "of it; the reasons stand in the parts.\n\n| published | here | part |\n|---|---|---|\n"
-            + "\n".join(lines)
+            + "\n".join(lines),
+            4,
         )
     ]
 
 
-def _executed(notebook, name):
+def _executed(whole):
     """The other code and printed outputs of a part; figures and tables are referred to."""
-    blocks = [_prose(f"## `{name}.ipynb`")]
-    for block in part(notebook, name, top=3, prefix=f"{name}.")[1]:
+    blocks = [Block("computed", f"# `{whole.name}.ipynb`", level=2)]
+    for block in whole.blocks:
+        if "exercises" in block.tags:
+            continue
         if block.label:
-            blocks.append(Block("reference", block.label))
-        elif {"answer", "exercises"} & set(block.tags):
-            continue  # the sections show the one and leave the other out
-        elif block.kind == "prose":
-            headings = re.findall(r"^#{2,} +(.+)", block.content.source, flags=re.M)
-            blocks += [_prose(f"#### {heading}", block.content.where) for heading in headings]
-        else:
+            blocks.append(Block("reference", block.label, block.where))
+        elif block.kind == "markdown":
+            blocks.append(Block("headings", block.text, block.where, level=4))
+        elif block.kind != "computed" and "answer" not in block.tags:
             blocks.append(block)
-    return blocks + made_by(notebook, level=3)
+    return Part(whole.name, blocks, prefix=whole.prefix)
 
 
-def _prose(markdown, where="the write-up"):
-    return Block("prose", Prose(markdown, where, inline=False))
+def _section(markdown, level=1):
+    return Part("", [Block("computed", markdown, "the write-up", level=level)])
+
+
+def _appendix():
+    return Part("", [Block("appendix"), Block("computed", f"# {APPENDIX}", level=1)])
 
 
 def read(path):
