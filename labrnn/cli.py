@@ -406,7 +406,7 @@ def trials(context, folder, form):
     Examples:
       labrnn trials
       labrnn trials verify
-      labrnn trials export reports/full/trials params/full/*.yaml
+      labrnn trials export reports/full params/full/*.yaml
     """
     from labrnn.trials.store import Store, default_store
 
@@ -503,13 +503,16 @@ def gc(store, unfinished, damaged, yes):
 @trials.command()
 @click.argument("folder")
 @click.argument("params", nargs=-1, metavar="[PARAMS...]")
-@click.option("--weights", is_flag=True, help="With the models' weights.")
 @click.pass_obj
-def export(store, folder, params, weights):
-    """Copy finished trials to FOLDER, all or those of some params files; it is then a store."""
+def export(store, folder, params):
+    """Add finished trials to the tables in FOLDER, all or those of some params files.
+
+    The tables are trials.csv, history.csv and predictions.parquet; docs/trials.md describes their
+    columns. What they hold already stays.
+    """
     from labrnn.parts import by_source, read_params
+    from labrnn.trials import tables
     from labrnn.trials.plan import plan_trials
-    from labrnn.trials.store import Store
 
     found = list(store.trials())
     if params:
@@ -519,18 +522,28 @@ def export(store, folder, params, weights):
             for (data, fingerprint, *_), trials in wanted.items()
         ]
         found = [trial for plan in plans for trial in plan.trials.values()]
-    copy(found, store, Store(folder), weights)
+    faults = {trial.folder: "; ".join(trial.damage(weights=False)) for trial in found}
+    sound = [trial for trial in found if not faults[trial.folder]]
+    added = tables.write(folder, sound)
+    for fingerprint in sorted({trial.fingerprint for trial in found}):
+        kept = Path(folder, tables.DESCRIPTIONS)
+        faults.update(store.copy_kept(fingerprint, kept))
+    for path, fault in faults.items():
+        if fault:
+            click.echo(printable(f"{path}: {fault}; not exported"), err=True)
+    click.echo(f"{added} added, {len(sound) - added} there already")
+    sys.exit(1 if any(faults.values()) else 0)
 
 
 @trials.command("import")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False))
 @click.pass_obj
 def import_(store, folder):
-    """Copy the trials of FOLDER, a store, to this one; what is there already stays."""
+    """Copy the trials of FOLDER, tables or a store, to this store; what is there already stays."""
     from labrnn.trials.store import Store
 
-    shelf = Store(folder)
-    copy(list(shelf.trials()), shelf, store, weights=True)
+    source = Store(folder)
+    copy(list(source.trials()), source, store, weights=True)
 
 
 def copy(found, source, store, weights):

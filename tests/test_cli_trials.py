@@ -181,22 +181,28 @@ def test_export_and_import(store, tmp_path):
     trial = next(store.trials())
     kept = "other-0123456789abcdef.json"
     store.keep(trial.fingerprint, kept, {"rows": 300})
-    shelf = tmp_path / "shelf"
-    assert run("trials", "export", shelf)[:2] == (0, "2 copied\n")
-    names = {path.name for path in shelf.rglob("*") if path.is_file()}
-    assert names == {*TEXTS, "DONE", kept, "labrnn-store"}
-    before = {path: path.stat().st_mtime_ns for path in shelf.rglob("trial.json")}
-    assert run("trials", "export", shelf)[:2] == (0, "2 there already\n")
-    assert {path: path.stat().st_mtime_ns for path in shelf.rglob("trial.json")} == before
-    assert run("trials", "export", shelf, "--weights")[:2] == (0, "2 copied\n")
+    folder = tmp_path / "tables"
+    assert run("trials", "export", folder)[:2] == (0, "2 added, 0 there already\n")
+    names = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert names == {"trials.csv", "history.csv", "predictions.parquet", kept}
+    before = (folder / "trials.csv").read_bytes()
+    assert run("trials", "export", folder)[:2] == (0, "0 added, 2 there already\n")
+    assert (folder / "trials.csv").read_bytes() == before
+    assert run("trials", "--store", folder, "verify")[:2] == (0, "2 trials are sound\n")
     other = tmp_path / "other"
-    assert run("trials", "--store", other, "import", shelf)[:2] == (0, "2 copied\n")
+    assert run("trials", "--store", other, "import", folder)[:2] == (0, "2 copied\n")
+    assert run("trials", "--store", other, "import", folder)[:2] == (0, "2 there already\n")
+    assert run("trials", "--store", other, "import", store.root)[:2] == (0, "2 there already\n")
     assert run("trials", "--store", other, "verify")[:2] == (0, "2 trials are sound\n")
-    assert [t.has_weights for t in Store(other).trials()] == [True, True]
+    assert [t.has_weights for t in Store(other).trials()] == [False, False]
+    whole = tmp_path / "whole"
+    assert run("trials", "--store", whole, "import", store.root)[:2] == (0, "2 copied\n")
+    assert [t.has_weights for t in Store(whole).trials()] == [True, True]
+    assert Store(other).recall(trial.fingerprint, kept) == {"rows": 300}
     (trial.folder / "history.json").write_text("[]")
     code, out, err = run("trials", "export", tmp_path / "third")
-    assert (code, out) == (1, "1 not copied, 1 copied\n")
-    assert "history.json is not what was written; not copied" in err
+    assert (code, out) == (1, "1 added, 0 there already\n")
+    assert "history.json is not what was written; not exported" in err
 
 
 def test_import_stays_inside_the_store(store, tmp_path):
@@ -216,7 +222,8 @@ def test_export_of_some_params(store, data, tmp_path, monkeypatch):
     params = write_params(tmp_path, seeds=[0], epochs=2)
     (config,) = read_params(params).trials()
     train(config, data, store)
-    assert run("trials", "export", tmp_path / "shelf", params)[:2] == (0, "1 copied\n")
+    added = "1 added, 0 there already\n"
+    assert run("trials", "export", tmp_path / "shelf", params)[:2] == (0, added)
     assert [t.config for t in Store(tmp_path / "shelf").trials()] == [config]
 
 

@@ -46,7 +46,7 @@ LITERALLY = {
     "--output-dir /tmp/reports --no-input": Path("tmp/reports/lab2c_depth.pdf"),
     'labrnn train params/full/*.yaml --data "IMDB Dataset.csv"': "1 trials stored, 0 failed",
     "labrnn trials": "TRAIN_REVIEWS=100",
-    "labrnn trials export reports/full/trials params/full/*.yaml": "1 copied",
+    "labrnn trials export reports/full params/full/*.yaml": "1 added",
     'labrnn predict "A waste of two hours."': "A waste of two hours.",
     "labrnn data --data my_reviews.csv": "my_reviews.csv",
 }

@@ -269,7 +269,7 @@ def test_a_command_starts_without_what_it_may_not_need():
 
 def test_git_leaves_stored_trials_as_they_are():
     """With other line ends they would read as damaged."""
-    asked = run("git", "check-attr", "text", "reports/full/trials/a/b/metrics.json")
+    asked = run("git", "check-attr", "text", "reports/full/trials.csv")
     if asked.returncode:
         pytest.skip("no git, or no repository")
     assert asked.stdout.endswith("text: unset\n")

@@ -14,9 +14,7 @@ Beside the trials lie `.partial` (trainings under way, a folder each), `.locks`,
 was computed of the reviews themselves (`<kind>-<digest>.json`, see `kept`).
 """
 
-import csv
 import hashlib
-import io
 import json
 import os
 import re
@@ -26,6 +24,7 @@ from functools import wraps
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from filelock import FileLock, Timeout
 
 from labrnn.errors import LabError
@@ -38,6 +37,7 @@ from labrnn.files import (
 from labrnn.folders import absolute
 from labrnn.trials import kept
 from labrnn.trials.ours import KEPT, MARK, TENSORS, discard, inside, is_file, ours, stranger
+from labrnn.trials.tables import DESCRIPTIONS, TRIALS, Tables
 from labrnn.trials.trial import (
     CODE_VERSION,
     FORMAT,
@@ -46,6 +46,8 @@ from labrnn.trials.trial import (
     WEIGHTS,
     Trial,
     UnreadableError,
+    dump,
+    predictions_csv,
     trial_key,
 )
 
@@ -79,8 +81,15 @@ class Store:
     def __init__(self, root, shelves=()):
         self.root, self.shelves = _absolute(root), [_absolute(s) for s in shelves]
         self.logs = self.root / ".logs"
+        self._tables = {
+            root: Tables(root) for root in (self.root, *self.shelves) if is_file(root / TRIALS)
+        }
 
     # Reading
+
+    def _trial(self, root, fingerprint, key):
+        tables = self._tables.get(root)
+        return tables.trial(fingerprint, key) if tables else Trial(root / fingerprint / key)
 
     def find(self, config, fingerprint):
         """The finished trial of a configuration on some data, or None.
@@ -92,7 +101,7 @@ class Store:
         """
         faults = []
         for root in (self.root, *self.shelves):
-            trial = Trial(root / fingerprint / trial_key(config))
+            trial = self._trial(root, fingerprint, trial_key(config))
             try:
                 if not trial.finished:
                     continue
@@ -110,8 +119,12 @@ class Store:
 
     def places(self):
         """Whatever lies where a trial should, as a `Trial`, finished or not; the root's first."""
-        for data in self._data_folders():
-            yield from map(Trial, _subfolders(data))
+        for root in (self.root, *self.shelves):
+            if root in self._tables:
+                yield from self._tables[root].trials()
+            else:
+                for data in _subfolders(root):
+                    yield from map(Trial, _subfolders(data))
 
     def trials(self):
         """All finished trials; one that lies in several folders comes once."""
@@ -123,14 +136,19 @@ class Store:
                     seen.add(name)
                     yield trial
 
-    def _data_folders(self):
-        return [data for root in (self.root, *self.shelves) for data in _subfolders(root)]
-
     # What is kept beside the trials
+
+    @property
+    def _keepers(self):
+        """Folders that hold, by fingerprint, what is kept; the root first."""
+        return [
+            root / DESCRIPTIONS if root in self._tables else root
+            for root in (self.root, *self.shelves)
+        ]
 
     def recall(self, fingerprint, name):
         """What was kept beside the trials of some data under this name; None if nothing sound."""
-        for root in (self.root, *self.shelves):
+        for root in self._keepers:
             if (value := unpack(root / fingerprint / name)[0]) is not None:
                 return value
         return None
@@ -145,7 +163,7 @@ class Store:
 
     def kept(self, fingerprint):
         """Paths of what is kept beside the trials of some data, the root's first."""
-        folders = [root / fingerprint for root in (self.root, *self.shelves)]
+        folders = [root / fingerprint for root in self._keepers]
         return [path for folder in folders for path in _kept_in(folder)]
 
     def kept_digests(self, fingerprint):
@@ -162,7 +180,8 @@ class Store:
 
     def damaged(self):
         """What is kept beside trials and is not sound: path and fault, root and shelves."""
-        for path in (path for folder in self._data_folders() for path in _kept_in(folder)):
+        folders = [data for root in self._keepers for data in _subfolders(root)]
+        for path in (path for folder in folders for path in _kept_in(folder)):
             try:
                 fault = unpack(path)[1]
             except UnreadableError as error:
@@ -185,10 +204,37 @@ class Store:
                 self.keep(fingerprint, path.name, value)
         return faults
 
+    def copy_kept(self, fingerprint, folder):
+        """Copy what is kept for some data to a folder of descriptions; what is there stays.
+
+        Returns:
+            path and fault of each that is not sound and was not copied.
+        """
+        faults = []
+        for path in self.kept(fingerprint):
+            value, fault = unpack(path)
+            target = Path(folder, fingerprint, path.name)
+            if fault:
+                faults.append((path, fault))
+            elif not target.exists():
+                make_folder(target.parent)
+                replace_file(target, kept.pack(value))
+        return faults
+
     # Writing
 
     def _mark(self):
-        """Make the root and mark it as ours, unless it holds what is not."""
+        """Make the root and mark it as ours, unless it holds what is not.
+
+        Raises:
+            LabError: the root holds tables.
+        """
+        if self.root in self._tables:
+            raise LabError(
+                f"{self.root}: holds tables of trials, which are only read; name another folder "
+                "with LABRNN_STORE, or "
+                f"import them: `labrnn trials import {self.root}`"
+            )
         if not is_file(self.root / MARK) and not stranger(self.root):
             make_folder(self.root)
             (self.root / MARK).touch()
@@ -272,9 +318,9 @@ class Store:
 
         partial = self._partial(fingerprint, trial_key(config))
         epoch = len(progress.history)
-        files = {"history.json": _dump(progress.history)}
+        files = {"history.json": dump(progress.history)}
         files |= {file: save(getattr(progress, name)) for name, file in TENSORS.items()}
-        files["DONE"] = _dump([hashlib.sha256(c).hexdigest() for c in files.values()])
+        files["DONE"] = dump([hashlib.sha256(c).hexdigest() for c in files.values()])
         aside, final = partial / f"{epoch}.writing", partial / f"epoch-{epoch}"
         self._publish(files, aside, final)
         for old in inside(partial):
@@ -295,13 +341,16 @@ class Store:
             "vocabulary_size": corpus.vocabulary_size,
         }
         rows = corpus.rows["test"]
+        predictions = pd.DataFrame({"row": rows, "label": corpus.labels[rows]})
+        for which, (_, probabilities) in tested.items():
+            predictions[which] = _rounded(probabilities)
         files = {
-            "environment.json": _dump(environment),
-            "history.json": _dump(progress.history),
-            "metrics.json": _dump({which: metrics for which, (metrics, _) in tested.items()}),
+            "environment.json": dump(environment),
+            "history.json": dump(progress.history),
+            "metrics.json": dump({which: metrics for which, (metrics, _) in tested.items()}),
             WEIGHTS: save(progress.best),
-            "predictions.csv": _predictions(rows, corpus.labels[rows], tested),
-            "trial.json": _dump(stored),
+            "predictions.csv": predictions_csv(predictions),
+            "trial.json": dump(stored),
         }
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         return self._place(corpus.fingerprint, trial_key(config), files, digests)
@@ -310,7 +359,7 @@ class Store:
         """Write a trial's files aside and let them appear at once; what is finished there stays."""
         partial, trial = self._partial(fingerprint, key), Trial(self.root / fingerprint / key)
         if not trial.finished:
-            files = files | {"DONE": _dump(digests)}
+            files = files | {"DONE": dump(digests)}
             self._publish(files, partial / "done.writing", trial.folder)
         discard(partial)
         return trial
@@ -340,12 +389,13 @@ class Store:
         """
         if faults := trial.damage():
             raise LabError(f"{trial.folder}: {'; '.join(faults)}; not copied")
-        weights = weights and trial.has_weights
+        weights = weights and trial.has_weights and trial.digests[WEIGHTS]
         with self.claim(trial.fingerprint, trial.key) as held:
             mine = Trial(self.root / trial.fingerprint / trial.key)
-            if mine.finished and mine.digests != trial.digests:
+            if mine.finished and (mine.history, mine.metrics) != (trial.history, trial.metrics):
                 return "differs"
-            if mine.finished and (mine.has_weights or not weights):
+            # A copy that came from tables knows no digest of weights and stays without them.
+            if mine.finished and (mine.has_weights or mine.digests.get(WEIGHTS) != weights):
                 return "there already"
             if not held:
                 return "busy"
@@ -363,7 +413,7 @@ def default_store(root=""):
     results beside it.
     """
     root = root or os.environ.get("LABRNN_STORE") or PROJECT / "trials"
-    return Store(root, shelves=[PROJECT / "reports" / "full" / "trials"])
+    return Store(root, shelves=[PROJECT / "reports" / "full"])
 
 
 def _absolute(folder):
@@ -416,20 +466,7 @@ def epoch_of(state):
     return int(match[1]) if match else 0
 
 
-def _predictions(rows, labels, tested):
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "label", "best", "last"])
-    best, last = (np.char.mod("%.4f", _rounded(tested[which][1])) for which in ("best", "last"))
-    writer.writerows(zip(rows.tolist(), labels.tolist(), best, last, strict=True))
-    return text.getvalue().encode()
-
-
 def _rounded(probabilities):
     """Four decimals on the same side of one half, so that the verdicts stay as they were."""
     rounded = probabilities.round(4)
     return np.where(probabilities > 0.5, np.maximum(rounded, 0.5001), np.minimum(rounded, 0.5))
-
-
-def _dump(value):
-    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()

@@ -1,5 +1,6 @@
 """One trial on disk: its name, its files, and whether they are what was written and agree."""
 
+import csv
 import errno
 import hashlib
 import io
@@ -80,6 +81,7 @@ class _Stored(Plain):
     config: dict
     data: _Data
     vocabulary_size: Annotated[int, Field(ge=2)]
+    half_precision: bool = False  # of the predictions: from the tables of an export
 
 
 SHAPES = {
@@ -123,6 +125,21 @@ def trial_key(config, code=CODE_VERSION):
     """
     identity = {"code": code, **config.model_dump(mode="json", exclude_defaults=True)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def dump(value):
+    """Plain values as the bytes of a JSON file."""
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+
+
+def predictions_csv(table):
+    """The bytes of `predictions.csv` from a data frame of row, label, best, last."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "label", "best", "last"])
+    best, last = (np.char.mod("%.4f", table[which].to_numpy()) for which in ("best", "last"))
+    writer.writerows(zip(table["row"].tolist(), table["label"].tolist(), best, last, strict=True))
+    return text.getvalue().encode()
 
 
 @dataclass(frozen=True)
@@ -242,7 +259,7 @@ class Trial:
         return self._parsed(name, parse)
 
     @cached_property
-    def _stored(self):
+    def stored(self):
         try:
             stored = self._json("trial.json")
         except LabError:
@@ -254,16 +271,16 @@ class Trial:
 
     @cached_property
     def config(self):
-        return validated(TrialConfig, self._stored["config"], self.folder / "trial.json")
+        return validated(TrialConfig, self.stored["config"], self.folder / "trial.json")
 
     @property
     def data(self):
         """Facts of the source: name, fingerprint, counts."""
-        return self._stored["data"]
+        return self.stored["data"]
 
     @property
     def vocabulary_size(self):
-        return self._stored["vocabulary_size"]
+        return self.stored["vocabulary_size"]
 
     @cached_property
     def history(self):
@@ -345,22 +362,27 @@ class Trial:
         self.check_format()
         if not self.finished:
             return ["DONE is missing: no trial, or a copy that was broken off"]
-        names = (*TEXTS, WEIGHTS) if weights and self.has_weights else TEXTS
-        faults = [f"{name} {fault}" for name in names if (fault := self._examine(name)[1])]
-        faults += [f"DONE names a strange file, {n!r}" for n in {*self.digests} - {*TEXTS, WEIGHTS}]
-        if faults:
+        weights = weights and self.has_weights
+        if faults := self._changed(weights):
             return faults
         try:
-            return [*self._contradictions(weights and self.has_weights)]
+            return [*self._contradictions(weights)]
         except UnreadableError:
             raise
         except LabError as error:
             return [" ".join(str(error).removeprefix(f"{self.folder}/").split())]
 
+    def _changed(self, weights):
+        """What is not as it was written."""
+        names = (*TEXTS, WEIGHTS) if weights else TEXTS
+        faults = [f"{name} {fault}" for name in names if (fault := self._examine(name)[1])]
+        strange = {*self.digests} - {*TEXTS, WEIGHTS}
+        return faults + [f"DONE names a strange file, {name!r}" for name in strange]
+
     def _contradictions(self, weights):
         """What files that are as written say against each other."""
-        right = trial_key(self.config, self._stored["code_version"])
-        if (place := (self._stored["fingerprint"], right)) != (self.fingerprint, self.key):
+        right = trial_key(self.config, self.stored["code_version"])
+        if (place := (self.stored["fingerprint"], right)) != (self.fingerprint, self.key):
             yield f"lies in the wrong folder, it belongs in {'/'.join(place)}"
         if self.data["fingerprint"] != self.fingerprint:
             yield f"trial.json: data of fingerprint {self.data['fingerprint']}"
@@ -392,7 +414,8 @@ class Trial:
             ties = int((probability == 0.5).sum())  # rounded; the model knew which side
             if abs(said["accuracy"] * len(rows) - hits) > ties + 1e-6:
                 yield f"metrics.json: accuracy of {which}, by predictions.csv {hits / len(rows)}"
-            low, high = _loss(np.where(positive, probability, 1 - probability))
+            chances = np.where(positive, probability, 1 - probability)
+            low, high = _loss(chances, 2**-11 if self.stored.get("half_precision") else 0)
             if not low <= said["loss"] <= high:
                 yield f"metrics.json: loss of {which}, by predictions.csv {low:.4f} to {high:.4f}"
 
@@ -407,9 +430,14 @@ class Trial:
             yield f"{WEIGHTS}: there is no embedding of {shape[0]} words in {shape[1]} dimensions"
 
 
-def _loss(chances):
-    """Least and largest mean loss for probabilities of the labels, rounded by `store._rounded`."""
-    room = np.where(np.abs(chances - 0.5) < 2e-4, 1e-4, 5e-5) + 1e-7
+def _loss(chances, half=0):
+    """Least and largest mean loss for probabilities of the labels.
+
+    Args:
+        chances: rounded by `store._rounded`.
+        half: the most by which they were then rounded to half precision.
+    """
+    room = np.where(np.abs(chances - 0.5) < 2e-4 + half, 1e-4, 5e-5) + 1e-7 + half
     low = -np.log(np.minimum(chances + room, 1)).mean()
     high = -np.log(np.maximum(chances - room, np.finfo(float).tiny)).mean()
     return low * (1 - 1e-5) - 1e-7, high * (1 + 1e-5) + 1e-7

@@ -1,0 +1,327 @@
+"""Stored trials as tables that any tool reads.
+
+    <folder>/trials.csv           a row a trial: configuration, metrics, environment, digest
+    <folder>/history.csv          a row an epoch of a trial
+    <folder>/predictions.parquet  a row a test review: its label, and for each trial the probability
+                                  of `positive` after the best and the last epoch, half precision
+    <folder>/descriptions/        what was computed from the reviews, as `store.keep` keeps it
+
+`docs/trials.md` describes each column. `Tables` reads them; it serves as a read-only store.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from labrnn.config import TrialConfig
+from labrnn.errors import LabError
+from labrnn.files import make_folder, read_file, replace_file
+from labrnn.trials.trial import MOST_WEIGHTS, TEXTS, Trial, dump, predictions_csv
+
+TRIALS, HISTORY, PREDICTIONS = "trials.csv", "history.csv", "predictions.parquet"
+DESCRIPTIONS = "descriptions"
+CHECKPOINTS = ("best", "last")
+# How a cell becomes a value; the columns that are not named here hold texts.
+TYPES = {
+    **dict.fromkeys(("format", "code_version", "vocabulary_size", "data_reviews"), int),
+    "data_without_known_words": int,
+    "seconds": float,
+    "deterministic": "True".__eq__,
+}
+# Columns that are no facts of the environment, besides the fields of the configuration.
+_IDENTITY = (
+    "fingerprint",
+    "key",
+    "format",
+    "code_version",
+    "vocabulary_size",
+    "parameters",
+    "digest",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TableTrial(Trial):
+    """A trial in the tables. Its files are made from its rows when they are asked for."""
+
+    tables: "Tables"
+
+    has_weights = False
+
+    @property
+    def finished(self):
+        return (self.fingerprint, self.key) in self.tables.lines
+
+    @cached_property
+    def _texts(self):
+        return _files(*self.tables.lines[self.fingerprint, self.key])
+
+    def _file(self, name):
+        return predictions_csv(self.predictions) if name == "predictions.csv" else self._texts[name]
+
+    @cached_property
+    def digests(self):
+        return {name: hashlib.sha256(self._file(name)).hexdigest() for name in TEXTS}
+
+    @cached_property
+    def _fault(self):
+        line, epochs = self.tables.lines[self.fingerprint, self.key]
+        sound = line.get("digest") == _digest(line, epochs, self.predictions)
+        return "" if sound else "is not what was written"
+
+    def check_format(self):
+        """The tables have no other format than that of this version."""
+
+    def _examine(self, name):
+        return (b"" if self._fault else self._file(name)), self._fault
+
+    def _changed(self, weights):
+        return [f"{self.key} {self._fault}"] if self._fault else []
+
+    @cached_property
+    def predictions(self):
+        """Test reviews, one a line: row, label, best, last (probabilities of `positive`)."""
+        return self.tables.predictions(self.fingerprint, self.key)
+
+
+class Tables:
+    """The trials of a folder that `write` has filled.
+
+    Args:
+        folder: holds the files that the module names.
+
+    Raises:
+        LabError: a file is missing or does not have the columns of such a table.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    @cached_property
+    def lines(self):
+        """(fingerprint, key) -> (line of `trials.csv`, lines of `history.csv`), in their order."""
+        found = {(line["fingerprint"], line["key"]): (line, []) for line in self._read(TRIALS)}
+        for line in self._read(HISTORY):
+            name = line.pop("fingerprint"), line.pop("key")
+            if name in found:  # else an export that was stopped before it wrote `trials.csv`
+                found[name][1].append(line)
+        return found
+
+    def _read(self, name):
+        path = self.folder / name
+        try:
+            text = io.StringIO(read_file(path).decode(), newline="")
+            reader = csv.DictReader(text, strict=True)
+            lines, columns = list(reader), {*(reader.fieldnames or ())}
+        except (OSError, ValueError, csv.Error) as error:
+            raise LabError(f"{path}: cannot be read ({error}); export the trials again") from None
+        if not {"fingerprint", "key"} <= columns or any(None in line for line in lines):
+            raise LabError(f"{path}: has no fingerprint and key, or a row with too many cells")
+        return lines
+
+    @cached_property
+    def _predictions(self):
+        import pandas as pd
+
+        path = self.folder / PREDICTIONS
+        try:
+            return pd.read_parquet(io.BytesIO(read_file(path, MOST_WEIGHTS)))
+        except Exception as error:  # pyarrow raises many kinds
+            message = " ".join(str(error).split())[:200]
+            raise LabError(f"{path}: cannot be read ({message}); export the trials again") from None
+
+    def predictions(self, fingerprint, key):
+        """A trial's data frame of row, label, best, last; LabError where it has none."""
+        if not {f"{key}_{which}" for which in CHECKPOINTS} <= {*self._predictions}:
+            raise LabError(f"{self.folder / PREDICTIONS}: trial {key} has no columns")
+        return _of(self._predictions, fingerprint, key)
+
+    def trial(self, fingerprint, key):
+        """The trial of that name; `finished` says whether it is there."""
+        return TableTrial(self.folder / fingerprint / key, self)
+
+    def trials(self):
+        """All trials, in the order of the table."""
+        for name in self.lines:
+            yield self.trial(*name)
+
+
+def write(folder, trials):
+    """Add trials to the tables of a folder; those that are there stay as they are.
+
+    Args:
+        folder: made where it is missing.
+        trials: finished `Trial`s.
+
+    Returns:
+        the number of trials added.
+
+    Raises:
+        LabError: a trial is damaged, or the tables cannot be read.
+    """
+    folder = Path(folder)
+    make_folder(folder)
+    there = Tables(folder) if (folder / TRIALS).exists() else None
+    found = {(t.fingerprint, t.key): t for t in there.trials()} if there else {}
+    before = len(found)
+    for trial in trials:
+        found.setdefault((trial.fingerprint, trial.key), trial)
+    ordered = sorted(found.values(), key=_order)
+    table, lines = _prediction_table(ordered), [_line(trial) for trial in ordered]
+    for trial, line in zip(ordered, lines, strict=True):
+        epochs = [_texts(epoch) for epoch in trial.history]
+        predictions = _of(table, trial.fingerprint, trial.key)
+        line["digest"] = _digest(_texts(line), epochs, predictions)
+    # History and predictions of trials that `trials.csv` does not name do no harm: it comes last.
+    replace_file(folder / PREDICTIONS, _parquet(table))
+    history = [
+        {"fingerprint": t.fingerprint, "key": t.key, **epoch}
+        for t in ordered
+        for epoch in t.history
+    ]
+    replace_file(folder / HISTORY, _csv(history))
+    replace_file(folder / TRIALS, _csv(lines))
+    return len(found) - before
+
+
+def _order(trial):
+    config = trial.config
+    return trial.fingerprint, config.cell, config.difference(), config.seed
+
+
+def _line(trial):
+    """A trial's line of `trials.csv`, without its digest."""
+    from labrnn.network.models import count_parameters
+
+    config, environment = trial.config, dict(trial.environment)
+    line = {name: trial.stored[name] for name in ("fingerprint", "format", "code_version")}
+    line |= {"key": trial.key, **config.model_dump(mode="json")}
+    line |= {"vocabulary_size": trial.vocabulary_size}
+    line |= {"parameters": count_parameters(config, trial.vocabulary_size)}
+    for prefix, values in (
+        ("best", trial.metrics["best"]),
+        ("last", trial.metrics["last"]),
+        ("data", {n: v for n, v in trial.data.items() if n != "fingerprint"}),
+        ("version", environment.pop("versions", {})),
+    ):
+        line |= {f"{prefix}_{name}": value for name, value in values.items()}
+    return line | dict(sorted(environment.items()))
+
+
+def _texts(line):
+    """A line as it is read back: texts, empty where there is no value."""
+    return {name: "" if value is None else str(value) for name, value in line.items()}
+
+
+def _below(line, prefix):
+    """The values of the columns that begin with a prefix, by the rest of their names."""
+    prefix += "_"
+    return {n.removeprefix(prefix): v for n, v in line.items() if n.startswith(prefix)}
+
+
+def _numbers(line):
+    """The values of a line of numbers; the epoch is a whole one."""
+    return {n: (int if n == "epoch" else float)(text) for n, text in line.items() if text}
+
+
+def _files(line, epochs):
+    """The files of a trial's folder but for its predictions, from its lines of texts."""
+    config = {name: line[name] for name in TrialConfig.model_fields if line.get(name)}
+    values = {n: TYPES.get(n, str)(text) for n, text in line.items() if text and n not in config}
+    metrics = {which: _numbers(_below(line, which)) for which in CHECKPOINTS}
+    other = {
+        n
+        for prefix in (*CHECKPOINTS, "data", "version")
+        for n in line
+        if n.startswith(f"{prefix}_")
+    }
+    environment = {n: values[n] for n in sorted(values) if n not in other and n not in _IDENTITY}
+    stored = {
+        "half_precision": True,
+        "format": values["format"],
+        "code_version": values["code_version"],
+        "fingerprint": line["fingerprint"],
+        "config": TrialConfig.model_validate_strings(config).model_dump(mode="json"),
+        "data": {**_below(values, "data"), "fingerprint": line["fingerprint"]},
+        "vocabulary_size": values["vocabulary_size"],
+    }
+    return {
+        "trial.json": dump(stored),
+        "history.json": dump([_numbers(epoch) for epoch in epochs]),
+        "metrics.json": dump(metrics),
+        "environment.json": dump({"versions": _below(values, "version"), **environment}),
+    }
+
+
+def _digest(line, epochs, predictions):
+    """The digest of all that the tables hold of a trial."""
+    texts = {n: text for n, text in sorted(line.items()) if text and n != "digest"}
+    epochs = [{n: text for n, text in epoch.items() if text} for epoch in epochs]
+    digest = hashlib.sha256(json.dumps([texts, epochs]).encode())
+    for name, kind in (("row", "<i4"), ("label", "i1"), ("best", "<f2"), ("last", "<f2")):
+        digest.update(predictions[name].to_numpy().astype(kind).tobytes())
+    return digest.hexdigest()
+
+
+def _of(table, fingerprint, key):
+    """The predictions of one trial: row, label, best, last, to four decimals."""
+    import pandas as pd
+
+    best, last = (table[f"{key}_{which}"].to_numpy() for which in CHECKPOINTS)
+    mine = ~np.isnan(best) & (table["fingerprint"] == fingerprint).to_numpy()
+    found = {name: table[name].to_numpy()[mine].astype(int) for name in ("row", "label")}
+    found |= {"best": best[mine].astype(float).round(4), "last": last[mine].astype(float).round(4)}
+    return pd.DataFrame(found)
+
+
+def _csv(lines):
+    """Lines as CSV; a column that only some lines have is empty in the others."""
+    text = io.StringIO()
+    columns = dict.fromkeys(name for line in lines for name in line)
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(_texts, lines))
+    return text.getvalue().encode()
+
+
+def _half(probabilities):
+    """Half precision, on the same side of one half: no prediction changes."""
+    half = np.asarray(probabilities, np.float16)
+    above = np.nextafter(np.float16(0.5), np.float16(1))
+    return np.where(
+        np.asarray(probabilities) > 0.5, np.maximum(half, above), np.minimum(half, np.float16(0.5))
+    )
+
+
+def _prediction_table(trials):
+    """A data frame of all predictions: a row a test review, two columns a trial."""
+    import pandas as pd
+
+    names = ["fingerprint", "row"]
+    tests = [t.predictions[["row", "label"]].assign(fingerprint=t.fingerprint) for t in trials]
+    reviews = pd.concat(tests).drop_duplicates(names)[[*names, "label"]]
+    places = pd.MultiIndex.from_frame(reviews[names])
+    columns = dict(reviews.astype({"row": np.int32, "label": np.int8}).reset_index(drop=True))
+    for trial, test in zip(trials, tests, strict=True):
+        at = places.get_indexer(pd.MultiIndex.from_frame(test[names]))
+        for which in CHECKPOINTS:
+            name = f"{trial.key}_{which}"
+            column = columns.setdefault(name, np.full(len(reviews), np.nan, np.float16))
+            column[at] = _half(trial.predictions[which])
+    return pd.DataFrame(columns)
+
+
+def _parquet(table):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    out = io.BytesIO()
+    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata()
+    parquet.write_table(arrow, out, compression="zstd")
+    return out.getvalue()
