@@ -15,6 +15,7 @@ from pathlib import Path
 
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
+from labrnn.network.cells import CELLS
 from labrnn.reviews.sources import find_source
 from labrnn.reviews.text import DATA_FIELDS, load_corpus
 from labrnn.trials.environment import environment
@@ -34,7 +35,7 @@ def cores():
 
 def cost(config):
     """Multiplications of a training, up to the number of tokens: for order and estimates."""
-    gates = 4 if config.cell == "lstm" else 3
+    gates = CELLS[config.cell].gates
     sides = 1 + config.bidirectional
     inputs = [config.embedding_dim] + [sides * config.hidden_dim] * (config.n_layers - 1)
     per_token = sum(gates * config.hidden_dim * (i + config.hidden_dim) * sides for i in inputs)
