@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from labrnn.config import TrialConfig
-from labrnn.network.training import Progress
+from labrnn.network.training import TrainingState
 from labrnn.trials.trial import trial_key
 
 CONFIG = TrialConfig(hidden_dim=10, epochs=3)
@@ -41,7 +41,7 @@ def progress(epochs=CONFIG.epochs, seed=0):
         {"embedding.weight": torch.full((7, 1), float(n + seed)), "bias": torch.arange(3.0) * n}
         for n in (epochs, 2)
     )
-    return Progress(history, last, best, {"step": torch.tensor([float(epochs)])})
+    return TrainingState(history, last, best, {"step": torch.tensor([float(epochs)])})
 
 
 def predicted(config=CONFIG):

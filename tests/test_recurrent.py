@@ -267,10 +267,10 @@ def test_two_threads_do_not_meet():
 
 def test_without_numba_the_dense_way_serves(monkeypatch):
     rnn = some_rnn(nn.LSTM)
-    assert recurrent.fastest_way(rnn, torch.zeros(1)) == "fused"
-    assert recurrent.fastest_way(rnn, torch.zeros(1, dtype=torch.float64)) == "dense"
+    assert recurrent.fastest_backend(rnn, torch.zeros(1)) == "fused"
+    assert recurrent.fastest_backend(rnn, torch.zeros(1, dtype=torch.float64)) == "dense"
     monkeypatch.setattr(recurrent, "FusedLayer", None)
-    assert recurrent.fastest_way(rnn, torch.zeros(1)) == "dense"
+    assert recurrent.fastest_backend(rnn, torch.zeros(1)) == "dense"
 
 
 def test_layers_without_gradients_leave_none():

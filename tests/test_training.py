@@ -16,7 +16,7 @@ from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.network import optimizers, recurrent, training
 from labrnn.network.batches import Batches, shuffled
-from labrnn.network.training import Meter, Progress, evaluate, new_model, train
+from labrnn.network.training import Meter, TrainingState, evaluate, new_model, train
 from labrnn.reviews.text import encode
 
 CPU = torch.device("cpu")
@@ -161,7 +161,7 @@ def test_evaluation_is_without_dropout_and_leaves_no_trace(corpus):
     [([0.5], 1), ([0.5, 0.3, 0.4], 2), ([0.5, 0.3, 0.3], 2), ([0.3, 0.4, 0.2], 3)],
 )
 def test_the_best_epoch_is_the_first_of_lowest_loss(losses, epoch):
-    assert Progress([{"valid_loss": loss} for loss in losses], {}, {}, {}).best_epoch == epoch
+    assert TrainingState([{"valid_loss": loss} for loss in losses], {}, {}, {}).best_epoch == epoch
 
 
 def test_the_best_epoch_is_kept_and_tested(corpus):
@@ -365,7 +365,7 @@ def test_without_numba_it_trains_as_well(reviews, corpus, monkeypatch):
     config = SMALL.but(epochs=1, optim="sgd", lr=0.1)
     (without,), _ = in_another_process(config, reviews, "numba")
     (here,) = train(config, corpus).history
-    monkeypatch.setattr(recurrent, "fastest_way", lambda *_: "packed")
+    monkeypatch.setattr(recurrent, "fastest_backend", lambda *_: "packed")
     monkeypatch.setattr(optimizers, "compiled", None)
     (theirs,) = train(config, corpus).history
     monkeypatch.setattr(training, "new_model", lambda *about: new_model(*about).double())

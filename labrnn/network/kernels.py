@@ -9,11 +9,13 @@ gate gradients, and the weights' gradients are single products at the end. Value
 
 import ctypes
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from labrnn.network import products
+from labrnn.network.cells import known
 from labrnn.network.products import compiled, inlined, multiply, scratch
 
 f32 = np.float32
@@ -139,36 +141,54 @@ def _gru_backward(gates, before, c, grad, dh, dc, start, rows, on):
             dhk[j] = d * z
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """How a cell uses the fused layer's buffer, which has four columns of units.
+
+    Attributes:
+        number: of the cell in compiled code.
+        cell_state: whether it has a state beside its output.
+        first: the first column that the recurrent product feeds; the input feeds as many columns,
+            from 0 on. The rows of the weights are turned by as many blocks to fit.
+    """
+
+    number: int
+    cell_state: bool
+    first: int
+
+
+LSTM, GRU = 0, 1
+KERNELS = {"LSTM": Kernel(LSTM, cell_state=True, first=0), "GRU": Kernel(GRU, False, first=1)}
+
+
 @compiled
-def _read(lstm, way, walk, gates, w_h, h, before, c):
-    """All steps: the recurrent products are added to the gates' last columns, h is written."""
-    recurrent = gates[:, (0 if lstm else h.shape[1]) :]
-    halves = scratch(way, walk[:, 1].max(), h.shape[1])
+def _read(cell, backend, walk, gates, recurrent, w_h, h, before, c):
+    """All steps: the recurrent products are added to `recurrent`, columns of gates; h is written."""
+    halves = scratch(backend, walk[:, 1].max(), h.shape[1])
     for t in range(len(walk)):
         start, rows, after, on = walk[t]
         some = recurrent[start : start + rows]
-        multiply(way, before[start : start + rows], w_h, some, some, halves)
-        if lstm:
+        multiply(backend, before[start : start + rows], w_h, some, some, halves)
+        if cell == LSTM:
             _lstm_forward(gates, h, before, c, start, rows, after, on)
-        else:
+        elif cell == GRU:
             _gru_forward(gates, h, before, c, start, rows, after, on)
 
 
 @compiled
-def _read_back(lstm, way, walk, gates, w_hh, before, c, grad, dh, dc):
+def _read_back(cell, backend, walk, gates, recurrent, w_hh, before, c, grad, dh, dc):
     """All steps from the last to the first: the gates become their gradients."""
-    recurrent = gates[:, (0 if lstm else dh.shape[1]) :]
-    halves = scratch(way, len(dh), recurrent.shape[1])
+    halves = scratch(backend, len(dh), recurrent.shape[1])
     nothing = np.zeros((1, dh.shape[1]), np.float32)
     for t in range(len(walk) - 1, -1, -1):
         start, rows, _, on = walk[t]
         some = recurrent[start : start + rows]
-        if lstm:
+        if cell == LSTM:
             _lstm_backward(gates, before, c, grad, dh, dc, start, rows, on)
-            multiply(way, some, w_hh, nothing, dh, halves)
-        else:
+            multiply(backend, some, w_hh, nothing, dh, halves)
+        elif cell == GRU:
             _gru_backward(gates, before, c, grad, dh, dc, start, rows, on)
-            multiply(way, some, w_hh, dh, dh, halves)
+            multiply(backend, some, w_hh, dh, dh, halves)
 
 
 class FusedLayer(torch.autograd.Function):
@@ -182,26 +202,27 @@ class FusedLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w_ih, w_hh, b_ih, b_hh, packing, reverse, cell, precision="float32"):
         torch.set_flush_denormal(True)
-        way, lstm = products.way(precision), cell == "LSTM"
+        kernel, backend = known(KERNELS, cell, "cell"), products.backend(precision)
         units, columns = w_hh.shape[1], w_hh.shape[0]
-        x, w_x = x.detach().contiguous(), _turn(w_ih, cell).detach()
+        x, w_x = x.detach().contiguous(), _turn(w_ih, kernel.first).detach()
         bias = x.new_zeros(1, 4 * units)
-        bias[:, :columns] += _turn(b_ih, cell)
+        bias[:, :columns] += _turn(b_ih, kernel.first)
         bias[:, -columns:] += b_hh
         gates, h = x.new_empty(len(x), 4 * units), x.new_empty(len(x), units)
         before = x.new_empty(len(x) + 1, units)
-        c = torch.empty_like(before) if lstm else before  # a GRU has no cell
+        c = torch.empty_like(before) if kernel.cell_state else before
         for state in (before, c):
             state[packing.last if reverse else packing.first] = 0
-        _multiply_rows(way, x, w_x.t(), bias[:, :columns], gates[:, :columns])
+        _multiply_rows(backend, x, w_x.t(), bias[:, :columns], gates[:, :columns])
         gates[:, columns:] = bias[:, columns:]
-        w_h = products.prepare(way, w_hh.detach().t().contiguous().numpy())
-        arrays = (a.numpy() for a in (h, before, c))
-        _read(lstm, way, packing.walk(reverse), gates.numpy(), w_h, *arrays)
+        w_h = products.prepare(backend, w_hh.detach().t().contiguous().numpy())
+        buffer, *arrays = (a.numpy() for a in (gates, h, before, c))
+        walk = packing.walk(reverse)
+        _read(kernel.number, backend, walk, buffer, buffer[:, -columns:], w_h, *arrays)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(x, w_x, w_hh)
             ctx.gates, ctx.before, ctx.c = gates, before, c
-            ctx.packing, ctx.reverse, ctx.cell, ctx.way = packing, reverse, cell, way
+            ctx.packing, ctx.reverse, ctx.kernel, ctx.backend = packing, reverse, kernel, backend
         return h
 
     @staticmethod
@@ -209,42 +230,47 @@ class FusedLayer(torch.autograd.Function):
     def backward(ctx, grad):
         torch.set_flush_denormal(True)  # vanishing gradients: denormals are 5 times slower
         x, w_x, w_hh = ctx.saved_tensors
-        gates, before, c, way = ctx.gates, ctx.before, ctx.c, ctx.way
+        gates, before, c, first, backend = (
+            ctx.gates,
+            ctx.before,
+            ctx.c,
+            ctx.kernel.first,
+            ctx.backend,
+        )
         ctx.gates = ctx.before = ctx.c = None  # consumed: a second backward pass must fail
         if gates is None:
             raise RuntimeError("backward through a recurrent layer a second time")
         units, columns = w_hh.shape[1], w_hh.shape[0]
         dh, dc = x.new_empty(2, ctx.packing.counts[0], units)
-        arrays = (a.numpy() for a in (before, c, grad.contiguous(), dh, dc))
-        w_h = products.prepare(way, w_hh.detach().numpy())
+        buffer, *arrays = (a.numpy() for a in (gates, before, c, grad.contiguous(), dh, dc))
+        w_h = products.prepare(backend, w_hh.detach().numpy())
         walk = ctx.packing.walk(ctx.reverse)
-        _read_back(ctx.cell == "LSTM", way, walk, gates.numpy(), w_h, *arrays)
-        d_w_h = _accumulate(way, before[:-1], gates[:, -columns:]).t()
+        _read_back(ctx.kernel.number, backend, walk, buffer, buffer[:, -columns:], w_h, *arrays)
+        d_w_h = _accumulate(backend, before[:-1], gates[:, -columns:]).t()
         # The bias is one more input that is always 1.
         x_1 = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-        d_w_x = _turn(_accumulate(way, x_1, gates[:, :columns]).t(), ctx.cell, back=True)
+        d_w_x = _turn(_accumulate(backend, x_1, gates[:, :columns]).t(), -first)
         d_x = torch.empty_like(x)
-        _multiply_rows(way, gates[:, :columns], w_x, x.new_zeros(1, x.shape[1]), d_x)
+        _multiply_rows(backend, gates[:, :columns], w_x, x.new_zeros(1, x.shape[1]), d_x)
         d_b_h = d_w_x[:, -1].clone()
-        if ctx.cell == "GRU":
-            d_b_h[-units:] = gates[:, -units:].sum(0)
+        if first:  # the last column is fed by the recurrent product alone
+            d_b_h[-first * units :] = gates[:, -first * units :].sum(0)
         return d_x, d_w_x[:, :-1], d_w_h, d_w_x[:, -1], d_b_h, None, None, None, None
 
 
-def _multiply_rows(way, a, b, base, out):
+def _multiply_rows(backend, a, b, base, out):
     """out = base + a @ b, of tensors."""
-    b = products.prepare(way, b.contiguous().numpy())
-    products.multiply_rows(way, a.numpy(), b, base.numpy(), out.numpy())
+    b = products.prepare(backend, b.contiguous().numpy())
+    products.multiply_rows(backend, a.numpy(), b, base.numpy(), out.numpy())
 
 
-def _accumulate(way, a, b):
+def _accumulate(backend, a, b):
     """a.T @ b, of tensors."""
     out = a.new_empty(a.shape[1], b.shape[1])
-    products.accumulate(way, a.numpy(), b.numpy(), out.numpy())
+    products.accumulate(backend, a.numpy(), b.numpy(), out.numpy())
     return out
 
 
-def _turn(blocks, cell, back=False):
-    """A GRU's rows [r, z, n] in the order [n, r, z] of the buffer, or back."""
-    units = len(blocks) // 3
-    return blocks.roll(-units if back else units, 0) if cell == "GRU" else blocks
+def _turn(blocks, first):
+    """A GRU's rows [r, z, n] in the order [n, r, z] of the buffer, or back for `first` below 0."""
+    return blocks.roll(first * (len(blocks) // 3), 0) if first else blocks

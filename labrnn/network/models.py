@@ -7,9 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from labrnn.errors import LabError
+from labrnn.network.cells import CELLS, known
 from labrnn.network.recurrent import run_layers
-
-CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class Classifier(nn.Module):
@@ -30,7 +29,8 @@ class Classifier(nn.Module):
         self.embedding = nn.Embedding(
             vocabulary_size, config.embedding_dim, padding_idx=0, sparse=sparse
         )
-        self.rnn = CELLS[config.cell](
+        self.cell = known(CELLS, config.cell, "cell")
+        self.rnn = getattr(nn, self.cell.name)(
             config.embedding_dim,
             config.hidden_dim,
             config.n_layers,
@@ -47,37 +47,37 @@ class Classifier(nn.Module):
         """The lab's start: Xavier normal; orthogonal recurrent weights; biases 0."""
         nn.init.xavier_normal_(self.embedding.weight)
         self.embedding.weight[0] = 0
-        units, gates = self.config.hidden_dim, 4 if self.config.cell == "lstm" else 3
+        units, forget = self.config.hidden_dim, self.cell.forget_gate
         for name, weight in self.rnn.named_parameters():
             if "weight" in name and self.config.recurrent_init == "per_gate":
-                for block in weight.chunk(gates):
+                for block in weight.chunk(self.cell.gates):
                     nn.init.orthogonal_(block)
             elif "weight" in name:
                 nn.init.orthogonal_(weight)
             else:
                 weight.zero_()
-                if "bias_ih" in name and self.config.cell == "lstm":
-                    weight[units : 2 * units] = self.config.forget_bias
+                if "bias_ih" in name and forget is not None:
+                    weight[forget * units : (forget + 1) * units] = self.config.forget_bias
         nn.init.xavier_normal_(self.output.weight)
         self.output.bias.zero_()
 
-    def forward(self, ids, packing, way=None):
+    def forward(self, ids, packing, backend=None):
         """Logits [B, 2] of the reviews whose packed ids are `ids`, in the batch's order.
 
         The ids are [N], or [N, 2]: a token's vector is then its word's plus its bigram's.
         """
-        return sum(self.paths(ids, packing, way))
+        return sum(self.paths(ids, packing, backend))
 
-    def paths(self, ids, packing, way=None):
+    def paths(self, ids, packing, backend=None):
         """The logits' addends: those of the network, and of the linear path if there is one."""
-        network = self._network(ids, packing, way)
+        network = self._network(ids, packing, backend)
         return [network, self.linear(ids, packing)] if self.linear else [network]
 
-    def _network(self, ids, packing, way):
+    def _network(self, ids, packing, backend):
         vectors = self._vectors(ids)
         vectors = vectors.sum(1) if ids.dim() == 2 else vectors
         vectors = F.dropout(vectors, self.config.embedding_dropout, self.training)
-        states = run_layers(self.rnn, vectors, packing, way, self.config.precision)
+        states = run_layers(self.rnn, vectors, packing, backend, self.config.precision)
         read = F.dropout(self.read(states, packing), self.config.dropout_rate, self.training)
         return self.output(read)
 
@@ -140,12 +140,12 @@ class LinearPath(nn.Module):
 
 def count_parameters(config, vocabulary_size):
     """Trainable parameters by the lab's formula, without building the model."""
-    gates = 4 if config.cell == "lstm" else 3
+    cell = known(CELLS, config.cell, "cell")
     directions = 1 + config.bidirectional
     units, total = config.hidden_dim, vocabulary_size * config.embedding_dim
     for layer in range(config.n_layers):
         inputs = directions * units if layer else config.embedding_dim
-        total += directions * (gates * units * (inputs + units) + 2 * gates * units)
+        total += directions * cell.parameters(inputs, units)
     total += 2 * (directions * units + 1)
     return total + (vocabulary_size + 1 if config.linear_path else 0)
 

@@ -1,8 +1,12 @@
 """The lab's optimisers, with an exact and cheap way for the embedding's rarely touched rows."""
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import torch
 from torch import nn, optim
+
+from labrnn.network.cells import known
 
 try:
     from labrnn.network.products import compiled
@@ -11,6 +15,56 @@ except ImportError:  # no Numba: PyTorch's optimisers move every row at every st
 
 MOMENTUM, EPS, ALPHA = 0.9, 1e-6, 0.99
 SPARSE_EPS = 1e-8  # the mean over a review's steps leaves rows gradients of 1e-6 and less
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """How `LazyRows` moves a row, as PyTorch's class does.
+
+    Attributes:
+        number: of the rule in compiled code.
+        momentum: what is left of a row's push after a step; 0 for none.
+        alpha: what is left of its mean square after a step, 1 for a sum; None for neither.
+    """
+
+    number: int
+    momentum: float = 0.0
+    alpha: float | None = None
+
+
+SGD, ADAGRAD, RMSPROP = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An optimiser of the lab.
+
+    Attributes:
+        torch: PyTorch's class, for whatever moves at every step.
+        options: its arguments beside parameters and learning rate.
+        rows: the rule for an embedding's rarely read rows on a CPU; None where a row that is not
+            read moves in no closed form.
+        table: PyTorch's class that moves an embedding's rows only when they are read.
+    """
+
+    torch: type
+    options: dict = field(default_factory=dict)
+    rows: RowRule | None = None
+    table: type | None = None
+
+
+_ADAM = {"eps": EPS, "fused": True}
+OPTIMIZERS = {
+    "sgd": Kind(optim.SGD, {"momentum": MOMENTUM}, RowRule(SGD, MOMENTUM)),
+    "adagrad": Kind(optim.Adagrad, {"eps": EPS}, RowRule(ADAGRAD, alpha=1.0)),
+    "rmsprop": Kind(
+        optim.RMSprop,
+        {"eps": EPS, "alpha": ALPHA, "momentum": MOMENTUM},
+        RowRule(RMSPROP, MOMENTUM, ALPHA),
+    ),
+    "adam": Kind(optim.Adam, _ADAM),
+    "sparse_adam": Kind(optim.Adam, _ADAM, table=optim.SparseAdam),
+}
 
 
 def rate(config, step, steps):
@@ -29,11 +83,14 @@ def rate(config, step, steps):
 def takes_rows(name, device):
     """Whether the embedding's gradient is wanted for the rows of a batch only.
 
-    `LazyRows` serves on a CPU, but not for Adam, whose moments move a row in no closed form;
-    `sparse_adam` leaves them alone between two batches that read the row.
+    `LazyRows` serves on a CPU; `sparse_adam` leaves a row alone between two batches that read it.
+
+    Raises:
+        ValueError: there is no optimiser of that name.
     """
-    lazy = compiled is not None and device.type == "cpu" and name != "adam"
-    return lazy or name == "sparse_adam"
+    kind = known(OPTIMIZERS, name, "optim")
+    lazy = compiled is not None and device.type == "cpu" and kind.rows is not None
+    return lazy or kind.table is not None
 
 
 class Optimizer:
@@ -50,10 +107,11 @@ class Optimizer:
         embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
         tables = [module.weight for module in embeddings if module.sparse]
         rest = [p for p in model.parameters() if not any(p is table for table in tables)]
-        self.torch = {"dense": _torch_optimizer(config, rest)}
+        kind = known(OPTIMIZERS, config.optim, "optim")
+        self.torch = {"dense": kind.torch(rest, config.lr, **kind.options)}
         self.rows = None
-        if config.optim == "sparse_adam":
-            self.torch["table"] = optim.SparseAdam(tables, config.lr, eps=SPARSE_EPS)
+        if kind.table:
+            self.torch["table"] = kind.table(tables, config.lr, eps=SPARSE_EPS)
         elif tables:
             self.rows = LazyRows(config.optim, *tables)
 
@@ -106,16 +164,6 @@ class Optimizer:
             self.rows.square.copy_(state["rows.square"])
 
 
-def _torch_optimizer(config, parameters):
-    if config.optim == "sgd":
-        return optim.SGD(parameters, config.lr, momentum=MOMENTUM)
-    if config.optim == "adagrad":
-        return optim.Adagrad(parameters, config.lr, eps=EPS)
-    if config.optim in ("adam", "sparse_adam"):
-        return optim.Adam(parameters, config.lr, eps=EPS, fused=True)
-    return optim.RMSprop(parameters, config.lr, eps=EPS, alpha=ALPHA, momentum=MOMENTUM)
-
-
 class LazyRows:
     """SGD, Adagrad or RMSprop on a table of which a step touches few rows.
 
@@ -124,36 +172,30 @@ class LazyRows:
     to date only when it is next read. The same update as PyTorch's dense one up to rounding.
 
     Args:
-        name: `sgd`, `adagrad` or `rmsprop`.
+        name: of an optimiser with a `RowRule`.
         table: the parameter, [rows, E], with sparse gradients.
     """
 
-    RULES = {"sgd": 0, "adagrad": 1, "rmsprop": 2}
-
     def __init__(self, name, table):
-        self.rule, self.table = self.RULES[name], table
-        self.momentum = 0.0 if name == "adagrad" else MOMENTUM
-        self.alpha = ALPHA if name == "rmsprop" else 1.0
-        self.buffer = torch.zeros_like(table if self.momentum else table[:0])
-        self.square = torch.zeros_like(table if name != "sgd" else table[:0])
+        rule = known(OPTIMIZERS, name, "optim").rows
+        if rule is None:
+            raise ValueError(f"optim = {name!r}: a row that is not read moves in no closed form")
+        self.rule, self.table = rule, table
+        self.buffer = torch.zeros_like(table if rule.momentum else table[:0])
+        self.square = torch.zeros_like(table if rule.alpha is not None else table[:0])
         self._restart()
 
     def _restart(self):
         # pushes[s]: sum over the steps after s of lr * momentum ** (steps since s)
         self.now, self.last, self.pushes = 0, np.zeros(len(self.table), np.int64), [0.0]
-        self.decays = MOMENTUM ** np.arange(1, 401)[::-1]  # 1e-18 after 400 steps
+        # 1e-18 after 400 steps
+        self.decays = self.rule.momentum ** np.arange(1, 401)[::-1]
 
     def catch_up(self, rows):
-        if self.momentum:
-            _catch_up(
-                rows,
-                *self._arrays(),
-                self.last,
-                self.now,
-                np.array(self.pushes),
-                self.momentum,
-                self.alpha,
-            )
+        if self.rule.momentum:
+            decays = self.rule.momentum, 1.0 if self.rule.alpha is None else self.rule.alpha
+            pushes = np.array(self.pushes)
+            _catch_up(rows, *self._arrays(), self.last, self.now, pushes, *decays)
 
     def step(self, lr):
         gradient = self.table.grad.coalesce()
@@ -164,7 +206,8 @@ class LazyRows:
         self.pushes[first:] = [p + d for p, d in zip(self.pushes[first:], pushed, strict=True)]
         self.pushes.append(0.0)
         self.last[rows] = self.now
-        _step(rows, values, *self._arrays(), self.rule, lr, self.momentum, self.alpha, EPS)
+        number, momentum, alpha = self.rule.number, self.rule.momentum, self.rule.alpha or 1.0
+        _step(rows, values, *self._arrays(), number, lr, momentum, alpha, EPS)
         self.table.grad = None
 
     def settle(self):
@@ -202,17 +245,17 @@ if compiled:
         alpha, rest = np.float32(alpha), np.float32(1.0 - alpha)
         for k in range(rows.size):
             w, g = table[rows[k]], values[k]
-            if rule == 0:
+            if rule == SGD:
                 b = buffer[rows[k]]
                 for j in range(w.size):
                     b[j] = momentum * b[j] + g[j]
                     w[j] -= lr * b[j]
-            elif rule == 1:
+            elif rule == ADAGRAD:
                 s = square[rows[k]]
                 for j in range(w.size):
                     s[j] += g[j] * g[j]
                     w[j] -= lr * g[j] / (np.sqrt(s[j]) + eps)
-            else:
+            elif rule == RMSPROP:
                 b, s = buffer[rows[k]], square[rows[k]]
                 for j in range(w.size):
                     s[j] = alpha * s[j] + rest * g[j] * g[j]

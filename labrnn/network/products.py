@@ -355,17 +355,17 @@ def _row_stride(matrix):
 
 
 @compiled
-def prepare(way, b):
-    """What `multiply` wants of its second matrix [K, N]: one float32 array, laid out for `way`."""
+def prepare(backend, b):
+    """What `multiply` wants of its second matrix [K, N]: one float32 array, laid out for `backend`."""
     depth, columns = b.shape
-    if way == LIBRARY:
+    if backend == LIBRARY:
         out = np.empty(depth * columns, np.float32)
         out.reshape(depth, columns)[:] = b
-    elif way == LIBRARY_BF16:
+    elif backend == LIBRARY_BF16:
         out = np.empty((depth * columns + 1) // 2, np.float32)
         _halve(b, out.view(np.uint16)[: depth * columns].reshape(depth, columns))
     else:
-        half = way == TILES_BF16
+        half = backend == TILES_BF16
         steps, panels = (depth + 1) // 2 if half else depth, (columns + PANEL - 1) // PANEL
         out = np.empty(panels * steps * PANEL, np.float32)
         grid = out.reshape(panels * steps, PANEL)
@@ -376,18 +376,18 @@ def prepare(way, b):
 
 
 @compiled
-def scratch(way, rows, depth):
+def scratch(backend, rows, depth):
     """Memory that `multiply` writes its first matrix to where it is needed in bfloat16."""
-    half = way >= BFLOAT16
+    half = backend >= BFLOAT16
     return np.empty((rows if half else 0, (depth + 1) // 2 * 2), np.uint16)
 
 
 @njit("(i8, f4[:, :], f4[::1], f4[:, :], f4[:, :], u2[:, ::1])", **OPTIONS, nogil=True, cache=True)
-def multiply(way, a, b, base, out, halves):
+def multiply(backend, a, b, base, out, halves):
     """out[:M] = base + a @ b.
 
     Args:
-        way: LIBRARY, TILES, LIBRARY_BF16 or TILES_BF16.
+        backend: LIBRARY, TILES, LIBRARY_BF16 or TILES_BF16.
         a: [M, K]; columns side by side, rows of any stride, as in base and out.
         b: of `prepare`.
         base: the addend: `out` itself, or [1, N], which is added to every row.
@@ -395,7 +395,7 @@ def multiply(way, a, b, base, out, halves):
         halves: of `scratch`, for M rows or more.
     """
     (rows, depth), columns = a.shape, out.shape[1]
-    half, library = way >= BFLOAT16, way in (LIBRARY, LIBRARY_BF16)
+    half, library = backend >= BFLOAT16, backend in (LIBRARY, LIBRARY_BF16)
     a_start, a_row = a.ctypes.data, 4 * _row_stride(a)
     if half:
         _halve(a, halves)
@@ -419,28 +419,28 @@ def multiply(way, a, b, base, out, halves):
 
 
 @njit("(i8, f4[:, :], f4[::1], f4[:, :], f4[:, :])", **OPTIONS, nogil=True, cache=True)
-def multiply_rows(way, a, b, base, out):
+def multiply_rows(backend, a, b, base, out):
     """`multiply` for many rows and a base of one."""
-    halves = scratch(way, BATCH, a.shape[1])
+    halves = scratch(backend, BATCH, a.shape[1])
     for start in range(0, len(a), BATCH):
-        multiply(way, a[start : start + BATCH], b, base, out[start : start + BATCH], halves)
+        multiply(backend, a[start : start + BATCH], b, base, out[start : start + BATCH], halves)
 
 
 @njit("(i8, f4[:, :], f4[:, :], f4[:, ::1])", **OPTIONS, nogil=True, cache=True)
-def accumulate(way, a, b, out):
+def accumulate(backend, a, b, out):
     """out = a.T @ b: [K, M] and [K, N] to [M, N]; columns side by side, rows of any stride."""
     (depth, rows), columns = a.shape, b.shape[1]
-    half = way >= BFLOAT16
+    half = backend >= BFLOAT16
     out[:] = f32(0.0)
-    if way == LIBRARY:
+    if backend == LIBRARY:
         a_start, b_start, out_start = a.ctypes.data, b.ctypes.data, out.ctypes.data
         a_row, b_row = _row_stride(a), _row_stride(b)
         _call_library(
             half, True, rows, columns, depth, a_start, a_row, b_start, b_row, out_start, columns
         )
         return
-    if way == LIBRARY_BF16:
-        a_half, b_half = scratch(way, depth, rows), scratch(way, depth, columns)
+    if backend == LIBRARY_BF16:
+        a_half, b_half = scratch(backend, depth, rows), scratch(backend, depth, columns)
         _halve(a, a_half)
         _halve(b, b_half)
         _call_library(
@@ -469,10 +469,10 @@ def accumulate(way, a, b, out):
 # --------------------------------------------------------------------------- the choice
 
 
-def product(way, a, b):
-    """a @ b by one way, for the timing and the tests: float32 arrays, rows of any stride."""
+def product(backend, a, b):
+    """a @ b by one backend, for the timing and the tests: float32 arrays, rows of any stride."""
     out = np.empty((len(a), b.shape[1]), np.float32)
-    multiply_rows(way, a, prepare(way, b), np.zeros((1, b.shape[1]), np.float32), out)
+    multiply_rows(backend, a, prepare(backend, b), np.zeros((1, b.shape[1]), np.float32), out)
     return out
 
 
@@ -506,7 +506,7 @@ def chosen(precision):
         return names[-1]
 
 
-def way(precision):
+def backend(precision):
     """The chosen backend as the number that compiled code takes."""
     return BACKENDS[chosen(precision)] + (BFLOAT16 if precision == "bf16" else 0)
 

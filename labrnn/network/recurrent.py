@@ -1,4 +1,4 @@
-"""A stack of LSTM or GRU layers over packed tokens, by the fastest exact way for the device."""
+"""A stack of LSTM or GRU layers over packed tokens, by the fastest exact backend for the device."""
 
 from functools import partial
 
@@ -7,32 +7,37 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from labrnn.errors import LabError
+from labrnn.network.cells import CELLS, known
 
 try:
     from labrnn.network import products
     from labrnn.network.kernels import FusedLayer
-except ImportError:  # Numba has no build for this platform: the dense way serves
+except ImportError:  # Numba has no build for this platform: the dense backend serves
     FusedLayer = None
 
 
-def run_layers(rnn, x, packing, way=None, precision="float32"):
+def run_layers(rnn, x, packing, backend=None, precision="float32"):
     """Outputs of the last layer at every real token.
 
     Args:
         rnn: `nn.LSTM` or `nn.GRU`; its dropout acts between layers while it is in training mode.
         x: inputs, [N, in], in the order of `packing`.
-        way: `fused`, `dense` or `packed`; the fastest exact one for the device where None.
+        backend: `fused`, `dense` or `packed`; the fastest exact one for the device where None.
         precision: `float32` or `bf16`, of the fused kernels' matrix products; a machine without
             bfloat16 products uses float32 (`require_precision` refuses to train so).
 
     Returns:
         [N, directions * H]; every direction reads each review inside its own length.
+
+    Raises:
+        ValueError: the layers are of another cell.
     """
-    way = way or fastest_way(rnn, x)
-    if way == "packed":
+    known({cell.name: cell for cell in CELLS.values()}, rnn.mode, "cell")
+    backend = backend or fastest_backend(rnn, x)
+    if backend == "packed":
         sizes = torch.tensor(packing.counts)
         return rnn(PackedSequence(x, sizes))[0].data
-    layer = partial(_fused_layer, precision) if way == "fused" else _dense_layer
+    layer = partial(_fused_layer, precision) if backend == "fused" else _dense_layer
     for k in range(rnn.num_layers):
         if k and rnn.dropout and rnn.training:
             x = F.dropout(x, rnn.dropout)
@@ -42,7 +47,7 @@ def run_layers(rnn, x, packing, way=None, precision="float32"):
     return x
 
 
-def fastest_way(rnn, x):
+def fastest_backend(rnn, x):
     """Fused kernels for float32 on a CPU; on CUDA, cuDNN's persistent kernels take only dense input
     and small layers, everything else runs as fast packed; elsewhere dense."""
     if x.device.type == "cpu":
@@ -80,7 +85,7 @@ def _fused_layer(precision, rnn, x, packing, suffix):
 
 
 def _dense_layer(rnn, x, packing, suffix):
-    """The plain way: padded to the longest review; reversed inside each length, not with its pads."""
+    """The plain backend: padded to the longest review; reversed inside each length, not with its pads."""
     rows = torch.from_numpy(packing.rows).to(x.device)
     steps = torch.from_numpy(packing.steps).to(x.device)
     if "reverse" in suffix:
@@ -88,8 +93,7 @@ def _dense_layer(rnn, x, packing, suffix):
     dense = x.new_zeros(len(packing.first), len(packing.counts), x.shape[1])
     dense = dense.index_put((rows, steps), x)
     state = x.new_zeros(1, len(dense), rnn.hidden_size)
-    function, state = (
-        (torch._VF.lstm, (state, state)) if rnn.mode == "LSTM" else (torch._VF.gru, state)
-    )
+    state = (state, state) if rnn.mode == "LSTM" else state
+    function = getattr(torch._VF, rnn.mode.lower())
     out = function(dense, state, _weights(rnn, suffix), True, 1, 0.0, rnn.training, False, True)[0]
     return out[rows, steps]

@@ -17,7 +17,7 @@ from labrnn.network.recurrent import require_precision
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """Where a training stands after some epochs; all that a resumed one needs.
 
     Attributes:
@@ -41,7 +41,7 @@ class Progress:
 
 
 class Meter:
-    """Sums of loss and hits over examples, on the device; read once at the end.
+    """Sums of loss and correct over examples, on the device; read once at the end.
 
     The published solution took means of batch means, in which the smaller last batch weighs too
     much; they are kept beside the exact ones for comparison with its digits.
@@ -55,18 +55,18 @@ class Meter:
         """Counts a batch; returns its mean loss, for the backward pass."""
         loss = F.cross_entropy(logits, labels)
         with torch.no_grad():
-            n, hits = len(labels), (logits.argmax(1) == labels).sum()
-            self.sums += torch.stack([loss * n, hits, loss, hits / n]).double()
+            n, correct = len(labels), (logits.argmax(1) == labels).sum()
+            self.sums += torch.stack([loss * n, correct, loss, correct / n]).double()
         self.examples, self.batches = self.examples + n, self.batches + 1
         return loss
 
     def read(self, prefix=""):
-        loss, hits, batch_loss, batch_hits = self.sums.tolist()
+        loss, correct, batch_loss, batch_correct = self.sums.tolist()
         return {
             f"{prefix}loss": loss / self.examples,
-            f"{prefix}accuracy": hits / self.examples,
+            f"{prefix}accuracy": correct / self.examples,
             f"{prefix}loss_batch_mean": batch_loss / self.batches,
-            f"{prefix}accuracy_batch_mean": batch_hits / self.batches,
+            f"{prefix}accuracy_batch_mean": batch_correct / self.batches,
         }
 
 
@@ -93,11 +93,11 @@ def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None
     Args:
         config: a `TrialConfig`.
         corpus: a `Corpus` encoded under the config's data fields.
-        resume: the `Progress` of an interrupted training of the same config, or None.
-        on_epoch: called with the `Progress` after each epoch.
+        resume: the `TrainingState` of an interrupted training of the same config, or None.
+        on_epoch: called with the `TrainingState` after each epoch.
 
     Returns:
-        the final `Progress`. On a CPU it is the same to the last bit, resumed or not.
+        the final `TrainingState`. On a CPU it is the same to the last bit, resumed or not.
 
     Raises:
         LabError: the loss is no longer finite; the precision is not at hand on the device; or
@@ -112,18 +112,18 @@ def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None
     model = new_model(config, corpus, device)
     steps = config.epochs * math.ceil(len(corpus.rows["train"]) / config.batch_size)
     optimizer = Optimizer(config, model, steps)
-    progress = resume or Progress([], {}, {}, {})
+    state = resume or TrainingState([], {}, {}, {})
     if resume:
         model.load_state_dict(resume.last)
         optimizer.load(resume.optimizer)
     batches = Batches(corpus, config.batch_size, device)
     # The processor's own time: other work on the machine, or a pause, is not the training's.
     watch = time.process_time if device.type == "cpu" else time.perf_counter
-    for epoch in range(len(progress.history) + 1, config.epochs + 1):
+    for epoch in range(len(state.history) + 1, config.epochs + 1):
         began, clock = time.perf_counter(), watch()
         measured = _train_epoch(config, corpus, model, optimizer, batches, epoch)
         trained = watch() - clock
-        progress.last = _snapshot(model)
+        state.last = _snapshot(model)
         if config.calibrate:
             calibrate(model, batches, corpus)
         measured |= evaluate(model, batches, corpus.rows["valid"])[0].read("valid_")
@@ -133,15 +133,15 @@ def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None
                 f"lower lr = {config.lr}"
             )
         seconds = {"seconds": time.perf_counter() - began, "train_seconds": trained}
-        progress.history.append({"epoch": epoch, **measured, **seconds})
-        progress.optimizer = {n: v.detach().cpu().clone() for n, v in optimizer.tensors().items()}
-        if progress.best_epoch == epoch:
-            progress.best = _snapshot(model)
+        state.history.append({"epoch": epoch, **measured, **seconds})
+        state.optimizer = {n: v.detach().cpu().clone() for n, v in optimizer.tensors().items()}
+        if state.best_epoch == epoch:
+            state.best = _snapshot(model)
         if config.calibrate:
-            model.load_state_dict(progress.last)
+            model.load_state_dict(state.last)
         if on_epoch:
-            on_epoch(progress)
-    return progress
+            on_epoch(state)
+    return state
 
 
 def _snapshot(model):
@@ -205,7 +205,7 @@ def calibrate(model, batches, corpus):
         model.linear.bias *= scales[1]
 
 
-def test(config, corpus, progress, device=torch.device("cpu")):
+def test(config, corpus, state, device=torch.device("cpu")):
     """The one look at the test reviews: the best epoch's model and the last's.
 
     Returns:
@@ -213,12 +213,12 @@ def test(config, corpus, progress, device=torch.device("cpu")):
     """
     batches = Batches(corpus, config.batch_size, device)
     results = {}
-    for which, epoch in (("best", progress.best_epoch), ("last", len(progress.history))):
+    for which, epoch in (("best", state.best_epoch), ("last", len(state.history))):
         if epoch in [metrics["epoch"] for metrics, _ in results.values()]:
             results[which] = results["best"]
             continue
         model = Classifier(config, corpus.vocabulary_size).to(device)
-        model.load_state_dict(getattr(progress, which))
+        model.load_state_dict(getattr(state, which))
         if config.calibrate and which == "last":  # the best one is as it was validated
             calibrate(model, batches, corpus)
         meter, probabilities = evaluate(model, batches, corpus.rows["test"])

@@ -8,7 +8,7 @@ from contextlib import suppress
 from labrnn.trials import kept
 from labrnn.trials.trial import HEX, TEXTS, WEIGHTS
 
-# A training's state after an epoch, by attribute of `Progress`.
+# A training's state after an epoch, by attribute of `TrainingState`.
 TENSORS = {name: f"{name}.safetensors" for name in ("last", "best", "optimizer")}
 
 MARK = "labrnn-store"  # a file that marks a folder as a store

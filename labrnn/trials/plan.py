@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from labrnn.errors import LabError
+from labrnn.network.cells import CELLS
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.store import default_store
 
@@ -25,7 +26,7 @@ def cost(config):
     The four weights are fitted to 91 trainings of the full lab there; 90 % of them took 0.9 to 1.1
     times as long. On another machine only the ratio changes (see `speed`).
     """
-    gates = 4 if config.cell == "lstm" else 3
+    gates = CELLS[config.cell].gates
     sides = 1 + config.bidirectional
     inputs = [config.embedding_dim] + [sides * config.hidden_dim] * (config.n_layers - 1)
     reviews = config.train_reviews or 35_000

@@ -295,7 +295,7 @@ class Store:
         """
         from safetensors.torch import load
 
-        from labrnn.network.training import Progress
+        from labrnn.network.training import TrainingState
 
         for folder in self._states(config, fingerprint):
             paths = [folder / name for name in ("DONE", "history.json", *TENSORS.values())]
@@ -303,7 +303,7 @@ class Store:
                 done, *files = [read_file(path, MOST_WEIGHTS) for path in paths]
                 if [hashlib.sha256(content).hexdigest() for content in files] != json.loads(done):
                     raise ValueError("not what was written")
-                return Progress(json.loads(files[0]), *map(load, files[1:]))
+                return TrainingState(json.loads(files[0]), *map(load, files[1:]))
             except OSError as error:
                 if error.errno not in NO_FILE:
                     raise UnreadableError(folder, error) from None

@@ -1,0 +1,36 @@
+"""The recurrent cells: what the rest of the package must know of each, without PyTorch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kind of recurrent layer.
+
+    Attributes:
+        name: of the class in `torch.nn`, of its `mode`, and of the entry in `kernels.KERNELS`.
+        gates: blocks of `units` rows in each weight.
+        forget_gate: index of the forget gate's block, None without one.
+    """
+
+    name: str
+    gates: int
+    forget_gate: int | None = None
+
+    def parameters(self, inputs, units):
+        """Parameters of one layer in one direction: two matrices, two biases."""
+        return self.gates * units * (inputs + units + 2)
+
+
+CELLS = {"lstm": Cell("LSTM", gates=4, forget_gate=1), "gru": Cell("GRU", gates=3)}
+
+
+def known(table, name, field):
+    """The entry of a registry.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in table:
+        raise ValueError(f"{field} = {name!r}: unknown; choose one of: {', '.join(table)}")
+    return table[name]

@@ -1,0 +1,125 @@
+"""Cells and optimisers stand once each, and an unknown one is an error wherever it comes from."""
+
+import typing
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from labrnn.config import TrialConfig
+from labrnn.network import recurrent
+from labrnn.network.cells import CELLS
+from labrnn.network.models import Classifier, count_parameters
+from labrnn.network.optimizers import OPTIMIZERS, LazyRows, Optimizer, takes_rows
+from labrnn.network.packing import Packing
+from labrnn.network.recurrent import run_layers
+from labrnn.network.training import new_model, train
+
+CPU = torch.device("cpu")
+
+
+def allowed(field):
+    return set(typing.get_args(TrialConfig.model_fields[field].annotation))
+
+
+def with_name(config, **names):
+    """A configuration that names something the checks of `TrialConfig` would refuse."""
+    return config.model_copy(update=names)
+
+
+def test_a_configuration_may_name_what_is_registered_and_nothing_else():
+    assert allowed("cell") == set(CELLS)
+    assert allowed("optim") == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_is_what_pytorch_says_of_it(name):
+    cell, layer = CELLS[name], getattr(nn, CELLS[name].name)(7, 5)
+    assert layer.mode == cell.name
+    assert len(layer.weight_hh_l0) == 5 * cell.gates
+    assert cell.parameters(7, 5) == sum(p.numel() for p in layer.parameters())
+
+
+def test_the_forget_gate_is_the_one_that_keeps_the_cell():
+    """With its bias far up the cell stays as it is, whatever is read."""
+    config = TrialConfig(forget_bias=10.0, hidden_dim=10)
+    model = Classifier(config, 20)
+    with torch.no_grad():
+        for name, weight in model.rnn.named_parameters():
+            if "weight" in name:
+                weight.zero_()
+    state = torch.zeros(1, 1, 10), torch.ones(1, 1, 10)
+    _, (_, after) = model.rnn(torch.zeros(30, 1, 1), state)
+    torch.testing.assert_close(after, torch.ones_like(after), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("backend", [None, "fused", "dense", "packed"])
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_another_cell_is_refused_and_not_trained_as_a_gru(backend, nonlinearity):
+    """An Elman layer has a third of a GRU's rows, and `GRU` was once all that was no `LSTM`."""
+    packing = Packing([3, 2])
+    rnn = nn.RNN(4, 12, nonlinearity=nonlinearity)
+    with pytest.raises(ValueError, match=r"RNN_.*unknown; choose one of: LSTM, GRU"):
+        run_layers(rnn, torch.randn(5, 4), packing, backend)
+
+
+def test_the_kernels_refuse_a_cell_that_they_do_not_know():
+    kernels = pytest.importorskip("labrnn.network.kernels")
+    assert {cell.name for cell in CELLS.values()} == set(kernels.KERNELS)
+    rnn = nn.GRU(4, 12)
+    with pytest.raises(ValueError, match="cell = 'RNN_TANH': unknown"):
+        kernels.FusedLayer.apply(
+            torch.randn(5, 4), *recurrent._weights(rnn, "_l0"), Packing([3, 2]), False, "RNN_TANH"
+        )
+
+
+def test_an_unknown_cell_or_optimiser_is_an_error_everywhere(corpus):
+    config = TrialConfig(hidden_dim=10)
+    elman = with_name(config, cell="elman")
+    for attempt in (lambda: Classifier(elman, 20), lambda: count_parameters(elman, 20)):
+        with pytest.raises(ValueError, match="cell = 'elman': unknown; choose one of: lstm, gru"):
+            attempt()
+    lion = with_name(config, optim="lion")
+    known = "optim = 'lion': unknown; choose one of: sgd, adagrad, rmsprop"
+    model = Classifier(config, 20, sparse=True)
+    for attempt in (
+        lambda: Optimizer(lion, model),
+        lambda: takes_rows("lion", CPU),
+        lambda: takes_rows("lion", torch.device("cuda")),
+        lambda: LazyRows("lion", model.embedding.weight),
+        lambda: train(lion, corpus),
+    ):
+        with pytest.raises(ValueError, match=known):
+            attempt()
+    with pytest.raises(ValueError, match="'adam': a row that is not read moves in no closed form"):
+        LazyRows("adam", model.embedding.weight)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_each_optimiser_is_pytorchs_of_its_kind_and_rows_go_the_same_way(name, corpus):
+    """Rows moved as they are read, and all rows at each step, come to the same weights."""
+    pytest.importorskip("labrnn.network.products")
+    kind = OPTIMIZERS[name]
+    config = TrialConfig(optim=name, lr=0.01, hidden_dim=10, warmup_steps=1)
+    models = [new_model(config, corpus, CPU) for _ in range(2)]
+    assert models[0].embedding.sparse == (kind.rows is not None or kind.table is not None)
+    if kind.table:
+        return  # another update by design: test_optimizers
+    models[1].embedding.sparse = False
+    optimizers = [Optimizer(config, model) for model in models]
+    for optimizer in optimizers:
+        assert type(optimizer.torch["dense"]) is kind.torch
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(4):
+        ids = torch.randint(1, corpus.vocabulary_size, (9,), generator=generator)
+        for model, optimizer in zip(models, optimizers, strict=True):
+            optimizer.before(ids)
+            labels = torch.tensor([0, 1, 1])
+            F.cross_entropy(model(ids, Packing([4, 3, 2])), labels).backward()
+            optimizer.step()
+    for optimizer in optimizers:
+        optimizer.settle()
+    ours, theirs = (dict(model.named_parameters()) for model in models)
+    for key, value in ours.items():
+        torch.testing.assert_close(value, theirs[key], rtol=1e-4, atol=2e-5)
