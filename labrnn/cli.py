@@ -37,7 +37,7 @@ class LabCommand(click.Group):
             error.show()
             sys.exit(2)
         except BrokenPipeError:  # as in `labrnn trials | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_output()
         except OSError as error:
             where = printable(str(error.filename or "here"))
             click.echo(
@@ -51,6 +51,19 @@ class LabCommand(click.Group):
                 "\nstopped; what is finished is kept, the same command goes on from here", err=True
             )
             sys.exit(130)
+
+
+def discard_output():
+    """Send standard output nowhere: whoever read it has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def show(line):
+    """Print a line of a run that goes on if nobody reads it, as in `labrnn report ... | head -1`."""
+    try:
+        click.echo(line)
+    except BrokenPipeError:
+        discard_output()
 
 
 def interrupt_once(number, frame):
@@ -180,7 +193,7 @@ def report(params, data, jobs, author, out):
     reports = batch.plan(params, out, printable(author))
     for folder in {report.out for report in reports}:
         folder.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
-    failures = batch.make(reports, jobs or 0, click.echo, partial(click.echo, err=True))
+    failures = batch.make(reports, jobs or 0, show, partial(click.echo, err=True))
     sys.exit(1 if failures else 0)
 
 

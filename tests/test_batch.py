@@ -2,10 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -14,11 +18,15 @@ import pytest
 from labrnn.errors import LabError
 from labrnn.lab import Lab
 from labrnn.parts import Lstm, read_params
-from labrnn.reports import batch, report as one
+from labrnn.reports import batch
+from labrnn.reports import report as one
 from labrnn.reports.batch import make, plan, with_trials
-from labrnn.reports.report import Report
+from labrnn.reports.report import Record, Report, scratch
+from labrnn.trials.job import train_and_store
+from labrnn.trials.store import Store
 from tests.tiny import write_reviews
 
+PART = Lstm(train=False, fingerprint="0" * 16)
 QUICK = {"train_reviews": 60, "max_tokens": 16, "epochs": 1, "batch_size": 32}
 
 
@@ -92,20 +100,20 @@ def test_a_file_that_is_named_after_no_part(tmp_path):
         read_params(path)
 
 
-def job(tmp_path, *cells, name="lab1_lstm"):
-    """A job whose notebook has these code cells after its parameters."""
+def one_report(tmp_path, *cells, author="tests"):
+    """A report whose notebook has these code cells after its parameters, and which trains nothing."""
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     source = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
     tagged = nbformat.v4.new_code_cell("epochs: int = 1", metadata={"tags": ["parameters"]})
     source.cells = [tagged, *map(nbformat.v4.new_code_cell, cells)]
     folder = tmp_path / "notebooks"
     folder.mkdir(exist_ok=True)
-    nbformat.write(source, folder / f"{name}.ipynb")
-    return Job(Lstm(), [], tmp_path / "out", "tests", folder)
+    nbformat.write(source, folder / "lab1_lstm.ipynb")
+    return Report(PART, [], tmp_path / "out", author, folder, PART.fingerprint)
 
 
 def test_an_error_in_a_cell_is_told_with_the_cell_and_its_last_words(tmp_path):
-    failing = job(tmp_path, "x = 1", "raise ValueError('no such film')")
+    failing = one_report(tmp_path, "x = 1", "raise ValueError('no such film')")
     with pytest.raises(LabError, match=r"cell 4 failed\s+ValueError: no such film"):
         failing.run()
     assert not any(path.exists() for path in failing.outputs())
@@ -113,40 +121,68 @@ def test_an_error_in_a_cell_is_told_with_the_cell_and_its_last_words(tmp_path):
 
 
 def test_a_kernel_that_dies_is_a_failure(tmp_path):
-    dying = job(tmp_path, "import os; os._exit(9)")
+    dying = one_report(tmp_path, "import os; os._exit(9)")
     with pytest.raises(LabError, match="its kernel died"):
         dying.run()
     assert not dying.is_done()
 
 
 def test_a_cell_that_hangs_is_a_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "CELL_SECONDS", 2)
+    monkeypatch.setattr(one, "CELL_SECONDS", 2)
     with pytest.raises(LabError, match="took longer than 2 s"):
-        job(tmp_path, "import time; time.sleep(60)").run()
+        one_report(tmp_path, "import time; time.sleep(60)").run()
+
+
+SCRIPT = """
+import signal, sys
+from pathlib import Path
+from labrnn.parts import Lstm
+from labrnn.reports.batch import make
+from labrnn.reports.report import Report
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    part = Lstm(train=False, fingerprint="0" * 16)
+    folders = map(Path, sys.argv[1:])
+    make([Report(part, [], f / "out", "tests", f / "notebooks") for f in folders], 1)
+"""
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
-def test_nothing_outlives_a_report_that_is_ended(tmp_path, number):
-    """Neither its process nor the notebook's kernel, and no further notebook is begun."""
+def test_nothing_outlives_a_run_that_is_ended(tmp_path, number):
+    """Neither processes nor kernels; folders go with the next run; no further notebook begins."""
     cell = "import os, time; open('{}', 'w').write(f'{{os.getpid()}} {{os.getppid()}}\\n')\ntime.sleep(99)"
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        job(tmp_path / name, cell.format(tmp_path / f"{name}.pids"))
-    script = (
-        "import signal\nfrom pathlib import Path\nfrom labrnn.parts import Lstm\n"
-        "from labrnn.reports.batch import Job, run_all\nif __name__ == '__main__':\n"
-        "    signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
-        f"    folders = [Path({str(tmp_path)!r}) / name for name in ('one', 'two')]\n"
-        "    run_all([Job(Lstm(), [], f / 'out', 'tests', f / 'notebooks') for f in folders], 1)\n"
-    )
-    (tmp_path / "script.py").write_text(script)
-    process = subprocess.Popen([sys.executable, tmp_path / "script.py"], stderr=subprocess.DEVNULL)
+        one_report(tmp_path / name, cell.format(tmp_path / f"{name}.pids"))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    temporary = Path(tempfile.mkdtemp(prefix="t"))  # the path of a socket must be short
+    command = [sys.executable, tmp_path / "script.py", tmp_path / "one"]
+    options = {"stderr": subprocess.DEVNULL, "env": os.environ | {"TMPDIR": str(temporary)}}
+    process = subprocess.Popen([*command, tmp_path / "two"], **options)
     pids = tmp_path / "one.pids"
     wait_for(lambda: pids.exists() and pids.read_text().endswith("\n"))
     process.send_signal(number)
-    process.wait(20)
+    process.wait(60)
     wait_for(lambda: not any(map(alive, pids.read_text().split())))
     assert not (tmp_path / "two.pids").exists()
+
+    places = [tmp_path / "one" / "out" / ".work", temporary]
+    assert all(list(place.glob("labrnn-*")) for place in places)
+    one_report(tmp_path / "one", "print('fine')")
+    subprocess.run(command, check=True, **options)
+    assert not any(list(place.glob("labrnn-*")) for place in places)
+    shutil.rmtree(temporary)
+
+
+def test_folders_of_processes_that_live_stay(tmp_path):
+    with scratch(tmp_path) as mine:
+        code = (
+            "import sys; from pathlib import Path; from labrnn.reports.report import scratch\n"
+            "with scratch(Path(sys.argv[1])): pass"
+        )
+        subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
+        assert mine.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def wait_for(what, seconds=60):
@@ -166,7 +202,7 @@ def alive(pid):
 
 @pytest.mark.parametrize("tags", [[], ["parameters", "parameters"]])
 def test_a_notebook_without_one_cell_of_parameters_is_refused(tmp_path, tags):
-    made = job(tmp_path, "raise SystemExit")
+    made = one_report(tmp_path, "raise SystemExit")
     notebook = nbformat.read(made.source, 4)
     notebook.cells = [
         nbformat.v4.new_code_cell("epochs: int = 1", metadata={"tags": [tag]} if tag else {})
@@ -182,7 +218,7 @@ def test_a_notebook_without_one_cell_of_parameters_is_refused(tmp_path, tags):
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"cells": 3}', b"<html>"])
 def test_what_is_no_notebook_is_refused(tmp_path, content):
-    made = job(tmp_path)
+    made = one_report(tmp_path)
     made.source.write_bytes(content)
     with pytest.raises(LabError, match=r"^lab1_lstm: "):
         made.run()
@@ -205,7 +241,7 @@ def test_other_reviews_make_a_report_without_trainings_anew(tmp_path, reviews, m
         some = SimpleNamespace(texts=reviews.texts[:count], labels=reviews.labels[:count])
         monkeypatch.setenv("LABRNN_DATA", write_reviews(some, tmp_path / f"{count}.csv"))
         [planned] = plan([path], tmp_path / "out")
-        keys.add(planned.key())
+        keys.add(with_trials(planned).key())
     assert len(keys) == 2
 
 
@@ -216,34 +252,74 @@ def test_a_notebook_that_names_no_part_is_told_the_parts():
         Lab("typo", {})
 
 
-def test_a_full_disk_fails_one_report_and_keeps_the_old_one(tmp_path, capsys):
-    made = job(tmp_path, "print('fine')")
+def test_a_full_disk_fails_one_report_and_keeps_the_old_one(tmp_path):
+    made = one_report(tmp_path, "print('fine')")
     made.run()
     before = [path.read_bytes() for path in made.outputs()]
-    other = Job(made.part, [], made.out, "another author", made.notebooks)
+    other = one_report(tmp_path, "print('fine')", author="another author")
     (tmp_path / "out" / ".work").rmdir()
     (tmp_path / "out" / ".work").touch()  # a file where it wants its folder
-    (failure,) = run_all([other], at_once=1, tell=print)
-    assert failure.startswith("lab1_lstm: ")
-    assert "/.work" in failure
+    failures = []
+    assert make([other], 1, show=lambda line: None, warn=failures.append) == 1
+    assert failures[0].startswith("FAILED lab1_lstm: ")
+    assert "/.work" in failures[0]
     assert [path.read_bytes() for path in made.outputs()] == before
     assert made.is_done()
 
 
-def test_one_that_fails_does_not_stop_the_others(tmp_path, capsys):
-    failing = job(tmp_path, "1 / 0")
+def test_one_that_fails_does_not_stop_the_others(tmp_path):
+    failing = one_report(tmp_path, "1 / 0")
     (tmp_path / "good").mkdir()
-    good = job(tmp_path / "good", "print('fine')")
-    told = []
-    failures = run_all([failing, good], at_once=2, tell=told.append)
-    assert len(failures) == 1
+    good = one_report(tmp_path / "good", "print('fine')")
+    failures, shown = [], []
+    assert make([failing, good], 2, shown.append, failures.append) == 1
     assert "ZeroDivisionError" in failures[0]
     assert good.is_done()
     assert not failing.is_done()
+    assert f"lab1_lstm: {good.outputs()[1]}" in shown
+
+
+def test_processes_that_cannot_start_are_reported_in_one_message(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        one_report(tmp_path / name, "print('fine')")
+    broken = SCRIPT.replace(
+        "    part",
+        "    import multiprocessing.spawn as spawn\n    spawn.set_executable('/bin/false')\n    part",
+    )
+    (tmp_path / "script.py").write_text(broken)
+    command = [sys.executable, tmp_path / "script.py", tmp_path / "one", tmp_path / "two"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.count("no process can be started for the reports") == 1
+
+
+def test_a_part_is_reported_while_others_train(tmp_path, data, monkeypatch):
+    """The trainings of the GRU end only when the LSTM's report is there."""
+    reports = plan([params(tmp_path, name) for name in ("lab1_gru", "lab1_lstm")], tmp_path / "out")
+    assert [report.name for report in reports] == ["lab1_lstm", "lab1_gru"]  # the lab's order
+
+    def train_missing(plan, data, store, jobs, device, display, on_end):
+        first, last = plan.missing
+        assert (first.cell, last.cell) == ("lstm", "gru")
+        for config in (first, last):
+            plan.trials[config] = train_and_store(config, data, store)
+            on_end(config)
+            page = tmp_path / "out" / f"lab1_{config.cell}.pdf"
+            wait_for(page.exists, 200)
+        assert (tmp_path / "out" / "index.html").exists()  # the gallery has the first
+
+    monkeypatch.setattr(batch, "train_missing", train_missing)
+    monkeypatch.setattr(batch, "GALLERY_SECONDS", 0)
+    shown = []
+    assert make(reports, 2, shown.append) == 0
+    assert [line.partition(":")[0] for line in shown] == [
+        *("lab1_lstm", "lab1_gru", "all parts in one document", "all reports at a glance"),
+    ]
 
 
 def test_a_changed_or_missing_output_is_made_again(tmp_path):
-    good = job(tmp_path, "print('fine')")
+    good = one_report(tmp_path, "print('fine')")
     good.run()
     assert good.is_done()
     pdf = good.outputs()[1]
@@ -252,16 +328,98 @@ def test_a_changed_or_missing_output_is_made_again(tmp_path):
     record = good.record.path
     record.write_text("{", "utf-8")
     assert not good.is_done()
-    record.write_text(json.dumps([]), "utf-8")
+    for content in ([], {"key": 1}, {"key": good.key(), "kept": [], "outputs": {}}):
+        record.write_text(json.dumps(content), "utf-8")
     assert not good.is_done()
 
 
-def test_the_same_inputs_give_the_same_bytes(tmp_path):
-    good = job(tmp_path, "print('fine')")
-    good.run()
-    first = [path.read_bytes() for path in good.outputs()]
-    good.run()
-    assert [path.read_bytes() for path in good.outputs()] == first
+def test_a_record_says_what_was_rendered_not_what_lies_there(tmp_path, monkeypatch):
+    """Two runs into one folder: the file carries the other author's name."""
+    ada, bob = (one_report(tmp_path, "print('fine')", author=name) for name in ("Ada", "Bob"))
+    bob.run()
+    theirs = [path.read_bytes() for path in bob.outputs()]
+    write = Record.write
+
+    def later(record, *arguments):
+        for path, content in zip(ada.outputs(), theirs, strict=True):
+            path.write_bytes(content)
+        write(record, *arguments)
+
+    monkeypatch.setattr(Record, "write", later)
+    ada.run()
+    assert not ada.is_done()
+    assert not bob.is_done()
+    monkeypatch.undo()
+    ada.run()
+    assert ada.is_done()
+
+
+def test_other_authors_versions_and_kept_values_make_it_again(tmp_path, monkeypatch):
+    store = Store(tmp_path / "trials")
+    store.keep(PART.fingerprint, f"other-{'0' * 16}.json", [1])
+    made = one_report(tmp_path, "print('fine')")
+    made.run()
+    assert made.is_done()
+    assert not replace(made, author="another").is_done()
+    store.keep(PART.fingerprint, f"other-{'1' * 16}.json", [1])  # came later: it was not read
+    assert made.is_done()
+    (path,) = (p for p in store.kept(PART.fingerprint) if p.name.endswith(f"{'0' * 16}.json"))
+    path.unlink()
+    store.keep(PART.fingerprint, path.name, [2])
+    assert not made.is_done()
+    path.unlink()
+    store.keep(PART.fingerprint, path.name, [1])
+    found = [*one.distributions(), SimpleNamespace(name="matplotlib", version="0")]
+    monkeypatch.setattr(one, "distributions", lambda: found)
+    one.package_digest.cache_clear()
+    assert not made.is_done()
+    one.package_digest.cache_clear()
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path, data):
+    """In folders of any name, from a trial that was trained at another time."""
+    path, made = params(tmp_path), []
+    for folder in ("one", "x{a}"):
+        (tmp_path / folder).mkdir()
+        done = report(path, "--out", str(tmp_path / folder))
+        assert done.returncode == 0, done.stderr
+        names = [f"{name}{s}" for name in ("lab1_lstm", "write_up") for s in (".pdf", ".html")]
+        names.append("lab1_lstm.ipynb")
+        made.append({name: (tmp_path / folder / name).read_bytes() for name in names})
+    assert made[0] == made[1]
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        ["cache", "lab1_lstm.yaml", "one", "reviews.csv", "trials", "x{a}"]
+    )
+
+
+def test_date_and_versions_are_those_of_the_trials(tmp_path):
+    def trial(finished, commit, torch, name="a.csv"):
+        made = {
+            "finished": finished,
+            "commit": commit,
+            "versions": {"torch": torch},
+            "device": "cpu",
+        }
+        return SimpleNamespace(environment=made, fingerprint="1" * 16, data={"name": name})
+
+    trials = [
+        trial("2026-01-02T10:00:00", "old", "2.1"),
+        trial("2026-03-04T10:00:00", "new", "2.2", "b.csv"),
+        trial("2026-02-03T10:00:00", "", "2.1"),
+    ]
+    made = replace(one_report(tmp_path), trials=trials)
+    assert made.day() == "2026-03-04"
+    assert made.facts() == {
+        "data": f"a.csv or b.csv, fingerprint {'1' * 16}",
+        "trials": 3,
+        "device": "cpu",
+        "versions": {"torch": "2.1, 2.2"},
+        "commit": "new, old",
+    }
+    many = [trial(f"2026-01-0{k}T10:00:00", f"c{k}", "2.1") for k in range(1, 7)]
+    assert replace(made, trials=many).facts()["commit"] == "c6, c5, c4, c3 and 2 more"
+    without = replace(made, trials=[])
+    assert (without.day(), without.facts().keys()) == ("", {"data", "content"})
 
 
 def test_the_plan_names_the_folder_after_the_configuration(tmp_path, data):
@@ -269,3 +427,18 @@ def test_the_plan_names_the_folder_after_the_configuration(tmp_path, data):
     folder.mkdir()
     [planned] = plan([params(folder)])
     assert planned.out.parts[-2:] == ("reports", "mine")
+
+
+def test_a_reader_that_stops_reading_stops_no_report(tmp_path, data):
+    """`labrnn report ... | head -1`."""
+    out = tmp_path / "out"
+    command = (
+        f"report {params(tmp_path, train_reviews=0)} {params(tmp_path, 'lab1_data')} --out {out}"
+    )
+    start = f"{sys.executable} -c 'from labrnn.cli import main; main()'"
+    shell = f"set -o pipefail; {start} {command} | true"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "FAILED" not in done.stderr
+    assert "Broken" not in done.stderr
+    assert all((out / f"{name}.pdf").exists() for name in ("lab1_lstm", "lab1_data", "write_up"))

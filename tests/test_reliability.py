@@ -24,8 +24,7 @@ from labrnn.errors import LabError
 from labrnn.lab import Lab
 from labrnn.network import training
 from labrnn.network.models import find_device
-from labrnn.parts import PARTS, LstmOptimizers, Width
-from labrnn.parts import read_params
+from labrnn.parts import PARTS, LstmOptimizers, Width, read_params
 from labrnn.reviews.description import describe_data, remembered
 from labrnn.reviews.sources import Reviews, source_digest
 from labrnn.reviews.text import encode

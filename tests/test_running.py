@@ -20,7 +20,7 @@ from labrnn.trials import pool, running
 from labrnn.trials.cleaning import remove, stale
 from labrnn.trials.environment import deterministic
 from labrnn.trials.job import set_up, train_and_store
-from labrnn.trials.plan import Estimate, cost, fingerprint_of, plan_trials, speed
+from labrnn.trials.plan import cost, fingerprint_of, plan_trials, speed
 from labrnn.trials.progress import Display, clock, describe, usual_fields
 from labrnn.trials.running import run_trials
 from labrnn.trials.store import Store

@@ -15,8 +15,8 @@ from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.trials import running
 from labrnn.trials.cleaning import remove, stale
-from labrnn.trials.ours import MARK
 from labrnn.trials.job import train_and_store
+from labrnn.trials.ours import MARK
 from labrnn.trials.store import Store, default_store
 from labrnn.trials.trial import FORMAT, TEXTS, WEIGHTS, Trial, trial_key
 
