@@ -11,12 +11,10 @@ from tiny import train, write_reviews
 
 from labrnn.network.prediction import predict
 from labrnn.parts import BeyondBest
-from labrnn.reports.batch import prepare
 from labrnn.results import comparison, insight, levers
 from labrnn.results.insight import Insight
-from labrnn.reviews.sources import read_reviews
 from labrnn.reviews.text import load_corpus
-from labrnn.trials.store import Store, default_store
+from labrnn.trials.store import Store
 from labrnn.trials.trial import Trial
 
 BEST = "classifier with every lever"
@@ -177,13 +175,3 @@ def test_an_excerpt_is_plain_and_short():
     assert excerpt.startswith("A film word")
     assert excerpt.endswith(" …")
     assert len(excerpt) <= insight.EXCERPT + 2
-
-
-def test_the_bar_is_fitted_before_the_first_report(stored):
-    part, _, _ = stored
-    fingerprint = read_reviews(part.data).fingerprint
-    prepare([part.model_copy(update={"train": False})])
-    assert default_store().kept(fingerprint) == []
-    prepare([part])
-    (kept,) = default_store().kept(fingerprint)
-    assert kept.name.startswith("baselines-")

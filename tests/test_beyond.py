@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -173,20 +174,19 @@ def test_other_parts_find_the_best_and_their_reports_follow_it(reviews, tmp_path
     trials = [SimpleNamespace(fingerprint=read_reviews(data).fingerprint, folder=tmp_path)]
     (tmp_path / "DONE").touch()
 
-    def planned():
-        monkeypatch.setattr(batch, "stored_trials", lambda *_: trials)
-        params = tmp_path / "lab2c_depth.yaml"
-        params.write_text(f"data: {data}\nstore: {kept}\ntrain_reviews: 150\n")
-        return batch.plan([params])[0]
-
-    before = planned()
-    assert before.bar is baselines.best(part, trials, store) is None
-    batch.prepare([BeyondBaselines(data=data, train_reviews=150, store=str(kept))])
+    params = tmp_path / "lab2c_depth.yaml"
+    params.write_text(f"data: {data}\nstore: {kept}\ntrain_reviews: 150\n")
+    fingerprint = trials[0].fingerprint
+    report = replace(batch.plan([params])[0], trials=trials, reviews=fingerprint)
+    before = report.kept()
+    assert baselines.best(part, trials, store) is None
+    baselines.find(BeyondBaselines(data=data, train_reviews=150, store=str(kept)), store)
     bar = baselines.best(part, trials, store)
     found = {model.name: model for model in baselines.find(part, store)}
     assert bar.validation == max(model.validation for model in found.values())
     assert bar.accuracy == found[bar.name].correct.mean()
-    assert planned().key() != before.key()
+    name = baselines.kept_file(part)
+    assert before[name] != report.kept()[name]
     assert baselines.best(Depth(data=data, train_reviews=100), trials, store) is None
     assert baselines.best(part, [], store) is None
 

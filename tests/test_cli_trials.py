@@ -21,7 +21,7 @@ from tiny import PATIENCE, TINY, endless, train, write_params, write_reviews
 from labrnn import cli
 from labrnn.parts import read_params
 from labrnn.trials.store import Store
-from labrnn.trials.trial import TEXTS, WEIGHTS, trial_key
+from labrnn.trials.trial import WEIGHTS, trial_key
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,8 @@ class Report:
     def kept(self):
         """Name -> digest of what lies beside the trials, where notebooks read and keep things."""
         baseline = {baselines.kept_file(self.part): None}  # read by figures if it is there
-        return baseline | default_store(self.part.store).kept_digests(self.reviews)
+        found = default_store(self.part.store).kept_digests(self.reviews) if self.reviews else {}
+        return baseline | found
 
     def is_done(self):
         """Whether its reports are there, whole, and made from the same inputs."""
