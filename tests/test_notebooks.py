@@ -107,7 +107,7 @@ def test_cells_are_short_and_fit_the_page(path):
     for source in code(path):
         lines = source.splitlines()
         assert len(lines) <= (25 if source.startswith("class ") else 15), source
-        assert max(map(len, lines), default=0) <= 81, source
+        assert max(map(len, lines), default=0) <= 79, source
 
 
 @every
