@@ -11,10 +11,17 @@ SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
 
 
 def download(folder: str | os.PathLike | None = None) -> Path:
-    """Path of the archive in `folder` (default: the user's cache), fetched if it is not there.
+    """Fetch the archive unless it is there; a broken transfer is started again once.
 
-    It appears under its name only when whole and right; a broken transfer is begun anew once.
-    The environment variable LABRNN_DOWNLOAD_URL names a mirror. Raises LabError without a network.
+    Args:
+        folder: where it is kept; the user's cache where None. The environment variable
+            LABRNN_DOWNLOAD_URL names a mirror.
+
+    Returns:
+        path of the archive. It appears under its name only when its checksum is right.
+
+    Raises:
+        LabError: there is no network, or the server sends something else.
     """
     import pooch
 
