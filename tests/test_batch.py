@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
-from tiny import until, write_reviews
+from tiny import PATIENCE, until, write_reviews
 
 from labrnn.errors import LabError
 from labrnn.lab import Lab
@@ -161,7 +161,7 @@ def test_nothing_outlives_a_run_that_is_ended(tmp_path, number):
     pids = tmp_path / "one.pids"
     until(lambda: pids.exists() and pids.read_text().endswith("\n"))
     process.send_signal(number)
-    process.wait(60)
+    process.wait(PATIENCE)
     until(lambda: not any(map(alive, pids.read_text().split())))
     assert not (tmp_path / "two.pids").exists()
 

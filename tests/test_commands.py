@@ -1,6 +1,10 @@
 """The command line: help, exit codes, and what `labrnn data` says."""
 
+import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -8,11 +12,14 @@ import jsonschema
 import pytest
 import yaml
 from click.testing import CliRunner
-from tiny import write_reviews
+from tiny import TINY, train, write_params, write_reviews
 
-from labrnn.cli import main
+from labrnn.cli import Steady, main, refuse_twice
+from labrnn.config import TrialConfig
 from labrnn.parts import PARTS
 from labrnn.reviews.download import ARCHIVE
+from labrnn.trials.plan import Plan
+from labrnn.trials.progress import Display
 from labrnn.trials.store import PROJECT
 
 PARAMS = [path for path in sorted(PROJECT.glob("params/*/*.yaml")) if path.stem in PARTS]
@@ -59,6 +66,90 @@ def test_data(reviews, tmp_path):
     assert (code, facts["path"], facts["rows"]) == (0, path, 300)
     assert facts["fingerprint"] == table["fingerprint"]
     assert facts["duplicate_rows"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says", "code"),
+    [
+        ("trials --store {there} >&-", "labrnn: standard output: Bad file descriptor", 2),
+        ("trials --store {there} >/dev/full", "labrnn: standard output: No space left", 2),
+        ("--help >/dev/full", "labrnn: standard output: No space left", 2),
+        ("trials --store {there}/none verify 2>&-", "", 0),
+        ("trials --store {there}/file 2>&-", "", 2),
+        ("trials --store {there}/file 2>/dev/full", "", 2),
+        ("predict --data {there}/reviews.csv <&-", "labrnn: standard input is closed", 2),
+        ("train --dry-run {there}/lab2d_width.yaml --data {there}/reviews.csv 2>&- <&-", "", 0),
+    ],
+)
+def test_streams_that_are_closed_or_full(reviews, tmp_path, words, says, code):
+    """One message where there is one, the right exit code, and no traceback."""
+    write_reviews(reviews, tmp_path / "reviews.csv")
+    write_params(tmp_path, seeds=[0], epochs=1)
+    (tmp_path / "file").touch()
+    if words.startswith("predict"):
+        train(TINY.but(epochs=1), str(tmp_path / "reviews.csv"))
+    command = f"{sys.executable} -c 'from labrnn.cli import main; main()' "
+    line = command + words.format(there=tmp_path)
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert (done.returncode, bool(done.stderr)) == (code, bool(says)), done.stderr
+    assert done.stderr.startswith(says)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_stops_no_work():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        stream = Steady(pipe)
+        for _ in range(3):
+            print("a line", file=stream, flush=True)
+        assert isinstance(stream.fault, BrokenPipeError)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["trials", "--store", "{}"],
+        ["trials", "--store", "{}", "verify"],
+        ["train", "{}.yaml"],
+        ["predict", "good", "--trial", "{}"],
+        ["schema", "{}/file/x"],
+        ["{}"],
+        ["data", "--{}"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_that_is_printed_steers_the_terminal(tmp_path, words):
+    name = "\x1b]0;title\x07\x9b31m\r"
+    (tmp_path / name / "0123456789abcdef" / name).mkdir(parents=True)
+    (tmp_path / name / "file").touch()
+    path = name if words[0] in ("{}", "predict") or "--{}" in words else str(tmp_path / name)
+    _, out, err = run(*(word.format(path) for word in words))
+    assert not set("\x1b\x07\x9b\r") & set(out + err)
+    assert "title" in out + err or words[0] == "predict"
+
+
+def test_a_failure_that_is_shown_steers_no_terminal(tmp_path):
+    stream, log = io.StringIO(), io.StringIO()
+    log.name = "log\x1b[31m"
+    display, config = Display(stream), TrialConfig()
+    display.begin(Plan(missing={config: 1.0}), log, 1, 1.0)
+    display.event(config, {"event": "failed", "message": "no room on \x1b[31m"})
+    assert "FAILED: no room on" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_reports_that_would_be_the_same_files_are_refused(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_params(tmp_path / name)
+    paths = [str(tmp_path / name / "lab2d_width.yaml") for name in ("one", "two")]
+    for words in ([paths[0], paths[0]], [*paths, "--out", str(tmp_path / "out")]):
+        code, out, err = run("report", *words)
+        assert (code, out) == (2, "")
+        assert f"{words[0]} and {words[1]}: both make lab2d_width.pdf in one folder" in err
+    assert not (tmp_path / "out").exists()
+    refuse_twice(paths, None)  # into reports/one and reports/two
 
 
 def test_data_that_is_not_there(tmp_path):

@@ -119,6 +119,13 @@ def test_numbers_as_yaml_reads_them(tmp_path):
     assert (config.lr, config.dropout_rate, config.bidirectional) == (0.001, 0.2, True)
 
 
+def test_a_list_that_papermill_passes_as_text():
+    """`papermill -p depths [1,2]`."""
+    message = fault(LstmOptimizers, seeds="[1,2]")
+    assert "seeds = '[1,2]': input should be a valid list" in message
+    assert "to papermill give lists as -y 'seeds: [1,2]', not as -p" in message
+
+
 def test_every_fault_is_told_and_a_misspelt_name_is_met():
     message = fault(hiden_dim=20, lr=-1, colour="red")
     assert "3 bad value(s)" in message

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from labrnn.config import TrialConfig
+from labrnn.errors import printable
 from labrnn.trials.plan import Estimate, cost
 
 # How a person says the value of a field; the others are shown as they are written.
@@ -115,6 +116,7 @@ class Display:
 
     def show(self, text, more="", brief=True):
         """Write a line; one that is not `brief` needs no place where a table shows the same."""
+        text = printable(text)
         with suppress(OSError):  # a full disk must not stop what needs none
             self.log.write(f"{datetime.now():%H:%M:%S} {text}\n{more}")
         self.line(text, brief)
