@@ -1,4 +1,4 @@
-# make report | test | lab | full-report | bench | tidy | constraints
+# make report | test | lab | full-report | bench | tidy | mutants | constraints
 # Each sets up .venv first, if need be.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Of another Python: ours would not start with it.
 unexport PYTHONHOME
 
-.PHONY: report full-report test lab bench tidy constraints setup
+.PHONY: report full-report test lab bench tidy mutants constraints setup
 
 report: setup
 	$(BIN)/labrnn report params/quick/*.yaml
@@ -38,6 +38,13 @@ tidy: setup
 	$(BIN)/ruff format
 	$(BIN)/nbstripout notebooks/*.ipynb
 	$(BIN)/labrnn schema
+
+# Which faults in the code of the store do its tests notice? An hour or so on two cores.
+mutants: export OMP_NUM_THREADS = 1
+mutants: setup
+	$(BIN)/python -m pip install --quiet mutmut
+	$(BIN)/mutmut run $(MUTANTS)
+	$(BIN)/mutmut export-cicd-stats && cat mutants/mutmut-cicd-stats.json
 
 # Keeps the versions that are there and adds what is new; UPGRADE=--upgrade renews them.
 constraints: setup
