@@ -273,14 +273,3 @@ def test_git_leaves_stored_trials_as_they_are():
     if asked.returncode:
         pytest.skip("no git, or no repository")
     assert asked.stdout.endswith("text: unset\n")
-
-
-def test_nothing_below_knows_what_is_above_it():
-    """The layers of docs/structure.md, from the lowest."""
-    layers = ["reviews", "network", "trials", "results", "reports"]
-    for place, layer in enumerate(layers):
-        above = {f"labrnn.{name}" for name in [*layers[place + 1 :], "lab", "cli"]}
-        for path in (ROOT / "labrnn" / layer).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.ImportFrom):
-                    assert ".".join(node.module.split(".")[:2]) not in above, (path, node.module)

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from labrnn.config import Strict, read_yaml, validated
 from labrnn.errors import LabError
 from labrnn.trials.job import run_job
 
+COUNT_AGAIN = 0.5  # seconds between two counts of the workers
 PATIENCE = 30  # seconds until a scheduler counts as unreachable
 QUIET = "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED"
 _alone = threading.Lock()  # trainings draw from the process's random numbers
@@ -42,6 +44,14 @@ class Slurm(Strict):
     prologue: list[str] = Field([], description="shell lines before the worker, e.g. module load")
 
 
+def _task(job, topic, name):
+    from distributed import get_worker
+
+    report = get_worker().log_event
+    with _alone:
+        return run_job(job, lambda event: report(topic, [name, event]))
+
+
 class Cluster:
     """An executor (see `running`) of Dask workers.
 
@@ -57,17 +67,23 @@ class Cluster:
         LabError: `scheduler` is none of these, cannot be reached, or Dask is not installed.
     """
 
+    task = staticmethod(_task)
+
     def __init__(self, scheduler, job, jobs, most, logs):
         distributed = _imported("distributed")
         self.job, self.events, self.tasks = job, queue.SimpleQueue(), {}
-        self.cluster, self.jobs, self.gpu = None, 0, job["device"].startswith("cuda")
+        self.cluster, self.slurm_jobs, self.gpu = None, 0, job["device"].startswith("cuda")
         kind = Path(scheduler).suffix
         if scheduler == "local":
             self.gpu, self.cluster = _local(min(jobs, most), job["device"])
         elif kind in (".yaml", ".yml"):
             _check(job_script(scheduler)[1], scheduler)
             site = _site(scheduler)
-            self.gpu, self.jobs, self.cluster = site.gpu, min(site.jobs, most), _slurm(site, logs)
+            self.gpu, self.slurm_jobs, self.cluster = (
+                site.gpu,
+                min(site.jobs, most),
+                _slurm(site, logs),
+            )
         elif kind != ".json" and "://" not in scheduler:
             raise LabError(
                 f"--scheduler {scheduler}: give `local`, an address (tcp://host:8786), "
@@ -82,26 +98,33 @@ class Cluster:
             if self.cluster:
                 self.cluster.close()
             raise LabError(f"--scheduler {scheduler}: cannot be reached ({error})") from None
+        self.counted, self.workers = -COUNT_AGAIN, 0
         self.topic = f"labrnn-{uuid.uuid4().hex}"
         self.client.subscribe_topic(self.topic, lambda event: self._heard(*event[1]))
 
     def capacity(self):
         if self.client.status == "closed":
             raise LabError("the Dask scheduler is gone; the same command goes on from here")
-        if self.jobs:
-            self.cluster.scale(self.jobs)  # also asks for a job in place of one that ended
+        if time.monotonic() > self.counted + COUNT_AGAIN:
+            self.counted, self.workers = time.monotonic(), self._count()
+        # Some wait at the scheduler, so that a worker that ends has the next one at once.
+        return self.workers + self.workers // 4 - len(self.tasks)
+
+    def _count(self):
+        if self.slurm_jobs:
+            self.cluster.scale(self.slurm_jobs)  # also asks for a job in place of one that ended
         try:
             workers = self.client.scheduler_info().get("workers", {}).values()
         except OSError:  # it may come back; until then there is no capacity
             return 0
-        return sum("GPU" in w["resources"] or not self.gpu for w in workers) - len(self.tasks)
+        return sum("GPU" in worker["resources"] or not self.gpu for worker in workers)
 
     def submit(self, config):
         job = self.job | {"config": config.model_dump(mode="json")}
         name = f"labrnn-{uuid.uuid4().hex}"
         needs = {"GPU": 1} if self.gpu else None
         task = self.client.submit(
-            _task, job, self.topic, name, key=name, pure=False, resources=needs
+            self.task, job, self.topic, name, key=name, pure=False, resources=needs
         )
         self.tasks[name] = config, task
         task.add_done_callback(lambda task: self._heard(name, _ending(task)))
@@ -149,14 +172,6 @@ def _check(script, file):
         ) from None
     if test.returncode:
         raise LabError(f"{file}: sbatch refuses the job: {' '.join(test.stderr.split())}")
-
-
-def _task(job, topic, name):
-    from distributed import get_worker
-
-    report = get_worker().log_event
-    with _alone:
-        return run_job(job, lambda event: report(topic, [name, event]))
 
 
 def _ending(task):

@@ -94,14 +94,14 @@ def train_missing(plan, data, store, jobs=0, device="", display=None, scheduler=
         if display:
             display.begin(plan, log, jobs, speed(store)[0])
         try:
-            _execute(executor, plan, store, display, on_end)
+            execute(executor, plan, store, display, on_end)
         finally:
             executor.close()
             if display:
                 display.end()
 
 
-def _execute(executor, plan, store, display, on_end):
+def execute(executor, plan, store, display=None, on_end=None):
     """Submit the missing trials of a plan until each is stored or has failed."""
     waiting, running, held, deaths = deque(plan.missing), set(), set(), Counter()
     show = display.event if display else lambda config, event: None
