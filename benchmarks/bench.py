@@ -1,7 +1,8 @@
 """Times labrnn beside the published way and Keras in one run: a table, and a JSON line at the end.
 
 Every contestant is a process with one thread (see `contestants.py`). They take turns, batch by
-batch, on one core, so that a noisy machine is as noisy for each; figures are medians. The whole
+batch, on one core, so that a noisy machine is as noisy for each; figures are medians of the time on
+the processor, or of the wall clock where all cores work. The whole
 trainings of `--full` run last, on two cores.
 """
 
@@ -10,6 +11,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -23,35 +25,37 @@ from contestants import PRODUCTS, SIDE
 
 from labrnn.config import TrialConfig
 from labrnn.network.batches import Batches, shuffled
+from labrnn.network.cells import CELLS
 from labrnn.reviews.sources import find_source, read_reviews
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.pool import ONE_THREAD
 
 HERE = Path(__file__).resolve().parent
+KEPT = HERE / "machines"  # results, a file for each processor
 KERAS = HERE.parent / ".venv-bench/bin/python"
 XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 BATCH, BATCHES = 96, 4
-WAYS = {  # name: what the table calls it, the contestant, Keras's backend
-    "ours": ("labrnn", "ours", ""),
-    "published": ("packed sequences", "published", ""),
-    "tensorflow": ("Keras, TensorFlow", "keras", "tensorflow"),
-    "jax": ("Keras, JAX", "keras", "jax"),
-    "dense": ("labrnn, every row moved", "dense", ""),
+RIVALS = {  # what the table calls a contestant, by its function and Keras's backend
+    ("ours", ""): "labrnn",
+    ("ours_bf16", ""): "labrnn, bf16 products",
+    ("published", ""): "packed sequences",
+    ("padded", ""): "padded",
+    ("padded_on_all_cores", ""): "padded, all cores",
+    ("padded_bf16", ""): "padded, bf16 autocast",
+    ("keras", "tensorflow"): "Keras, TensorFlow",
+    ("keras", "jax"): "Keras, JAX",
 }
+OPTIMIZER = {("ours", ""): "labrnn", ("every_row", ""): "labrnn, every row moved"}
 SMALL = {"hidden_dim": 100, "n_layers": 1, "embedding_dim": 1}
 LARGE = {"hidden_dim": 305, "n_layers": 2, "embedding_dim": 32}
-RIVALS = ("ours", "published", "tensorflow", "jax")
-RACES = [  # title, model, ways, rounds
+RACES = [  # title, model, contestants, rounds
     ("LSTM, 100 units", {"cell": "lstm", **SMALL}, RIVALS, 9),
     ("GRU, 100 units", {"cell": "gru", **SMALL}, RIVALS, 9),
     ("LSTM, 305 units, 2 layers", {"cell": "lstm", **LARGE}, RIVALS, 4),
     ("GRU, 305 units, 2 layers", {"cell": "gru", **LARGE}, RIVALS, 4),
-    ("LSTM, embedding 256", {"cell": "lstm", **SMALL, "embedding_dim": 256}, ("ours", "dense"), 9),
+    ("LSTM, embedding 256", {"cell": "lstm", **SMALL, "embedding_dim": 256}, OPTIMIZER, 9),
 ]
-HEAD = """\
-| model | way | step, ms | times ours | tokens/s | of sgemm | optimiser, ms | peak, MiB |
-|---|---|--:|--:|--:|--:|--:|--:|"""
-MARK = "<!-- the last table -->\n"
+MARK = "<!-- the tables, from machines/*.json -->\n"
 
 
 class Contestant:
@@ -84,28 +88,32 @@ class Contestant:
 
 
 def take_turns(contestants, rounds, batches=1, steps=1):
-    """Each one's answers, a list a name, and the versions met; the first round compiles.
+    """Each one's answers, a list a name; why others do not run; the versions met.
+
+    The first round compiles.
 
     Args:
         steps: in a turn; the last one counts. With two it finds the caches as a training does, not
             as the others left them.
     """
-    versions = {k: v for c in contestants.values() for k, v in c.answer()["versions"].items()}
-    turns = {name: [] for name in contestants}
+    first = {name: contestant.answer() for name, contestant in contestants.items()}
+    versions = {k: v for answer in first.values() for k, v in answer["versions"].items()}
+    failed = {name: answer["failed"] for name, answer in first.items() if "failed" in answer}
+    turns = {name: [] for name in contestants if name not in failed}
     for k in range(rounds + 1):
-        for name, contestant in contestants.items():
-            if name != "published" or k % 3 == 0:  # it takes its time
+        for name in turns:
+            if name != "packed sequences" or k % 3 == 0:  # they take their time
                 for step in range(steps):
                     batch = (k + step) % batches
-                    contestant.begin(batch)
-                    found = contestant.answer()
+                    contestants[name].begin(batch)
+                    found = contestants[name].answer()
                 turns[name].append({"round": k, "batch": batch, **found})
     for contestant in contestants.values():
         contestant.end()
-    return {name: them[1:] for name, them in turns.items()}, versions
+    return {name: them[1:] for name, them in turns.items()}, failed, versions
 
 
-def median(turns, value="seconds"):
+def median(turns, value="cpu"):
     return statistics.median(turn[value] for turn in turns)
 
 
@@ -128,39 +136,43 @@ def fill(folder, corpus, **setting):
     return lengths.sum(1).tolist()
 
 
-def products(model):
+def operations(model):
     """Floating-point operations a token in matrix products, forward and backward."""
-    gates = 4 if model["cell"] == "lstm" else 3
+    gates = CELLS[model["cell"]].gates
     inputs = [model["embedding_dim"]] + [model["hidden_dim"]] * (model["n_layers"] - 1)
     return 3 * 2 * sum(gates * model["hidden_dim"] * (i + model["hidden_dim"]) for i in inputs)
 
 
-def race(corpus, model, names, rounds):
-    """One row of figures a way, ours first, and the versions that took part."""
+def race(corpus, model, rivals, rounds):
+    """One row of figures a contestant, ours first, and the versions that took part."""
     with tempfile.TemporaryDirectory() as folder:
         tokens = fill(folder, corpus, model=model)
-        ways = {name: WAYS[name][1:] for name in names if KERAS.exists() or not WAYS[name][2]}
-        running = {n: Contestant(function, folder, keras) for n, (function, keras) in ways.items()}
-        running["sgemm"] = Contestant("sgemm", folder)
-        turns, versions = take_turns(running, rounds, BATCHES, steps=2)
-    gflops = 2e-9 * SIDE**3 * PRODUCTS / median(turns.pop("sgemm"))
-    rows, ours = {}, {turn["round"]: turn["seconds"] for turn in turns["ours"]}
+        running = {
+            title: Contestant(function, folder, keras)
+            for (function, keras), title in rivals.items()
+            if KERAS.exists() or not keras
+        }
+        running["products"] = Contestant("products", folder)
+        turns, failed, versions = take_turns(running, rounds, BATCHES, steps=2)
+    gflops = 2e-9 * SIDE**3 * PRODUCTS / median(turns.pop("products"), "best")
+    rows = {name: {"fails": reason} for name, reason in failed.items()}
+    ours = {turn["round"]: turn["cpu"] for turn in turns["labrnn"]}
     for name, them in turns.items():
-        rate = statistics.median(tokens[t["batch"]] / t["seconds"] for t in them)
-        passes = statistics.median(  # forward and backward, where the optimiser's time is told
-            tokens[t["batch"]] / (t["seconds"] - t.get("optimizer", 0)) for t in them
+        if name.endswith("all cores"):
+            them = [turn | {"cpu": turn["seconds"]} for turn in them]
+        passes = statistics.median(  # forward and backward, where the optimiser's time is known
+            tokens[t["batch"]] / (t["cpu"] - t.get("optimizer", 0)) for t in them
         )
-        ratio = statistics.median(t["seconds"] / ours[t["round"]] for t in them)
+        ratio = statistics.median(t["cpu"] / ours[t["round"]] for t in them)
         rows[name] = {
             "ms": round(1000 * median(them), 1),
             "times_ours": round(ratio, 2),
-            "tokens_per_second": round(rate),
-            "share_of_sgemm": round(passes * products(model) / gflops / 1e9, 3),
+            "share": round(passes * operations(model) / gflops / 1e9, 3),
             "peak_mib": round(them[-1]["peak"]),
         }
         if "optimizer" in them[0]:
             rows[name]["optimizer_ms"] = round(1000 * median(them, "optimizer"), 1)
-    return rows, versions | {"sgemm_gflops": round(gflops, 1)}
+    return rows, versions | {"best_product_gflops": round(gflops, 1)}
 
 
 def encoding(source):
@@ -172,7 +184,7 @@ def encoding(source):
         pd.DataFrame({"review": reviews.texts, "sentiment": signs}).to_csv(path, index=False)
         (Path(folder) / "setting.json").write_text(json.dumps({"data": str(path)}))
         names = ("encoded", "encoded_as_published", "cached")
-        turns, _ = take_turns({name: Contestant(name, folder) for name in names}, 3)
+        turns, *_ = take_turns({name: Contestant(name, folder) for name in names}, 3)
     return {name: round(median(turns[name]), 2) for name in names}
 
 
@@ -211,54 +223,85 @@ def machine(corpus):
     }
 
 
+def write_tables():
+    """Write README.md's tables from the kept results, a machine beside the other."""
+    kept = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(KEPT.glob("*.json"))}
+    heads = [
+        f"{m['machine']['cpu']}: step, ms | times ours | of best product" for m in kept.values()
+    ]
+    lines = [
+        f"| model | contestant | {' | '.join(heads)} |",
+        "|---|---|" + "--:|--:|--:|" * len(kept),
+    ]
+    for title, *_ in RACES:
+        for name in (OPTIMIZER if "embedding" in title else RIVALS).values():
+            rows = [results["races"].get(title, {}).get(name, {}) for results in kept.values()]
+            if any(rows):
+                lines.append(f"| {title} | {name} | {' | '.join(map(_cells, rows))} |")
+    for results in kept.values():
+        about, found = results["machine"], results["encoding"]
+        ratio = found["encoded_as_published"] / found["encoded"]
+        lines.append(
+            f"\n**{about['cpu']}.** From a CSV file to token ids: {found['encoded']} s; as published "
+            f"{found['encoded_as_published']} s, {ratio:.1f} times as long; cached "
+            f"{found['cached']} s."
+        )
+        if found := results.get("trainings"):
+            lines.append(
+                f"A default training (LSTM, RMSprop, 5 epochs) on {about['training_reviews']:,} "
+                f"reviews: {found['one']} s, {found['peak_mib']} MiB; two at once: {found['two']} s "
+                f"(on the processor {found['one_cpu']} s, and {found['two_cpu']} s each: more than "
+                "that is other work on the machine)."
+            )
+        fails = {
+            n: r["fails"]
+            for rows in results["races"].values()
+            for n, r in rows.items()
+            if "fails" in r
+        }
+        lines += [f"Does not run here: {name} ({reason})." for name, reason in fails.items()]
+        facts = [f"{name.replace('_', ' ')} {value}" for name, value in about.items()]
+        lines.append(f"Measured with: {'; '.join(facts)}.")
+    readme = HERE / "README.md"
+    head = readme.read_text("utf-8").split(MARK)[0]
+    readme.write_text(head + MARK + "\n" + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _cells(row):
+    if "ms" not in row:
+        return f"{'does not run' if 'fails' in row else '-'} | |"
+    return f"{row['ms']:,} | {row['times_ours']} | {row['share']:.0%}"
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--full", action="store_true", help="time whole trainings too: minutes")
-    options.add_argument("--keep", action="store_true", help="keep the table in README.md")
+    options.add_argument("--keep", action="store_true", help="keep the results in README.md")
     options = options.parse_args()
     source = find_source()
     corpus = load_corpus(TrialConfig(), str(source))
-    about, results, lines = machine(corpus), {}, []
+    about, races = machine(corpus), {}
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     if cores:
         os.sched_setaffinity(0, {max(cores)})
-
-    def tell(line=""):
-        print(line, flush=True)
-        lines.append(line)
-
-    tell(HEAD)
-    for title, model, names, rounds in RACES:
-        results[title], versions = race(corpus, model, names, rounds)
+    print("| model | contestant | step, ms | times ours | of best product |", flush=True)
+    for title, model, rivals, rounds in RACES:
+        races[title], versions = race(corpus, model, rivals, rounds)
         about |= versions
-        for name, row in results[title].items():
-            tell(
-                f"| {title} | {WAYS[name][0]} | {row['ms']} | {row['times_ours']} "
-                f"| {row['tokens_per_second']:,} | {row['share_of_sgemm']:.0%} "
-                f"| {row.get('optimizer_ms', '')} | {row['peak_mib']} |"
-            )
-    results["encoding"] = found = encoding(source)
-    ratio = found["encoded_as_published"] / found["encoded"]
-    tell(
-        f"\nFrom a CSV file to token ids: {found['encoded']} s; the published way "
-        f"{found['encoded_as_published']} s, {ratio:.1f} times as long; cached {found['cached']} s."
-    )
+        for name, row in races[title].items():
+            print(f"| {title} | {name} | {_cells(row)} |", flush=True)
+    results = {"machine": about, "races": races, "encoding": encoding(source)}
     if options.full:
         if cores:
             os.sched_setaffinity(0, cores)
-        results["trainings"] = found = trainings(source)
-        tell(
-            f"\nA default training (LSTM, RMSprop, 5 epochs) on {about['training_reviews']:,} "
-            f"reviews: {found['one']} s, {found['peak_mib']} MiB; two at once: {found['two']} s, "
-            f"{found['ratio']} times as long (on the processor {found['one_cpu']} s, and "
-            f"{found['two_cpu']} s each: more than that is other work on the machine)."
-        )
-    tell("\n" + "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items()))
-    print(json.dumps({"machine": about, **results}))
+        results["trainings"] = trainings(source)
+    text = json.dumps(results, indent=1) + "\n"
+    print(text)
     if options.keep:
-        readme = HERE / "README.md"
-        head = readme.read_text(encoding="utf-8").split(MARK)[0]
-        readme.write_text(head + MARK + "\n" + "\n".join(lines) + "\n", encoding="utf-8")
+        KEPT.mkdir(exist_ok=True)
+        name = re.sub("[^a-z0-9]+", "-", about["cpu"].lower()).strip("-")
+        (KEPT / f"{name}.json").write_text(text, encoding="utf-8")
+        write_tables()
 
 
 if __name__ == "__main__":

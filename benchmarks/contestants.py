@@ -15,7 +15,7 @@ import numpy as np
 LR, MOMENTUM, EPS, RHO = 1e-3, 0.9, 1e-6, 0.99  # RMSprop, as in the lab
 
 
-def ours(setting, folder, lazy=True):
+def ours(setting, folder, lazy=True, **fields):
     """labrnn's training step; without `lazy` PyTorch's optimiser moves all of the embedding."""
     import torch
 
@@ -26,7 +26,7 @@ def ours(setting, folder, lazy=True):
 
     torch.manual_seed(5)
     ids, lengths, labels = arrays(folder)
-    config = TrialConfig(optim="rmsprop", lr=LR, **setting["model"])
+    config = TrialConfig(optim="rmsprop", lr=LR, **setting["model"], **fields)
     model = Classifier(config, setting["vocabulary"], sparse=lazy)
     optimizer = Optimizer(config, model)
     ids, labels = torch.from_numpy(ids), torch.from_numpy(labels)
@@ -34,26 +34,72 @@ def ours(setting, folder, lazy=True):
     def step(k):
         packing = Packing(lengths[k])
         tokens = ids[k][packing.rows, packing.steps]
-        began = time.perf_counter()
+        began = time.process_time()
         optimizer.before(tokens)
-        moved = time.perf_counter() - began
+        moved = time.process_time() - began
         torch.nn.functional.cross_entropy(model(tokens, packing), labels[k]).backward()
-        began = time.perf_counter()
+        began = time.process_time()
         optimizer.step()
-        return {"optimizer": moved + time.perf_counter() - began}
+        return {"optimizer": moved + time.process_time() - began}
 
     return step, {"torch": torch.__version__, "simd": torch.backends.cpu.get_cpu_capability()}
 
 
-def dense(setting, folder):
+def ours_bf16(setting, folder):
+    from labrnn.network import products
+
+    if not products.backends("bf16"):
+        raise RuntimeError("the processor has neither AVX512-BF16 nor AMX")
+    return ours(setting, folder, precision="bf16")
+
+
+def every_row(setting, folder):
     return ours(setting, folder, lazy=False)
 
 
 def published(setting, folder):
-    """The lab's way in plain PyTorch: packed sequences, output of the last step."""
+    """The published solution in plain PyTorch: packed sequences, output of the last step."""
+    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+    def read(rnn, vectors, lengths):
+        packed = pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(rnn(packed)[0], batch_first=True)[0]
+
+    return plain(setting, folder, read)
+
+
+def padded(setting, folder):
+    """What a user of PyTorch writes: the layer on the padded batch, read at the last token."""
+    return plain(setting, folder, lambda rnn, vectors, lengths: rnn(vectors)[0])
+
+
+def padded_on_all_cores(setting, folder):
+    import torch
+
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, range(os.cpu_count()))
+    torch.set_num_threads(os.cpu_count())
+    return padded(setting, folder)
+
+
+def padded_bf16(setting, folder):
+    """PyTorch's own bfloat16 on a CPU: autocast."""
+    import torch
+
+    step, versions = padded(setting, folder)
+
+    def in_bf16(k):
+        with torch.autocast("cpu", torch.bfloat16):
+            step(k)
+
+    in_bf16(0)  # raises where autocast has no backward pass for the layer
+    return in_bf16, versions
+
+
+def plain(setting, folder, read):
+    """A classifier in plain PyTorch; read(layer, vectors, lengths) gives the outputs [B, T, H]."""
     import torch
     from torch import nn
-    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
     torch.manual_seed(5)
     size = setting["model"]
@@ -66,10 +112,7 @@ def published(setting, folder):
     ids, lengths, labels = map(torch.from_numpy, arrays(folder))
 
     def step(k):
-        packed = pack_padded_sequence(
-            embedding(ids[k]), lengths[k], batch_first=True, enforce_sorted=False
-        )
-        out, _ = pad_packed_sequence(rnn(packed)[0], batch_first=True)
+        out = read(rnn, embedding(ids[k]), lengths[k])
         logits = model[2](out[torch.arange(len(out)), lengths[k] - 1])
         optimizer.zero_grad()
         nn.functional.cross_entropy(logits, labels[k]).backward()
@@ -116,17 +159,26 @@ def keras(setting, folder):
 PRODUCTS, SIDE = 20, 1024
 
 
-def sgemm(setting, folder):
-    """Large square products: what the core can do at best."""
+def products(setting, folder):
+    """Large square products by the fastest backend: what the core can do at best."""
     import torch
 
-    a, out = torch.randn(SIDE, SIDE), torch.empty(SIDE, SIDE)
+    from labrnn.network import products
+
+    a = torch.randn(SIDE, SIDE).numpy()
+    out = torch.empty(SIDE, SIDE).numpy()
+    numbers = products.BACKENDS.values()
 
     def step(_):
-        for _ in range(PRODUCTS):
-            torch.mm(a, a, out=out)
+        seconds = []
+        for number in numbers:
+            began = time.process_time()
+            for _ in range(PRODUCTS):
+                products.accumulate(number, a, a, out)
+            seconds.append(time.process_time() - began)
+        return {"best": min(seconds)}
 
-    return step, {}
+    return step, {"products": products.chosen("float32")}
 
 
 def training(setting, folder):
@@ -206,7 +258,11 @@ def main():
     def answer(**values):
         print(json.dumps(values), file=answers, flush=True)
 
-    step, versions = globals()[name](setting, folder)
+    try:
+        step, versions = globals()[name](setting, folder)
+    except RuntimeError as error:
+        answer(versions={}, failed=str(error).splitlines()[0])
+        return
     answer(versions=versions)
     for line in sys.stdin:
         began, cpu = time.perf_counter(), time.process_time()

@@ -249,3 +249,18 @@ def test_the_environment_of_a_trial_names_the_product():
     facts = environment(torch.device("cpu"), 1.0)
     assert facts["products"] == f"{products.chosen('float32')}, float32"
     assert environment(torch.device("meta"), 1.0)["products"] == "PyTorch, float32"
+
+
+def test_compiled_callers_are_kept_for_this_source_of_the_product_only():
+    """Numba itself looks at the caller's file alone, and would run an outdated product."""
+    from labrnn.network import kernels, recurrent
+    from labrnn.network.packing import Packing
+
+    rnn = torch.nn.LSTM(3, 4)
+    recurrent.run_layers(rnn, torch.randn(5, 3), Packing([3, 2]), "fused").sum().backward()
+    for function in (kernels._read, kernels._read_back):
+        file = function._cache._cache_file
+        assert file._load_index()
+        file._source_stamp = (file._source_stamp[0], "another")
+        assert not file._load_index()
+        file._source_stamp = (file._source_stamp[0], products.SOURCE)

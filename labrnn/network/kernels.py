@@ -161,7 +161,17 @@ LSTM, GRU = 0, 1
 KERNELS = {"LSTM": Kernel(LSTM, cell_state=True, first=0), "GRU": Kernel(GRU, False, first=1)}
 
 
-@compiled
+def compiled_with_products(function):
+    """`compiled` for a caller of `multiply`: Numba sees changes of the function's own file only, and
+    would run an older product than the one that packed the weights.
+    """
+    dispatcher = compiled(function)
+    file = dispatcher._cache._cache_file
+    file._source_stamp = (file._source_stamp, products.SOURCE)
+    return dispatcher
+
+
+@compiled_with_products
 def _read(cell, backend, walk, gates, recurrent, w_h, h, before, c):
     """All steps: the recurrent products are added to `recurrent`, columns of gates; h is written."""
     halves = scratch(backend, walk[:, 1].max(), h.shape[1])
@@ -175,7 +185,7 @@ def _read(cell, backend, walk, gates, recurrent, w_h, h, before, c):
             _gru_forward(gates, h, before, c, start, rows, after, on)
 
 
-@compiled
+@compiled_with_products
 def _read_back(cell, backend, walk, gates, recurrent, w_hh, before, c, grad, dh, dc):
     """All steps from the last to the first: the gates become their gradients."""
     halves = scratch(backend, len(dh), recurrent.shape[1])

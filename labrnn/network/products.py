@@ -32,6 +32,7 @@ from labrnn.errors import LabError
 from labrnn.files import write_file
 
 f32 = np.float32
+SOURCE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 # Only the contraction to fused multiply-adds is allowed: NaN must stay NaN.
 OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy"}
@@ -519,11 +520,8 @@ def _choices():
 def _machine():
     """What a choice depends on: processor, versions, threads."""
     processor = cpu_target.target_context.codegen().magic_tuple()
-    facts = [processor, torch.__version__, numba.__version__, torch.get_num_threads(), _SOURCE]
+    facts = [processor, torch.__version__, numba.__version__, torch.get_num_threads(), SOURCE]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
-
-_SOURCE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
 def _kept_choice(path, names, precision):
