@@ -316,7 +316,12 @@ def data(data, as_json, download):
     help="How the key of a stored trial begins [default: the one with the lowest validation loss].",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a text.")
-def predict(texts, data, trial, as_json):
+@click.option(
+    "--explain",
+    metavar="PATH",
+    help="Show the opinion after every word of one TEXT: writes PATH.html and PATH.png.",
+)
+def predict(texts, data, trial, as_json, explain):
     """Ask a stored model about texts.
 
     It says whether each TEXT, or each line of standard input, is positive. It reads the words that
@@ -326,6 +331,7 @@ def predict(texts, data, trial, as_json):
     Examples:
       labrnn predict "A wonderful film." "Two hours of boredom."
       labrnn predict --json < reviews.txt
+      labrnn predict "A great cast, but a dull story." --explain opinion
     """
     from labrnn.network.prediction import choose_trial
     from labrnn.network.prediction import predict as ask
@@ -341,6 +347,8 @@ def predict(texts, data, trial, as_json):
             show("a text a line, Ctrl-D at the end", err=True)
         lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "replace")
         texts = [line.rstrip("\n") for line in lines]
+    if explain and len(texts) != 1:
+        raise LabError(f"--explain takes one text, {len(texts)} were given; ask for one at a time")
     answers = ask(trial, corpus, texts) if texts else []
     for text, answer in zip(texts, answers, strict=True):
         if as_json:
@@ -361,8 +369,31 @@ def predict(texts, data, trial, as_json):
         for name in ("known", "dropped", "cut"):
             if words := getattr(answer, name):
                 show(f"  {name} ({len(words)}): {' '.join(words)}")
+    model = f"{describe(trial.config)}, trial {trial.key}, on {corpus.facts['name']}"
     if not as_json:
-        show(f"model: {describe(trial.config)}, trial {trial.key}, on {corpus.facts['name']}")
+        show(f"model: {model}")
+    if explain:
+        written = write_explanation(explain, texts[0], answers[0], trial, corpus, model)
+        show(f"explained in {' and '.join(map(str, written))}", err=as_json)
+
+
+def write_explanation(path, text, answer, trial, corpus, model):
+    """Write what the model made of a text as PATH.html and PATH.png; their paths."""
+    from labrnn.files import replace_file
+    from labrnn.network.prediction import opinions
+    from labrnn.results.reading import explanation
+
+    path = Path(path)
+    if path.suffix in (".html", ".png"):
+        path = path.with_suffix("")
+    if not path.name:
+        raise LabError(f"--explain {path}: a folder, not a name for the files; add one")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contents = explanation(text, answer, opinions(trial, corpus, answer), model)
+    places = [path.with_name(path.name + suffix) for suffix in (".html", ".png")]
+    for place, content in zip(places, contents, strict=True):
+        replace_file(place, content)
+    return places
 
 
 @main.command()

@@ -5,13 +5,15 @@ import os
 import shutil
 
 import pytest
+from bs4 import BeautifulSoup
 from click.testing import CliRunner
 from exact import rounding
+from PIL import Image
 from tiny import TINY, train, write_reviews
 
 from labrnn.cli import main
 from labrnn.errors import LabError
-from labrnn.network.prediction import choose_trial, predict
+from labrnn.network.prediction import choose_trial, opinions, predict
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.store import Store
 
@@ -127,6 +129,56 @@ def test_command_on_lines(store):
     assert [answer["text"] for answer in answers] == ["great", "", "awful dull"]
     assert [answer["known"] for answer in answers] == [["great"], [], ["awful", "dull"]]
     assert run("predict", "--json") == (0, "", "")
+
+
+def test_an_opinion_after_every_word(store, ask):
+    """Each is the answer to the text up to that word, for any model."""
+    trial, corpus = choose_trial(store)
+    (answer,) = ask("word1 dull unheard word2 great lovely superb")
+    found = opinions(trial, corpus, answer)
+    begun = [ask(text)[0].positive for text in ("word1", "word1 dull", "word1 dull word2")]
+    assert found[:3] == pytest.approx(begun, abs=1e-6)
+    assert found[-1] == pytest.approx(answer.positive, abs=1e-6)
+    assert len(found) == len(answer.known) == 6
+    assert found[1] < 0.5 < found[-1]
+    assert opinions(trial, corpus, ask("unheard")[0]) == []
+
+
+def test_explained_as_a_page_and_a_picture(store, tmp_path, ask):
+    text = "great <b>word1</b> dull unheard awful $x$"
+    code, out, complaint = run("predict", text, "--explain", str(tmp_path / "new/opinion.html"))
+    assert (code, complaint) == (0, "")
+    names = [tmp_path / "new" / name for name in ("opinion.html", "opinion.png")]
+    assert f"explained in {names[0]} and {names[1]}" in out
+    page = BeautifulSoup(names[0].read_bytes(), "html.parser")
+    items = page.select("ol.words li")
+    trial, corpus = choose_trial(store)
+    (answer,) = ask(text)
+    assert [item.contents[0] for item in items] == answer.known == ["great", "dull", "awful"]
+    numbers = [float(item.small.get_text()) for item in items]
+    assert numbers == pytest.approx(opinions(trial, corpus, answer), abs=0.006)
+    colors = {p > 0.5: item["style"] for p, item in zip(numbers, items, strict=True)}
+    assert len(set(colors.values())) == len(colors)
+    assert page.find("b") is None
+    assert "unheard" in page.get_text()
+    with Image.open(names[1]) as picture:
+        assert picture.width > 500
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+
+
+@pytest.mark.parametrize("text", ["", "unheard", "\udc80 \0 😀 great", "great " * 60])
+def test_whatever_the_text_it_is_explained(store, tmp_path, text):
+    code, _, complaint = run("predict", "--json", text, "--explain", str(tmp_path / "opinion"))
+    assert code == 0
+    assert "explained in" in complaint
+    assert (tmp_path / "opinion.png").stat().st_size > 1000
+
+
+def test_one_text_is_explained_at_a_time(store, tmp_path):
+    code, _, complaint = run("predict", "great", "dull", "--explain", str(tmp_path / "opinion"))
+    assert code == 2
+    assert "--explain takes one text, 2 were given" in complaint
+    assert not (tmp_path / "opinion.html").exists()
 
 
 def test_command_without_a_model(store, monkeypatch, tmp_path):

@@ -28,6 +28,11 @@ class Answer:
     dropped: list
     cut: list
 
+    @property
+    def positive(self):
+        """The probability of `positive`."""
+        return self.probability if self.label == "positive" else 1 - self.probability
+
 
 def choose_trial(store, data="", key=""):
     """The stored trial to ask, and the corpus that gave it its vocabulary.
@@ -76,6 +81,16 @@ def predict(trial, corpus, texts):
     batches = Batches(asked, config.batch_size, torch.device("cpu"))
     positive = evaluate(model, batches, range(len(ids)))[1].tolist()
     return [_answer(*case, vocabulary) for case in zip(texts, ids, positive, strict=True)]
+
+
+def opinions(trial, corpus, answer):
+    """Probability of `positive` after each known word of an `Answer`, a list as long as `known`.
+
+    Each value is the model's answer to the text up to that word, whatever its directions and
+    readout.
+    """
+    begun = [" ".join(answer.known[: n + 1]) for n in range(len(answer.known))]
+    return [part.positive for part in predict(trial, corpus, begun)] if begun else []
 
 
 def _answer(text, ids, positive, vocabulary):

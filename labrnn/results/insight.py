@@ -75,10 +75,7 @@ def _look(trial, reviews, corpus):
     given = np.where(table["label"] == 1, table["best"], 1 - table["best"])
     worst = np.argsort(given, kind="stable")[:MISTAKES]
     sentences = [sentence for pair in PAIRS for sentence in pair]
-    positive = [
-        a.probability if a.label == "positive" else 1 - a.probability
-        for a in predict(trial, corpus, sentences)
-    ]
+    positive = [answer.positive for answer in predict(trial, corpus, sentences)]
     return {
         "lengths": corpus.lengths[table["row"]].tolist(),
         "mistakes": [
