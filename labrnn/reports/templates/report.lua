@@ -177,7 +177,7 @@ local function read_markdown(source, where)
 end
 
 local function read(block)
-  if block.kind == 'markdown' or block.kind == 'computed' then
+  if block.kind == 'markdown' or block.kind == 'computed' or block.kind == 'headings' then
     return read_markdown(block.text, block.where).blocks
   elseif block.kind == 'html' then return read_html(block.text, block.where).blocks
   elseif block.kind == 'code' or block.kind == 'parameters' then
