@@ -399,7 +399,7 @@ def test_a_choice_that_does_not_exist(wrong, monkeypatch):
     for choice in ({"override": wrong}, {"parameter": wrong}):
         with pytest.raises(LabError) as caught:
             find_source(**choice)
-        is_clear(str(caught.value), Path(wrong), "")
+        is_clear(str(caught.value), Path(wrong.replace("\0", "\ufffd")), "")
 
 
 def test_the_message_says_who_chose(monkeypatch):
