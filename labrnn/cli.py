@@ -20,7 +20,7 @@ from labrnn.errors import LabError, printable
 
 
 class LabCommand(click.Group):
-    """Faults of the input end with exit code 2 and their message, an interrupt with 130."""
+    """A command group: faults of the input end with exit code 2, an interrupt with 130."""
 
     def main(self, *args, **kwargs):
         if threading.current_thread() is threading.main_thread():
@@ -124,7 +124,7 @@ def interrupt_once(number, frame):
 @click.group(cls=LabCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="labrnn")
 def main():
-    """A lab on LSTM and GRU for the sentiment of film reviews."""
+    """A lab on LSTM and GRU sentiment classifiers for film reviews."""
     folders.choose_tmpdir()
 
 
@@ -133,7 +133,7 @@ jobs_option = click.option(
     "--jobs",
     type=click.IntRange(1, 1000),
     metavar="N",
-    help="Trainings at once [default: the number of cores].",
+    help="Training runs at once [default: the number of cores].",
 )
 
 
@@ -141,7 +141,7 @@ jobs_option = click.option(
 @click.argument("params", nargs=-1, required=True, metavar="PARAMS...")
 @data_option
 @jobs_option
-@click.option("--device", default="", help="cpu, cuda or mps [default: the best at hand].")
+@click.option("--device", default="", help="cpu, cuda or mps [default: the fastest available].")
 @click.option(
     "--scheduler",
     default="",
@@ -150,7 +150,9 @@ jobs_option = click.option(
     "(tcp://host:8786), a scheduler file (.json) or a description of a SLURM cluster "
     "(.yaml, see params/cluster/slurm.yaml).",
 )
-@click.option("--dry-run", is_flag=True, help="Only show what would be trained, and how long.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only show what would be trained and how long it takes."
+)
 def train(params, data, jobs, device, scheduler, dry_run):
     """Train the trials that params files ask for and that are not stored.
 
@@ -293,7 +295,7 @@ def data(data, as_json, download):
 
     if download is not None:
         path = web.download(download)
-        show(f"{path}: complete and right; use it with --data or LABRNN_DATA")
+        show(f"{path}: complete and correct; use it with --data or LABRNN_DATA")
         return
     path = find_source(override=data)
     facts = {"path": str(path), **describe(read_reviews(path))}
@@ -313,19 +315,19 @@ def data(data, as_json, download):
     "--trial",
     default="",
     metavar="KEY",
-    help="How the key of a stored trial begins [default: the one with the lowest validation loss].",
+    help="First letters of a stored trial's key [default: the lowest validation loss].",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a text.")
 @click.option(
     "--explain",
     metavar="PATH",
-    help="Show the opinion after every word of one TEXT: writes PATH.html and PATH.png.",
+    help="Show the probability after every word of one TEXT: writes PATH.html and PATH.png.",
 )
 def predict(texts, data, trial, as_json, explain):
-    """Ask a stored model about texts.
+    """Classify texts with a stored model.
 
-    It says whether each TEXT, or each line of standard input, is positive. It reads the words that
-    it knows; the others, stop words among them, are dropped.
+    Each TEXT, or each line of standard input, is positive or negative. Words outside the vocabulary
+    and stop words are dropped.
 
     \b
     Examples:
@@ -344,7 +346,7 @@ def predict(texts, data, trial, as_json, explain):
         if sys.stdin is None:
             raise LabError("standard input is closed; give texts as arguments or lines in a pipe")
         if sys.stdin.isatty():
-            show("a text a line, Ctrl-D at the end", err=True)
+            show("one text a line, Ctrl-D at the end", err=True)
         lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "replace")
         texts = [line.rstrip("\n") for line in lines]
     if explain and len(texts) != 1:
@@ -578,7 +580,7 @@ def import_(store, folder):
 
 
 def copy(found, source, store, weights):
-    """Copy trials, telling what became of them; exit code 1 if one could not be copied."""
+    """Copy trials and report the outcomes; exit code 1 if one could not be copied."""
     counts = Counter()
     for fingerprint in sorted({trial.fingerprint for trial in found}):
         for path, fault in store.take_kept(source, fingerprint):

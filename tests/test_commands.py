@@ -172,7 +172,7 @@ def test_download_to_the_users_cache(tmp_path, monkeypatch):
     )
     assert run("data", "--download")[:2] == (
         0,
-        f"{tmp_path / 'cache'}: complete and right; use it with --data or LABRNN_DATA\n",
+        f"{tmp_path / 'cache'}: complete and correct; use it with --data or LABRNN_DATA\n",
     )
 
 
