@@ -563,8 +563,8 @@ def export(store, folder, params):
         faults.update(store.copy_kept(fingerprint, kept))
     for path, fault in faults.items():
         if fault:
-            click.echo(printable(f"{path}: {fault}; not exported"), err=True)
-    click.echo(f"{added} added, {len(sound) - added} there already")
+            show(f"{path}: {fault}; not exported", err=True)
+    show(f"{added} added, {len(sound) - added} there already")
     sys.exit(1 if any(faults.values()) else 0)
 
 
