@@ -34,8 +34,15 @@ def store(tmp_path):
 
 def gc(root, *flags):
     """Exit code, standard output and standard error of a clean-up that is agreed to."""
-    words = ["trials", "--store", str(root), "gc", "--yes", *flags]
-    result = CliRunner().invoke(cli.main, words)
+    return run("--store", root, "gc", "--yes", *flags)
+
+
+def verify(root):
+    return run("--store", root, "verify")
+
+
+def run(*words):
+    result = CliRunner().invoke(cli.main, ["trials", *map(str, words)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.stdout, result.stderr
 
@@ -216,10 +223,10 @@ def test_gc_asks(store):
 class Unreadable:
     """Reading some paths fails as if the permissions or the disk were bad."""
 
-    def __init__(self, monkeypatch, code, *names):
+    def __init__(self, monkeypatch, code, *names, functions=("open", "stat", "lstat", "listdir")):
         self.code, self.names, self.patch = code, names, monkeypatch
         self.hits = 0
-        for function in ("open", "stat", "lstat", "listdir", "scandir"):
+        for function in functions:
             self.patch.setattr(os, function, self.guarded(getattr(os, function)))
 
     def guarded(self, function):
@@ -234,7 +241,7 @@ class Unreadable:
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("name", [*NAMES, KEY, FINGERPRINT])
-def test_what_cannot_be_read_is_not_damaged(store, monkeypatch, code, name):
+def test_what_cannot_be_looked_at_is_not_damaged(store, monkeypatch, code, name):
     before = tree(store.root)
     with monkeypatch.context() as patch:
         disk = Unreadable(patch, code, name)
@@ -244,12 +251,26 @@ def test_what_cannot_be_read_is_not_damaged(store, monkeypatch, code, name):
     assert tree(store.root) == before
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_cannot_be_read_is_not_damaged(store, monkeypatch, code, name):
+    """Its folder can be listed and its size is known, as after a change of permissions."""
+    before = tree(store.root)
+    with monkeypatch.context() as patch:
+        disk = Unreadable(patch, code, name, functions=("open",))
+        assert gc(store.root, "--damaged", "--unfinished")[1] == "nothing to remove\n"
+        assert disk.hits
+        code, _, err = verify(store.root)
+        assert (code, f"{name}: cannot be read" in err) == (1, True)
+    assert tree(store.root) == before
+
+
 @pytest.mark.parametrize("kind", ["data", "other"])
 def test_a_description_that_cannot_be_read_is_not_damaged(store, monkeypatch, kind):
     name = f"{kind}-{HEX}.json"
     put(store.root / FINGERPRINT / name, "damaged")
     with monkeypatch.context() as patch:
-        Unreadable(patch, errno.EIO, name)
+        Unreadable(patch, errno.EIO, name, functions=("open",))
         assert gc(store.root, "--damaged")[1] == "nothing to remove\n"
     assert gc(store.root, "--damaged")[1].endswith("1 removed\n")
 
