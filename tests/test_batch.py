@@ -162,7 +162,7 @@ def test_nothing_outlives_a_run_that_is_ended(tmp_path, number):
     pids = tmp_path / "one.pids"
     wait_for(lambda: pids.exists() and pids.read_text().endswith("\n"))
     process.send_signal(number)
-    process.wait(60)
+    process.wait(300)
     wait_for(lambda: not any(map(alive, pids.read_text().split())))
     assert not (tmp_path / "two.pids").exists()
 
@@ -185,7 +185,7 @@ def test_folders_of_processes_that_live_stay(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def wait_for(what, seconds=60):
+def wait_for(what, seconds=300):
     limit = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < limit
@@ -260,9 +260,9 @@ def test_a_full_disk_fails_one_report_and_keeps_the_old_one(tmp_path):
     (tmp_path / "out" / ".work").rmdir()
     (tmp_path / "out" / ".work").touch()  # a file where it wants its folder
     failures = []
-    assert make([other], 1, show=lambda line: None, warn=failures.append) == 1
-    assert failures[0].startswith("FAILED lab1_lstm: ")
-    assert "/.work" in failures[0]
+    assert make([other], 1, show=lambda line: None, warn=failures.append) == 2
+    assert [line.split(": ")[0] for line in failures] == ["FAILED lab1_lstm", "FAILED write_up"]
+    assert all("/.work" in line for line in failures)
     assert [path.read_bytes() for path in made.outputs()] == before
     assert made.is_done()
 
@@ -306,7 +306,7 @@ def test_a_part_is_reported_while_others_train(tmp_path, data, monkeypatch):
             plan.trials[config] = train_and_store(config, data, store)
             on_end(config)
             page = tmp_path / "out" / f"lab1_{config.cell}.pdf"
-            wait_for(page.exists, 200)
+            wait_for(page.exists)
         assert (tmp_path / "out" / "index.html").exists()  # the gallery has the first
 
     monkeypatch.setattr(batch, "train_missing", train_missing)

@@ -67,9 +67,7 @@ def faults(package):
         mine = name_of(module)
         for other in sorted(used):
             theirs = name_of(other)
-            if PLACES[theirs] > PLACES[mine] or (
-                PLACES[theirs] == PLACES[mine] and theirs != mine
-            ):
+            if PLACES[theirs] > PLACES[mine] or (PLACES[theirs] == PLACES[mine] and theirs != mine):
                 yield f"{module} imports {other}"
     try:
         TopologicalSorter(found).prepare()
@@ -85,7 +83,10 @@ def test_imports_go_downwards_and_never_in_a_circle():
 @pytest.mark.parametrize(
     ("files", "fault"),
     [
-        ({"config": "def f():\n    from labrnn.parts import x", "parts": ""}, "config imports parts"),
+        (
+            {"config": "def f():\n    from labrnn.parts import x", "parts": ""},
+            "config imports parts",
+        ),
         ({"trials/pool": "import labrnn.trials.cluster", "trials/cluster": ""}, "pool imports"),
         ({"lab": "from labrnn import cli", "cli": ""}, "lab imports cli"),
         (
