@@ -1,5 +1,6 @@
 """What a list of trainings needs: which are missing, in which order, and how long they take."""
 
+import heapq
 import os
 import statistics
 import time
@@ -30,7 +31,7 @@ def cost(config):
     sides = 1 + config.bidirectional
     inputs = [config.embedding_dim] + [sides * config.hidden_dim] * (config.n_layers - 1)
     reviews = config.train_reviews or 35_000
-    tokens = reviews * min(config.max_tokens, 110)
+    tokens = reviews * min(config.max_tokens, 110 if config.stop_words == "drop" else 250)
     steps = reviews / config.batch_size * config.max_tokens  # of the recurrence, one after another
     products = gates * sides * config.hidden_dim * sum(i + config.hidden_dim for i in inputs)
     units = gates * sides * config.hidden_dim * config.n_layers
@@ -149,25 +150,38 @@ class Estimate:
     """
 
     def __init__(self, jobs=1, clock=time.monotonic):
-        self.jobs, self.clock = jobs, clock
-        self.left, self.work, self.began = {}, 0.0, clock()
+        self.jobs, self.clock, self.left, self.work = jobs, clock, {}, 0.0
+        self.spent, self.open, self.seen = 0.0, 0, clock()
 
     def add(self, name, seconds):
         """Add a piece of work, expected to take so many seconds."""
+        self._pass()
         self.left[name] = seconds
         self.work += seconds
+        self.open += 1
 
     def reduce(self, name, seconds=0.0):
         """Set what is left of a piece of work; nothing, if it is finished."""
-        if name in self.left:
-            self.left[name] = seconds
+        self._pass()
+        if left := self.left.get(name):
+            self.left[name] = min(left, seconds)
+            self.open -= not seconds
+
+    def _pass(self):
+        """Count the time since the last change, as often as there were jobs with work."""
+        now = self.clock()
+        self.spent += (now - self.seen) * min(self.jobs, self.open)
+        self.seen = now
 
     def seconds(self):
         """Estimated seconds to the end; 0 if nothing is left."""
+        self._pass()
         left = sum(self.left.values())
         if not left:
             return 0.0
         prior = PRIOR * self.work
-        spent = (self.clock() - self.began) * self.jobs
-        slowness = (spent + prior) / (self.work - left + prior)
-        return slowness * max(left / self.jobs, max(self.left.values()))
+        slowness = (self.spent + prior) / (self.work - left + prior)
+        ends = [0.0] * self.jobs  # when each job is through with its share, in the order added
+        for seconds in self.left.values():
+            heapq.heapreplace(ends, ends[0] + seconds)
+        return slowness * max(ends)
