@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from labrnn.results.conclusions import CLAIMS, conclusions, judge
+from labrnn.results.published import VOCABULARY_SIZE, published
 
 from labrnn.lab import Results
 from labrnn.parts import (
@@ -23,10 +25,8 @@ from labrnn.parts import (
 )
 from labrnn.results import reproduction
 from labrnn.results.comparison import seed_spread
-from labrnn.results.conclusions import CLAIMS, conclusions, judge
 from labrnn.results.figures import agreement
-from labrnn.results.published import VOCABULARY_SIZE, published
-from labrnn.trials.plan import Outcome
+from labrnn.trials.running import Outcome
 
 REVIEWS = 2000
 
