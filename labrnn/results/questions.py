@@ -280,7 +280,9 @@ def without_labels(corpus, wordings=(("great", "bad"), ("good", "bad"))):
             f"*This check was not made: it counts words in the reviews, and these {reason}.*",
             None,
         )
-    first, second = (statistics.accuracy(np.asarray(correct)[None], statistics.EXACT) for correct in told)
+    first, second = (
+        statistics.accuracy(np.asarray(correct)[None], statistics.EXACT) for correct in told
+    )
     (good, bad), (other, _) = wordings
     better = first.low > 0.5
     verdict = "better than a coin" if better else "not surely better than a coin"
