@@ -54,6 +54,7 @@ def run(config, accuracy, last=None, seconds=2.0, reviews=REVIEWS, learns_by=1, 
         history=history,
         environment={"clock": "processor", "seconds": 60.0},
         vocabulary_size=5000,
+        has_weights=False,
         fingerprint="0" * 16,
         predictions={
             "label": labels,

@@ -172,7 +172,7 @@ def _tested(results, setting):
     runs, estimate = results.trained(setting), results.accuracy(setting)
     if not runs.count:
         mean = results.rows(setting)[f"{results.tested}_accuracy"].mean()
-        return f"test accuracy {percent(mean)}, did not train (n = {runs.n})"
+        return f"test accuracy {percent(mean)} (0 of {runs.n} trained)"
     trained = f"{runs.count} of {runs.n} trained" if runs.count < runs.n else f"n = {runs.n}"
     return f"test accuracy {percent(estimate.mean)} ({trained})"
 
