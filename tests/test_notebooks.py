@@ -158,7 +158,7 @@ def test_every_cell_runs_whatever_was_trained(name, amount, monkeypatch, reviews
     )
     monkeypatch.setattr(
         "labrnn.reports.notebook.display",
-        lambda data, metadata={}, **_: shown.append(data | metadata),  # noqa: B006
+        lambda data, metadata={}, **_: shown.append(data | metadata),
     )
     namespace = {}
     exec(parameters(FOLDER / f"{name}.ipynb"), namespace)

@@ -14,8 +14,7 @@ from fake_results import fake_runs, results, run
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.network.models import count_parameters
-from labrnn.parts import PARTS, Depth, Setting, Width
-from labrnn.reports.batch import read_params
+from labrnn.parts import PARTS, Depth, Lstm, Setting, Width, read_params
 from labrnn.results.table import ABOVE, FALL, Results, Runs, stored
 from labrnn.results.tables import ACCURACY, accuracy_cell
 from labrnn.trials.store import PROJECT, Store
@@ -27,7 +26,7 @@ FULL = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96}
 @pytest.fixture(scope="module")
 def committed():
     """The runs that are committed, read once."""
-    return Runs(stored(COMMITTED, full("reproduction").fingerprint))
+    return Runs(COMMITTED.trials())
 
 
 def full(name):
@@ -130,11 +129,24 @@ def test_a_trial_that_cannot_be_read_is_left_out_unless_it_is_asked_for():
         def config(self):
             raise LabError("damaged")
 
-    store = SimpleNamespace(trials=lambda: iter([good, Broken(), run(TrialConfig(seed=6), 0.8)]))
-    assert [t.config.seed for t in stored(store, "0" * 16)] == [5, 6]
-    assert stored(store, "1" * 16) == []
+    more = [run(TrialConfig(seed=6), 0.8), run(TrialConfig(hidden_dim=20), 0.8)]
+    store = SimpleNamespace(trials=lambda: iter([good, Broken(), *more]))
+    part = Lstm(fingerprint="0" * 16, **FULL)
+    assert [t.config.seed for t in stored(part, store, [])] == [5, 6]
+    assert stored(part.model_copy(update={"fingerprint": "1" * 16}), store, []) == []
     with pytest.raises(LabError, match="damaged"):
-        Runs(stored(store, "0" * 16, [Broken()]))
+        stored(part, store, [Broken()])
+
+
+def test_results_are_made_of_all_that_moves_them_and_nothing_else():
+    """Another family, or a setting with a single seed, changes nothing: a report stays valid."""
+    own, pooled = run(TrialConfig(), 0.87), TrialConfig(hidden_dim=20)
+    more = [run(pooled.but(seed=k), 0.8) for k in (1, 2)]
+    single, other = run(TrialConfig(hidden_dim=30), 0.8), TrialConfig(epochs=4)
+    others = [run(other.but(seed=k), 0.8) for k in (1, 2)]
+    store = SimpleNamespace(trials=lambda: iter([*more, single, *others]))
+    found = stored(Lstm(**FULL), store, [own])
+    assert {t.key for t in found} == {t.key for t in (own, *more)}
 
 
 def test_an_unknown_setting_is_an_error():
@@ -145,7 +157,7 @@ def test_an_unknown_setting_is_an_error():
 
 def test_all_committed_runs_are_read_in_seconds(committed):
     began = time.process_time()
-    runs = Runs(stored(COMMITTED, full("reproduction").fingerprint))
+    runs = Runs(COMMITTED.trials())
     table = runs.settings()
     assert time.process_time() - began < 6  # 2 s on a quiet core
     assert len(runs.table) == len(committed.table) > 160
