@@ -1,8 +1,8 @@
-"""The lab's parts: the parameters of each notebook, and the trials that it asks for.
+"""The lab's parts: the parameters of each notebook, what it trains, compares and claims.
 
-A part declares its settings as a pure function of its parameters, so that a batch run, a notebook
-and a dry run agree on what is needed. A setting is a configuration that differs from the others
-of its part in something the lab asks about; it is trained once with every seed.
+A part declares its settings, the pairs that it compares and the published claims that it tests as
+pure functions of its parameters, so that a batch run, a notebook and a dry run agree on what is
+needed. A setting is a configuration without its seed; it is trained once with every seed.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 
 from labrnn.config import Strict, TrialConfig, read_yaml, validated
 from labrnn.errors import LabError
-from labrnn.results.published import name_of, published
+from labrnn.published import name_of, published
 
 Optim = Literal["sgd", "adagrad", "adam", "rmsprop"]
 T = TypeVar("T")
@@ -32,18 +32,53 @@ class Setting:
     Attributes:
         name: what the reports call it, e.g. `2 layers`.
         config: without its seed.
+        many: whether the name is a plural.
     """
 
     name: str
     config: TrialConfig
+    many: bool = False
 
     def trials(self, seeds):
         """Its configurations, one a seed."""
         return [self.config.but(seed=seed) for seed in seeds]
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two settings to compare: the first minus the second.
+
+    Attributes:
+        second: None for the setting that the validation reviews prefer among the part's.
+        kind: what the two differ in, where a part compares several things.
+        name: how figures name the difference.
+    """
+
+    first: Setting
+    second: Setting | None
+    kind: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published conclusion as a statement that data can decide, see docs/verdicts.md.
+
+    Attributes:
+        published: what the original study concludes.
+        statement: what is tested; it is about every pair.
+        rule: of `labrnn.results.verdicts.RULES`.
+        pairs: of settings that the rule compares; the second is None where it compares none.
+    """
+
+    published: str
+    statement: str
+    rule: str
+    pairs: tuple
+
+
 class Part(Strict):
-    """What every part can be told; the defaults are the quick setting, minutes on two cores."""
+    """What every part can be given; the defaults are the quick setting, minutes on two cores."""
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -100,9 +135,30 @@ class Part(Strict):
         """The part's settings, in the lab's order."""
         return []
 
+    def others(self):
+        """Further settings to train, for comparisons."""
+        return []
+
+    def pairs(self):
+        """What the part compares; the p-values of all pairs are corrected together."""
+        return []
+
+    def groups(self):
+        """Name -> settings; the best of each on validation are compared with each other."""
+        return {}
+
+    def claims(self):
+        """The published conclusions that the part tests."""
+        return []
+
     def trials(self):
         """Every trial of the part."""
-        return [trial for setting in self.settings() for trial in setting.trials(self.seeds)]
+        settings = dict.fromkeys([*self.settings(), *self.others()])
+        return [t for setting in settings for t in setting.trials(self.seeds_of(setting))]
+
+    def seeds_of(self, setting):
+        """The seeds with which a setting is trained."""
+        return self.seeds
 
 
 class Lstm(Part):
@@ -119,11 +175,22 @@ class Lstm(Part):
 
     @property
     def reader(self):
-        """The RMSprop model of Lab 2 a or b: it trains, so it has an opinion to show."""
+        """The RMSprop model of Lab 2 a or b: it trains, so it can classify sentences."""
         return self.base.but(cell=self.cell, optim="rmsprop", lr=self.reader_lr)
 
-    def trials(self):
-        return super().trials() + [self.reader.but(seed=seed) for seed in self.seeds]
+    def others(self):
+        return [Setting("reader", self.reader)]
+
+    def claims(self):
+        [setting] = self.settings()
+        return [
+            Claim(
+                f"the {setting.name} does not train with SGD at 0.01 in five epochs",
+                f"The {setting.name} trains with SGD in fewer than half of the seeds",
+                "rarely trains",
+                ((setting, None),),
+            )
+        ]
 
 
 class Gru(Lstm):
@@ -132,6 +199,7 @@ class Gru(Lstm):
 
 
 OPTIMIZERS = {"adagrad": "Adagrad", "adam": "Adam", "rmsprop": "RMSprop", "sgd": "SGD"}
+TUNED = ("adam", "rmsprop")  # the optimisers whose rate is tuned
 
 
 class LstmOptimizers(Part):
@@ -141,16 +209,66 @@ class LstmOptimizers(Part):
     optimizers: Several[Optim] = Field(list(OPTIMIZERS), description="which to compare")
     lr: float = Field(0.003, gt=0, le=10, description="of the adaptive ones; the lab takes 0.001")
     sgd_lr: float = Field(0.01, gt=0, le=10, description="learning rate of SGD")
+    rates: list[float] = Field([], description="of Adam and RMSprop, to choose from on validation")
 
     def settings(self):
-        return self._of(self.cell)
+        return list(self._of(self.cell).values())
+
+    def others(self):
+        return [setting for group in self.groups().values() for setting in group]
+
+    def seeds_of(self, setting):
+        """Three for the rates that are only compared with each other."""
+        return self.seeds[:3] if setting.config.lr in {*self.rates} - {self.lr} else self.seeds
+
+    def pairs(self):
+        return [Pair(setting, None) for setting in self.settings()]
+
+    def groups(self):
+        """Adam and RMSprop at each rate."""
+        base = self.base.but(cell=self.cell)
+        return {
+            OPTIMIZERS[o]: [
+                Setting(f"{OPTIMIZERS[o]} at {rate:g}", base.but(optim=o, lr=rate))
+                for rate in self.rates
+            ]
+            for o in TUNED
+            if self.rates and o in self.optimizers
+        }
+
+    def claims(self):
+        ours, cell = self._of(self.cell), self.cell.upper()
+        best = tuple((ours["rmsprop"], s) for s in ours.values()) if "rmsprop" in ours else ()
+        fast = [ours[o] for o in ("adam", "rmsprop") if o in ours]
+        slow = tuple((ours["adagrad"], s) for s in fast) if "adagrad" in ours else ()
+        return _claims(
+            (
+                f"RMSprop is the best optimiser of the {cell}",
+                f"RMSprop is among the {cell}'s optimisers that the data cannot tell from the best",
+                "among the best",
+                [pair for pair in best if pair[0] != pair[1]],
+            ),
+            (
+                f"Adagrad is slow for the {cell}",
+                f"Over the epochs the {cell}'s mean validation accuracy is more than 1 point lower with "
+                "Adagrad than with Adam and with RMSprop",
+                "slower",
+                slow,
+            ),
+        )
 
     def _of(self, cell):
+        """Optimiser -> setting."""
         rates = {"sgd": self.sgd_lr}
-        return [
-            Setting(OPTIMIZERS[o], self.base.but(cell=cell, optim=o, lr=rates.get(o, self.lr)))
+        return {
+            o: Setting(OPTIMIZERS[o], self.base.but(cell=cell, optim=o, lr=rates.get(o, self.lr)))
             for o in self.optimizers
-        ]
+        }
+
+
+def _claims(*claims):
+    """`Claim`s of those that have settings to compare under the part's parameters."""
+    return [Claim(*texts, tuple(pairs)) for *texts, pairs in claims if pairs]
 
 
 class GruOptimizers(LstmOptimizers):
@@ -158,12 +276,32 @@ class GruOptimizers(LstmOptimizers):
     cell = "gru"
 
     def rivals(self):
-        """The LSTM under the same optimisers, for the comparison of the cells."""
-        return self._of("lstm")
+        """(GRU, LSTM) under the same optimisers."""
+        return list(zip(self.settings(), self._of("lstm").values(), strict=True))
 
-    def trials(self):
-        rivals = [trial for setting in self.rivals() for trial in setting.trials(self.seeds)]
-        return super().trials() + rivals
+    def others(self):
+        return super().others() + [lstm for _, lstm in self.rivals()]
+
+    def pairs(self):
+        return super().pairs() + [Pair(*rivals, "cells") for rivals in self.rivals()]
+
+    def claims(self):
+        adaptive = [(lstm, gru) for gru, lstm in self.rivals() if gru.config.optim != "sgd"]
+        return super().claims() + _claims(
+            (
+                "GRUs train faster than LSTMs",
+                "Over the epochs the LSTM's mean validation accuracy is more than 1 point lower than "
+                "the GRU's, with every adaptive optimiser",
+                "slower",
+                adaptive,
+            ),
+            (
+                "GRUs have fewer parameters than LSTMs",
+                "The GRU has fewer parameters than the LSTM",
+                "smaller",
+                self.rivals()[:1],
+            ),
+        )
 
 
 class _Tuned(Part):
@@ -177,27 +315,66 @@ class _Tuned(Part):
 
 
 class _OneDimension(_Tuned):
-    """One dimension of the LSTM changed, the others as they are."""
+    """One dimension of the LSTM changed, the others as they are.
+
+    `field` is the dimension, `unit` what it counts, `usual` the lab's own value.
+    """
 
     field: ClassVar[str]
     unit: ClassVar[str]
+    usual: ClassVar[int]
 
     def values(self):
-        return getattr(
-            self, {"n_layers": "depths", "hidden_dim": "widths"}.get(self.field, "sizes")
-        )
+        raise NotImplementedError
 
     def settings(self):
-        return [Setting(self._named(v), self.tuned.but(**{self.field: v})) for v in self.values()]
+        return [self._setting(value) for value in self.values()]
 
-    def _named(self, value):
-        return f"{value} {self.unit if value != 1 else self.unit.removesuffix('s')}"
+    def _setting(self, value):
+        unit = self.unit if value != 1 else self.unit.removesuffix("s")
+        return Setting(f"{value} {unit}", self.tuned.but(**{self.field: value}), value != 1)
+
+    def reference(self):
+        """The setting that the others are compared with: the lab's own value, if it is there."""
+        return self._setting(self.usual) if self.usual in self.values() else None
+
+    def pairs(self):
+        return [Pair(setting, self.reference()) for setting in self.settings()]
+
+    def _against_usual(self, *values):
+        """Pairs for a claim about these values; none if the part leaves one out."""
+        if not {self.usual, *values} <= {*self.values()}:
+            return ()
+        return tuple((self._setting(value), self._setting(self.usual)) for value in values)
+
+    def _alone(self, *values):
+        return tuple((s, None) for s, _ in self._against_usual(*values))
 
 
 class Depth(_OneDimension):
     name, title = "lab2c_depth", "Deeper: one to four layers"
     field, unit = "n_layers", "layers"
+    usual = 1
     depths: Several[int] = Field([1, 2, 3, 4], description="numbers of layers to compare")
+
+    def values(self):
+        return self.depths
+
+    def claims(self):
+        return _claims(
+            (
+                "two layers equal one",
+                "The accuracy of 2 layers is within 1 point of that of 1 layer",
+                "within 1 point",
+                self._against_usual(2),
+            ),
+            (
+                "three layers hardly train and four do not",
+                "3 layers, and 4 layers, train in fewer than half of the seeds",
+                "rarely trains",
+                self._alone(3, 4),
+            ),
+        )
 
 
 class Width(_OneDimension):
@@ -208,6 +385,27 @@ class Width(_OneDimension):
         max_length=8,
         description="units to compare; the lab goes to 319",
     )
+    usual = 100
+
+    def values(self):
+        return self.widths
+
+    def claims(self):
+        return _claims(
+            (
+                "widths of 10 to 285 units are about equal",
+                "The accuracy of every width from 10 to 285 units is within 1 point of that of 100 "
+                "units",
+                "within 1 point",
+                self._against_usual(10, 20, 150, 200, 260, 285),
+            ),
+            (
+                "a width of 319 units fails",
+                "319 units train in fewer than half of the seeds",
+                "rarely trains",
+                self._alone(319),
+            ),
+        )
 
 
 class EmbeddingSize(_OneDimension):
@@ -218,6 +416,21 @@ class EmbeddingSize(_OneDimension):
         max_length=8,
         description="embedding dimensions; the lab goes to 256",
     )
+    usual = 1
+
+    def values(self):
+        return self.sizes
+
+    def claims(self):
+        return _claims(
+            (
+                "the size of the embedding hardly matters",
+                "The accuracy of every size from 2 to 256 dimensions is within 1 point of that of 1 "
+                "dimension",
+                "within 1 point",
+                self._against_usual(2, 8, 32, 64, 128, 188, 256),
+            ),
+        )
 
 
 class Compound(_Tuned):
@@ -262,16 +475,48 @@ class Compound(_Tuned):
         ]
 
     def studies(self):
-        """Labs 2 c to e under this part's data and optimiser, to hold the grid against."""
+        """Labs 2 c to e under this part's data and optimiser, to compare the grid with."""
         same = self.model_dump(include=set(_OneDimension.model_fields))
         return {
-            "depth": Depth(**same, depths=self.depths),
-            "width": Width(**same, widths=self.study_widths),
-            "embedding": EmbeddingSize(**same, sizes=self.study_sizes),
+            "depth alone": Depth(**same, depths=self.depths),
+            "width alone": Width(**same, widths=self.study_widths),
+            "embedding alone": EmbeddingSize(**same, sizes=self.study_sizes),
         }
 
-    def trials(self):
-        return super().trials() + [t for study in self.studies().values() for t in study.trials()]
+    def others(self):
+        return [s for study in self.studies().values() for s in study.settings()]
+
+    def pairs(self):
+        return [Pair(setting, None) for setting in self.settings()]
+
+    def groups(self):
+        alone = {name: study.settings() for name, study in self.studies().items()}
+        return {"the grid": self.settings()} | alone
+
+    def claims(self):
+        grid = {s.name: s for s in self.settings()}
+        best, small = grid.get("E32 H305 L2"), grid.get("E32 H20 L1")
+        return _claims(
+            (
+                "the best compound model is E32 H305 L2",
+                "E32 H305 L2 is among the settings of the grid that the data cannot tell from the "
+                "best",
+                "among the best",
+                [(best, s) for s in grid.values() if best and s != best],
+            ),
+            (
+                "the best by accuracy per parameter is E32 H20 L1",
+                "No larger setting of the grid is more than 1 point more accurate than E32 H20 L1",
+                "not better by 1 point",
+                [(s, small) for s in grid.values() if small and s != small and _holds(s, small)],
+            ),
+        )
+
+
+def _holds(large, small):
+    """Whether a setting is at least as large in every dimension as another."""
+    fields = ("n_layers", "hidden_dim", "embedding_dim")
+    return all(getattr(large.config, f) >= getattr(small.config, f) for f in fields)
 
 
 def compound_dropout(n_layers, hidden_dim, embedding_dim):
@@ -280,50 +525,81 @@ def compound_dropout(n_layers, hidden_dim, embedding_dim):
 
 
 class Bidirectional(_Tuned):
-    name, title = "lab2g_bidirectional", "Reading both ways"
+    name, title = "lab2g_bidirectional", "Bidirectional models"
 
     wide: int = Field(64, ge=10, le=320, description="units of the large model; the lab takes 305")
     narrow: int = Field(20, ge=10, le=320, description="units of the small model")
     embedding_dim: int = Field(32, ge=1, le=256, description="embedding dimensions of all trials")
 
-    def settings(self):
-        """Figures 9 to 11, the one-way partners that (f) has trained, and the other readout."""
+    def models(self):
+        """(Bidirectional, unidirectional, read at the last time step) for each of four models."""
         base = self.tuned.but(embedding_dim=self.embedding_dim)
         wide = base.but(hidden_dim=self.wide, dropout_rate=0.2)
-        narrow = base.but(hidden_dim=self.narrow)
-        drawn = {
-            "two-layer LSTM both ways": wide.but(n_layers=2, bidirectional=True),
-            "one-layer LSTM both ways": wide.but(bidirectional=True),
-            "small LSTM both ways": narrow.but(bidirectional=True),
-            "small LSTM one way": narrow,
-            "two-layer GRU both ways": wide.but(cell="gru", n_layers=2, bidirectional=True),
-            "two-layer GRU one way": wide.but(cell="gru", n_layers=2),
+        models = {
+            "two-layer LSTM": wide.but(n_layers=2),
+            "one-layer LSTM": wide,
+            "small LSTM": base.but(hidden_dim=self.narrow),
+            "two-layer GRU": wide.but(cell="gru", n_layers=2),
         }
-        one_way = {"two-layer LSTM one way": wide.but(n_layers=2), "one-layer LSTM one way": wide}
-        last_step = {
-            f"{name} at the last step": config.but(readout="last_step")
-            for name, config in drawn.items()
-            if config.bidirectional
-        }
-        return [Setting(*case) for case in (drawn | one_way | last_step).items()]
+        return [
+            (
+                Setting(f"bidirectional {name}", config.but(bidirectional=True)),
+                Setting(f"unidirectional {name}", config),
+                Setting(
+                    f"bidirectional {name} at the last time step",
+                    config.but(bidirectional=True, readout="last_step"),
+                ),
+            )
+            for name, config in models.items()
+        ]
+
+    def settings(self):
+        """In the order of figures 9 to 11; the unidirectional ones of 9 stand in Lab 2 f."""
+        (two, two_uni, _), (one, one_uni, _), (small, small_uni, _), (gru, gru_uni, _) = (
+            self.models()
+        )
+        drawn = [two, one, small, small_uni, gru, gru_uni, two_uni, one_uni]
+        return drawn + [last_step for *_, last_step in self.models()]
+
+    def pairs(self):
+        ways = [
+            Pair(both, single, "direction", f"{both.name} − unidirectional")
+            for both, single, _ in self.models()
+        ]
+        readouts = [
+            Pair(both, last, "readout", f"{both.name} − at the last time step")
+            for both, _, last in self.models()
+        ]
+        return ways + readouts
+
+    def claims(self):
+        return _claims(
+            (
+                "bidirectional models are not better",
+                "No bidirectional model is more than 1 point more accurate than its unidirectional "
+                "partner",
+                "not better by 1 point",
+                [(both, single) for both, single, _ in self.models()],
+            )
+        )
 
 
 class _TwoCells(_Tuned):
     def settings(self):
-        """An LSTM and a GRU of Lab 2 a and b."""
+        """The LSTM and the GRU of Lab 2 a and b."""
         return [Setting("LSTM", self.tuned), Setting("GRU", self.tuned.but(cell="gru"))]
 
 
 class Questions(_TwoCells):
-    """The two models' embedding and gates bear statements out."""
+    """The two models whose embedding and gates the checks look at."""
 
     name, title = "questions", "Ten statements, true or false"
 
 
 class Reproduction(Part):
-    """All published trainings; it shows what other parts have trained and trains nothing."""
+    """All published runs; it shows what other parts have trained and trains nothing."""
 
-    name, title = "reproduction", "Our trainings beside the published 79"
+    name, title = "reproduction", "Our runs beside the 79 of the original study"
     trains: ClassVar[bool] = False
 
     train: bool = Field(False, description="it shows what is stored and trains nothing")
@@ -331,8 +607,16 @@ class Reproduction(Part):
     sgd_lr: float = Field(0.01, gt=0, le=10, description="learning rate of SGD")
 
     def settings(self):
-        """The published way: bidirectional models are read at the last step."""
+        """As published: bidirectional models are read at the last time step."""
         return [Setting(name_of(row), self._config(row)) for row in published().itertuples()]
+
+    def others(self):
+        """The bidirectional ones read at the final hidden state."""
+        return [self.corrected(setting) for setting in self.settings()]
+
+    def corrected(self, setting):
+        """The same setting with the corrected readout."""
+        return Setting(setting.name, setting.config.but(readout="final_state"))
 
     def _config(self, row):
         return self.base.but(
@@ -347,10 +631,32 @@ class Reproduction(Part):
             readout="last_step",
         )
 
-    def trials(self):
-        """Both readouts of the bidirectional ones."""
-        published_way = super().trials()
-        return published_way + [t.but(readout="final_state") for t in published_way]
+    def lab(self):
+        """The parts of the lab at their published sizes, under this part's data and rates."""
+        same = self.model_dump(include=set(Part.model_fields))
+        tuned, sgd = same | {"lr": self.lr}, same | {"lr": self.sgd_lr}
+        both = tuned | {"sgd_lr": self.sgd_lr}
+        known = published()
+
+        def listed(part, field):
+            rows = known[known.part == part][field].tolist()
+            return sorted({*rows, TrialConfig.model_fields[field].default})
+
+        grid = {"widths": [20, 280, 290, 305], "sizes": [32, 188, 256]}
+        return [
+            Lstm(**sgd),
+            Gru(**sgd),
+            LstmOptimizers(**both),
+            GruOptimizers(**both),
+            Depth(**tuned),
+            Width(**tuned, widths=listed("2d", "hidden_dim")),
+            EmbeddingSize(**tuned, sizes=listed("2e", "embedding_dim")),
+            Compound(**tuned, **grid),
+            Bidirectional(**tuned, wide=305),
+        ]
+
+    def claims(self):
+        return [claim for part in self.lab() for claim in part.claims()]
 
 
 class Data(Part):
@@ -365,7 +671,7 @@ class BeyondBaselines(_TwoCells):
 
 
 class BeyondDefects(Part):
-    """Each published defect beside the right way, nothing else changed."""
+    """Each published choice beside the corrected one, nothing else changed."""
 
     name, title = "beyond_defects", "What the published defects cost"
 
@@ -375,20 +681,22 @@ class BeyondDefects(Part):
     max_tokens: int = Field(64, ge=1, le=4096, description="known words kept of a review")
     optim: Optim = Field("adam", description="optimiser of all trials; the lab takes rmsprop")
     lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
-    hidden_dim: int = Field(20, ge=10, le=320, description="units of one-way models; the lab: 100")
+    hidden_dim: int = Field(
+        20, ge=10, le=320, description="units of unidirectional models; the lab: 100"
+    )
     depth: int = Field(3, ge=2, le=4, description="layers of the deep models")
-    narrow: int = Field(20, ge=10, le=320, description="units of the model that reads both ways")
-    embedding_dim: int = Field(32, ge=1, le=256, description="of the model that reads both ways")
+    narrow: int = Field(20, ge=10, le=320, description="units of the bidirectional model")
+    embedding_dim: int = Field(32, ge=1, le=256, description="of the bidirectional model")
 
     def pairs(self):
-        """(Right way, published way) for each defect that takes a training; one field apart."""
+        """Corrected minus as published, one field apart."""
         base = self.base.but(optim=self.optim, lr=self.lr, hidden_dim=self.hidden_dim)
         flat = Setting("1 layer", base)
-        deep = Setting(f"{self.depth} layers", base.but(n_layers=self.depth))
+        deep = Setting(f"{self.depth} layers", base.but(n_layers=self.depth), many=True)
         both = base.but(
             hidden_dim=self.narrow, bidirectional=True, embedding_dim=self.embedding_dim
         )
-        last_step = Setting("Both ways at last step", both.but(readout="last_step"))
+        last_step = Setting("Last time step", both.but(readout="last_step"))
         starts = {
             "Each gate orthogonal": {"recurrent_init": "per_gate"},
             "Forget bias 1": {"forget_bias": 1.0},
@@ -399,22 +707,25 @@ class BeyondDefects(Part):
             "Duplicates dropped": {"duplicates": "drop"},
         }
         return [
-            (Setting("Both ways at final states", both), last_step),
+            Pair(Setting("Final hidden state", both), last_step, "readout"),
             *(
-                (Setting(f"{name} ({old.name})", old.config.but(**change)), old)
+                Pair(Setting(f"{name}, {old.name}", old.config.but(**change)), old, "start")
                 for old in (flat, deep)
                 for name, change in starts.items()
             ),
-            *((Setting(name, base.but(**change)), flat) for name, change in texts.items()),
+            *(
+                Pair(Setting(name, base.but(**change)), flat, "text")
+                for name, change in texts.items()
+            ),
         ]
 
     def settings(self):
-        """The published way first where several pairs share it."""
-        return list(dict.fromkeys(s for right, old in self.pairs() for s in (old, right)))
+        """As published first where several pairs share it."""
+        return list(dict.fromkeys(s for p in self.pairs() for s in (p.second, p.first)))
 
 
 class BeyondBest(Part):
-    """The best recurrent classifier found within the lab's limits, and what each lever is worth.
+    """The best recurrent classifier found within the lab's limits, and an ablation of it.
 
     How it was found: docs/decisions.md. The defaults are small enough for the quick setting.
     """
@@ -433,8 +744,8 @@ class BeyondBest(Part):
     embedding_dropout: float = Field(0.6, ge=0, lt=1, description="of the recurrent layer's input")
     dropout_rate: float = Field(0.5, ge=0, lt=1, description="before the linear layer")
 
-    def levers(self):
-        """Each lever's fields at work; without it they are the lab's."""
+    def components(self):
+        """The fields of each component; without it they are the lab's."""
         start = {"forget_bias": 1.0, "recurrent_init": "per_gate"}
         dropout = {"embedding_dropout", "word_dropout", "dropout_rate"}
         return {
@@ -452,22 +763,39 @@ class BeyondBest(Part):
         }
 
     def settings(self):
-        """With every lever, and without each."""
+        """The whole classifier, and it without each component."""
         best = self.base.but(
             optim="sparse_adam",
             **self.model_dump(include={"lr", "hidden_dim", "embedding_dim"}),
             **{
-                field: value for change in self.levers().values() for field, value in change.items()
+                field: value
+                for change in self.components().values()
+                for field, value in change.items()
             },
         )
         usual = self.base.model_dump()
         return [
-            Setting("classifier with every lever", best),
+            Setting("whole classifier", best),
             *(
-                Setting(f"Without {name}", best.but(**{field: usual[field] for field in change}))
-                for name, change in self.levers().items()
+                Setting(f"without {name}", best.but(**{field: usual[field] for field in change}))
+                for name, change in self.components().items()
             ),
         ]
+
+    def whole(self):
+        """The classifier with all its components."""
+        return self.settings()[0]
+
+    def alone(self):
+        """The recurrent network without the linear path."""
+        ablated = dict(zip(self.components(), self.settings()[1:], strict=True))
+        return Setting(
+            "recurrent network alone", ablated["a linear path beside the network"].config
+        )
+
+    def pairs(self):
+        whole, *ablated = self.settings()
+        return [Pair(setting, whole, "ablation") for setting in ablated]
 
 
 def part_named(name, where):

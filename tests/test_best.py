@@ -1,4 +1,4 @@
-"""The best classifier: what its levers are, what is said of them, and what its model sees."""
+"""The best classifier: its components, what is reported of them, and what its model sees."""
 
 import re
 import shutil
@@ -6,55 +6,62 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from test_beyond import results
+from fake_results import results
 from tiny import train, write_reviews
 
 from labrnn.network.prediction import predict
 from labrnn.parts import BeyondBest
-from labrnn.results import comparison, insight, levers
+from labrnn.results import beyond, insight
+from labrnn.results.comparison import compare
 from labrnn.results.insight import Insight
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.store import Store
 from labrnn.trials.trial import Trial
 
-BEST = "classifier with every lever"
+WHOLE = "whole classifier"
 
 
-def test_each_setting_lacks_one_lever_and_nothing_else():
+def test_each_setting_lacks_one_component_and_nothing_else():
     part = BeyondBest()
-    best, *lacking = part.settings()
-    assert best.name == BEST
-    assert len(lacking) == len(part.levers())
-    lab, whole = part.base.model_dump(), best.config.model_dump()
-    for setting, fields in zip(lacking, part.levers().values(), strict=True):
+    whole, *ablated = part.settings()
+    assert whole == part.whole()
+    assert len(ablated) == len(part.components()) == len(part.pairs())
+    lab, all_ = part.base.model_dump(), whole.config.model_dump()
+    for setting, fields in zip(ablated, part.components().values(), strict=True):
         mine = setting.config.model_dump()
-        changed = {name for name in mine if mine[name] != whole[name]}
+        changed = {name for name in mine if mine[name] != all_[name]}
         assert changed == set(fields)
         assert all(mine[name] == lab[name] for name in changed)
+    assert part.alone().config.linear_path is False
 
 
 def said(accuracies, seeds=(5, 6, 7)):
-    found = results(BeyondBest, accuracies, seeds)
-    compared = comparison.against(found, found[BEST])
-    return levers.discussion(found, compared)
+    found = results(BeyondBest(seeds=list(seeds)), accuracies)
+    return beyond.on_components(found, compare(found))
 
 
-def test_a_lever_that_carries_and_one_that_does_not():
-    text = said({BEST: 0.9, "Without bigrams": 0.8, "Without pooling": 0.9})
-    assert "With every lever the test accuracy is 0.900" in text
-    assert re.search(r"It is clearly worse without bigrams, −10\.0 points", text)
-    assert re.search(r"Within noise of the whole: without pooling, [+−]\d\.\d points", text)
-    assert "Better than the whole" not in text
-    turned = said({BEST: 0.8, "Without bigrams": 0.9})
-    assert "Better than the whole: without bigrams, +10.0 points" in turned
+def test_a_component_that_matters_and_one_that_does_not():
+    text = said({WHOLE: 0.9, "without bigrams": 0.8, "without pooling": 0.9})
+    assert text.startswith("The whole classifier reaches a test accuracy of 9")
+    assert re.search(
+        r"It is significantly less accurate without bigrams \(−(9|10)\.\d points\)\.", text
+    )
+    assert "without pooling." in text
+    assert "more accurate" not in text
+    two = said({WHOLE: 0.9, "without bigrams": 0.8, "without pooling": 0.8})
+    assert re.search(r"less accurate without bigrams \(.*\) and without pooling \(.*\)\.", two)
+    turned = said({WHOLE: 0.8, "without bigrams": 0.9})
+    assert "It is significantly more accurate without bigrams (+" in turned
 
 
-def test_one_seed_decides_nothing():
-    assert "leaves the levers open" in said({BEST: 0.9, "Without bigrams": 0.8}, seeds=(5,))
+def test_one_run_decides_nothing():
+    text = said({WHOLE: 0.9, "without bigrams": 0.8}, seeds=(5,))
+    assert "significantly" not in text
+    assert "not tested with single runs: without bigrams" in text
 
 
 def test_nothing_was_run():
-    assert "None of this part's settings was run" in said({})
+    assert "12 of 12 settings were not run" in said({})
 
 
 # ------------------------------------------------------------------------- what the model sees
@@ -102,18 +109,18 @@ def test_sentences_follow_the_predictions():
     pairs = [[0.9, 0.2], [0.1, 0.4], [0.6, 0.7]]
     view = Insight(pd.DataFrame({"best": positive, "label": label}), lengths, [], pairs)
     text = insight.discussion(view)
-    assert "the length makes a difference (chi-squared test, p < 0.001)" in text
-    assert "too sure of itself" in text
-    assert "in 2 of 3 hand-made pairs and beyond even odds in 1" in text
+    assert "effect of the length is significant (χ² test over five groups, p < 0.001)" in text
+    assert "The model is overconfident" in text
+    assert "in 2 of 3 hand-made pairs and changes the class in 1" in text
     even = Insight(view.predictions.assign(best=np.where(label == 1, 0.8, 0.2)), lengths, [], pairs)
     text = insight.discussion(even)
-    assert "makes no clear difference (chi-squared test, p = 1.000)" in text
-    assert "less sure than it could be" in text
+    assert "is not significant (χ² test over five groups, p > 0.99)" in text
+    assert "The model is underconfident" in text
     right = np.arange(1000) % 10 > 0
     fair = even.predictions.assign(best=np.where(right == label, 0.9, 0.1))
     text = insight.discussion(Insight(fair, lengths, [], pairs))
-    assert "about as sure as it is right" in text
-    assert "not at hand" in insight.discussion(None)
+    assert "well calibrated on average" in text
+    assert "missing" in insight.discussion(None)
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
-"""The sentences follow the trials: change a result and the text that tells it changes."""
+"""The discussions follow the runs: every branch of the templates, read as a person would."""
 
 import re
-from types import SimpleNamespace
 
 import pytest
-from made import results
+from fake_results import results
 
-from labrnn.lab import Results
 from labrnn.parts import (
     Bidirectional,
     Compound,
@@ -16,317 +14,287 @@ from labrnn.parts import (
     GruOptimizers,
     Lstm,
     LstmOptimizers,
+    Pair,
     Setting,
     Width,
 )
-from labrnn.results import discussion
-from labrnn.results.comparison import (
-    Comparison,
-    against,
-    by_validation,
-    equal,
-    results_table,
-    successful,
-    trend,
-)
-from labrnn.results.prose import by_verdict, names, number, room
+from labrnn.results import comparison, discussion, prose
+from labrnn.results.comparison import Comparison, compare
+from labrnn.results.prose import comparisons, points
 from labrnn.results.statistics import Estimate
+from labrnn.results.table import Results, Runs
+from labrnn.results.tables import cells_table, ranking, rates_table, results_table
 
-SEEDS = [1, 2, 3]
+SEEDS = [1, 2, 3, 4, 5]
 FULL = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96}
 
 
 def optimizers(adagrad=0.82, adam=0.87, rmsprop=0.87, sgd=0.5, part=LstmOptimizers, **fields):
     accuracies = {"Adagrad": adagrad, "Adam": adam, "RMSprop": rmsprop, "SGD": sgd}
-    return results(part(**FULL | fields), accuracies)
+    return results(part(**FULL | {"seeds": SEEDS} | fields), accuracies)
 
 
-def widths(*accuracies, seeds=SEEDS, values=(20, 100, 200)):
+def widths(*accuracies, seeds=SEEDS, values=(20, 100, 200), **options):
     part = Width(widths=list(values), seeds=seeds, **FULL)
-    return results(part, {s.name: a for s, a in zip(part.settings(), accuracies, strict=True)})
+    named = {s.name: a for s, a in zip(part.settings(), accuracies, strict=True)}
+    return results(part, named, **options)
 
 
-# Within noise, or a difference
+# How a comparison is reported
 
 
-def test_settings_that_differ_in_their_seeds_only_are_within_noise():
-    text = discussion.width(widths(0.87, 0.87, 0.87))
-    assert "20 and 200 units are within noise of 100 units" in text
-    assert not re.search("better|worse", text)
-
-
-def test_a_real_difference_is_named():
-    text = discussion.width(widths(0.80, 0.87, 0.92))
-    assert re.search(r"20 units are worse than 100 units, by [67]\.\d points", text)
-    assert re.search(r"200 units are better than 100 units, by [45]\.\d points", text)
-    assert "within noise" not in text
-
-
-def test_one_seed_tells_models_apart_and_not_settings():
-    text = discussion.width(widths(0.80, 0.87, 0.87, seeds=[5]))
-    assert "With this seed 20 units end below 100 units" in text
-    assert "tells models apart and leaves the settings undecided" in text
-    assert not re.search("better|worse", text)
-
-
-def test_what_the_correction_takes_back_is_not_called_noise():
-    seen = Comparison(
-        Setting("20 units", None), Setting("100 units", None), estimate(-0.02, -0.01), 0.14
+def compared(name, mean, error, p=None, many=False, n=10, equivalent=1.0):
+    d = Estimate(mean, error, 50, n, 10_000)
+    return Comparison(
+        Setting(name, None, many), Setting("1 layer", None), d, d.p if p is None else p, equivalent
     )
-    assert seen.verdict == "not clear"
-    text = by_verdict([seen])
-    assert text == (
-        "20 units differ from 100 units by −2.0 points (−3.0 to −1.0, p = 0.140); corrected for the "
-        "number of comparisons that is not clear."
+
+
+def test_one_comparison_in_each_outcome():
+    assert comparisons([compared("2 layers", -0.05, 0.01, many=True)]) == (
+        "2 layers (−5.0 points [−7.0, −3.0], p < 0.001) are significantly less accurate than 1 layer."
     )
-    assert room([seen]) == ""
-    quiet = Comparison(seen.first, seen.second, estimate(-0.005, 0.005), 1.0)
-    alone = Comparison(seen.first, seen.second, estimate(0.0, 0.001, seeds=1), 1.0)
-    assert "no room for a whole point" not in room([quiet, alone])
-    wide = Comparison(seen.first, seen.second, estimate(-0.1, 0.4), 1.0)
-    assert room([wide]) == "One interval reaches 60 points: it says next to nothing."
+    assert comparisons([compared("Adam", 0.03, 0.01)]) == (
+        "Adam (+3.0 points [1.0, 5.0], p = 0.004) is significantly more accurate than 1 layer."
+    )
+    assert comparisons([compared("Adam", 0.001, 0.002, equivalent=0.001)]) == (
+        "Adam (+0.1 points [−0.3, 0.5]) is equivalent to 1 layer within 1 point."
+    )
+    assert comparisons([compared("Adam", 0.003, 0.006)]) == (
+        "The difference of Adam (+0.3 points [−0.9, 1.5]) from 1 layer is not significant; "
+        "1.7 points could have been detected."
+    )
+    assert comparisons([compared("Adam", 0.004, 0.001, equivalent=0.001)]) == (
+        "Adam (+0.4 points [0.2, 0.6], p < 0.001) is significantly more accurate than 1 layer, "
+        "though Adam by less than 1 point."
+    )
+    assert comparisons([compared("Adam", -0.1, float("nan"), p=float("nan"))]) == (
+        "The difference of Adam (−10.0 points) from 1 layer is not tested: a single run cannot "
+        "decide against a setting."
+    )
 
 
-def estimate(mean, high, seeds=3):
-    return Estimate(mean, 2 * mean - high, high, seeds, 4000, 0.01)
+def test_two_and_many_comparisons_are_grouped_by_outcome():
+    two = [compared("Adam", -0.05, 0.01), compared("SGD", -0.09, 0.01)]
+    assert comparisons(two).startswith("Adam (−5.0 points [−7.0, −3.0], p < 0.001) and SGD (−9.0 ")
+    assert "are significantly less accurate than 1 layer." in comparisons(two)
+    many = [compared(f"{k} units", 0.001 * k, 0.01 + 0.001 * k) for k in range(2, 8)]
+    assert comparisons(many, "100 units") == (
+        "The differences of 2 units, 3 units, 4 units, 5 units, 6 units and 7 units (+0.2 to +0.7 "
+        "points) from 100 units are not significant; 3.4 to 4.9 points could have been detected."
+    )
+    mixed = comparisons([*two, *many])
+    assert mixed.index("less accurate") < mixed.index("not significant")
+    assert comparisons([]) == ""
 
 
-def test_a_small_difference_needs_all_seeds():
-    """1.5 points: three seeds see it, where one seed leaves the settings undecided."""
-    assert "worse than" in discussion.width(widths(0.85, 0.87, 0.87))
-    assert "undecided" in discussion.width(widths(0.84, 0.87, 0.87, seeds=[5]))
-
-
-def test_noise_is_not_called_equality():
-    """On few reviews the interval is wide, and the text says what it leaves room for."""
-    part = Width(widths=[20, 100], seeds=SEEDS, **FULL)
-    text = discussion.width(results(part, {"20 units": 0.87, "100 units": 0.87}, reviews=300))
-    assert "Within noise is not equal" in text
-    many = results(part, {"20 units": 0.87, "100 units": 0.87}, reviews=40_000)
-    assert "no room for a whole point" in discussion.width(many)
-    assert equal(against(many, many["100 units"])) is True
+def test_numbers_are_printed_as_the_language_guide_has_them():
+    assert [points(x) for x in (0.009, -0.009, 0.0, -0.0001)] == ["+0.9", "−0.9", "0.0", "0.0"]
+    written = [prose.p_value(p) for p in (0.0001, 0.0042, 0.03, 0.5, 0.999)]
+    assert written == ["p < 0.001", "p = 0.004", "p = 0.03", "p = 0.50", "p > 0.99"]
+    assert prose.interval(Estimate(0.0001, 0.0004, 50, 3, 100)) == "[−0.1, 0.1]"
+    assert prose.interval(Estimate(0.0, 0.0001, 50, 3, 100)) == "[0.0, 0.0]"
+    assert [prose.number(n) for n in (0, 12, 13, 1000)] == ["no", "twelve", "13", "1,000"]
+    assert prose.listing(["a"]) == "a"
+    assert prose.listing("abc") == "a, b and c"
+    assert prose.capital("*NB-SVM*") == "*NB-SVM*"
+    assert prose.capital("*majority*") == "*Majority*"
 
 
 # Lab 1 f and h
 
 
 @pytest.mark.parametrize(("part", "cell"), [(Lstm, "LSTM"), (Gru, "GRU")])
-def test_a_loss_that_stays_at_ln_2(part, cell):
-    text = discussion.sgd(results(part(**FULL), {cell: 0.5}))
-    assert text.startswith("No. The training loss is 0.6930 after the first epoch")
-    assert "**Confirmed** here: the one training stayed at chance: 0.5" in text
-    assert "An explanation, not a finding" in text
+@pytest.mark.parametrize("seeds", [[5], SEEDS])
+def test_a_loss_that_stays_at_ln_2(part, cell, seeds):
+    text = discussion.sgd(results(part(seeds=seeds, **FULL), {cell: 0.5}))
+    assert text.startswith("No: the training loss does not fall. It is 0.6930 after the first")
+    assert f"the {cell} is no better than chance: 0 of {len(seeds)} run" in text
+    assert ("**Confirmed**" if len(seeds) > 1 else "**Inconclusive**") in text
+    assert "*A possible explanation, not tested here:*" in text
 
 
 def test_a_loss_that_falls():
-    text = discussion.sgd(results(Lstm(**FULL), {"LSTM": 0.8}))
-    assert text.startswith("Yes. It falls in every epoch, from 0.600 to 0.120")
-    assert "**Not confirmed**" in text
-    assert "An explanation" not in text
+    text = discussion.sgd(results(Lstm(seeds=SEEDS, **FULL), {"LSTM": 0.8}))
+    assert text.startswith("Yes: the training loss falls in every epoch, from 0.600 to 0.120.")
+    assert "**Refuted**: LSTM: 5 of 5 runs trained (95 % CI [48 %, 100 %])" in text
+    assert "explanation" not in text
 
 
 def test_seeds_that_do_not_agree():
-    text = discussion.sgd(results(Lstm(seeds=SEEDS, **FULL), {"LSTM": [0.5, 0.8, 0.5]}))
-    assert "**Undecided** here: two of three trainings" in text
-    assert "Of LSTM, one of three seeds left chance" in text
+    text = discussion.sgd(results(Lstm(seeds=SEEDS, **FULL), {"LSTM": [0.5, 0.8, 0.5, 0.8, 0.5]}))
+    assert text.startswith("Not steadily: ")
+    assert "2 of 5 runs trained (95 % CI [5 %, 85 %]), with a test accuracy of 80.0 %" in text
+    assert "**Inconclusive**" in text
 
 
 # Lab 2 a and b
 
 
-def test_the_best_optimiser_is_the_one_with_the_best_results():
-    text = discussion.optimizers(optimizers(adam=0.90, seeds=SEEDS))
-    assert "put Adam first" in text
-    assert "So Adam is the best of those that were run" in text
-    assert "**Not confirmed**" in text
-    text = discussion.optimizers(optimizers(rmsprop=0.90, seeds=SEEDS))
-    assert "So RMSprop is the best" in text
-    assert "**Confirmed**" in text
+def test_optimisers_are_compared_with_the_one_that_validation_prefers():
+    text = discussion.optimizers(optimizers(adam=0.90))
+    assert text.startswith("Validation prefers Adam, which reaches a test accuracy of 9")
+    assert re.search(
+        r"Adagrad \(−[78].*\) and RMSprop \(−\d.*\) are significantly less accurate", text
+    )
+    assert "SGD (n = 5) did not train: the training loss stayed at ln 2" in text
+    assert "RMSprop is the best optimiser of the LSTM. **Refuted**: RMSprop − Adam: −" in text
 
 
-def test_optimisers_that_cannot_be_told_apart():
-    text = discussion.optimizers(optimizers(seeds=SEEDS))
-    assert re.search("which is best is open between (Adam and RMSprop|RMSprop and Adam)", text)
-    assert "**Undecided**" in text
+def test_optimisers_that_are_equivalent():
+    text = discussion.optimizers(optimizers(seeds=list(range(10))))
+    assert re.search(
+        r"(Adam|RMSprop) \(.*\) is equivalent to (RMSprop|Adam) within 1 point\.", text
+    )
 
 
-def test_what_did_not_train_is_named():
-    assert "SGD did not train" in discussion.optimizers(optimizers())
-    assert "SGD did not train" not in discussion.optimizers(optimizers(sgd=0.8))
-    assert "Adagrad hardly trained" in discussion.optimizers(optimizers(adagrad=0.53))
-    memory = discussion.optimizers(optimizers(adagrad=0.65))
-    assert re.search(r"Adagrad had 80 % of the training reviews right .* accuracy of 0\.6", memory)
+def test_what_did_not_train_is_reported_as_such():
+    assert "SGD" not in discussion.optimizers(optimizers(sgd=0.8)).split("did not train")[0][-20:]
+    weak = optimizers(adagrad=0.55)
+    assert (
+        "Adagrad did not train (n = 5): the training loss fell, but the test accuracy is at most"
+        in (discussion.optimizers(weak))
+    )
+    nothing = optimizers(0.5, 0.5, 0.5, 0.5)
+    text = discussion.optimizers(nothing)
+    assert text.startswith("Adagrad (n = 5), Adam (n = 5), RMSprop (n = 5) and SGD (n = 5) did not")
 
 
-def test_the_pace_is_that_of_the_trials():
-    text = discussion.optimizers(optimizers())
-    assert "in epoch 1 by Adam and RMSprop and not at all by Adagrad and SGD" in text
-    slow = results(LstmOptimizers(**FULL), {"Adam": 0.87, "RMSprop": 0.87}, learns_by=4)
-    assert "reached in epoch 4 by Adam and RMSprop" in discussion.optimizers(slow)
+def test_the_rates_are_chosen_on_validation():
+    part = LstmOptimizers(seeds=SEEDS, rates=[0.001, 0.01], lr=0.001, **FULL)
+    best = {("adam", 0.01): 0.90, ("rmsprop", 0.001): 0.87}
+
+    found = results(part, lambda c: best.get((c.optim, c.lr), 0.5 if c.optim == "sgd" else 0.85))
+    text = discussion.optimizers(found)
+    assert "chosen on validation from 0.001 and 0.01, Adam at 0.01 reaches" in text
+    assert "RMSprop at 0.001" in text
+    lines = rates_table(found, [s for g in part.groups().values() for s in g])
+    assert lines["chosen"].tolist() == ["", "yes", "yes", ""]
+    assert len(found.rows(part.groups()["Adam"][0])) == 5  # its rate is the part's own
+    assert len(part.seeds_of(part.groups()["Adam"][1])) == 3
+    assert "chosen on validation" not in discussion.optimizers(optimizers())
 
 
 def cells(gru, lstm, **fields):
-    part = GruOptimizers(**FULL | fields)
-    return results(part, lambda config: gru if config.cell == "gru" else lstm)
-
-
-def test_a_cell_that_trains_where_the_other_does_not_is_told():
-    def accuracy(config):
-        return 0.5 if config.optim == "sgd" and config.cell == "lstm" else 0.87
-
-    text = discussion.cells(results(GruOptimizers(seeds=SEEDS, **FULL), accuracy))
-    assert re.search(r"the GRU is better under SGD \(\+3[67]\.\d points", text)
-
-
-def test_a_training_that_went_badly_is_told():
-    found = results(Bidirectional(seeds=SEEDS, **FULL), lambda config: 0.87)
-    bad = found.settings[1]
-    for trial in found.trials(bad).values():
-        trial.history[-1]["train_accuracy"] = 0.75
-    text = discussion.bidirectional(found)
-    assert "The one-layer LSTM both ways had 75 % of the training reviews right" in text
-    assert text.count("the training went badly") == 1
-    for trial in found.trials(found.settings[2]).values():
-        trial.history[-1]["train_accuracy"] = 0.7
-    text = discussion.bidirectional(found)
-    assert "LSTM both ways and the small LSTM both ways had 75 and 70 % of the training" in text
-    assert text.count("these trainings went badly") == 1
-    some = results(Bidirectional(seeds=SEEDS, **FULL), {s.name: 0.87 for s in found.settings})
-    lucky = results(Bidirectional(seeds=SEEDS, **FULL), {bad.name: [0.5, 0.87, 0.87]})
-    some.outcome.trials |= lucky.outcome.trials
-    text = discussion.bidirectional(some)
-    assert "Of the one-layer LSTM both ways, two of three seeds left chance" in text
-    assert "the training went badly" not in text
+    part = GruOptimizers(**FULL | {"seeds": SEEDS} | fields)
+    return results(part, lambda c: gru if c.cell == "gru" else lstm)
 
 
 def test_the_cells_are_compared():
-    assert "the GRU is better under Adagrad" in discussion.cells(cells(0.90, 0.85, seeds=SEEDS))
-    assert "the GRU is worse under Adagrad" in discussion.cells(cells(0.85, 0.90, seeds=SEEDS))
-    text = discussion.cells(cells(0.87, 0.87, seeds=SEEDS))
-    assert re.search("within noise of each other under Adagrad \\(.*\\), Adam \\(.* and SGD", text)
-    assert "four blocks" not in text
-    assert "in the ratio 0.75, three blocks of weights against four" in text
-
-
-def test_the_faster_cell_is_the_one_that_is_there_first():
-    assert "**Confirmed**" in discussion.cells(cells(0.87, 0.82, seeds=SEEDS))
-    assert "**Not confirmed**" in discussion.cells(cells(0.82, 0.87, seeds=SEEDS))
-    assert "**Undecided**" in discussion.cells(cells(0.87, 0.87, seeds=SEEDS))
-    one = discussion.cells(cells(0.87, 0.82))
-    assert "**Undecided**" in one
-    assert "Adagrad 1 against never" in one
+    better = discussion.cells(cells(0.90, 0.85))
+    assert "GRU with RMSprop and GRU with SGD (+" in better
+    assert "are significantly more accurate than the LSTM." in better
+    assert "less accurate than the LSTM" in discussion.cells(cells(0.85, 0.90))
+    assert "three blocks of recurrent weights instead of four" in better
+    assert "An epoch of the GRU takes 1.00 times as long" in better
+    assert "cannot be compared" in discussion.cells(results(GruOptimizers(**FULL), {}))
+    table = cells_table(cells(0.90, 0.85), compare(cells(0.90, 0.85)))
+    assert table["optimiser"].tolist() == ["Adagrad", "Adam", "RMSprop", "SGD"]
+    assert set(table["result"]) == {"higher"}
 
 
 # Lab 2 c to e
 
 
-def depths(*accuracies, seeds=SEEDS, **options):
-    part = Depth(seeds=seeds, **FULL)
-    return results(
-        part, {s.name: a for s, a in zip(part.settings(), accuracies, strict=True)}, **options
-    )
-
-
 def test_depth():
-    text = discussion.depth(depths(0.87, 0.87, 0.5, 0.5, seeds=[1, 2, 3, 4, 5], reviews=40_000))
-    assert "Three and four layers did not train" in text
-    assert "two layers equal one. **Confirmed** here: 2 layers − 1 layer" in text
-    assert "three layers hardly train and four do not. **Confirmed** here" in text
-    text = discussion.depth(depths(0.87, 0.87, 0.87, 0.5))
-    assert "**Not confirmed** here: test accuracy 3 layers 0.8" in text
-    text = discussion.depth(depths(0.87, 0.5, 0.5, 0.5, seeds=[5]))
-    assert "two layers equal one. **Undecided** here: 2 layers − 1 layer −3" in text
+    part = Depth(seeds=list(range(10)), **FULL)
+    accuracies = {"1 layer": 0.87, "2 layers": [0.87] * 8 + [0.5] * 2, "3 layers": 0.5}
+    text = discussion.depth(results(part, accuracies, reviews=10_000))
+    assert text.startswith("1 layer reaches a test accuracy of 8")
+    assert "2 layers: 8 of 10 runs trained (95 % CI [44 %, 97 %])" in text
+    assert "3 layers (n = 10) did not train" in text
+    assert "4 layers were not run" in text
+    assert "From 1 layer to 3 layers the model grows from" in text
 
 
-def test_a_seed_that_fails_is_told():
-    text = discussion.depth(depths(0.87, [0.87, 0.5, 0.87], 0.5, 0.5))
-    assert "Of two layers, two of three seeds left chance" in text
+def test_width_reads_well_with_one_run_each():
+    text = discussion.width(widths(0.80, 0.87, 0.87, seeds=[5]))
+    assert "are not tested: a single run cannot decide against a setting" in text
+    assert not re.search("significantly|equivalent|CI", text)
 
 
-def test_width():
-    text = discussion.width(widths(0.87, 0.58, values=(100, 319)))
-    assert "**Confirmed** here: test accuracy 319 units 0.5" in text
-    assert "**Not confirmed** here: test accuracy 319 units 0.8" in discussion.width(
-        widths(0.87, 0.87, values=(100, 319))
-    )
-    assert "319 units were not run" in discussion.width(widths(0.87, 0.87, 0.87))
+def test_width_with_several():
+    text = discussion.width(widths(0.80, 0.87, 0.92))
+    assert re.search(r"20 units \(−[67]\.\d points .*p < 0.001\) are significantly less", text)
+    assert re.search(r"200 units \(\+[45]\.\d points .*p < 0.001\) are significantly more", text)
+    assert "319" not in text
 
 
-def embeddings(*accuracies):
-    part = EmbeddingSize(sizes=[1, 4, 16, 64], seeds=SEEDS, **FULL)
-    return results(
-        part, {s.name: a for s, a in zip(part.settings(), accuracies, strict=True)}, reviews=20_000
-    )
+def test_a_reference_that_did_not_train_is_not_compared_with():
+    text = discussion.width(widths(0.87, 0.5, 0.87))
+    assert text.startswith("100 units (n = 5) did not train")
+    assert "accurate than 100 units" not in text
 
 
 def test_embedding():
-    level = discussion.embedding(embeddings(0.87, 0.87, 0.87, 0.87))
-    assert "A slope of 0 would fit as well" in level
-    assert "**Undecided**" in level  # 2 to 256 dimensions are not all there
-    rising = discussion.embedding(embeddings(0.80, 0.83, 0.86, 0.89))
-    assert "That slope is more than chance" in rising
-    assert re.search(r"doubling the embedding goes with \+1\.\d\d points", rising)
+    part = EmbeddingSize(sizes=[1, 4, 16, 64], seeds=SEEDS, **FULL)
+    text = discussion.embedding(results(part, {s.name: 0.87 for s in part.settings()}))
+    assert text.startswith("1 dimension reaches")
+    assert "concludes" not in text  # the lab's own sizes are not all there
 
 
-def test_a_base_that_did_not_train_is_no_measure():
-    text = discussion.width(widths(0.87, 0.5, 0.87))
-    assert "100 units, the lab's own value, stayed at chance" in text
+def test_runs_that_lie_far_apart_are_reported():
+    found = widths([0.86, 0.87, 0.76, 0.88, 0.78], 0.87, 0.87)
+    assert "The runs of 20 units lie much further apart than those of other settings" in (
+        discussion.width(found)
+    )
+    assert "much further apart" not in discussion.width(widths(0.87, 0.87, 0.87))
 
 
 # Lab 2 f and g
 
 
 def grid(accuracy_of, **fields):
-    return results(Compound(**FULL | fields), accuracy_of)
+    return results(Compound(**FULL | {"seeds": SEEDS[:3]} | fields), accuracy_of, reviews=2000)
 
 
-def compound_text(found):
-    return discussion.compound(found, studies(found))
-
-
-def studies(found):
-    return {n: Results(part, found.outcome) for n, part in found.part.studies().items()}
-
-
-def test_compound_counts_what_did_not_train():
-    found = grid(lambda c: 0.5 if c.n_layers == 4 else 0.86)
-    text = compound_text(found)
-    assert "twelve stayed at chance: twelve of twelve with four layers" in text
-    assert "the 36 others" in text
-
-
-def test_compound_chooses_on_validation():
-    found = grid(
-        lambda c: 0.90 if (c.hidden_dim, c.embedding_dim, c.n_layers) == (20, 16, 2) else 0.84
+def test_compound_answers_its_three_questions():
+    text = discussion.compound(
+        grid(lambda c: 0.5 if c.n_layers == 4 and c.embedding_dim > 1 else 0.86)
     )
-    text = compound_text(found)
-    assert "The validation reviews choose E16 H20 L2" in text
-    assert "which is the highest there as well" in text
-    assert "more in the list than luck" in text
+    assert "We ran all 48 combinations; 36 trained." in text
+    assert (
+        "**Does compound scaling beat a single dimension?** There is no evidence that it does."
+        in text
+    )
+    assert "**Which settings cannot be told from the best?** Of the 35 other settings" in text
+    assert "**Which is best for its size?** On the Pareto front" in text
 
 
-def test_compound_of_equal_settings_is_luck():
-    text = compound_text(grid(lambda c: 0.86))
-    assert "the best of 48 equal ones looks about" in text
-    assert "are not clearly different from it" in text
+def test_compound_is_better_or_worse():
+    def alone(c):
+        return c.hidden_dim == 100 or c.embedding_dim == 1
+
+    assert "?** Yes." in discussion.compound(grid(lambda c: 0.80 if alone(c) else 0.90))
+    assert "?** No." in discussion.compound(grid(lambda c: 0.90 if alone(c) else 0.80))
 
 
-def _compound_is_better(config):
-    return 0.82 if config.hidden_dim == 100 or config.embedding_dim == 1 else 0.90
+def test_compound_of_one():
+    found = grid(
+        lambda c: 0.86 if (c.n_layers, c.hidden_dim, c.embedding_dim) == (1, 10, 8) else None
+    )
+    text = discussion.compound(found)
+    assert "We ran 1 of the 48 combinations; all of them trained." in text
+    assert "47 of 48 settings were not run." in text
 
 
-def test_compound_against_single_dimensions():
-    ahead = compound_text(grid(_compound_is_better))
-    level = compound_text(grid(lambda c: 0.86))
-    assert "points: all clearly above 0." in ahead
-    assert "points: all not clearly different." in level
+def test_the_ranking_marks_what_is_best_for_its_size():
+    found = grid(lambda c: 0.90 if c.hidden_dim == 10 else 0.86)
+    table = ranking(found, found.able(), compare(found))
+    assert len(table) == 48
+    accuracies = [float(cell.split()[0]) for cell in table["test accuracy, %"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    sizes = table["parameters"].str.replace(",", "").astype(int)
+    front = table[table["front"] == "yes"]
+    assert sizes[front.index].is_monotonic_decreasing
+    assert sizes.min() in set(sizes[front.index])
 
 
 def both(gain=0.0, readout=0.0, seeds=SEEDS):
-    def accuracy(config):
-        if not config.bidirectional:
+    def accuracy(c):
+        if not c.bidirectional:
             return 0.86
-        return 0.86 + gain - (readout if config.readout == "last_step" else 0)
+        return 0.86 + gain - (readout if c.readout == "last_step" else 0)
 
     return results(Bidirectional(seeds=seeds, **FULL), accuracy)
 
@@ -334,127 +302,105 @@ def both(gain=0.0, readout=0.0, seeds=SEEDS):
 def test_bidirectional():
     text = discussion.bidirectional(both(gain=0.04))
     assert re.search(
-        "The two-layer LSTM both ways, .* are better than their one-way partners", text
+        r"^The bidirectional two-layer LSTM, .* are significantly more accurate than", text
     )
-    assert "**Not confirmed**" in text
-    assert "is better than" not in discussion.bidirectional(both())
-
-
-def test_readouts():
+    assert "more accurate than the unidirectional partner." in text
+    assert "**Refuted**" in text
+    assert "more accurate" not in discussion.bidirectional(both())
     text = discussion.bidirectional(both(readout=0.06))
-    assert re.search(r"by \+[567]\.\d to \+[567]\.\d points, a clear gain for the two-layer", text)
-    assert "a clear loss for the two-layer" in discussion.bidirectional(both(readout=-0.06))
-    assert "none of it clear" in discussion.bidirectional(both())
-    alone = SimpleNamespace(
-        first=None, clear=False, difference=SimpleNamespace(mean=0.001, seeds=1)
-    )
-    assert "by +0.1 points, which is not clear. That is in one" in discussion._readouts([alone])
+    assert "are significantly more accurate than the last time step." in text
 
 
-def test_settings_with_one_seed_among_others_are_told_apart():
-    def small_has_all(config):
-        return 0.86 if config.hidden_dim == 20 or config.seed == SEEDS[0] else None
-
-    text = discussion.bidirectional(results(Bidirectional(seeds=SEEDS, **FULL), small_has_all))
-    assert "one to three seeds each" in text
-    assert "where n is 1 for the latter only" in text
-    assert "in four pairs of settings, three of them with one seed, that differ" in text
-
-
-def test_seconds_come_from_trials_that_name_their_clock():
-    found = widths(0.87, 0.87, 0.87)
-    assert "An epoch takes 2.0 s with 20 units, 2.0 s with 200 units." in discussion.width(found)
-    for trial in found.trials(found["200 units"]).values():
-        del trial.environment["clock"]
-    assert "epoch takes" not in discussion.width(found)
-    assert list(results_table(found)["s/epoch"]) == ["2.0", "2.0", "–"]
-
-
-# What every text says of its footing
+# Notes
 
 
 def test_quick_is_called_reduced():
-    assert "reduced setting, 500 training reviews" in discussion.width(
-        results(Width(train_reviews=500), {"100 units": 0.8, "10 units": 0.8})
+    part = Width(train_reviews=500, widths=[10, 100])
+    assert "reduced setting: 500 training reviews" in discussion.width(
+        results(part, {"100 units": 0.8, "10 units": 0.8})
     )
     assert "reduced" not in discussion.width(widths(0.87, 0.87, 0.87))
 
 
 def test_what_is_missing_is_named():
-    text = discussion.width(widths(0.87, 0.87, None))
-    assert "200 units were not run" in text
-    few = compound_text(grid(lambda c: 0.86 if c.n_layers == 1 else None))
-    assert "36 of 48 settings were not run" in few
+    assert "200 units were not run" in discussion.width(widths(0.87, 0.87, None))
     assert "None of this part's settings was run" in discussion.width(widths(None, None, None))
 
 
-def test_seeds_and_reviews_are_told():
-    text = discussion.width(widths(0.87, 0.87, 0.87))
-    assert re.search("three settings.*three seeds each.*4,000", text, re.IGNORECASE)
-    assert "corrected by Holm's method for two comparisons" in text
-    assert "McNemar" in discussion.width(widths(0.87, 0.87, 0.87, seeds=[5]))
-
-
 @pytest.mark.parametrize(
-    "name",
-    ["sgd", "optimizers", "cells", "depth", "width", "embedding", "compound", "bidirectional"],
+    ("name", "part"),
+    [
+        ("sgd", Lstm),
+        ("optimizers", LstmOptimizers),
+        ("depth", Depth),
+        ("width", Width),
+        ("embedding", EmbeddingSize),
+        ("compound", Compound),
+        ("bidirectional", Bidirectional),
+    ],
 )
-def test_nothing_run_is_no_accident(name):
-    parts = {
-        "sgd": Lstm,
-        "optimizers": LstmOptimizers,
-        "cells": GruOptimizers,
-        "depth": Depth,
-        "width": Width,
-        "embedding": EmbeddingSize,
-        "compound": Compound,
-        "bidirectional": Bidirectional,
-    }
-    empty = results(parts[name](**FULL), {})
-    more = [studies(empty)] if name == "compound" else []
-    assert "not" in getattr(discussion, name)(empty, *more)
+def test_nothing_run_is_no_accident(name, part):
+    text = getattr(discussion, name)(results(part(**FULL), {}))
+    assert text == "None of this part's settings was run, so there is nothing to discuss yet."
 
 
-# What the texts are made of
+def test_no_text_has_a_number_that_means_nothing():
+    """No -0.0, no p = 1.000, no NaN, no doubled space, in any of the parts."""
+    texts = [
+        discussion.optimizers(optimizers()),
+        discussion.cells(cells(0.87, 0.87)),
+        discussion.width(widths(0.87, 0.87, 0.87)),
+        discussion.width(widths(0.80, 0.87, None, seeds=[5])),
+        discussion.bidirectional(both()),
+        discussion.compound(grid(lambda c: 0.86)),
+    ]
+    for text in texts:
+        assert not re.search(r"[-−]0\.0\b(?!\d)|p = 1|nan|None|\binf\b|  |\(\)| ,| \.", text), text
 
 
-def test_settings_in_words():
-    found = depths(0.87, 0.87, 0.5, 0.5)
-    assert names(found.settings) == "one, two, three and four layers"
-    assert names(found.settings[:1]) == "one layer"
-    assert names(optimizers().settings[:2]) == "Adagrad and Adam"
-    assert names(both().settings[:1]) == "the two-layer LSTM both ways"
-    assert [number(n) for n in (0, 12, 13, 1000)] == ["no", "twelve", "13", "1,000"]
+# Comparisons
 
 
-def test_the_reference_is_not_chosen_on_the_test_reviews():
-    found = optimizers(adam=0.87, rmsprop=0.87)
-    trial = found.trial(found["Adam"])
-    trial.predictions["best"] = 0.9  # right on every positive review: one half
-    assert by_validation(found)[0].name in ("Adam", "RMSprop")
-    trial.history[2]["valid_accuracy"] = 0.95
-    assert by_validation(found)[0].name == "Adam"
+def test_the_reference_is_chosen_on_validation_and_not_on_the_test():
+    found = optimizers(adam=0.872, rmsprop=0.87)
+    adam = found["Adam"]
+    trials = list(found.runs.trials.values())
+    for trial in trials:
+        trial.history[2]["valid_accuracy"] = 0.9 if trial.config.optim == "rmsprop" else 0.85
+    again = Results(found.part, Runs(trials))
+    assert again.by_validation()[0].name == "RMSprop"
+    assert {c.second.name for c in compare(again)} == {"RMSprop"}
+    assert again.accuracy(adam).mean > again.accuracy(again["RMSprop"]).mean - 0.01
 
 
-def test_trained_takes_loss_and_accuracy():
-    found = widths(0.87, 0.87, 0.5)
-    assert [s.name for s in successful(found)] == ["20 units", "100 units"]
-    for trial in found.trials(found["20 units"]).values():
-        trial.predictions["best"] = 0.9
-    assert [s.name for s in successful(found)] == ["100 units"]
+def test_p_values_of_a_part_are_corrected_together():
+    found = widths(0.865, 0.87, 0.875)
+    alone = [found.difference(c.first, c.second).p for c in compare(found)]
+    together = [c.p for c in compare(found)]
+    assert sorted(together)[0] == pytest.approx(2 * min(alone))
+    assert [c.first.name for c in compare(found)] == ["20 units", "200 units"]
+    pairs = [(Pair(s, found["100 units"])) for s in found.settings[:1]]
+    single = comparison.test(found, [(p.first, p.second, "", "") for p in pairs])
+    assert single[0].p == pytest.approx(alone[0])
 
 
-def test_a_line_needs_three_sizes():
-    size = lambda setting: setting.config.hidden_dim  # noqa: E731
-    two, three = widths(0.87, 0.87, None), widths(0.87, 0.87, 0.87)
-    assert trend(two, two.settings, size) is None
-    assert trend(three, three.settings, size).seeds == 9
+def test_tables_show_what_was_not_run_and_what_did_not_train():
+    found = widths(0.87, [0.87, 0.5, 0.87, 0.5, 0.87], None)
+    table = results_table(found, compare(found))
+    assert table["setting"].tolist() == ["20 units", "100 units", "200 units"]
+    assert table["parameters"].tolist()[2] == "not run"
+    assert table["trained"].tolist() == ["5 of 5", "3 of 5", "–"]
+    assert table["Δ points"].tolist()[1:] == ["–", "–"]
+    assert re.fullmatch(r"8\d\.\d \[8\d\.\d, 8\d\.\d\]", table["test accuracy, %"][0])
+    assert list(results_table(found)["s/epoch"]) == ["2.0", "2.0", "–"]
 
 
-def test_tables_show_what_was_not_run():
-    found = widths(0.87, 0.87, None)
-    table = results_table(found, against(found, found["100 units"]))
-    assert list(table.setting) == ["20 units", "100 units", "200 units (not run)"]
-    assert list(table["Δ points"])[1:] == ["–", "–"]
-    assert table.n.tolist() == ["3", "3", "–"]
-    assert re.fullmatch(r"0\.8\d\d \[0\.8\d\d, 0\.8\d\d\]", table["test accuracy"][0])
+def test_seconds_come_from_runs_that_name_their_clock():
+    found = widths(0.87, 0.87, 0.87)
+    assert "an epoch from 2.0 s to 2.0 s" in discussion.width(found)
+    for trial in found.runs.trials.values():
+        if trial.config.hidden_dim == 200:
+            del trial.environment["clock"]
+    found = Results(found.part, Runs(found.runs.trials.values()))
+    assert "an epoch from" not in discussion.width(found)
+    assert list(results_table(found)["s/epoch"]) == ["2.0", "2.0", "–"]

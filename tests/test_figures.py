@@ -6,23 +6,23 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from made import results
+from fake_results import results
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from labrnn.lab import Results
-from labrnn.parts import Compound, Depth, EmbeddingSize, LstmOptimizers, Width
+from labrnn.parts import Bidirectional, Compound, Depth, EmbeddingSize, Lstm, LstmOptimizers, Width
 from labrnn.results import figures
 from labrnn.results.baselines import Baseline
+from labrnn.results.comparison import Comparison
 from labrnn.results.statistics import Estimate
+from labrnn.results.table import LN2
 
 PUBLISHED = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96, "lr": 0.001}
+ACCURACIES = {"Adagrad": 0.82, "Adam": 0.88, "RMSprop": [0.87, 0.5, 0.86]}
 
 
 @pytest.fixture(scope="module")
 def optimizers():
-    return results(
-        LstmOptimizers(seeds=[5, 6], **PUBLISHED), {"Adagrad": 0.82, "Adam": 0.88, "RMSprop": 0.87}
-    )
+    return results(LstmOptimizers(seeds=[5, 6, 7], **PUBLISHED), ACCURACIES)
 
 
 def drawn(figure):
@@ -55,192 +55,265 @@ def within(figure, box, slack=1):
     )
 
 
-def test_training_curve_has_the_labs_layout(optimizers):
-    figure = drawn(figures.training_curve(optimizers, optimizers["Adam"]))
-    top, bottom = figure.axes
-    assert top.get_ylim() == (0.45, 1.05)
-    assert bottom.get_ylim()[0] == 0
-    shown = lines(top)
-    assert set(shown) >= {"training", "validation, best 0.880"}
-    assert shown["training"].get_linestyle() != shown["validation, best 0.880"].get_linestyle()
-    accuracy = optimizers.accuracy(optimizers["Adam"])
-    title = figure.get_suptitle()
-    assert title.startswith("LSTM LR=0.001, OPTIM=adam\n")
-    assert f"test accuracy {accuracy.mean:.3f} ± " in title
-    assert title.endswith("2 seeds")
+def panels(figure):
+    """(Accuracy axes, loss axes) of each panel that is shown, in order."""
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    tops = [axes for axes in shown if axes.get_title()]
+    bottoms = [axes for axes in shown if not axes.get_title()]
+    return list(zip(tops, bottoms, strict=True))
 
 
-def test_training_curve_shows_each_seed_and_their_mean(optimizers):
-    top = figures.training_curve(optimizers, optimizers["Adam"]).axes[0]
-    thin = [line for line in top.lines if line.get_linewidth() == 0.5]
-    assert len(thin) == 4
-    curves = optimizers.curves(optimizers["Adam"], "train_accuracy")
-    assert lines(top)["training"].get_ydata() == pytest.approx(np.mean(curves, axis=0))
+# Training curves
 
 
-def test_not_run_is_said_and_not_drawn(optimizers):
-    figure = figures.training_curve(optimizers, optimizers["SGD"])
-    assert "not run" in figure.get_suptitle()
-    assert [t.get_text() for t in texts(figure)] == ["not run"]
+def test_training_curves_have_the_labs_layout(optimizers):
+    figure = drawn(figures.training_curves(optimizers, optimizers.settings))
+    assert figure.get_suptitle() == "LSTM"
+    tops = [top for top, _ in panels(figure)]
+    assert len(tops) == 4
+    assert {top.get_ylim() for top in tops} == {(0.45, 1.05)}
+    titles = [top.get_title() for top in tops]
+    assert titles[0].startswith("(a) LR=0.001, OPTIM=adagrad\ntest accuracy 8")
+    assert titles[2].endswith("(2 of 3 trained)")
+    assert titles[3].endswith("not run")
+    assert [t.get_text() for t in tops[1].texts] == [
+        f"best validation {optimizers.curves(optimizers['Adam'], 'valid_accuracy')[0].mean():.3f}"
+    ]
+    [legend] = figure.legends  # one for all panels
+    assert [t.get_text() for t in legend.get_texts()] == ["training", "validation"]
 
 
-@pytest.mark.parametrize("size", [(3.1, 3.0), (2.05, 2.3), (4.2, 3.0)])
-@pytest.mark.parametrize(
-    "course",
-    [
-        [0.5, 0.51, 0.5, 0.51, 0.5],
-        [0.72, 0.85, 0.88, 0.87, 0.87],
-        [0.79, 0.6, 0.57, 0.52, 0.5],
-        [0.5, 0.66, 0.66, 0.71, 0.75],
-        [0.5, 0.5, 0.5, 0.6, 0.85],
-    ],
-    ids=["chance", "usual", "collapse", "slow", "late"],
-)
-def test_titles_fit_and_legends_keep_off_the_curves(optimizers, size, course, monkeypatch):
-    for trial in optimizers.outcome.trials.values():
-        monkeypatch.setattr(
-            trial,
-            "history",
-            [
-                e | {"train_accuracy": a + 0.02, "valid_accuracy": a}
-                for e, a in zip(trial.history, course, strict=True)
-            ],
-        )
-    for setting in optimizers.run:
-        figure = drawn(figures.training_curve(optimizers, setting, *size))
-        assert within(figure, boxes(figure, [figure._suptitle])[0])
-        [legend] = boxes(figure, figure.legends)
-        assert within(figure, legend)
-        assert not any(legend.overlaps(axes.bbox) for axes in figure.axes)
+def test_what_panels_share_stands_above_them():
+    found = results(Width(widths=[20, 100], **PUBLISHED), {"20 units": 0.8, "100 units": 0.8})
+    figure = figures.training_curves(found, found.settings)
+    assert figure.get_suptitle() == "LSTM LR=0.001, OPTIM=rmsprop"
+    assert [top.get_title().split("\n")[0] for top, _ in panels(figure)] == [
+        "(a) HIDDEN_DIM=20",
+        "(b) 100 units",
+    ]
+    usual = results(Lstm(train_reviews=0, max_tokens=256, batch_size=96), {"LSTM": 0.5})
+    assert figures.training_curve(usual, usual.settings[0]).get_suptitle() == "LSTM defaults"
 
 
-def test_labels_at_the_lines_ends_keep_apart(optimizers):
+def test_a_mean_holds_no_run_that_did_not_train(optimizers):
+    figure = figures.training_curves(optimizers, [optimizers["RMSprop"]], 1)
+    [(top, _)] = panels(figure)
+    curves, able = optimizers.curves(optimizers["RMSprop"], "train_accuracy")
+    assert able.tolist() == [True, False, True]
+    thick = [line for line in top.lines if line.get_marker() == "o"]
+    assert thick[0].get_ydata() == pytest.approx(curves[able].mean(axis=0))
+    thin = [line for line in top.lines if line.get_linewidth() < 0.7]
+    assert len(thin) == 6
+    assert sum(line.get_color() == figures.GREY for line in thin) == 2
+
+
+@pytest.mark.parametrize("seeds", [[5], [5, 6, 7]])
+def test_a_loss_that_stays_at_ln_2_is_shown_around_it(seeds):
+    part = Lstm(seeds=seeds, train_reviews=0, max_tokens=256, batch_size=96)
+    flat, falls = (results(part, {"LSTM": a}) for a in (0.5, 0.8))
+    [(_, bottom)] = panels(figures.training_curve(flat, flat.settings[0]))
+    low, high = bottom.get_ylim()
+    assert low < LN2 < high
+    assert high - low < 0.01
+    [(_, bottom)] = panels(figures.training_curve(falls, falls.settings[0]))
+    assert bottom.get_ylim() == (0, 0.8)
+
+
+@pytest.mark.parametrize(("columns", "count"), [(1, 1), (2, 4), (3, 8)])
+@pytest.mark.parametrize("course", [0.5, 0.72, 0.95])
+def test_nothing_is_cut_off_and_legends_keep_off_the_curves(columns, count, course):
+    widths = [10, 20, 100, 150, 200, 260, 285, 319][:count]
+    found = results(
+        Width(widths=widths, seeds=[5, 6], **PUBLISHED), {f"{w} units": course for w in widths}
+    )
+    figure = drawn(figures.training_curves(found, found.settings, columns))
+    assert len(panels(figure)) == count
+    assert within(figure, boxes(figure, [figure._suptitle])[0])
+    [legend] = boxes(figure, figure.legends)
+    assert within(figure, legend)
+    assert not any(legend.overlaps(axes.bbox) for axes in figure.axes if axes.get_visible())
+    titles = boxes(figure, [top.title for top, _ in panels(figure)])
+    assert all(within(figure, box) for box in titles)
+    assert not any(a.overlaps(b) for a, b in combinations(titles, 2))
+
+
+@pytest.mark.parametrize("count", [4, 5, 9])
+def test_every_series_is_drawn_however_many(count):
+    """A fifth optimiser vanished once, since there were four styles."""
+    styles = [figures.look(k) for k in range(count)]
+    assert len(set(styles)) == count
+    widths = list(range(10, 10 + count))[:8]
+    found = results(Width(widths=widths, **PUBLISHED), {f"{w} units": 0.8 for w in widths})
+    axes = drawn(figures.compare_curves(found, found.settings)).axes[0]
+    assert [t.get_text() for t in axes.texts] == [s.name for s in found.settings]
+
+
+def test_labels_at_the_lines_ends_keep_apart():
     close = results(
         LstmOptimizers(**PUBLISHED), {"Adagrad": 0.874, "Adam": 0.875, "RMSprop": 0.873, "SGD": 0.5}
     )
-    figure = drawn(figures.compare_curves(close, close.run))
+    figure = drawn(figures.compare_curves(close, close.run()))
     labels = boxes(figure, figure.axes[0].texts)
     assert len(labels) == 4
     assert not any(a.overlaps(b) for a, b in combinations(labels, 2))
     assert all(within(figure, box) for box in labels)
 
 
+# One dimension, the grid
+
+
+def depths(**more):
+    accuracies = {"1 layer": 0.87, "2 layers": [0.86, 0.5, 0.87], "3 layers": 0.5, "4 layers": 0.5}
+    return results(Depth(seeds=[5, 6, 7], **PUBLISHED), accuracies, **more)
+
+
+def test_one_dimension_draws_each_run_and_failures_as_such():
+    top = drawn(figures.one_dimension(depths(), "layers")).axes[0]
+    dots = [line.get_xydata() for line in top.lines if line.get_marker() == "."]
+    assert [len(d) for d in dots] == [3, 2, 0, 0]
+    crosses = [line.get_xdata()[0] for line in top.lines if line.get_marker() == "x"]
+    assert crosses == [2, 3, 4]
+    assert [t.get_text() for t in top.texts if "×" in t.get_text()] == ["1×", "3×", "3×"]
+    assert top.get_ylim()[0] > 0.8  # what failed does not flatten the others
+    means = [c[0].get_ydata()[0] for c in top.containers]
+    found = depths()
+    assert means == [found.accuracy(s).mean for s in found.settings[:2]]
+
+
 def test_one_dimension_marks_the_published_setting_only():
-    accuracies = {"1 layer": 0.87, "2 layers": 0.86, "3 layers": 0.5, "4 layers": 0.5}
-    found = results(Depth(**PUBLISHED), accuracies)
-    figure = drawn(figures.one_dimension(found, "n_layers", "layers"))
-    diamonds = lines(figure.axes[0])["published, one seed, last epoch"]
-    assert list(diamonds.get_xydata()[:, 0]) == [1, 2, 3, 4]
-    assert list(diamonds.get_xydata()[:, 1]) == [0.870, 0.866, 0.5, 0.5]
-    assert diamonds.get_fillstyle() == "none"
-    assert within(figure, boxes(figure, figure.legends)[0])
-    quick = figures.one_dimension(results(Depth(), accuracies), "n_layers", "layers")
-    assert "published, one seed, last epoch" not in lines(quick.axes[0])
+    figure = drawn(figures.one_dimension(depths(), "layers"))
+    top = figure.axes[0]
+    diamonds = [
+        tuple(xy) for line in top.lines if line.get_marker() == "D" for xy in line.get_xydata()
+    ]
+    assert sorted(x for x, _ in diamonds) == [1, 2, 3, 4]
+    assert {y for x, y in diamonds if x < 3} == {0.870, 0.866}
+    assert [t.get_text() for t in top.texts if "0.50" in t.get_text()] == ["0.50 ↓"] * 2
+    [legend] = figure.legends
+    assert within(figure, boxes(figure, [legend])[0])
+    assert {t.get_text() for t in legend.get_texts()} == {
+        "ours",
+        "did not train",
+        "published, one run, last epoch",
+    }
+    quick = figures.one_dimension(results(Depth(), {"1 layer": 0.87}), "layers")
+    assert "D" not in [line.get_marker() for line in quick.axes[0].lines]
 
 
-def test_one_dimension_zooms_only_if_nothing_failed():
-    part = Width(widths=[20, 100], **PUBLISHED)
-    fine = figures.one_dimension(
-        results(part, {"20 units": 0.87, "100 units": 0.88}), "hidden_dim", "units"
-    ).axes[0]
-    failed = figures.one_dimension(
-        results(part, {"20 units": 0.5, "100 units": 0.88}), "hidden_dim", "units"
-    ).axes[0]
-    assert fine.get_ylim()[0] > 0.8
-    assert failed.get_ylim() == (0.45, 1.0)
+def test_where_nothing_trained_the_axis_is_whole():
+    found = results(Width(widths=[20, 100], **PUBLISHED), {"20 units": 0.5, "100 units": 0.5})
+    assert figures.one_dimension(found, "units").axes[0].get_ylim() == (0.45, 1.0)
 
 
 @pytest.mark.parametrize("part", [Width(**PUBLISHED), EmbeddingSize(**PUBLISHED)])
 def test_eight_values_have_labels_that_do_not_touch(part):
     found = results(part, {s.name: 0.87 for s in part.settings()})
-    figure = drawn(figures.one_dimension(found, part.field, part.unit))
+    figure = drawn(figures.one_dimension(found, part.unit))
     ticks = [t for t in figure.axes[1].get_xticklabels() if t.get_text()]
     assert len(ticks) == 8
     centres = [box.x0 + box.width / 2 for box in boxes(figure, ticks)]
     assert min(np.diff(centres)) > 8  # pixels at 100 dpi; they stand at an angle
 
 
-def compound(accuracy):
-    found = results(Compound(), accuracy)
-    studies = {n: Results(p, found.outcome) for n, p in found.part.studies().items()}
-    return found, studies
-
-
 def test_compound_heat_prints_every_cell():
-    found, _ = compound(lambda c: None if c.n_layers == 4 and c.hidden_dim == 40 else 0.86)
-    figure = figures.compound_heat(found)
+    def accuracy(c):
+        if c.n_layers == 4:
+            return None if c.hidden_dim == 40 else 0.5 if c.hidden_dim == 10 else 0.86
+        return 0.86
+
+    figure = figures.compound_heat(results(Compound(), accuracy, reviews=500))
     assert len(figure.axes) == 4
     printed = [t.get_text() for t in texts(figure)]
     assert len(printed) == 48
-    assert printed.count("–") == 3
+    assert (printed.count("–"), printed.count("×")) == (3, 3)
 
 
-def test_compound_scatter_has_every_trial_and_the_studies():
-    found, studies = compound(lambda c: 0.86)
-    axes = drawn(figures.compound_scatter(found, studies)).axes[0]
-    counts = {c.get_label(): len(c[0].get_xdata()) for c in axes.containers}
-    assert counts == {"1 layer": 12, "2 layers": 12, "3 layers": 12, "4 layers": 12}
-    assert {"depth alone", "width alone", "embedding alone"} <= set(lines(axes))
+def test_compound_scatter_has_every_run_of_the_grid_and_the_single_dimensions():
+    found = results(Compound(), lambda c: 0.86, reviews=500)
+    axes = drawn(figures.compound_scatter(found)).axes[0]
+    alone = {s.config for study in found.part.studies().values() for s in study.settings()}
+    assert len(axes.containers) == 48 + len(alone)
+    colors = [c[0].get_color() for c in axes.containers]
+    assert colors.count(figures.GREY) == len(alone)
 
 
 @pytest.mark.parametrize(
     "draw",
     [
         figures.compound_heat,
-        lambda r: figures.compound_scatter(r, {}),
-        lambda r: figures.compare_curves(r, r.run),
-        lambda r: figures.one_dimension(r, "n_layers", "layers"),
+        figures.compound_scatter,
+        lambda r: figures.compare_curves(r, r.run()),
+        lambda r: figures.training_curves(r, r.settings[:3]),
+        lambda r: figures.accuracies(r, r.able()),
+        lambda r: figures.forest([]),
+        lambda r: figures.agreement([]),
     ],
 )
 def test_figures_of_nothing_are_empty(draw):
     drawn(draw(results(Compound(), {})))
 
 
-def test_forest_marks_what_is_clear():
-    estimates = [Estimate(m, m - 0.01, m + 0.01, 3, 100, 0.5) for m in (0.0, 0.02)]
-    figure = drawn(figures.forest([("nothing", estimates[0]), ("a gain", estimates[1])]))
-    (axes,) = figure.axes
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["nothing", "a gain"]
-    colors = [c[0].get_color() for c in axes.containers]
-    assert colors == [figures.GREY, figures.BLUE]
+# Differences and accuracies
+
+
+def test_forest_marks_what_is_significant_and_keeps_its_scale():
+    estimates = [Estimate(m, e, 50, 3, 100) for m, e in ((0.0, 0.005), (0.02, 0.005), (0.1, 0.2))]
+    names = ["nothing", "a gain", "wide"]
+    compared = [
+        Comparison(SimpleNamespace(name=n), None, e, p, 1.0)
+        for n, e, p in zip(names, estimates, (1.0, 0.001, 1.0), strict=True)
+    ]
+    (axes,) = drawn(figures.forest(compared)).axes
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["Nothing", "A gain", "Wide"]
+    assert [c[0].get_color() for c in axes.containers] == [figures.GREY, figures.BLUE, figures.GREY]
     assert axes.yaxis_inverted()
+    assert axes.get_xlim()[1] < 15  # the wide interval leaves the frame
 
 
-BASELINE = Baseline("NB-SVM", 0.1, 9, 1.0, 0.90, np.arange(1000) < 930)
+def baseline(accuracy=0.93, name="NB-SVM"):
+    return Baseline(name, 0.1, 9, 1.0, 0.90, np.arange(4000) < 4000 * accuracy)
 
 
-@pytest.mark.parametrize("bar", [BASELINE, None])
-def test_the_best_model_without_a_network_is_a_line_where_it_is_stored(bar):
-    depth = results(Depth(**PUBLISHED), {"1 layer": 0.87, "2 layers": 0.86})
-    found = Results(depth.part, depth.outcome, bar)
+@pytest.mark.parametrize("best", [baseline(), None])
+def test_the_best_baseline_is_a_line_where_it_is_stored(best):
+    found = depths(baseline=best)
     shown = [
-        figures.one_dimension(found, "n_layers", "layers"),
-        figures.compare_curves(found, found.run),
-        figures.compound_scatter(found, {}),
-        figures.accuracies([("LSTM", Estimate(0.87, 0.86, 0.88, 1, 1000, 0.0), True)], bar),
+        figures.one_dimension(found, "layers"),
+        figures.compare_curves(found, found.run()),
+        figures.accuracies(found, found.able()),
     ]
     named = [[t.get_text() for t in texts(drawn(f)) if "NB-SVM" in t.get_text()] for f in shown]
-    value = "NB-SVM: 0.930"
-    assert named == ([[value], ["NB-SVM: 0.900"], [value], [value]] if bar else [[]] * 4)
+    value = "NB-SVM: 93.0 %"
+    assert named == ([[value], ["NB-SVM: 90.0 %"], [value]] if best else [[]] * 3)
     low, high = shown[0].axes[0].get_ylim()
-    assert not bar or low < 0.93 < high
+    assert not best or low < 0.93 < high
 
 
-def test_a_setting_that_failed_does_not_flatten_the_others():
-    accuracies = {f"{n} units": 0.87 for n in (10, 20, 100, 150, 200, 260, 285)}
-    widths = [10, 20, 100, 150, 200, 260, 285, 319]
-    found = results(Width(widths=widths, **PUBLISHED), accuracies | {"319 units": 0.56})
-    top = drawn(figures.one_dimension(found, "hidden_dim", "hidden units")).axes[0]
-    assert top.get_ylim()[0] > 0.8
-    [told] = [t.get_text() for t in top.texts if "↓" in t.get_text()]
-    assert told.startswith("0.5")
+def test_accuracies_leave_out_what_would_crush_the_scale():
+    found = results(Bidirectional(seeds=[5, 6], **PUBLISHED), lambda c: 0.86)
+    models = [baseline(0.5, "majority"), baseline(), *found.able()]
+    (axes,) = drawn(figures.accuracies(found, models)).axes
+    labels = [t.get_text() for t in axes.get_yticklabels()]
+    assert len(labels) == len(models) - 1
+    assert "Majority" not in labels
+    assert axes.get_xlim()[0] > 80
 
 
-def test_gaps_beyond_the_frame_are_told_at_its_edge():
-    known = SimpleNamespace(part="2c", test_acc=0.87)
+def test_the_first_steps_are_a_line_a_seed():
+    losses = {seed: np.linspace(1, 0.5, 40) + seed / 100 for seed in range(5, 11)}
+    figure = drawn(figures.first_steps(losses))
+    [axes] = figure.axes
+    labels = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert labels == [f"seed {k}" for k in range(5, 11)]
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines[1:]}) == 6
+
+
+def test_gaps_beyond_the_frame_are_printed_at_its_edge():
     rows = [
-        SimpleNamespace(published=known, seeds=1, gap=gap, noise=0.02, agrees=abs(gap) < 0.02)
+        SimpleNamespace(
+            section="2c", compared=True, gap=Estimate(gap, 0.01, 50, 1, 100), agrees=abs(gap) < 0.02
+        )
         for gap in (-0.36, 0.01)
     ]
     [axes] = drawn(figures.agreement(rows)).axes
-    assert [t.get_text() for t in axes.texts] == ["−36.0", "2c"]
+    assert [t.get_text() for t in axes.texts] == ["-36.0 ↓", "2c"]

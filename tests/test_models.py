@@ -182,7 +182,7 @@ def test_the_sparse_embedding_has_the_same_gradient():
 
 def published_trials():
     """(configuration, number of parameters) of the 79 published trainings."""
-    with (files("labrnn.results") / "published_results.csv").open(encoding="utf-8") as file:
+    with (files("labrnn") / "published_results.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             config = TrialConfig(
                 cell=row["cell"],

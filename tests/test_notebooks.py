@@ -5,13 +5,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import nbformat
 import papermill
 import pytest
 import yaml
-from made import results
+from fake_results import results
 from tiny import write_reviews
 
 from labrnn import lab
@@ -152,10 +153,12 @@ def test_every_cell_runs_whatever_was_trained(name, amount, monkeypatch, reviews
         return 0.5 if config.optim == "sgd" or config.n_layers == 4 else 0.87
 
     shown, open_before = [], plt.get_fignums()
-    monkeypatch.setattr(lab, "run_trials", lambda *_, **__: made.outcome)
+    monkeypatch.setattr(
+        lab, "run_trials", lambda *_, **__: SimpleNamespace(trials=made.runs.trials)
+    )
     monkeypatch.setattr(
         "labrnn.reports.notebook.display",
-        lambda data, **kw: shown.append(kw["metadata"]) if "metadata" in kw else shown.append(data),
+        lambda data, metadata={}, **_: shown.append(data | metadata),
     )
     namespace = {}
     exec(parameters(FOLDER / f"{name}.ipynb"), namespace)
@@ -167,11 +170,15 @@ def test_every_cell_runs_whatever_was_trained(name, amount, monkeypatch, reviews
     assert plt.get_fignums() == open_before
     said = "\n".join(data["text/markdown"] for data in shown if "text/markdown" in data)
     assert ("was run, so there is nothing" in said) == (amount == "none")
-    assert bool(re.search(r"\b500 (test )?reviews", said)) == (amount != "none")
+    assert bool(re.search("test accuracy of|did not train|than chance", said)) == (amount != "none")
+    claims = [
+        v["published"] for metadata in shown for v in metadata.get("report", {}).get("verdicts", [])
+    ]
+    assert set(claims) == {claim.published for claim in PARTS[name]().claims()}
 
 
 @pytest.mark.parametrize("name", LABS)
-def test_figures_bear_the_labs_numbers(name):
+def test_figures_have_the_labs_numbers(name):
     numbers = [[1], [2], [3], [4], [5, "8a"], [6, "8b"], [7, "8c"], [], [9, 10, 11]]
     found = re.findall(r'number=(\d+|"\w+")', "\n".join(code(FOLDER / f"{name}.ipynb")))
     assert [ast.literal_eval(n) for n in found] == numbers[LABS.index(name)]

@@ -1,209 +1,176 @@
-"""The published trainings beside ours: counts, noise and verdicts follow the trials."""
+"""The published runs beside ours: gaps, prediction intervals and what agreement means."""
 
 import re
-from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
+from fake_results import run
 
-from labrnn.lab import Results
-from labrnn.parts import (
-    Bidirectional,
-    Compound,
-    Depth,
-    EmbeddingSize,
-    Gru,
-    GruOptimizers,
-    Lstm,
-    LstmOptimizers,
-    Part,
-    Reproduction,
-    Width,
-)
+from labrnn.parts import Reproduction
+from labrnn.published import VOCABULARY_SIZE, published
 from labrnn.results import reproduction
-from labrnn.results.comparison import seed_spread
-from labrnn.results.conclusions import CLAIMS, conclusions, judge
 from labrnn.results.figures import agreement
-from labrnn.results.published import VOCABULARY_SIZE, published
-from labrnn.trials.plan import Outcome
+from labrnn.results.table import Results, Runs
 
 REVIEWS = 2000
 
 
-def trial(accuracy, seed=5):
-    """A trial whose models are right on this share of the test reviews, at random places."""
-    right = np.zeros(REVIEWS, bool)
-    right[: round(accuracy * REVIEWS)] = True
-    np.random.default_rng([seed, round(accuracy * 1e6)]).shuffle(right)
-    labels = np.arange(REVIEWS) % 2
-    probability = np.where(right == (labels == 1), 0.9, 0.1)
-    learnt = accuracy > 0.55
-    history = [
-        {
-            "epoch": e,
-            "train_loss": 0.3 if learnt else 0.693,
-            "valid_accuracy": accuracy,
-            "train_seconds": 1.0,
-        }
-        for e in range(1, 6)
-    ]
-    metrics = {"epoch": 3, "accuracy": right.mean(), "accuracy_batch_mean": right.mean()}
-    return SimpleNamespace(
-        metrics={"best": metrics, "last": metrics | {"epoch": 5}},
-        history=history,
-        vocabulary_size=VOCABULARY_SIZE,
-        predictions=pd.DataFrame({"label": labels, "best": probability, "last": probability}),
-    )
-
-
-def results(seeds=(5,), accuracies=None, **changes):
-    """Results of which every published training was run, with its published accuracy."""
+def results(seeds=(5, 6, 7), accuracies=None, spread=0.0, shift=0.0, **changes):
+    """Results of which every published run was repeated, with its published accuracy."""
     part = Reproduction(seeds=list(seeds), train_reviews=0, max_tokens=256, batch_size=96, lr=0.001)
     known = published().test_acc.tolist() if accuracies is None else accuracies
-    outcome = Outcome()
+    found = {}
     for setting, accuracy in zip(part.settings(), known, strict=True):
         accuracy = changes.get(setting.name.removeprefix("figure ").replace(" ", "_"), accuracy)
-        for readout in ("last_step", "final_state"):
-            for seed in seeds:
+        for k, seed in enumerate(seeds):
+            given = accuracy[k] if isinstance(accuracy, list) else accuracy
+            if given is None:
+                continue
+            given += (spread * (k - 1) + shift) * (given > 0.7)
+            for readout in ("last_step", "final_state"):
                 config = setting.config.but(seed=seed, readout=readout)
-                if accuracy is not None:
-                    outcome.trials[config] = trial(accuracy, seed)
-                else:
-                    outcome.trials.pop(config, None)
-    return Results(part, outcome)
+                found[config] = run(config, given, reviews=REVIEWS)
+    return Results(part, Runs(found.values()))
 
 
-def test_every_training_has_its_published_size():
-    rows = reproduction.compare(results())
+def line(found, figure):
+    rows = reproduction.compare(found)
+    return next(row for row in rows if row.published.figure == figure)
+
+
+@pytest.fixture(scope="module")
+def same():
+    return results()
+
+
+def test_every_run_has_its_published_size(same):
+    rows = reproduction.compare(same)
     assert len(rows) == 79
     assert [row.parameters for row in rows] == published().num_params.tolist()
+    assert len({row.setting.config for row in rows}) == 78  # 10b is a run of the grid
+    names = [
+        row.setting.name for row in rows if row.setting.config == line(same, "10b").setting.config
+    ]
+    assert names == ["E32 H20 L1", "figure 10b"]
 
 
-def test_the_published_figures_agree_with_themselves():
-    found = results()
-    rows = reproduction.compare(found)
-    assert all(row.agrees for row in rows)
-    text = reproduction.summary(rows, found)
-    assert "79 of the 79 trainings were run. In 79 of them" in text
+def test_the_published_figures_agree_with_themselves(same):
+    rows = reproduction.compare(same)
+    shown = [row for row in rows if row.compared]
+    failed = (published().test_acc < 0.65).sum()
+    assert len(shown) == 79 - failed
+    assert all(row.agrees for row in shown)
+    text = reproduction.summary(rows, same)
+    assert "We ran 79 of the 79." in text
+    assert f"contains 0 in {len(shown)} of the {len(shown)}" in text
+    assert "correlate with r = 1.00 (p < 0.001)" in text
+    assert "figure 10b shows the run E32 H20 L1 of the grid again" in text
     assert len(reproduction.table(rows)) == 79
 
 
-def test_a_training_that_differs_is_named():
-    found = results(**{"3c": 0.80})
+def test_what_agreement_means_is_said_beside_it():
+    """Guessing one accuracy for every run would agree as often as runs that do not correlate."""
+    random = np.random.default_rng(0)
+    known = published().test_acc.to_numpy()
+    ours = np.where(known > 0.65, 0.868 + 0.003 * random.normal(size=79), known)
+    found = results(accuracies=ours.tolist(), spread=0.008)
+    text = reproduction.summary(reproduction.compare(found), found)
+    assert "**How much does this agreement mean?** Little by itself: guessing 8" in text
+    assert re.search(r"would agree in \d+ of \d+, since", text)
+    assert re.search(r"The smallest gap that a row could have shown is between [\d.]+ and", text)
+    assert "does not reject that they are chance" in text
+    apart = reproduction.summary(reproduction.compare(results(shift=0.04)), results(shift=0.04))
+    assert "A joint test of all gaps rejects that they are chance (χ², p < 0.001)" in apart
+    assert "On average ours differ by +3.9 points" in apart
+
+
+def test_a_constant_guess_is_the_best_there_is(same):
+    shown = [row for row in reproduction.compare(same) if row.compared]
+    found = reproduction.agreement_means(shown)
+    known = np.array([row.published.test_acc for row in shown])
+    reach = np.array([row.gap.reach for row in shown])
+    counts = [(abs(c - known) <= reach).sum() for c in np.arange(0.8, 0.92, 0.0005)]
+    assert found["guessed"] == max(counts)
+
+
+def test_a_run_that_differs_is_named():
+    found = results(**{"3c": 0.80}, spread=0.003)
     rows = reproduction.compare(found)
-    [other] = [row for row in rows if not row.agrees]
+    [other] = [row for row in rows if row.compared and not row.agrees]
     assert other.setting.name == "figure 3c"
-    assert "figure 3c (−7.0 points)" in reproduction.summary(rows, found)
+    assert "It does not for figure 3c (−7.1 points)." in reproduction.summary(rows, found)
+
+
+def test_rows_where_a_run_did_not_train_stand_apart():
+    found = results(**{"3c": 0.5, "5c": [0.87, 0.5, 0.87]})
+    assert not line(found, "3c").compared
+    assert not line(found, "5c").compared  # the published one did not train
+    table = reproduction.table(reproduction.compare(found)).set_index("figure")
+    assert table.loc["3c", "trained"] == "0 of 3"
+    assert table.loc["3c", "gap, points"] == "–"
+    assert table.loc["5c", "trained"] == "2 of 3"
+    assert "one side, or both, did not train" in reproduction.summary(
+        reproduction.compare(found), found
+    )
 
 
 def test_what_was_not_run_is_shown_as_not_run():
     found = results(**{"3c": None})
     rows = reproduction.compare(found)
-    line = reproduction.table(rows).query("figure == '3c'").iloc[0]
-    assert line["last epoch"] == "–"
-    assert line["gap, points"] == ""
-    assert "78 of the 79" in reproduction.summary(rows, found)
-    assert judge(found, "RMSprop is the best optimiser of the LSTM") == (
-        None,
-        "RMSprop was not run",
+    row = reproduction.table(rows).query("figure == '3c'").iloc[0]
+    assert row["trained"] == "not run"
+    assert row["gap, points"] == "–"
+    assert "We ran 78 of the 79." in reproduction.summary(rows, found)
+    nothing = results(accuracies=[None] * 79)
+    assert "None of the published runs was repeated" in reproduction.summary(
+        reproduction.compare(nothing), nothing
     )
 
 
-def test_several_seeds_widen_the_noise_by_their_spread():
-    one = results(seeds=(5,))
-    assert np.isnan(seed_spread([one], "last"))
-    several = results(seeds=(5, 6))
-    for seed, shift in ((5, 0.02), (6, -0.02)):
-        for setting in several.settings:
-            config = setting.config.but(seed=seed)
-            several.outcome.trials[config] = trial(0.86 + shift, seed)
-    assert seed_spread([several], "last") == pytest.approx(0.02 * 2**0.5, rel=0.01)
-    assert reproduction.compare(several)[3].noise > reproduction.compare(one)[3].noise
+def test_an_interval_predicts_a_single_run():
+    """It is wider than that of our mean: another seed and other reviews."""
+    found = results(spread=0.01)
+    row, accuracy = line(found, "3c"), found.at("last").accuracy(line(found, "3c").setting)
+    over_seeds = found.at("last").spread(row.setting)
+    at_least = accuracy.error**2 + over_seeds.variance
+    share = accuracy.mean
+    sample = (share * (1 - share) - over_seeds.within) / 10_000
+    assert row.gap.error**2 == pytest.approx(at_least + sample)
 
 
-def test_seeds_that_fail_widen_the_noise_of_their_own_setting_only():
-    found = results(seeds=(5, 6))
-    before = reproduction.compare(found)
-    failed = found.settings[3].config.but(seed=6)
-    found.outcome.trials[failed] = trial(0.5, 6)
-    after = reproduction.compare(found)
-    assert after[3].noise > 0.3
-    assert after[4].noise == pytest.approx(before[4].noise, rel=0.05)
+def test_the_published_way_is_a_mean_over_batches_of_the_last_epoch(same):
+    trials = list(same.runs.trials.values())
+    setting = line(same, "3c").setting
+    for trial in trials:
+        if trial.config.but(seed=5) == setting.config:
+            trial.metrics["last"] = trial.metrics["last"] | {"accuracy_batch_mean": 0.75}
+    again = Results(same.part, Runs(trials))
+    assert line(again, "3c").gap.mean == pytest.approx(0.75 - 0.870)
 
 
-def test_what_all_trainings_tell_together():
-    found = results(accuracies=[a + 0.01 for a in published().test_acc])
-    for trials in found.outcome.trials.values():
-        trials.metrics["best"] = trials.metrics["best"] | {
-            "accuracy": trials.metrics["last"]["accuracy"] + 0.02
-        }
+def test_a_reduced_setting_is_called_that():
+    part = Reproduction(train_reviews=500)
+    config = part.settings()[3].config
+    found = Results(part, Runs([run(config.but(seed=s), 0.8, reviews=500) for s in (5, 6)]))
     text = reproduction.summary(reproduction.compare(found), found)
-    assert "ours are +1.00 points from the published ones" in text
-    assert "instead of the last is worth +2.00 points on average" in text
+    assert "This is a reduced setting with 500 training reviews" in text
+    assert "How much does this agreement mean" not in text  # of one row nothing
 
 
-def test_the_published_way_is_a_mean_over_batches():
-    found = results()
-    config = found.settings[3].config.but(seed=5)
-    found.outcome.trials[config].metrics["last"]["accuracy_batch_mean"] = 0.75
-    assert reproduction.compare(found)[3].last == 0.75
+def test_a_vocabulary_of_another_size_is_explained(same):
+    text = reproduction.summary(reproduction.compare(same), same)
+    assert "Our vocabulary has 5,000 words" in text
+    assert f"{VOCABULARY_SIZE:,}" in text
 
 
-SGD = "the LSTM does not train with SGD at 0.01 in five epochs"
-DEEP, WIDE = "three layers hardly train and four do not", "a width of 319 units fails"
-EQUAL, BEST = "two layers equal one", "RMSprop is the best optimiser of the LSTM"
-GRID = "the best compound model is E32 H305 L2"
+def test_the_figure_draws_what_can_be_compared():
+    rows = reproduction.compare(results(**{"3c": 0.80}, spread=0.003))
+    axes = agreement(rows).axes[0]
+    shown = sum(row.compared for row in rows)
+    assert [len(c.lines[0].get_xdata()) for c in axes.containers] == [shown - 1, 1]
 
 
-def test_verdicts_on_the_published_figures_themselves():
-    table = conclusions(results())
-    assert table["published conclusion"].str.lower().tolist() == [c.lower() for c in CLAIMS]
-    found = dict(zip(CLAIMS, table["verdict"], strict=True))
-    assert found[SGD] == "confirmed"
-    # One seed each: the published report could not know this.
-    assert {found[claim] for claim in (DEEP, WIDE, BEST, EQUAL, GRID)} == {"undecided"}
-    several = results(seeds=(5, 6, 7))
-    assert [judge(several, claim)[0] for claim in (SGD, DEEP, WIDE)] == [True] * 3
-
-
-def test_verdicts_change_with_the_trials():
-    found = results(seeds=(5, 6), **{"1": 0.85, "6h": 0.87, "5d": 0.86})
-    assert [judge(found, claim)[0] for claim in (SGD, DEEP, WIDE)] == [False] * 3
-
-
-def test_three_seeds_decide_what_one_leaves_open():
-    lead = {"3c": 0.93, "5b": 0.80, "E32_H280_L1": 0.95}
-    for seeds, verdicts in (((5,), [None] * 3), ((5, 6, 7), [True, False, False])):
-        found = results(seeds=seeds, **lead)
-        assert [judge(found, claim)[0] for claim in (BEST, EQUAL, GRID)] == verdicts
-    assert judge(results(seeds=(5, 6, 7), **{"3c": 0.80}), BEST)[0] is False
-
-
-def test_a_part_judges_as_the_reproduction_does():
-    """On the same trainings: there is one rule."""
-    found, judged = results(seeds=(5, 6, 7), **{"3c": 0.93, "E32_H305_L2": 0.95, "4a": 0.9}), set()
-    same = {name: getattr(found.part, name) for name in Part.model_fields if name != "train"}
-    same |= {"lr": 0.001}
-    sgd = same | {"lr": 0.01}
-    studies = {"widths": [10, 20, 100, 150, 200, 260, 285, 319]}
-    parts = [Lstm(**sgd), Gru(**sgd), LstmOptimizers(**same), GruOptimizers(**same), Depth(**same)]
-    parts += [
-        Width(**same, **studies),
-        EmbeddingSize(**same, sizes=[1, 2, 8, 32, 64, 128, 188, 256]),
-    ]
-    parts += [Compound(**same, widths=[20, 280, 290, 305], sizes=[32, 188, 256])]
-    parts += [Bidirectional(**same, wide=305)]
-    for part in parts:
-        own = Results(part, found.outcome)
-        for claim in CLAIMS:
-            holds, reason = judge(own, claim)
-            if not re.search("not run|^0 of 0|no pair|too few", reason):
-                assert holds is judge(found, claim)[0], claim
-                judged.add(claim)
-    assert judged == set(CLAIMS)
-
-
-def test_the_figure_draws_what_was_run():
-    axes = agreement(reproduction.compare(results(**{"3c": 0.80}))).axes[0]
-    assert [len(c.lines[0].get_xdata()) for c in axes.containers] == [78, 1]
+def test_verdicts_are_counted(same):
+    counts, found = reproduction.tally(same)
+    assert sum(counts.values()) == len(found) == 16
+    assert set(counts) <= {"confirmed", "refuted", "inconclusive"}

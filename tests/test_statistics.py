@@ -1,144 +1,296 @@
-"""Intervals and tests: against closed forms, by simulation, by hand."""
+"""Intervals and tests: against closed forms, against statsmodels, and by simulation."""
+
+import math
+from functools import cache
 
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as oracle_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_ind
 
-from labrnn.results import statistics
-from labrnn.results.prose import APART
-from labrnn.results.statistics import accuracy, difference, holm, mcnemar, reseeding
+from labrnn.results.statistics import (
+    EXACT,
+    MARGIN,
+    Estimate,
+    Share,
+    Spread,
+    accuracy,
+    difference,
+    holm,
+    mcnemar,
+    mean_of,
+    pool,
+    prediction,
+    spread,
+    unpaired,
+    welch,
+)
 
-REVIEWS = 400
+REVIEWS = 10_000
+ACCURACY = 0.87
+MEASURED = 0.0069  # standard deviation of a run's accuracy over seeds, review-statistics.md
+SETTINGS = 8  # of a family: as many as Lab 2 d and e compare
+RIGHT, OPEN = 0.745, 0.25  # shares of reviews that every run gets right, and that runs differ on
 
 
-def verdicts(random, seeds, reviews=REVIEWS, mean=0.87, between=0.0):
-    """bool [seeds, reviews]: reviews share a difficulty, and seeds may differ in ability."""
-    threshold = stats.norm.ppf(mean) * np.sqrt(1 + between**2)
-    difficulty = np.sqrt(0.5) * random.normal(size=reviews)
-    luck = np.sqrt(0.5) * random.normal(size=(seeds, reviews))
-    return difficulty + luck + between * random.normal(size=(seeds, 1)) < threshold
+def family(random, runs, gap=0.0, settings=SETTINGS):
+    """Runs of a family on new test reviews, bool [settings, runs, reviews].
+
+    Three quarters of the reviews are easy for every run. The others are hard to a degree that all
+    settings share, suit some settings better, and depend on a run's luck and on its ability, so
+    that accuracies vary by `MEASURED` over seeds. The first setting is better by `gap`.
+    """
+    right, open_, wrong = random.multinomial(REVIEWS, [RIGHT, OPEN, 1 - RIGHT - OPEN])
+    chance = OPEN * (0.25 - 0.7**2 / 12 - 0.2**2 / 12) / REVIEWS
+    ability = random.normal(scale=math.sqrt(MEASURED**2 - chance), size=(settings, runs, 1))
+    ability[0] += gap
+    probability = random.uniform(0.15, 0.85, open_) + ability / OPEN
+    probability += random.uniform(-0.1, 0.1, (settings, 1, open_))
+    luck = random.random((settings, runs, open_), dtype=np.float32)
+    sure = [np.full((settings, runs, n), kind) for n, kind in ((right, True), (wrong, False))]
+    return np.concatenate([sure[0], luck < probability, sure[1]], axis=2)
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
-@pytest.mark.parametrize("between", [0.0, 0.1])
-def test_intervals_of_accuracies_cover(seeds, between):
-    """New seeds and new reviews each time: 95 % of the intervals hold the true accuracy."""
-    random = np.random.default_rng(0)
-    estimates = [accuracy(verdicts(random, seeds, between=between)) for _ in range(1500)]
-    assert 0.93 <= np.mean([e.low <= 0.87 <= e.high for e in estimates]) <= 0.97
+@cache
+def simulated(runs, gap=0.0, times=1000):
+    """(accuracy of the second setting, first minus second, spread) of many families."""
+    random, found = np.random.default_rng([runs, round(1e4 * gap)]), []
+    for _ in range(times):
+        first, second, *others = family(random, runs, gap)
+        over_seeds = spread([first, second, *others])
+        found.append(
+            (
+                accuracy(second, over_seeds),
+                difference(first, second, over_seeds, over_seeds),
+                over_seeds,
+            )
+        )
+    return found
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
-@pytest.mark.parametrize("between", [0.0, 0.1])
-def test_intervals_of_differences_cover(seeds, between):
-    random, hits, p_values = np.random.default_rng(1), [], []
-    for _ in range(3000):
-        both = verdicts(random, 2 * seeds, between=between)  # the same reviews, other seeds
-        d = difference(both[:seeds], both[seeds:])
-        hits.append(d.low <= 0 <= d.high)
-        p_values.append(d.p)
+@pytest.mark.parametrize("runs", [2, 3, 5])
+def test_accuracies_cover_and_differences_keep_their_level(runs):
+    estimates, differences, spreads = zip(*simulated(runs), strict=True)
+    assert 0.93 <= np.mean([e.low <= ACCURACY <= e.high for e in estimates]) <= 0.97
+    assert 0.03 <= np.mean([d.p < 0.05 for d in differences]) <= 0.06
+    assert np.mean([d.low <= 0 <= d.high for d in differences]) == pytest.approx(
+        1 - np.mean([d.p < 0.05 for d in differences])
+    )
+    apart = math.sqrt(np.mean([s.variance for s in spreads]))
+    assert apart == pytest.approx(MEASURED, rel=0.05)
+
+
+@pytest.mark.parametrize(("runs", "gap"), [(10, 0.01), (8, 0.01), (5, 0.013)])
+def test_power_is_above_80_per_cent(runs, gap):
+    """Five runs a side find 1.3 points; for one point at a spread of 0.69 it takes eight."""
+    assert np.mean([d.p < 0.05 for _, d, _ in simulated(runs, gap, 500)]) > 0.8
+
+
+def test_the_smallest_detectable_difference_is_found_four_times_in_five():
+    stated = np.mean([d.detectable for _, d, _ in simulated(5)])
+    found = simulated(5, round(float(stated), 4), 500)
+    assert np.mean([d.p < 0.05 for _, d, _ in found]) == pytest.approx(0.8, abs=0.04)
+
+
+def test_equivalence_errs_one_time_in_twenty_at_its_margin():
+    """At a true gap of exactly one point; at none ten runs find it equivalent."""
+    wrong = np.mean([d.p_equivalent < 0.05 for _, d, _ in simulated(8, MARGIN, 500)])
+    assert 0.03 <= wrong <= 0.07
+    right = np.mean([d.p_equivalent < 0.05 for _, d, _ in simulated(10, 0.0, 300)])
+    assert right > 0.85
+
+
+def test_counting_reviews_or_seeds_alone_would_not_cover():
+    random, by_reviews, by_seeds = np.random.default_rng(2), [], []
+    for _ in range(400):
+        runs = family(random, 5, settings=1)[0]
+        means = runs.mean(axis=1)
+        seeds = stats.t.ppf(0.975, 4) * means.std(ddof=1) / math.sqrt(5)
+        by_seeds.append(abs(means.mean() - ACCURACY) < seeds)
+        by_reviews.append(abs(accuracy(runs[:1], EXACT).mean - ACCURACY) < 1.96 * 0.0034)
+    assert np.mean(by_reviews) < 0.8
+    assert np.mean(by_seeds) < 0.93
+
+
+def test_a_prediction_interval_holds_a_single_run_on_other_reviews():
+    random, hits = np.random.default_rng(3), []
+    for _ in range(600):
+        made = family(random, 3)
+        over_seeds = spread(made)
+        predicted = prediction(accuracy(made[0], over_seeds), over_seeds, REVIEWS)
+        single = family(random, 1, settings=1)[0].mean()
+        hits.append(predicted.low <= single <= predicted.high)
     assert 0.93 <= np.mean(hits) <= 0.97
-    assert np.mean(hits) == pytest.approx(1 - np.mean(np.array(p_values) < 0.05))
-    assert np.mean(np.array(p_values) < 0.005) < 0.01  # Holm looks there
 
 
-def test_counting_only_the_seeds_would_not_cover():
-    """The reviews' part is needed: without it intervals for new reviews are too short."""
-    random, hits = np.random.default_rng(2), []
-    for _ in range(1000):
-        per_seed = verdicts(random, 5).mean(axis=1)
-        reach = stats.t.ppf(0.975, 4) * per_seed.std(ddof=1) / np.sqrt(5)
-        hits.append(abs(per_seed.mean() - 0.87) < reach)
-    assert np.mean(hits) < 0.9
+def test_unpaired_intervals_cover():
+    random, hits = np.random.default_rng(4), []
+    for _ in range(600):
+        mine, theirs = family(random, 3), family(random, 3)
+        over_seeds = spread([*mine, *theirs])
+        d = unpaired(mine[0], theirs[0], over_seeds, over_seeds)
+        hits.append(d.low <= 0 <= d.high)
+    assert 0.93 <= np.mean(hits) <= 0.97
 
 
-def test_one_seed_is_the_binomial_interval():
+def test_a_baseline_against_a_setting_keeps_its_level():
+    """The baseline is as good as the setting: the t-test or McNemar on every run errs seldom."""
+    random, wrong = np.random.default_rng(5), []
+    for _ in range(600):
+        made = family(random, 3)
+        shares = made.mean(axis=(0, 1))  # 1 or 0 on the reviews that are sure
+        coin = random.random(REVIEWS) < 0.5
+        single = ((shares == 1) | ((shares > 0) & coin))[None]
+        over_seeds = spread(made)
+        wrong.append(difference(single, made[0], EXACT, over_seeds).p < 0.05)
+    assert np.mean(wrong) < 0.06
+
+
+def test_mcnemar_decides_where_it_is_beyond_doubt_on_every_run():
+    random = np.random.default_rng(6)
+    runs = family(random, 3, settings=1)[0]
+    better = runs[0] | (random.random(REVIEWS) < 0.3)
+    d = difference(better[None], runs, EXACT, None)
+    assert math.isnan(d.error)
+    assert d.p == max(mcnemar(better, run) for run in runs) < 1e-10
+    assert math.isnan(difference(better[None], runs[:1], EXACT, None).p)  # one seed decides nothing
+    single = difference(better[None], runs[:1], EXACT, EXACT)
+    assert single.mcnemar == mcnemar(better, runs[0])
+
+
+# ------------------------------------------------------------------------------ closed forms
+
+
+def test_one_model_has_the_binomial_interval():
     correct = np.arange(1000) % 8 > 0
-    estimate = accuracy([correct])
-    share = correct.mean()
+    estimate, share = accuracy(correct[None], EXACT), correct.mean()
     reach = stats.t.ppf(0.975, 999) * np.sqrt(share * (1 - share) / 999)
     assert (estimate.mean, estimate.low, estimate.high) == pytest.approx(
         (share, share - reach, share + reach)
     )
-    assert (estimate.seeds, estimate.reviews) == (1, 1000)
+    assert (estimate.n, estimate.reviews) == (1, 1000)
 
 
-def test_the_variance_is_that_of_a_two_way_layout():
-    """Mean squares of seeds and reviews, less that of their interaction, by explicit loops."""
-    values = verdicts(np.random.default_rng(3), 4, 50).astype(float)
-    seeds, reviews = values.shape
+def test_the_spread_is_that_of_a_two_way_layout():
+    """Mean squares of runs and of the interaction with reviews, by explicit loops."""
+    values = family(np.random.default_rng(7), 4, settings=1)[0][:, :200].astype(float)
+    runs, reviews = values.shape
     grand = values.mean()
-    rows = [values[s].mean() for s in range(seeds)]
-    columns = [values[:, r].mean() for r in range(reviews)]
-    of_seeds = reviews * sum((m - grand) ** 2 for m in rows) / (seeds - 1)
-    of_reviews = seeds * sum((m - grand) ** 2 for m in columns) / (reviews - 1)
+    of_runs = sum((values[s].mean() - grand) ** 2 for s in range(runs)) / (runs - 1)
     rest = sum(
-        (values[s, r] - rows[s] - columns[r] + grand) ** 2
-        for s in range(seeds)
+        (values[s, r] - values[s].mean() - values[:, r].mean() + grand) ** 2
+        for s in range(runs)
         for r in range(reviews)
-    ) / ((seeds - 1) * (reviews - 1))
-    variance = (of_seeds + of_reviews - rest) / (seeds * reviews)
-    freedom = (seeds - 1) * (of_seeds + of_reviews - rest) / of_seeds
-    reach = stats.t.ppf(0.975, freedom) * np.sqrt(variance)
-    assert accuracy(values).low == pytest.approx(grand - reach)
+    ) / ((runs - 1) * (reviews - 1))
+    found = spread([values.astype(bool)])
+    assert (found.variance, found.freedom, found.within) == pytest.approx((of_runs, 3, rest))
 
 
-def test_without_noise_of_reviews_it_is_the_paired_t_test():
-    """Each seed gains on the same number of reviews at other places: only seeds vary."""
-    gains = [3, 5, 4, 9]
-    first, second = np.zeros((4, 10_000), bool), np.zeros((4, 10_000), bool)
-    for seed, gain in enumerate(gains):
-        first[seed, 1000 * seed : 1000 * seed + gain] = True
-    d = difference(first, second)
-    t = stats.ttest_1samp(np.array(gains) / 10_000, 0)
-    assert d.mean == pytest.approx(np.mean(gains) / 10_000)
-    # The reviews' part adds to it, so the test can only be more careful.
-    assert d.p >= t.pvalue
+def test_without_the_reviews_share_it_is_the_two_sample_t_test():
+    """Each run is right on some reviews of its own: only the seeds vary (statsmodels)."""
+    hits = [[30, 52, 41, 47], [63, 70, 55, 66]]
+    sides = np.zeros((2, 4, 100_000), bool)
+    for side, run in np.ndindex(2, 4):
+        start = 20_000 * side + 1000 * run
+        sides[side, run, start : start + hits[side][run]] = True
+    over_seeds = spread(sides)
+    d = difference(*sides, over_seeds, over_seeds)
+    means = CompareMeans(*(DescrStatsW(np.array(h) / 100_000) for h in hits))
+    assert d.p == pytest.approx(means.ttest_ind()[1], rel=1e-6)
+    assert (d.low, d.high) == pytest.approx(means.tconfint_diff(), rel=1e-6)
+    assert d.p_equivalent == pytest.approx(
+        ttost_ind(*(np.array(h) / 100_000 for h in hits), -MARGIN, MARGIN)[0], abs=1e-12
+    )
 
 
-def test_mcnemar_is_the_sign_test_of_the_reviews_they_disagree_on():
+def test_degrees_of_freedom_follow_the_shares():
+    random = np.random.default_rng(8)
+    runs = random.random((2, 400)) < 0.8
+    seeds = Spread(0.0004, 3, 0.1)
+    estimate = accuracy(runs, seeds)
+    of_seeds = 0.0004 / 2
+    of_reviews = (runs.mean(axis=0).var(ddof=1) - 0.1 / 2) / 400
+    assert estimate.error**2 == pytest.approx(of_seeds + of_reviews)
+    expected = (of_seeds + of_reviews) ** 2 / (of_seeds**2 / 3 + of_reviews**2 / 399)
+    assert estimate.freedom == pytest.approx(expected)
+
+
+def test_welch_is_statsmodels():
+    values, other = [0.8, 0.81, 0.84], [0.7, 0.78, 0.75, 0.79]
+    means = CompareMeans(DescrStatsW(values), DescrStatsW(other))
+    d = welch(values, other)
+    assert d.p == pytest.approx(means.ttest_ind(usevar="unequal")[1])
+    assert (d.low, d.high) == pytest.approx(means.tconfint_diff(usevar="unequal"))
+    assert math.isnan(welch([0.8], other).low)
+    assert mean_of(values).low == pytest.approx(DescrStatsW(values).tconfint_mean()[0])
+
+
+def test_shares_are_clopper_pearson():
+    for count, n in ((0, 1), (8, 10), (10, 10), (0, 5)):
+        share = Share(count, n)
+        assert (share.low, share.high) == pytest.approx(
+            proportion_confint(count, n, method="beta"), abs=1e-9
+        )
+    assert Share(1, 10).p_fewer == pytest.approx(11 / 1024)
+    assert Share(9, 10).p_more == pytest.approx(11 / 1024)
+    assert (Share(0, 0).low, Share(0, 0).high) == (0, 1)
+
+
+def test_mcnemar_is_exact():
     first = np.array([1] * 9 + [0] * 2 + [1] * 50, bool)
     second = np.array([0] * 9 + [1] * 2 + [1] * 50, bool)
-    by_hand = 2 * sum(stats.binom.pmf(k, 11, 0.5) for k in (0, 1, 2))
-    assert mcnemar(first, second) == pytest.approx(by_hand)
-    assert difference([first], [second]).p == pytest.approx(by_hand)
+    assert mcnemar(first, second) == pytest.approx(oracle_mcnemar([[50, 9], [2, 0]]).pvalue)
     assert mcnemar(first, first) == 1.0
 
 
-def test_holm_by_hand():
+def test_holm_by_hand_and_by_statsmodels():
     """0.01 x 4, 0.02 x 3, 0.03 x 2 raised to what came before, 0.5 x 1; in the order given."""
     assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
-    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+    many = np.random.default_rng(9).uniform(0, 0.1, 30)
+    assert holm(many) == pytest.approx(multipletests(many, method="holm")[1])
+    assert holm([math.nan, 0.02, 0.01]) == pytest.approx([math.nan, 0.02, 0.02], nan_ok=True)
     assert len(holm([])) == 0
 
 
+# ------------------------------------------------------------------------------------ corners
+
+
+def test_a_setting_whose_seeds_lie_far_apart_keeps_a_spread_of_its_own():
+    random = np.random.default_rng(10)
+    groups = dict(enumerate(family(random, 4)))
+    calm, unstable = pool(groups)
+    assert unstable == {}
+    assert calm == spread(groups.values())
+    groups[3] = groups[3].copy()
+    groups[3][0] &= random.random(REVIEWS) < 0.9
+    calm, unstable = pool(groups)
+    assert list(unstable) == [3]
+    assert unstable[3].freedom == 3
+    assert calm.variance < 2 * MEASURED**2
+    assert pool({1: groups[1][:1]}) == (None, {})
+
+
+def test_a_spread_that_is_not_known_gives_no_interval():
+    runs = family(np.random.default_rng(11), 1, settings=2)
+    assert spread(runs) is None
+    for estimate in (accuracy(runs[0], None), difference(*runs, None, None)):
+        assert math.isnan(estimate.low)
+        assert not estimate.known
+        assert not estimate.p < 0.05
+        assert not estimate.p_equivalent < 0.05
+    assert not prediction(accuracy(runs[0], None), None, REVIEWS).known
+
+
 def test_identical_models_do_not_differ():
-    correct = verdicts(np.random.default_rng(5), 3)
-    d = difference(correct, correct)
-    assert (d.mean, d.low, d.high, d.p) == (0, 0, 0, 1)
-
-
-def test_a_side_with_more_seeds_is_cut():
-    many = verdicts(np.random.default_rng(6), 5)
-    assert difference(many, many[:3]).seeds == 3
-    assert difference(many, many[:3]).mean == 0
+    correct = family(np.random.default_rng(12), 3, settings=1)[0]
+    d = difference(correct, correct, EXACT, EXACT)
+    assert (d.mean, d.p) == (0, 1)
 
 
 def test_intervals_stay_within_what_is_possible():
-    assert accuracy([[True] * 30 + [False]]).high == 1.0
-    assert accuracy([[True] * 30]).low == 1.0
-
-
-def test_reseeding_is_what_independent_errors_of_a_calibrated_ensemble_give():
-    """Reviews with a chance p each of being right, such that disagreement equals the error."""
-    random = np.random.default_rng(7)
-    chances = random.beta(0.5, 0.5, 2000)
-    chances = np.where(random.random(2000) < chances, chances, 1 - chances)  # calibrated
-    runs = (random.random((400, 2000)) < chances).mean(axis=1)
-    gaps = np.abs(runs[:200] - runs[200:])
-    apart = APART * reseeding(chances.mean(), 2000)
-    assert np.mean(gaps < apart) == pytest.approx(0.95, abs=0.035)
-
-
-def test_level_is_the_one_that_reports_name():
-    assert statistics.CONFIDENCE == 0.95
+    assert accuracy(np.array([[True] * 30 + [False]]), EXACT).high == 1.0
+    assert accuracy(np.array([[True] * 30]), EXACT).low == 1.0
+    assert Estimate(0.5, 0.0, math.inf, 1, 10).p_above(0.4) == 0.0

@@ -1,4 +1,4 @@
-"""The tables on the data say what was split and what of it is in use."""
+"""The tables on the data report what was split and what is in use."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.tiny import write_reviews
 
 
 @pytest.mark.parametrize("in_use", [0, 150])
-def test_a_cut_training_set_is_told_beside_the_split(reviews, tmp_path, in_use):
+def test_a_limited_training_set_is_reported_beside_the_split(reviews, tmp_path, in_use):
     path = write_reviews(reviews, tmp_path / "reviews.csv")
     config = TrialConfig(train_reviews=in_use, min_count=1)
     data = describe_data(config, path, "", Store(tmp_path / "store"))
@@ -18,6 +18,7 @@ def test_a_cut_training_set_is_told_beside_the_split(reviews, tmp_path, in_use):
     assert table["reviews"].tolist() == ["210", "30", "60"]
     assert table["share"].tolist() == ["70 %", "10 %", "20 %"]
     assert table["in use"].tolist() == [str(in_use or 210), "30", "60"]
-    told = tables.on_splits(data)
-    assert told == "All of them are in use." if not in_use else "leaves 150 in use" in told
-    assert "begins with “" in tables.on_vocabulary(data)
+    text = tables.on_splits(data)
+    limited = "`train_reviews` limits the 210 training reviews to 150"
+    assert text.startswith(limited if in_use else "All reviews are in use.")
+    assert "Its first words are “" in tables.on_vocabulary(data)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import matplotlib as mpl
 
+from labrnn import lab
 from labrnn.files import replace_file
-from labrnn.lab import Results
 from labrnn.parts import read_params
 from labrnn.results import baselines, beyond
-from labrnn.results.comparison import WEAK
-from labrnn.results.figures import agreement, percent
-from labrnn.results.reproduction import compare
-from labrnn.results.statistics import accuracy
+from labrnn.results.figures import agreement
+from labrnn.results.prose import counted, difference, named
+from labrnn.results.reproduction import compare, setting_name, tally
+from labrnn.results.tables import accuracy_cell
 from labrnn.trials.plan import plan_trials
 from labrnn.trials.store import PROJECT, Store
 
@@ -30,78 +30,68 @@ BLOCK = re.compile(r"(<!-- headline:.*?-->\n).*?(<!-- /headline -->)", re.S)
 def results(name="reproduction"):
     """The committed results of a part."""
     part = read_params(PROJECT / "params" / "full" / f"{name}.yaml")
-    return Results(part, plan_trials(part.trials(), "", part.fingerprint, STORE, train=False))
+    plan = plan_trials(part.trials(), "", part.fingerprint, STORE, train=False)
+    return lab.results(part, plan.trials.values(), STORE)
 
 
 def block(found):
     """The Markdown between the README's two marks."""
-    rows = [row for row in compare(found) if row.seeds]
-    agreeing = sum(row.agrees for row in rows)
+    rows = compare(found)
+    run, shown = [r for r in rows if r.runs.n], [r for r in rows if r.compared]
+    agreeing = sum(row.agrees for row in shown)
+    counts, _ = tally(found)
+    outcomes = ", ".join(f"{counts[o]} {o}" for o in ("confirmed", "refuted", "inconclusive"))
     lines = [
-        f"{len(rows)} of the 79 published trainings have been rerun so far on the 50,000 reviews. "
-        f"In {agreeing} the test accuracy after the last epoch lies within the noise of the "
-        "published one:",
+        f"Of {sum(counts.values())} conclusions of the original study, our runs leave {outcomes}. We "
+        f"repeated {len(run)} of its 79 runs on the 50,000 reviews; in {len(shown)} of them a run "
+        "trained on both sides, and the prediction interval of the difference contains 0 in "
+        f"{agreeing}:",
         "",
-        "![Each published training and ours](docs/headline.svg)",
+        "![Each published run and ours](docs/headline.svg)",
         "",
-        "| training | parameters | published | ours, last epoch | ours, best epoch [95 %] | n |",
+        "| setting | parameters | published, % | ours, last epoch, % | ours, best epoch, % [95 % CI] "
+        "| runs that trained |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for row in rows:
-        if row.published.figure in SHOWN:
-            lines.append(_line(found, row))
+    lines += [_line(row) for row in run if row.published.figure in SHOWN]
     return "\n".join([*lines, "", best(), "", speed(), ""])
 
 
-def best():
-    """The best classifier beside the best model without a network."""
-    found = results("beyond_best")
-    leader, network = found.settings[0], found["Without a linear path beside the network"]
-    models = baselines.find(found.part, STORE)
-    bar = baselines.preferred(models)
-    ours, theirs = found.accuracy(leader), accuracy([bar.correct])
-    pairs = beyond.comparisons(models, found.only(leader, network))
-    compared = next(pair for pair in pairs if pair.first is bar and pair.second == leader)
-    alone = found.accuracy(network)
+def _line(row):
+    known = row.published.test_acc
+    last = f"{100 * (row.gap.mean + known):.1f}" if row.gap.n else "–"
     return (
-        f"The best recurrent classifier found, with a linear path beside its network, reaches "
-        f"{_with_interval(ours)} on the test reviews (n = {ours.seeds}); its network alone "
-        f"{_with_interval(alone)} (n = {alone.seeds}), the best linear model "
-        f"{_with_interval(theirs)}. The difference of the first to the last is "
-        f"{'clear' if compared.clear else compared.verdict}."
+        f"| {setting_name(row.setting.config)} | {row.parameters:,} | {100 * known:.1f} | {last} | "
+        f"{accuracy_cell(row.best)} | {row.runs.count} of {row.runs.n} |"
     )
 
 
-def _with_interval(accuracy):
-    return f"{percent(accuracy.mean)} [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}]"
+def best():
+    """The best classifier beside the best linear baseline."""
+    found = results("beyond_best")
+    networks = [found.part.whole(), found.part.alone()]
+    models = baselines.find(found.part, STORE)
+    compared = beyond.baseline_comparisons(models, found, networks)
+    linear = baselines.preferred(models)
+    c = next(c for c in compared if c.first is linear and c.second == networks[0])
+    reached = [f"{accuracy_cell(found.accuracy(m))} %" for m in (*networks, linear)]
+    return (
+        f"The best recurrent classifier reaches {reached[0]} on the test reviews "
+        f"({counted(found.accuracy(networks[0]).n, 'run')}), its network alone {reached[1]}, and the "
+        f"best linear baseline, {named(linear)}, {reached[2]}. The baseline is "
+        f"{difference(c.difference, c.p)} from the classifier ({c.outcome})."
+    )
 
 
 def speed():
-    """How long the published way takes, from the last table of the benchmarks."""
+    """How long a step takes as published, from the last table of the benchmarks."""
     text = BENCHMARKS.read_text("utf-8")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     times = {row[0]: float(row[3]) for row in rows if "packed sequences" in row[1:2]}
-    told = ", ".join(f"{ratio:.0f} times ({model})" for model, ratio in times.items())
+    listed = ", ".join(f"{ratio:.0f} times ({model})" for model, ratio in times.items())
     return (
-        "A training step the published way, packed sequences in plain PyTorch on one core, takes "
-        f"{told} as long as ours. More in [benchmarks](benchmarks/README.md)."
-    )
-
-
-def _line(found, row):
-    known, config = row.published, row.setting.config
-    name = f"{known.cell.upper()} {known.optimizer}, E{config.embedding_dim} "
-    name += f"H{config.hidden_dim} L{config.n_layers}" + ", both ways" * config.bidirectional
-    right = row.setting.__class__(name, config.but(readout="final_state"))
-    ours, trials = found.accuracy(right), found.trials(right).values()
-    cells = [percent(row.last), _with_interval(ours)]
-    if len({trial.metrics["best"]["accuracy"] < WEAK for trial in trials}) > 1:
-        # Some seeds trained and others did not: a mean would be an accuracy that none has.
-        tests = [sorted(t.metrics[which]["accuracy"] for t in trials) for which in ("last", "best")]
-        cells = [", ".join(f"{100 * accuracy:.1f}" for accuracy in one) + " %" for one in tests]
-    return (
-        f"| {name} | {row.parameters:,} | {percent(known.test_acc)} | {cells[0]} | {cells[1]} | "
-        f"{ours.seeds} |"
+        "A training step as published, with packed sequences in plain PyTorch on one core, takes "
+        f"{listed} as long as ours. More in [benchmarks](benchmarks/README.md)."
     )
 
 

@@ -19,6 +19,7 @@ from labrnn.reports import gallery
 from labrnn.reports.kernel import Processes
 from labrnn.reports.report import Record, Report, digest, package_digest, scratch
 from labrnn.results import baselines
+from labrnn.results.table import stored
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.plan import Estimate, cores, plan_trials
 from labrnn.trials.progress import describe, display_for_terminal
@@ -44,7 +45,7 @@ def plan(params, out=None, author="labrnn"):
 
 
 def with_trials(report):
-    """The report with its trials that are stored, and the fingerprint of its reviews."""
+    """The report with the stored trials that it reads, and the fingerprint of its reviews."""
     part = report.part
     store = default_store(part.store)
     found = plan_trials(part.trials(), part.data, part.fingerprint, store, part.train)
@@ -52,7 +53,8 @@ def with_trials(report):
     if not reviews:
         with suppress(LabError):  # its notebook reports it
             reviews = load_corpus(part.base, part.data).fingerprint
-    return replace(report, trials=list(found.trials.values()), reviews=reviews)
+    trials = stored(part, store, found.trials.values())
+    return replace(report, trials=trials, reviews=reviews)
 
 
 def make(reports, jobs=0, show=print, warn=print):

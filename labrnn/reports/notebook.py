@@ -48,9 +48,27 @@ def show_grid(parts, label, caption, columns=2, short=None, number=None):
     _print_caption(label, entry["caption"], number)
 
 
-def say(markdown):
-    """Display computed sentences; the report prints them as body text, not as an output."""
-    display({"text/markdown": markdown, "text/plain": markdown}, raw=True)
+def say(markdown, verdicts=()):
+    """Display computed sentences; the report prints them as body text, not as an output.
+
+    Args:
+        markdown: the sentences.
+        verdicts: `labrnn.results.verdicts.Verdict`s in them; they travel as data in the metadata,
+            where `verdicts_of` finds them.
+    """
+    found = [
+        {"published": v.claim.published, "outcome": v.outcome, "evidence": v.evidence}
+        for v in verdicts
+    ]
+    metadata = {"metadata": {"report": {"verdicts": found}}} if found else {}
+    display({"text/markdown": markdown, "text/plain": markdown}, raw=True, **metadata)
+
+
+def verdicts_of(notebook):
+    """The verdicts that an executed notebook displays: dicts of published, outcome, evidence."""
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
+    reports = (output.get("metadata", {}).get("report", {}) for output in outputs)
+    return [verdict for report in reports for verdict in report.get("verdicts", ())]
 
 
 def _key(figure):

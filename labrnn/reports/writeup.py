@@ -1,21 +1,20 @@
 """The one document of the lab: sections with the parts' answers, and the notebooks as appendix."""
 
-import os
 import re
 from pathlib import Path
 
 import nbformat
 
-from labrnn.files import replace_file
 from labrnn.errors import LabError
+from labrnn.files import replace_file
 from labrnn.parts import PARTS
 from labrnn.reports.document import Block, Document, Part, made_by, part
 from labrnn.reports.exporter import to_html, to_pdf
+from labrnn.reports.notebook import verdicts_of
 
 STARTS = {"Questions": "questions", "Lab 1": "lab1", "Lab 2": "lab2"}
 SECTIONS = {title: [n for n in PARTS if n.startswith(start)] for title, start in STARTS.items()}
 APPENDIX = "Executed notebooks"
-TOLD = re.compile(r"concludes that (.+?)\. \*\*(.+?)\*\* here")  # by `results.conclusions.told`
 
 
 def build(notebooks, out_dir, title, authors, date):
@@ -39,7 +38,7 @@ def build(notebooks, out_dir, title, authors, date):
                 notebook = read(paths[name])
                 whole = part(notebook, name, pictures, paths[name].parent, prefix=f"{name}.")
                 body.append(_answers(whole))
-                verdicts |= _verdicts(whole)
+                verdicts |= _verdicts(notebook, whole)
                 appendix += [_executed(whole), *made_by(notebook, level=3)]
             else:
                 body.append(_section(f"## `{name}`\n\n*This part was not run.*", 2))
@@ -62,22 +61,22 @@ def _answers(whole):
     return Part(whole.name, kept, top=3, prefix=whole.prefix, heading=2)
 
 
-def _verdicts(whole):
-    """Published conclusion -> (what a part's runs say about it, the part's title in short)."""
+def _verdicts(notebook, whole):
+    """Published conclusion -> (verdict, the part's title in short)."""
     texts = [b.text for b in whole.blocks if b.kind in ("markdown", "computed")]
     title = re.search(r"^# +([^,:\n]+)", "\n".join(texts), flags=re.M)
     title = title[1] if title else whole.name
-    return {claim: (verdict, title) for text in texts for claim, verdict in TOLD.findall(text)}
+    return {v["published"]: (v["outcome"], title) for v in verdicts_of(notebook)}
 
 
 def _in_short(verdicts):
     if not verdicts:
         return []
-    lines = [f"| {claim} | {said.lower()} | {title} |" for claim, (said, title) in verdicts.items()]
+    lines = [f"| {claim} | {outcome} | {title} |" for claim, (outcome, title) in verdicts.items()]
     return [
         _section(
-            "#### In short\n\nWhat the published report concludes, and what the trainings here say "
-            "of it; the reasons stand in the parts.\n\n| published | here | part |\n|---|---|---|\n"
+            "#### In short\n\nThe conclusions of the original study and our verdicts; the parts give "
+            "the evidence.\n\n| original study | verdict | part |\n|---|---|---|\n"
             + "\n".join(lines),
             4,
         )

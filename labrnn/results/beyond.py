@@ -1,180 +1,147 @@
-"""Models without a network beside two of the lab's networks: comparisons, table, discussion."""
+"""The parts beyond the lab: linear baselines, the published choices, the best classifier."""
 
 import numpy as np
-import pandas as pd
 
 from labrnn.parts import Setting
-from labrnn.results import prose, statistics
-from labrnn.results.baselines import Baseline, preferred
-from labrnn.results.comparison import (
-    accuracy_cell,
-    by_validation,
-    compared_cells,
-    corrected,
-    tested,
-)
+from labrnn.results import comparison, statistics
+from labrnn.results.baselines import preferred
+from labrnn.results.comparison import of_kind, outcomes
+from labrnn.results.discussion import notes, training
+from labrnn.results.prose import render
+from labrnn.results.tables import COMPARED, accuracy_cell, compared_cells, printed
+
+# Linear baselines beside networks
 
 
-def reached(baselines, results):
-    """(Name, test accuracy, whether it is a network) of every model, for the figure."""
-    return [
-        (model.name, _accuracy(model, results), isinstance(model, Setting))
-        for model in [*baselines, *results.run]
-    ]
+def baseline_comparisons(baselines, results, networks=None):
+    """Every baseline against the network that validation prefers; then the best baseline, by
+    validation, against the other networks and the other baselines.
 
-
-def _accuracy(model, results):
-    return statistics.accuracy(_correct(model, results))
-
-
-def _correct(model, results):
-    return [model.correct] if isinstance(model, Baseline) else results.correct(model)
-
-
-def comparisons(baselines, results):
-    """All models against the network that is best on validation; then the best model without a
-    network against the other networks, and stop words kept against dropped.
-
-    Paired by test review: McNemar's exact test where a network has one seed and between models
-    without a network. One family under Holm's correction.
+    A baseline has no seed. One family under Holm's correction.
     """
-    lead = by_validation(results)[:1]
-    others = [s for s in results.run if s not in lead]
-    pairs = [(model, lead[0]) for model in [*baselines, *others] if lead]
-    pairs += [(preferred(baselines), other) for other in others if baselines]
-    named = {model.name: model for model in baselines}
-    pairs += [
-        (model, named[name.replace("all words", "no stop words")])
-        for name, model in named.items()
-        if name.endswith("all words")
-    ]
-    return corrected([(a, b, _difference(a, b, results)) for a, b in pairs])
+    lead, *others = results.by_validation(networks) or [None]
+    pairs = [(model, lead, "baseline", "") for model in baselines if lead]
+    if baselines:
+        best = preferred(baselines)
+        pairs += [(best, network, "network", "") for network in others]
+        pairs += [(best, model, "baselines", "") for model in baselines if model is not best]
+    return comparison.test(results, pairs)
 
 
-def _difference(first, second, results):
-    if isinstance(first, Setting):
-        return results.difference(first, second)
-    theirs = _correct(second, results)
-    return statistics.difference([first.correct] * len(theirs), theirs)  # it has no seed
-
-
-def table(baselines, results, compared):
+def baseline_table(baselines, results, compared, networks=None):
     """A line a model: size, accuracies, seconds, difference from the leading network."""
-    found = {c.first.name: compared_cells(c) for c in _to_lead(compared)}
+    found = {c.first.name: compared_cells(c) for c in of_kind(compared, "baseline")}
     lines = []
-    for model in [*baselines, *results.run]:
+    for model in [*baselines, *results.able(networks)]:
         if isinstance(model, Setting):
-            size, valid = results.parameters(model), tested(results, model, "valid_accuracy")
-            trials = results.trials(model).values()
-            seconds = np.median([trial.environment["seconds"] for trial in trials])
+            size, valid = results.parameters(model), results.validation(model)
+            seconds = results.rows(model)["seconds"].median()
         else:
             size, valid, seconds = model.parameters, model.validation, model.seconds
         lines.append(
             {
                 "model": model.name,
                 "parameters": f"{size:,}",
-                "validation": f"{valid:.3f}",
-                "test accuracy": accuracy_cell(_accuracy(model, results)),
-                "n": str(len(_correct(model, results))),
-                "s": f"{seconds:.0f}",
-                **found.get(model.name, {"Δ points": "–", "p": "–"}),
+                "validation, %": f"{100 * valid:.1f}",
+                "test accuracy, %": accuracy_cell(results.accuracy(model)),
+                "n": str(results.accuracy(model).n),
+                "s": "–" if np.isnan(seconds) else f"{seconds:.0f}",
+                **found.get(model.name, {}),
             }
         )
-    return pd.DataFrame(lines)
+    return printed(lines, "s: seconds of processor time." + COMPARED)
 
 
-def _to_lead(compared):
-    """The comparisons with the leading network."""
-    return [c for c in compared if c.second == compared[0].second and isinstance(c.second, Setting)]
-
-
-def discussion(baselines, results, compared):
-    """What models without a network say about the networks."""
+def on_baselines(baselines, results, compared, networks=None):
+    """Are the networks better than linear baselines?"""
     if not baselines:
         return (
-            "The models without a network were not run: neither their earlier results nor the "
-            "reviews are at hand."
+            "The linear baselines were not run: neither stored results nor the reviews are there."
         )
     best = preferred(baselines)
-    text = (
-        f"Of the models without a network the validation reviews prefer *{best.name}*: test "
-        f"accuracy {prose.measured(_accuracy(best, results))}, {best.parameters:,} parameters, "
-        f"{best.seconds:.0f} s of one processor."
-    )
-    bars = _to_lead(compared)
-    rest = [c for c in compared if isinstance(c.second, Setting) and c not in bars]
-    words = [c for c in compared if isinstance(c.second, Baseline)]
-    if bars:
-        lead = bars[0].second
-        text += (
-            f" Of the networks they prefer the {lead.name}, with "
-            f"{prose.measured(results.accuracy(lead))}. {_bar(best, bars)}"
-        )
-    text += "".join(
-        f" The linear model's lead over *{c.second.name}*, which has "
-        f"{prose.measured(results.accuracy(c.second))}, is {prose.gap(c)}."
-        for c in rest
-    )
-    return prose.paragraphs(
-        text,
-        _stop_words(words),
-        _why(bars[0].second.config if bars else results.part.base),
-        prose.footing(results, compared),
+    main = [c for c in of_kind(compared, "baseline") if c.first is best]
+    return render(
+        "baselines",
+        results=results,
+        best=best,
+        main=main,
+        others=of_kind(compared, "network"),
+        among=of_kind(compared, "baselines"),
+        config=main[0].second.config if main else results.part.base,
+        training=training(results, networks),
+        notes=notes(results),
     )
 
 
-def _why(config):
-    """What a linear model may have over a network of this configuration, or it over the model."""
-    if config.linear_path:
-        return prose.explanation(
-            "This classifier holds a linear model of the same kind beside its network, so what it "
-            "is ahead of the bar is what the network adds: the words' order, and the vote of a "
-            "second model, which most often helps."
+# The published choices
+
+
+def choice_comparisons(results):
+    """Corrected minus published choice, one family under Holm's correction.
+
+    The first pairs are the same runs, tested after their best epoch and after their last, so they
+    are paired by run as well.
+    """
+    published = dict.fromkeys(pair.second for pair in results.part.pairs())
+    changes, last = {}, results.at("last")
+    for setting in results.able(list(published)):
+        now, then = results.correct(setting), last.correct(setting)
+        changes[setting] = now.astype(np.int8) - then.astype(np.int8)
+    spread = statistics.spread(changes.values())
+    found = [
+        (
+            (
+                Setting(f"Best epoch, {setting.name}", setting.config),
+                Setting(f"last epoch, {setting.name}", setting.config),
+                "checkpoint",
+                "",
+            ),
+            statistics.accuracy(change, spread, (-1.0, 1.0)),
         )
-    less = [
-        "no stop words" if config.stop_words == "drop" else "",
-        f"at most {config.max_tokens} known words of a review that linear models see in full",
+        for setting, change in changes.items()
     ]
-    return prose.explanation(
-        'To a linear model a pair of neighbours such as "not good" is a feature like any '
-        "other, weighed by the reviews that hold it; a network has to learn from the same "
-        "reviews how words combine. The network also sees less: "
-        f"{', and '.join(filter(None, less))}."
+    found += [
+        ((p.first, p.second, p.kind, p.name), results.difference(p.first, p.second))
+        for p in results.part.pairs()
+    ]
+    return comparison.corrected(found)
+
+
+def on_choices(results, compared):
+    """Which of the published choices cost accuracy?"""
+    columns = [f"{tested}_accuracy" for tested in ("best", "last")]
+    rows = [results.rows(setting) for setting in results.run()]
+    moved = [(r[c] - r[f"{c}_batch_mean"]).abs().max() for r in rows for c in columns]
+    return render(
+        "choices",
+        groups=outcomes(compared),
+        changed={field for c in compared for field in _fields(c)},
+        part=results.part,
+        moved=max(moved, default=0.0),
+        training=training(results),
+        notes=notes(results),
     )
 
 
-def _bar(best, bars):
-    """Whether the best linear model is a bar that the networks stay under."""
-    bar = next(c for c in bars if c.first is best)
-    network, gap = bar.second.name, prose.distance(bar.difference, bar.p)
-    if bar.verdict == "within noise":
-        verdict = f"The two are within noise of each other: {prose.gap(bar)}. {prose.room([bar])}"
-    elif not bar.clear:
-        verdict = (
-            f"They differ by {prose.gap(bar)}, which is not clear once corrected for the number of "
-            "comparisons."
-        )
-    elif bar.difference.mean < 0:
-        verdict = f"The {network} is ahead by {gap}: it passes this bar."
-    else:
-        others = [c.difference.mean for c in bars if isinstance(c.first, Setting)]
-        who = "these networks stay" if others and max(others) <= 0 else "this network stays"
-        verdict = f"The linear model is ahead by {gap}: a bar that {who} under."
-    signs = [np.sign(c.difference.mean) for c in bars if c.clear and isinstance(c.first, Baseline)]
-    count = sum(isinstance(c.first, Baseline) for c in bars)
-    above, below = (prose.number(n) if n else "none" for n in map(signs.count, (1, -1)))
-    return (
-        f"{verdict} Of {prose.counted(count, 'model')} without a network {above} "
-        f"{'is' if signs.count(1) < 2 else 'are'} clearly above the {network}, {below} clearly below."
+def _fields(c):
+    """What the two settings differ in."""
+    mine, theirs = c.first.config.model_dump(), c.second.config.model_dump()
+    return [name for name in mine if mine[name] != theirs[name]]
+
+
+# The best classifier
+
+
+def on_components(results, compared):
+    """Which components carry the accuracy?"""
+    whole = results.part.whole()
+    if not results.able([whole]):
+        return notes(results) or f"The {whole.name} was not run."
+    return render(
+        "components",
+        accuracy=results.accuracy(whole),
+        whole=whole,
+        groups=outcomes(compared),
+        training=training(results),
+        notes=notes(results),
     )
-
-
-def _stop_words(compared):
-    """Does it pay to keep the words that the lab drops?"""
-    told = {"helps": [], "hurts": [], "makes no clear difference to": []}
-    for c in compared:
-        verdict = ("helps" if c.difference.mean > 0 else "hurts") if c.clear else list(told)[2]
-        name = c.first.name.removesuffix(", all words").replace(", ", " with ")
-        told[verdict].append(f"{name}, {prose.gap(c)}")
-    clauses = [f"{verdict} {'; '.join(models)}" for verdict, models in told.items() if models]
-    return f"To keep the stop words, negations among them, {'. It '.join(clauses)}."

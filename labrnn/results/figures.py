@@ -1,8 +1,10 @@
 """Every figure of the lab: functions from results to matplotlib figures, made to be printed.
 
-Lines differ in dash and marker as well as in colour; sizes are those on the page, in inches.
+Lines differ in dash and marker as well as in colour; sizes are those on the page, in inches. Runs
+that did not train are drawn as such, grey or as crosses; no mean or interval contains them.
 """
 
+import math
 import textwrap
 from contextlib import contextmanager
 from itertools import pairwise
@@ -10,22 +12,28 @@ from itertools import pairwise
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from labrnn.results.comparison import LN2, WEAK
-from labrnn.results.prose import WIDE, points
-from labrnn.results.published import published_accuracy
+from labrnn.published import published_accuracy
+from labrnn.results.prose import capital, percent
+from labrnn.results.table import LN2
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#1f5a99", "#c8561b", "#2c7a4b", "#75459c", "#6b6b6b"
 SERIES = [(BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D")]
-BAR = {"color": PURPLE, "linestyle": (0, (6, 2)), "linewidth": 0.7, "zorder": 1}
-BAR_NAME = {"color": PURPLE, "fontsize": 6}
+BASELINE = {"color": PURPLE, "linestyle": (0, (6, 2)), "linewidth": 0.7, "zorder": 1}
+BASELINE_NAME = {"color": PURPLE, "fontsize": 6}
+FAILED = {"color": GREY, "linewidth": 0.6, "alpha": 0.8}
 # How figures are to be read: `show` adds it to their captions.
-LINES = "Thin lines are single seeds, thick ones their mean; dotted ones are chance."
-INTERVALS = "Whiskers are 95 % intervals."
+LINES = (
+    "Thin lines: runs; thick: mean of those that trained; grey: runs that did not; dotted: chance."
+)
+POINTS = "Points: runs; bars: mean and 95 % CI of those that trained; crosses: runs that did not."
+INTERVALS = "Bars: 95 % CI."
+BEST_BASELINE = "Dashed: the best linear baseline."
 WIDTH = 6.0  # inches of the text on a page
-FRAME = 0.12  # of accuracy: how far the figure of the reproduction reaches
-BAR_TOLD = "The dashed line is the best model without a network on the same reviews."
+FRAME = 8  # points: how far the figure of the reproduction reaches
+WIDE = 0.1  # an interval that reaches further from 0 leaves the frame of a forest plot
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -55,96 +63,169 @@ def page(width, height, rows=1, columns=1, key="", **grid):
         yield figure, figure.subplots(rows, columns, **grid)
 
 
-def percent(value, digits=1):
-    """A fraction as per cent."""
-    return f"{100 * value:.{digits}f} %"
+def look(k):
+    """Colour, dash and marker of the k-th of several series, however many there are."""
+    color, _, _ = SERIES[k % len(SERIES)]
+    _, dash, marker = SERIES[(k + k // len(SERIES)) % len(SERIES)]
+    return color, dash, marker
 
 
-def training_curve(results, setting, width=3.1, height=3.0):
+def training_curve(results, setting, width=4.2):
+    """`training_curves` of a single setting (figures 1 and 2)."""
+    return training_curves(results, [setting], 1, width)
+
+
+def training_curves(results, settings, columns=2, width=WIDTH):
     """Accuracy over the epochs in the lab's layout, loss below it (figures 1 to 7, 9 to 11).
 
-    y from 0.45 to 1.05; the best validation accuracy in the legend; difference from the part's
-    base (at the published setting: the defaults) and test accuracy in the title. Every seed is a
-    thin line, their mean a thick one; dotted lines are chance. A setting that was not run gives
-    empty axes that say so.
+    A panel a setting: y from 0.45 to 1.05, the best validation accuracy inside, the difference from
+    the lab's defaults and the test accuracy in the titles; what all panels share stands above
+    them, as the legend stands below. A setting that was not run gives an empty panel that says so.
     """
-    key = f"{LINES} After ± stands half of the 95 % interval."
-    with page(width, height, 2, key=key, sharex=True, height_ratios=[2.2, 1]) as (figure, axes):
-        top, bottom = axes
-        top.set(ylim=(0.45, 1.05), yticks=np.arange(0.5, 1.05, 0.1), ylabel="accuracy")
-        bottom.set(ylim=(0, 0.8), xlim=(0.8, setting.config.epochs + 0.2))
-        bottom.set(xlabel="epoch", ylabel="loss")
-        figure.align_ylabels()
-        bottom.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        _chance(top, 0.5)
-        _chance(bottom, LN2)
-        title = setting.config.difference(results.part.base).replace(",", ", ") or "defaults"
-        title = textwrap.fill(f"{setting.config.cell.upper()} {title}", int(15.5 * width))
-        if not results.trials(setting):
-            figure.suptitle(f"{title}\nnot run", size=7)
-            top.text(0.5, 0.5, "not run", transform=top.transAxes, ha="center", color=GREY)
-            return figure
-        for kind, (color, dash, marker) in zip(("training", "validation"), SERIES, strict=False):
-            accuracies = np.array(results.curves(setting, f"{kind[:5]}_accuracy"))
-            best = f", best {accuracies.max(axis=1).mean():.3f}" if kind == "validation" else ""
-            _lines(top, accuracies, color, dash, marker, kind + best)
-            losses = np.array(results.curves(setting, f"{kind[:5]}_loss"))
-            _lines(bottom, losses, color, dash, marker)
-        bottom.set_ylim(0, max(0.8, 1.1 * bottom.dataLim.ymax))
-        accuracy = results.accuracy(setting)
-        figure.suptitle(f"{title}\ntest accuracy {_plus_minus(accuracy)}", size=7)
-        size = 7 if width > 2.5 else 6
-        figure.legend(handlelength=2.6, loc="outside lower center", ncols=2, fontsize=size)
+    rows = math.ceil(len(settings) / columns)
+    shared, own = _differences(results, settings)
+    # Panels of a loss that stays at ln 2 show how it moves there.
+    flat = not results.able(settings)
+    with page(
+        width,
+        0.6 + 2.15 * rows,
+        2 * rows,
+        columns,
+        key=LINES,
+        squeeze=False,
+        height_ratios=[2.2, 1] * rows,
+    ) as (figure, panels):
+        for k, setting in enumerate(settings):
+            row, column = divmod(k, columns)
+            pair = panels[2 * row, column], panels[2 * row + 1, column]
+            letter = f"({chr(97 + k)}) " if len(settings) > 1 else ""
+            _panel(*pair, results, setting, letter + (own[k] or setting.name), flat)
+            if column:
+                for axes in pair:
+                    axes.set_ylabel("")
+                    axes.tick_params(labelleft=flat and axes is pair[1])
+        for axes in panels.T.flat:
+            axes.set_visible(axes.has_data())
+        figure.suptitle(textwrap.fill(shared, int(15 * width)), size=7)
+        kinds = [("training", look(0), 1), ("validation", look(1), 1)]
+        figure.legend(
+            handles=[
+                Line2D([], [], color=c, linestyle=d, marker=m, label=n) for n, (c, d, m), _ in kinds
+            ],
+            loc="outside lower center",
+            ncols=2,
+            handlelength=2.6,
+        )
         return figure
+
+
+def _differences(results, settings):
+    """What all settings change of the lab's defaults, with the cell; and what each changes alone."""
+    every = [
+        (s.config.cell.upper(), *filter(None, s.config.difference(results.part.base).split(",")))
+        for s in settings
+    ]
+    shared = [word for word in every[0] if all(word in words for words in every)] if every else []
+    own = [", ".join(w for w in words if w not in shared) for words in every]
+    title = f"{shared[0]} {', '.join(shared[1:])}" if shared else ""
+    only_cell = len(shared) == 1 and not any(own)
+    return (f"{shared[0]} defaults" if only_cell else title), own
+
+
+def _panel(top, bottom, results, setting, title, flat):
+    top.set(ylim=(0.45, 1.05), yticks=np.arange(0.5, 1.05, 0.1), ylabel="accuracy")
+    bottom.set(xlim=(0.8, setting.config.epochs + 0.2), xlabel="epoch", ylabel="loss")
+    top.set_xlim(bottom.get_xlim())
+    top.tick_params(labelbottom=False)
+    for axes, chance in ((top, 0.5), (bottom, LN2)):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        _chance(axes, chance)
+    if not results.run([setting]):
+        top.set_title(f"{title}\nnot run", size=7)
+        return
+    for axes, quantity in ((top, "accuracy"), (bottom, "loss")):
+        for k, kind in enumerate(("train", "valid")):
+            _lines(axes, *results.curves(setting, f"{kind}_{quantity}"), look(k))
+    validation, able = results.curves(setting, "valid_accuracy")
+    able = able if able.any() else ~able
+    best = validation[able].max(axis=1).mean()
+    top.annotate(
+        f"best validation {best:.3f}",
+        (0.98, 0.02),
+        xycoords="axes fraction",
+        ha="right",
+        va="bottom",
+        fontsize=6,
+        color=look(1)[0],
+    )
+    if flat:
+        reach = max(0.002, np.abs(bottom.dataLim.intervaly - LN2).max())
+        bottom.set_ylim(LN2 - 1.2 * reach, LN2 + 1.2 * reach)
+        bottom.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.4f}"))
+    else:
+        bottom.set_ylim(0, min(2, max(0.8, 1.05 * bottom.dataLim.ymax)))
+    top.set_title(f"{title}\n{_tested(results, setting)}", size=7)
+
+
+def _tested(results, setting):
+    """The test accuracy in a title, or that no run trained."""
+    runs, estimate = results.trained(setting), results.accuracy(setting)
+    if not runs.count:
+        mean = results.rows(setting)[f"{results.tested}_accuracy"].mean()
+        return f"test accuracy {percent(mean)} (0 of {runs.n} trained)"
+    trained = f"{runs.count} of {runs.n} trained" if runs.count < runs.n else f"n = {runs.n}"
+    return f"test accuracy {percent(estimate.mean)} ({trained})"
 
 
 def _chance(axes, value):
     axes.axhline(value, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
 
 
-def _bar(axes, results, kind="accuracy"):
-    """A thin line, named, at the best stored model without a network."""
-    if results.bar:
-        value = getattr(results.bar, kind)
-        axes.axhline(value, **BAR)
+def _baseline(axes, results, kind="accuracy"):
+    """A thin line, named, at the best stored baseline."""
+    if results.baseline:
+        value = getattr(results.baseline, kind)
+        axes.axhline(value, **BASELINE)
         place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-        axes.annotate(_named(results.bar, kind), (0.01, value), (0, 2), **BAR_NAME, **place)
+        axes.annotate(
+            _named(results.baseline, kind), (0.01, value), (0, 2), **BASELINE_NAME, **place
+        )
 
 
-def _named(bar, kind="accuracy"):
-    return f"{bar.name}: {getattr(bar, kind):.3f}"
+def _named(baseline, kind="accuracy"):
+    return f"{baseline.name}: {percent(getattr(baseline, kind))}"
 
 
-def _lines(axes, curves, color, dash, marker, label=None):
+def _lines(axes, curves, able, style, label=None):
+    """A thin line a run, grey where it did not train, and the mean of the others."""
+    color, dash, marker = style
     epochs = np.arange(1, curves.shape[1] + 1)
-    if len(curves) > 1:
-        for curve in curves:
-            axes.plot(epochs, curve, color=color, linestyle=dash, linewidth=0.5, alpha=0.6)
-    axes.plot(epochs, curves.mean(axis=0), color=color, linestyle=dash, marker=marker, label=label)
-
-
-def _plus_minus(estimate):
-    half = (estimate.high - estimate.low) / 2
-    seeds = f", {estimate.seeds} seeds" if estimate.seeds > 1 else ""
-    return f"{estimate.mean:.3f} ± {half:.3f}{seeds}"
+    for curve, trained in zip(curves, able, strict=True):
+        thin = {"color": color, "linewidth": 0.5, "alpha": 0.6} if trained else FAILED
+        if len(curves) > 1 or not trained:
+            axes.plot(epochs, curve, linestyle=dash, **thin)
+    if able.any():
+        mean = curves[able].mean(axis=0)
+        axes.plot(epochs, mean, color=color, linestyle=dash, marker=marker, label=label)
 
 
 def compare_curves(results, settings):
     """Validation accuracy over the epochs for several settings, named at the end of their lines."""
-    key = f"{LINES} {BAR_TOLD}" if results.bar else LINES
+    key = f"{LINES} {BEST_BASELINE}" if results.baseline else LINES
     with page(WIDTH, 2.6, key=key) as (figure, axes):
         _chance(axes, 0.5)
         if settings:
-            _bar(axes, results, "validation")
+            _baseline(axes, results, "validation")
         ends = []
-        for (color, dash, marker), setting in zip(SERIES, settings, strict=False):
-            curves = np.array(results.curves(setting, "valid_accuracy"))
-            _lines(axes, curves, color, dash, marker)
-            ends.append((curves.mean(axis=0)[-1], setting))
+        for k, setting in enumerate(settings):
+            curves, able = results.curves(setting, "valid_accuracy")
+            _lines(axes, curves, able, look(k))
+            last = curves[able if able.any() else ~able][:, -1].mean()
+            ends.append((last, setting, look(k)[0] if able.any() else GREY))
         epochs = max((s.config.epochs for s in settings), default=1)
         low, high = axes.get_ylim()
-        heights = _apart([value for value, _ in ends], (high - low) / 13)
-        for (value, setting), y, (color, _, _) in zip(ends, heights, SERIES, strict=False):
+        heights = _apart([value for value, *_ in ends], (high - low) / 13)
+        for (value, setting, color), y in zip(ends, heights, strict=True):
             axes.annotate(
                 setting.name,
                 (setting.config.epochs, value),
@@ -169,19 +250,19 @@ def _apart(values, least):
     return heights
 
 
-def one_dimension(results, field, label):
-    """Test accuracy and seconds an epoch against one dimension (figures 8a to 8c).
+def one_dimension(results, label):
+    """Test accuracy and seconds an epoch against the dimension that a part changes (figure 8).
 
     Args:
-        field: of the configuration, e.g. `n_layers`.
         label: of the x axis.
 
     Hollow diamonds are the published accuracies, at the published setting.
     """
-    key = f"{INTERVALS} {BAR_TOLD}" if results.bar else INTERVALS
+    field = results.part.field
+    key = f"{POINTS} {BEST_BASELINE}" if results.baseline else POINTS
     with page(4.5, 3.3, 2, key=key, sharex=True, height_ratios=[2.2, 1]) as (figure, axes):
         top, bottom = axes
-        settings = sorted(results.run, key=lambda s: getattr(s.config, field))
+        settings = sorted(results.run(), key=lambda s: getattr(s.config, field))
         values = [getattr(s.config, field) for s in settings]
         top.set(ylabel="test accuracy")
         bottom.set(xlabel=label, ylabel="s / epoch")
@@ -189,11 +270,15 @@ def one_dimension(results, field, label):
         if not values:
             top.text(0.5, 0.5, "not run", transform=top.transAxes, ha="center", color=GREY)
             return figure
-        _ours_and_published(top, results, settings, values)
-        figure.legend(loc="outside upper center", ncols=2)
-        _bar(top, results)
-        places = [(v, results.accuracy(s)) for v, s in zip(values, settings, strict=True)]
-        _above_chance(top, places)
+        known = {
+            v: p
+            for v, s in zip(values, settings, strict=True)
+            if (p := published_accuracy(s.config))
+        }
+        places = [(value, s, BLUE, "o") for value, s in zip(values, settings, strict=True)]
+        _baseline(top, results)
+        _runs(top, results, places, known)
+        figure.legend(loc="outside upper center", ncols=3)
         seconds = [results.seconds(s) for s in settings]
         bottom.plot(values, seconds, color=GREEN, marker="^", linestyle="-.")
         if np.isnan(seconds).all():
@@ -203,44 +288,82 @@ def one_dimension(results, field, label):
         return figure
 
 
-def _ours_and_published(axes, results, settings, values):
-    """Our accuracies with intervals and a dot a seed; hollow diamonds for the published ones."""
-    for value, setting in zip(values, settings, strict=True):
-        dots = list(results.metric(setting, "accuracy").values())
-        axes.plot([value] * len(dots), dots, ".", color=BLUE, markersize=3, alpha=0.6)
-    means, reach = _bars([results.accuracy(s) for s in settings])
-    look = {"color": BLUE, "marker": "o", "linewidth": 1.2, "capsize": 2, "elinewidth": 0.8}
-    axes.errorbar(values, means, reach, label="ours, 95 % interval", **look)
-    known = [published_accuracy(s.config) for s in settings]
-    if any(known):
-        look = {"color": ORANGE, "fillstyle": "none", "markersize": 5}
-        axes.plot(values, known, "D", label="published, one seed, last epoch", **look)
-
-
-def _above_chance(axes, places):
-    """The y axis from chance, or where most settings trained from the lowest of those, so that
-    their differences show; the few below are told at the edge.
+def _runs(axes, results, places, known=()):
+    """Each run, with mean and interval of those that trained; the others as crosses at the edge.
 
     Args:
-        places: (x, `Estimate`) of each setting.
+        places: (x, setting, colour, marker) of each.
+        known: x -> published accuracy.
     """
-    failed = [(x, e) for x, e in places if e.mean < WEAK]
-    lows = [e.low for _, e in places if e.mean >= WEAK]
-    if 3 * len(failed) > len(places):
+    column, shown, names = f"{results.tested}_accuracy", [], set()
+    failed = [(x, 0, color) for x, *_, color in ()]
+    for x, setting, color, marker in places:
+        rows, estimate = results.rows(setting), results.accuracy(setting)
+        able = rows[rows["trained"]][column].to_numpy()
+        axes.plot([x] * len(able), able, ".", color=color, markersize=3, alpha=0.6)
+        if missed := len(rows) - len(able):
+            failed.append((x, missed, color))
+        if len(able):
+            reach = estimate.reach if estimate.known else 0.0
+            axes.errorbar(
+                x,
+                estimate.mean,
+                reach,
+                color=color,
+                marker=marker,
+                capsize=2,
+                elinewidth=0.8,
+                markersize=4,
+                fillstyle="none",
+                label=None if "ours" in names else "ours",
+            )
+            names.add("ours")
+            shown += [*able, estimate.mean - reach, estimate.mean + reach]
+    inside = {x: p for x, p in dict(known).items() if not shown or p > min(shown) - 0.05}
+    if shown:
+        low, high = min([*shown, *inside.values()]), max([*shown, *inside.values()])
+        if results.baseline:
+            high = max(high, results.baseline.accuracy)
+        edge = 0.08 * (high - low)
+        axes.set_ylim(low - edge * (2.5 if failed else 1), high + edge)
+    else:
         axes.set_ylim(0.45, 1.0)
-        _chance(axes, 0.5)
-        return
-    low, high = min(lows, default=0.5) - 0.01, axes.dataLim.ymax + 0.01
-    axes.set_ylim(low - (0.02 if failed else 0), high)
-    for x, e in failed:
-        place = {"textcoords": "offset points", "ha": "center", "fontsize": 6}
-        axes.annotate(f"{e.mean:.3f} ↓", (x, axes.get_ylim()[0]), (0, 2), **place)
-
-
-def _bars(estimates):
-    """Means of estimates and how far their intervals reach to either side, for `errorbar`."""
-    means = [e.mean for e in estimates]
-    return means, [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
+    bottom = {"clip_on": False, "zorder": 5, "linestyle": "none"}
+    floor = axes.get_ylim()[0]
+    look = {
+        "color": ORANGE,
+        "fillstyle": "none",
+        "markersize": 5,
+        "linestyle": "none",
+        "marker": "D",
+    }
+    if known:
+        axes.plot(
+            list(inside), list(inside.values()), label="published, one run, last epoch", **look
+        )
+    for x, accuracy in dict(known).items():
+        if x not in inside:
+            axes.plot(x, floor, **look | bottom)
+            axes.annotate(
+                f"{accuracy:.2f} ↓",
+                (x, floor),
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=6,
+                color=ORANGE,
+            )
+    for k, (x, missed, color) in enumerate(failed):
+        axes.plot(
+            x,
+            floor,
+            marker="x",
+            color=color,
+            markersize=5,
+            **bottom,
+            label=None if k else "did not train",
+        )
+        axes.annotate(f"{missed}×", (x, floor), (5, 3), textcoords="offset points", fontsize=6)
 
 
 def _value_axis(axes, values):
@@ -253,47 +376,34 @@ def _value_axis(axes, values):
     axes.tick_params(axis="x", labelrotation=90 if len(values) > 5 else 0, labelsize=7)
 
 
-def compound_scatter(results, others):
-    """Parameters against test accuracy of the compound trials, depth by marker and colour.
-
-    Args:
-        others: name -> `Results` of a single-dimension study, drawn as a grey line.
+def compound_scatter(results):
+    """Parameters against test accuracy: the grid, depth by marker and colour, and the single
+    dimensions in grey.
     """
-    key = f"{INTERVALS} {BAR_TOLD}" if results.bar else INTERVALS
+    key = f"{POINTS} {BEST_BASELINE}" if results.baseline else POINTS
     with page(WIDTH, 3.8, key=key) as (figure, axes):
-        _chance(axes, 0.5)
-        _bar(axes, results)
-        for (name, study), dash in zip(others.items(), ("-", "--", ":"), strict=False):
-            x, estimates = _places(study, sorted(study.run, key=study.parameters))
-            axes.plot(
-                x,
-                [e.mean for e in estimates],
-                color=GREY,
-                linestyle=dash,
-                linewidth=1,
-                marker=".",
-                label=f"{name} alone",
-            )
-        for depth, (color, _, marker) in zip((1, 2, 3, 4), SERIES, strict=True):
-            x, estimates = _places(results, [s for s in results.run if s.config.n_layers == depth])
-            if x:
-                axes.errorbar(
-                    x,
-                    *_bars(estimates),
-                    fmt=marker,
-                    color=color,
-                    elinewidth=0.6,
-                    fillstyle="none",
-                    label=f"{depth} layer{'s' * (depth > 1)}",
-                )
+        _baseline(axes, results)
+        alone = {s.config: s for study in results.part.studies().values() for s in study.settings()}
+        places = [(results.parameters(s), s, GREY, "o") for s in results.run(list(alone.values()))]
+        for setting in results.run():
+            color, _, marker = look(setting.config.n_layers - 1)
+            places.append((results.parameters(setting), setting, color, marker))
+        _runs(axes, results, places)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
         axes.xaxis.set_minor_formatter(FuncFormatter(_two_and_five))
         axes.tick_params(axis="x", which="both", labelsize=7, length=3)
         axes.set(xlabel="trainable parameters", ylabel="test accuracy")
-        _above_chance(axes, list(zip(*_places(results, results.run), strict=True)))
-        if results.run or others:
-            figure.legend(loc="outside upper center", ncols=4)
+        kinds = [("one dimension alone", GREY, "o")]
+        kinds += [
+            (f"{n} layer{'s' * (n > 1)}", look(n - 1)[0], look(n - 1)[2])
+            for n in results.part.depths
+        ]
+        handles = [
+            Line2D([], [], color=c, marker=m, linestyle="none", fillstyle="none", label=name)
+            for name, c, m in kinds
+        ]
+        figure.legend(handles=handles, loc="outside upper center", ncols=5)
         return figure
 
 
@@ -302,27 +412,28 @@ def _two_and_five(value, _):
     return f"{value:,.0f}" if f"{value:e}"[0] in "25" else ""
 
 
-def _places(results, settings):
-    return ([results.parameters(s) for s in settings], [results.accuracy(s) for s in settings])
-
-
 def compound_heat(results):
-    """Test accuracy of the grid: a panel a depth, hidden units against embedding; – = not run."""
+    """Test accuracy of the grid in per cent: a panel a depth, hidden units against embedding."""
     part = results.part
     cells = {
         (s.config.n_layers, s.config.hidden_dim, s.config.embedding_dim): results.accuracy(s).mean
-        for s in results.run
+        for s in results.run()
     }
-    low, high = min(cells.values(), default=0.5), max(cells.values(), default=1.0)
-    with page(WIDTH, 2.2, 1, len(part.depths), sharey=True, squeeze=False) as (figure, (panels,)):
+    known = [value for value in cells.values() if value == value]
+    low, high = min(known, default=0.5), max(known, default=1.0)
+    key = "–: not run; ×: did not train."
+    with page(WIDTH, 2.2, 1, len(part.depths), key=key, sharey=True, squeeze=False) as (
+        figure,
+        (panels,),
+    ):
         for axes, depth in zip(panels, part.depths, strict=True):
-            grid = np.array(
-                [[cells.get((depth, h, e), np.nan) for e in part.sizes] for h in part.widths]
-            )
+            places = [[(depth, h, e) for e in part.sizes] for h in part.widths]
+            grid = np.array([[cells.get(place, np.nan) for place in row] for row in places])
             axes.pcolormesh(grid, cmap="Blues", vmin=low - 0.02, vmax=high, edgecolors="white")
             for (row, column), value in np.ndenumerate(grid):
                 ink = "white" if value > low + 0.6 * (high - low) else "black"
-                text = "–" if np.isnan(value) else f"{value:.3f}"
+                absent = "×" if places[row][column] in cells else "–"
+                text = absent if np.isnan(value) else f"{100 * value:.1f}"
                 axes.text(
                     column + 0.5, row + 0.5, text, ha="center", va="center", color=ink, fontsize=6.5
                 )
@@ -335,60 +446,83 @@ def compound_heat(results):
         return figure
 
 
-def forest(differences):
-    """Differences with their intervals, one a line; the line at 0 is no difference.
+def forest(compared):
+    """Differences with their intervals, one a line; significant ones are blue squares.
 
-    Intervals that say next to nothing leave the frame, so that the others show.
+    Intervals that are very wide leave the frame, so that the others show.
 
     Args:
-        differences: (name, `Estimate`) pairs, drawn from the top.
+        compared: `Comparison`s, drawn from the top.
     """
-    key = f"{INTERVALS} Blue squares leave out 0."
-    with page(WIDTH, 0.5 + 0.24 * len(differences), key=key) as (figure, axes):
-        for place, (_, estimate) in enumerate(differences):
-            color, marker = (GREY, "o") if estimate.holds_zero else (BLUE, "s")
-            mean, low, high = (100 * v for v in (estimate.mean, estimate.low, estimate.high))
-            axes.errorbar(
-                mean, place, xerr=[[mean - low], [high - mean]], fmt=marker, color=color, capsize=2
-            )
-        shown = [0.0, *(e.mean for _, e in differences)]
-        shown += [v for _, e in differences if e.high - e.low < 2 * WIDE for v in (e.low, e.high)]
-        edge = 0.05 * np.ptp(shown) or 0.01
-        axes.set_xlim(100 * (min(shown) - edge), 100 * (max(shown) + edge))
+    key = f"{INTERVALS} Blue squares: significant; shaded: within 1 point."
+    with page(WIDTH, 0.55 + 0.24 * len(compared), key=key) as (figure, axes):
+        axes.axvspan(-1, 1, color="#eef2f7", zorder=0)
+        shown = [-1.0, 1.0]
+        for place, c in enumerate(compared):
+            color, marker = (BLUE, "s") if c.significant else (GREY, "o")
+            mean, reach = 100 * c.difference.mean, 100 * np.nan_to_num(c.difference.reach)
+            axes.errorbar(mean, place, xerr=reach, fmt=marker, color=color, capsize=2)
+            shown += [mean, mean - reach, mean + reach] if reach < 100 * WIDE else [mean]
+        edge = 0.05 * np.ptp(shown)
+        axes.set_xlim(min(shown) - edge, max(shown) + edge)
         axes.axvline(0, color="black", linewidth=0.6)
-        axes.set_yticks(range(len(differences)), [name for name, _ in differences])
-        axes.set(xlabel="difference in test accuracy, points", ylim=(len(differences) - 0.5, -0.5))
+        axes.set_yticks(range(len(compared)), [c.name or capital(c.first.name) for c in compared])
+        axes.set(xlabel="difference in test accuracy, points", ylim=(len(compared) - 0.5, -0.5))
         return figure
 
 
-def accuracies(models, bar=None):
-    """Accuracies with their intervals, one a line; networks are hollow, chance is dotted.
+def accuracies(results, models):
+    """Test accuracies with their intervals, one a line; linear baselines are filled.
 
     Args:
-        models: (name, `Estimate`, whether it is a network), drawn from the top.
-        bar: a `Baseline` to be shown as a line.
+        models: `Setting`s or `Baseline`s, drawn from the top; those near chance are left out.
     """
-    key = f"{INTERVALS} {BAR_TOLD}" if bar else INTERVALS
-    with page(WIDTH, 0.5 + 0.22 * len(models), key=key) as (figure, axes):
-        for place, (_, e, network) in enumerate(models):
-            color, marker = (ORANGE, "s") if network else (BLUE, "o")
+    key = f"{INTERVALS} {BEST_BASELINE}" if results.baseline else INTERVALS
+    shown = [(m, e) for m in models if (e := results.accuracy(m)).mean > 0.6]
+    with page(WIDTH, 0.5 + 0.22 * len(shown), key=key) as (figure, axes):
+        for place, (model, e) in enumerate(shown):
+            linear = hasattr(model, "correct")
             axes.errorbar(
-                e.mean,
+                100 * e.mean,
                 place,
-                xerr=[[e.mean - e.low], [e.high - e.mean]],
-                fmt=marker,
-                color=color,
-                fillstyle="none" if network else "full",
+                xerr=100 * np.nan_to_num(e.reach),
+                fmt="o" if linear else "s",
+                color=BLUE if linear else ORANGE,
+                fillstyle="full" if linear else "none",
                 capsize=2,
             )
-        axes.axvline(0.5, color=GREY, linestyle=(0, (1, 2)), linewidth=0.8)
-        if bar:
-            axes.axvline(bar.accuracy, **BAR)
+        if results.baseline:
+            axes.axvline(100 * results.baseline.accuracy, **BASELINE)
             place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
             place |= {"ha": "right", "va": "bottom"}
-            axes.annotate(_named(bar), (bar.accuracy, 1), (0, 2), **BAR_NAME, **place)
-        axes.set_yticks(range(len(models)), [name for name, *_ in models])
-        axes.set(xlabel="test accuracy", ylim=(len(models) - 0.5, -0.5))
+            best = 100 * results.baseline.accuracy
+            axes.annotate(_named(results.baseline), (best, 1), (0, 2), **BASELINE_NAME, **place)
+        axes.set_yticks(range(len(shown)), [capital(model.name) for model, _ in shown])
+        axes.set(xlabel="test accuracy, %", ylim=(len(shown) - 0.5, -0.5))
+        return figure
+
+
+def first_steps(losses):
+    """The training loss of the first steps, a line a seed, smoothed over five steps.
+
+    Args:
+        losses: seed -> losses; see `labrnn.results.steps`.
+    """
+    with page(WIDTH, 2.6, key="Dotted: ln 2, the loss of a guess.") as (figure, axes):
+        _chance(axes, LN2)
+        for k, (seed, values) in enumerate(losses.items()):
+            color, dash, _ = look(k)
+            smooth = np.convolve(values, np.ones(5) / 5, "valid")
+            axes.plot(
+                np.arange(3, 3 + len(smooth)),
+                smooth,
+                color=color,
+                linestyle=dash,
+                linewidth=1,
+                label=f"seed {seed}",
+            )
+        axes.set(xlabel="step", ylabel="training loss")
+        figure.legend(loc="outside upper center", ncols=6)
         return figure
 
 
@@ -401,7 +535,8 @@ def review_lengths(lengths, max_tokens):
     """
     with page(WIDTH, 2.3) as (figure, axes):
         bins = np.arange(0, 620, 20)
-        for (color, dash, _), (name, values) in zip(SERIES, lengths.items(), strict=False):
+        for k, (name, values) in enumerate(lengths.items()):
+            color, dash, _ = look(k)
             shares, _ = np.histogram(np.minimum(values, bins[-1] - 1), bins)
             axes.stairs(
                 100 * shares / len(values),
@@ -431,7 +566,7 @@ def word_frequencies(counts, min_count):
         counts: occurrences of each distinct word.
         min_count: the vocabulary's threshold.
     """
-    with page(WIDTH, 2.3, key="Stop words are among them.") as (figure, axes):
+    with page(WIDTH, 2.3, key="Including stop words.") as (figure, axes):
         ordered = np.sort(counts)[::-1]
         rank = np.unique(np.geomspace(1, len(ordered), 400).astype(int))
         axes.loglog(rank, ordered[rank - 1], color=BLUE)
@@ -457,7 +592,8 @@ def by_length(groups):
     """
     with page(3.1, 2.4) as (figure, axes):
         places = range(len(groups))
-        means, reach = _bars([estimate for *_, estimate in groups])
+        means = [estimate.mean for *_, estimate in groups]
+        reach = [estimate.reach for *_, estimate in groups]
         axes.errorbar(places, means, reach, color=BLUE, fmt="o", capsize=2)
         axes.set_xticks(places, [f"{low}–{high}" for low, high, _ in groups], size=6)
         axes.set(xlabel="tokens read", ylabel="test accuracy")
@@ -468,7 +604,7 @@ def calibration(points):
     """How often a review is positive against the probability that the model gave it.
 
     Args:
-        points: of `insight.calibration`; a point's area tells its share of the reviews.
+        points: of `insight.calibration`; a point's area is its share of the reviews.
     """
     with page(3.1, 2.4) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=0.8)
@@ -480,38 +616,39 @@ def calibration(points):
 
 
 def agreement(rows):
-    """Our last-epoch test accuracy less the published one, training by training, with the noise.
-
-    Gaps beyond the frame are told at its edge.
+    """Our last-epoch test accuracy minus the published one, run by run, with prediction intervals.
 
     Args:
-        rows: of `reproduction.compare`; those that were not run are left out.
+        rows: of `reproduction.compare`; those where both sides trained are drawn.
     """
-    key = "Gaps beyond the frame are told at its edge."
+    key = "Bars: 95 % prediction interval of the difference. Arrows: beyond the frame."
+    shown = [row for row in rows if row.compared]
     with page(WIDTH, 2.6, key=key) as (figure, axes):
-        run = [row for row in rows if row.seeds]
         for agrees, color, marker in ((True, BLUE, "o"), (False, ORANGE, "s")):
-            some = [(k, row) for k, row in enumerate(run) if row.agrees == agrees]
+            some = [(k, row) for k, row in enumerate(shown) if row.agrees == agrees]
             axes.errorbar(
                 [k for k, _ in some],
-                [100 * row.gap for _, row in some],
-                [100 * row.noise for _, row in some],
+                [100 * row.gap.mean for _, row in some],
+                [100 * row.gap.reach for _, row in some],
                 fmt=marker,
                 color=color,
                 elinewidth=0.5,
                 markersize=3,
-                label="within noise" if agrees else "outside",
+                label="interval contains 0" if agrees else "does not",
             )
-        for k, row in enumerate(run):
-            if abs(row.gap) > FRAME:
-                edge, shift = (FRAME, -8) if row.gap > 0 else (-FRAME, 3)
-                told = {"ha": "center", "fontsize": 6, "textcoords": "offset points"}
-                axes.annotate(points(row.gap), (k, 100 * edge), (0, shift), **told)
-        starts = [k for k, row in enumerate(run) if not k or _part(run[k - 1]) != _part(row)]
-        for start, end in pairwise([*starts, len(run)]):
+        for k, row in enumerate(shown):
+            gap = 100 * row.gap.mean
+            if abs(gap) > FRAME:
+                edge, shift = (FRAME, -8) if gap > 0 else (-FRAME, 3)
+                place = {"ha": "center", "fontsize": 6, "textcoords": "offset points"}
+                axes.annotate(
+                    f"{gap:+.1f} {'↑' if gap > 0 else '↓'}", (k, edge), (0, shift), **place
+                )
+        starts = [k for k, row in enumerate(shown) if not k or shown[k - 1].section != row.section]
+        for start, end in pairwise([*starts, len(shown)]):
             axes.axvline(start - 0.5, color=GREY, linewidth=0.4)
             axes.annotate(
-                _part(run[start]),
+                shown[start].section,
                 ((start + end - 1) / 2, 0),
                 (0, -10),
                 xycoords=axes.get_xaxis_transform(),
@@ -520,14 +657,8 @@ def agreement(rows):
                 fontsize=7,
             )
         axes.axhline(0, color="black", linewidth=0.6)
-        axes.set(xlim=(-0.5, len(run) - 0.5), ylim=(-100 * FRAME, 100 * FRAME), xticks=[])
-        axes.set(ylabel="ours less published, points")
-        axes.set_xlabel("trainings, by part of the lab", labelpad=14)
+        axes.set(xlim=(-0.5, max(1, len(shown)) - 0.5), ylim=(-FRAME, FRAME), xticks=[])
+        axes.set(ylabel="ours − published, points")
+        axes.set_xlabel("published runs, by part of the lab", labelpad=14)
         figure.legend(loc="outside upper center", ncols=2)
         return figure
-
-
-def _part(row):
-    """The lab's part, both trainings of Lab 1 as one."""
-    part = row.published.part
-    return "1" if part.startswith("1") else part

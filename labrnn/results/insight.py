@@ -1,4 +1,4 @@
-"""What a stored model gets right and wrong: by length, by confidence, in hand-made sentences."""
+"""Errors of a stored model: by length, by confidence, in hand-made sentences."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +10,7 @@ from scipy import stats
 
 from labrnn.errors import LabError
 from labrnn.network.prediction import predict
-from labrnn.results import comparison, prose, statistics
+from labrnn.results import prose, statistics
 from labrnn.reviews.description import remembered
 from labrnn.reviews.text import MARKUP, load_corpus
 
@@ -108,12 +108,18 @@ def by_length(insight, groups=5):
         inside = (insight.lengths <= high) & (insight.lengths > low - (low == bounds[0]))
         if inside.sum() > 1:
             fewest = int(low) + (low > bounds[0])
-            found.append((fewest, int(high), statistics.accuracy(insight.correct[None, inside])))
+            found.append(
+                (
+                    fewest,
+                    int(high),
+                    statistics.accuracy(insight.correct[None, inside], statistics.EXACT),
+                )
+            )
     return found
 
 
 def calibration(predictions, bins=10):
-    """Where the model says `positive` with some probability: how often is it so?
+    """How often a review is positive where the model predicts so with some probability.
 
     Returns:
         a list of (mean probability, share of positive reviews, reviews), one a tenth of the range
@@ -161,7 +167,7 @@ def negation_table(insight):
 def discussion(insight):
     """Lengths, calibration and negation in sentences."""
     if insight is None:
-        return "To see more of it takes the reviews and the model's weights: they are not at hand."
+        return "The reviews and the weights of the model are needed for this section, but missing."
     return prose.paragraphs(_on_lengths(insight), _on_confidence(insight), _on_negation(insight))
 
 
@@ -174,11 +180,10 @@ def _on_lengths(insight):
     wrong = [group.reviews - hits for (*_, group), hits in zip(groups, right, strict=True)]
     p = stats.chi2_contingency([right, wrong]).pvalue if any(wrong) else 1.0
     return (
-        f"The model is right on {100 * first.mean:.1f} % of the reviews of up to {short} tokens and "
-        f"on {100 * last.mean:.1f} % of those of {long} and more. Over all "
-        f"{prose.number(len(groups))} groups the length makes "
-        f"{'a' if p < comparison.LEVEL else 'no clear'} difference (chi-squared test, "
-        f"{prose.p_value(p)})."
+        f"The model classifies {prose.percent(first.mean)} of the reviews of up to {short} tokens "
+        f"correctly, and {prose.percent(last.mean)} of those of {long} and more. The effect of the "
+        f"length is {'' if p < statistics.LEVEL else 'not '}significant (χ² test over "
+        f"{prose.counted(len(groups), 'group')}, {prose.p_value(p)})."
     )
 
 
@@ -186,19 +191,19 @@ def _on_confidence(insight):
     _, error = calibration(insight.predictions)
     said = np.maximum(insight.predictions["best"], 1 - insight.predictions["best"]).to_numpy()
     gap = statistics.mean_of(said - insight.correct)
-    manner = "too sure of itself" if gap.mean > 0 else "less sure than it could be"
-    manner = "about as sure as it is right" if gap.holds_zero else manner
+    manner = "overconfident" if gap.mean > 0 else "underconfident"
+    manner = "well calibrated on average" if gap.low <= 0 <= gap.high else manner
     text = (
-        f"The model is {manner}: on average it gives its verdict a probability of "
-        f"{said.mean():.3f} and is right on {insight.correct.mean():.3f}; the expected calibration "
-        f"error is {error:.3f}."
+        f"The model is {manner}: its mean confidence is {prose.percent(said.mean())}, its accuracy "
+        f"{prose.percent(insight.correct.mean())}; the expected calibration error is "
+        f"{100 * error:.1f} points."
     )
     sure = said > 0.99
     if sure.sum() > 1:
-        right = statistics.accuracy(insight.correct[None, sure])
+        right = statistics.accuracy(insight.correct[None, sure], statistics.EXACT)
         text += (
-            f" Of the {100 * sure.mean():.0f} % of the reviews on which it is more than 99 % "
-            f"sure {prose.measured(right)} are right."
+            f" It is more than 99 % confident on {100 * sure.mean():.0f} % of the reviews; of "
+            f"these, {prose.percent(right.mean)} {prose.interval(right)} are correct."
         )
     return text
 
@@ -210,8 +215,7 @@ def _on_negation(insight):
     )
     total = len(insight.pairs)
     return (
-        f"A negation moves the verdict towards the other side in {moved} of {total} hand-made "
-        f"pairs and beyond even odds in {turned}. {prose.capital(prose.number(total))} pairs of "
-        "short sentences are no sample of reviews: they show what the model can tell apart, not "
-        "how often it does."
+        f"Negation moves the prediction towards the other class in {moved} of {total} hand-made "
+        f"pairs and changes the class in {turned}. These short sentences are not a sample of "
+        "reviews: they show what the model can distinguish, not how often it does."
     )

@@ -1,150 +1,336 @@
-"""Intervals and tests for accuracies of trainings: over seeds and over test reviews at once.
+"""Estimates, intervals and tests for test accuracies, over seeds and test reviews at once.
 
-A measured accuracy varies for two reasons: another seed gives another model, and another sample of
-reviews gives another score. Both parts enter every interval here. With one seed only the second
-is known, and whoever prints such an interval has to say so (`Estimate.seeds`).
+A measured accuracy varies because another seed gives another model and because another sample of
+reviews gives another score. Both shares enter every interval. How far seeds lie apart is pooled
+over the settings of a family, so that it rests on many runs; the degrees of freedom follow the two
+shares (Satterthwaite 1946). docs/verdicts.md has the methods in words.
 """
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+LEVEL = 0.05
+MARGIN = 0.01  # accuracies less than a point apart are equivalent
+POWER = 0.8  # of the smallest difference that a test can detect
+UNSTABLE = 0.001  # level of the F test by which a setting's seeds lie further apart than others'
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far the runs of one setting lie apart on the same test reviews.
+
+    Attributes:
+        variance: of a run's accuracy over seeds.
+        freedom: degrees of freedom of that variance.
+        within: variance over seeds of being right on one review, the mean over reviews.
+    """
+
+    variance: float
+    freedom: float
+    within: float
+
+
+EXACT = Spread(0.0, math.inf, 0.0)  # of a model that has no seed
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval.
+    """An accuracy, or a difference of two, with what its interval and tests rest on.
 
     Attributes:
-        mean, low, high: as fractions, not per cent.
-        seeds: trainings behind it.
+        mean: a fraction, not per cent; NaN where no run counts.
+        error: its standard error; NaN where the spread over seeds is not known.
+        freedom: degrees of freedom of the error.
+        n: runs behind it; of a difference the fewer.
         reviews: test reviews behind it.
-        p: two-sided p-value of "it is 0"; of an accuracy it says nothing.
+        bounds: what the quantity can be at least and at most.
+        mcnemar: of a difference from a model without a seed: McNemar's exact p-value on the run on
+            which it is least clear; NaN where it does not decide.
+        lone: whether the lower side of a difference is a single run of a setting. Such a run may
+            have been thrown off, so it does not decide against the setting: p-values that would
+            are NaN.
     """
 
     mean: float
-    low: float
-    high: float
-    seeds: int
+    error: float
+    freedom: float
+    n: int
     reviews: int
-    p: float
+    bounds: tuple = (-1.0, 1.0)
+    mcnemar: float = math.nan
+    lone: bool = False
 
     @property
-    def holds_zero(self):
-        """Whether 0 lies within the interval."""
-        return self.low <= 0 <= self.high
+    def reach(self):
+        """Half of the confidence interval's width, before it is cut at the bounds."""
+        return self._quantile((1 + CONFIDENCE) / 2) * self.error
+
+    @property
+    def low(self):
+        return max(self.mean - self.reach, self.bounds[0]) if self.known else math.nan
+
+    @property
+    def high(self):
+        return min(self.mean + self.reach, self.bounds[1]) if self.known else math.nan
+
+    @property
+    def known(self):
+        """Whether there is an interval."""
+        return not math.isnan(self.error)
+
+    def p_above(self, value):
+        """One-sided p-value of the hypothesis that the true mean is at most `value`."""
+        return self._p(self.mean - value, self.lone and self.mean > 0)
+
+    def p_below(self, value):
+        """One-sided p-value of the hypothesis that the true mean is at least `value`."""
+        return self._p(value - self.mean, self.lone and self.mean < 0)
+
+    def _p(self, gap, lone):
+        if lone:
+            return math.nan
+        if self.error == 0:
+            return float(gap <= 0)
+        return float(stats.t.sf(gap / self.error, self.freedom))
+
+    @property
+    def p(self):
+        """Two-sided p-value of the hypothesis that the true mean is 0."""
+        one_sided = self.p_above(0.0) if self.mean > 0 else self.p_below(0.0)
+        return float(np.fmin(np.minimum(2 * one_sided, 1.0), self.mcnemar))
+
+    @property
+    def p_equivalent(self):
+        """p-value of two one-sided tests: the true mean lies `MARGIN` or more from 0."""
+        return float(np.maximum(self.p_above(-MARGIN), self.p_below(MARGIN)))
+
+    @property
+    def detectable(self):
+        """The smallest true difference from 0 that the two-sided test finds with `POWER`."""
+        return (self._quantile((1 + CONFIDENCE) / 2) + self._quantile(POWER)) * self.error
+
+    def _quantile(self, share):
+        return float(stats.t.ppf(share, self.freedom))
 
 
-def accuracy(correct):
-    """Accuracy of one setting.
+NOT_RUN = Estimate(math.nan, math.nan, math.nan, 0, 0)
+
+
+def spread(groups):
+    """The `Spread` pooled over some settings, or None where no setting has two runs.
 
     Args:
-        correct: whether each seed's model is right on each test review, bool [seeds, reviews].
+        groups: for each setting whether each run is right on each test review, [runs, reviews]; or
+            what a change makes of that: 1 a review gained, -1 one lost.
     """
-    values = np.asarray(correct, dtype=float)
-    return _interval(*_moments(values), (0.0, 1.0), *values.shape)
+    squares, interaction, freedom = 0.0, 0.0, 0
+    for correct in groups:
+        runs, reviews = correct.shape
+        if runs < 2:
+            continue
+        squared = np.count_nonzero(correct) - runs * np.square(correct.mean(axis=0)).sum()
+        between = np.square(correct.mean(axis=1) - correct.mean()).sum()
+        rest = squared - reviews * between
+        squares += between
+        interaction += rest / (reviews - 1)
+        freedom += runs - 1
+    return Spread(squares / freedom, freedom, interaction / freedom) if freedom else None
 
 
-def difference(correct, other):
-    """Accuracy of one setting minus another's, on the same reviews, paired by review and by seed.
+def pool(groups):
+    """The pooled `Spread` of a family, and the own one of each setting that is less stable.
 
-    One seed each: McNemar's exact test; more: a t-test on the mean difference, its variance as in
-    `accuracy`, its degrees of freedom those of the seeds alone. Corrected p-values look into the
-    tails, where three seeds that happen to agree would otherwise pass for certainty.
-
-    Args:
-        correct, other: bool [seeds, reviews]; where one side has more seeds, the first ones count.
-    """
-    seeds = min(len(correct), len(other))
-    a, b = (np.asarray(side, dtype=float)[:seeds] for side in (correct, other))
-    mean, variance, freedom = _moments(a - b)
-    freedom = seeds - 1 if seeds > 1 else freedom
-    estimate = _interval(mean, variance, freedom, (-1.0, 1.0), *a.shape)
-    return replace(estimate, p=mcnemar(a[0], b[0])) if seeds == 1 else estimate
-
-
-def unpaired(correct, other):
-    """Accuracy of one setting minus another's, each on test reviews of its own (Welch's test).
+    A setting whose variance over seeds exceeds that of all others by an F test at `UNSTABLE` is
+    left out of the pool, the largest ratio first; it keeps a spread of its own.
 
     Args:
-        correct, other: bool [seeds, reviews], of any sizes.
+        groups: setting -> bool [runs, reviews].
 
     Returns:
-        an `Estimate`; its `seeds` and `reviews` are those of the side that has fewer.
+        the pooled `Spread` or None, and setting -> own `Spread`.
     """
-    sides = [_moments(np.asarray(side, dtype=float)) for side in (correct, other)]
-    (mean, variance, freedom), (mean_2, variance_2, freedom_2) = sides
-    total = variance + variance_2
-    if total:
-        freedom = total**2 / (variance**2 / freedom + variance_2**2 / freedom_2)
-    seeds, reviews = np.minimum(np.shape(correct), np.shape(other)).tolist()
-    return _interval(mean - mean_2, total, freedom, (-1.0, 1.0), seeds, reviews)
+    stable, unstable = {name: spread([g]) for name, g in groups.items() if len(g) > 1}, {}
+    while len(stable) > 1:
+        freedom = sum(s.freedom for s in stable.values())
+        squares = sum(s.variance * s.freedom for s in stable.values())
+        apart = {}
+        for name, own in stable.items():
+            rest = (squares - own.variance * own.freedom) / (freedom - own.freedom)
+            ratio = own.variance / rest if rest > 0 else 0.0
+            apart[name] = stats.f.sf(ratio, own.freedom, freedom - own.freedom)
+        worst = min(apart, key=apart.get)
+        if apart[worst] >= UNSTABLE:
+            break
+        unstable[worst] = stable.pop(worst)
+    return spread([groups[name] for name in stable]), unstable
+
+
+def accuracy(correct, over_seeds, bounds=(0.0, 1.0)):
+    """Accuracy of a setting, an `Estimate`.
+
+    Args:
+        correct: whether each run is right on each test review, bool [runs, reviews].
+        over_seeds: the setting's `Spread`, or None where it is not known.
+        bounds: what the mean can be; (-1, 1) where `correct` holds changes.
+    """
+    runs, reviews = correct.shape
+    shares = _shares([(over_seeds, runs)]) + _of_reviews(correct.mean(axis=0), [(over_seeds, runs)])
+    return _combined(correct.mean(), shares, runs, reviews, bounds)
+
+
+def difference(correct, other, over_seeds, others):
+    """Accuracy of a setting minus another's on the same reviews, an `Estimate`.
+
+    Reviews are paired, seeds are not: a seed has nothing in common in two settings.
+
+    Args:
+        correct, other: bool [runs, reviews]; the numbers of runs may differ.
+        over_seeds, others: the `Spread` of each, `EXACT` for a model without a seed, None where it
+            is not known.
+    """
+    sides = [(over_seeds, len(correct)), (others, len(other))]
+    gaps = correct.mean(axis=0) - other.mean(axis=0)
+    shares = _shares(sides) + _of_reviews(gaps, sides)
+    without_seed = [s for s, _ in sides].count(EXACT)
+    decided = (
+        _on_every_run(correct, other, 3 if without_seed == 1 else 1) if without_seed else math.nan
+    )
+    runs = min((n for s, n in sides if s is not EXACT), default=1)
+    estimate = _combined(gaps.mean(), shares, runs, len(gaps), mcnemar=decided)
+    return replace(estimate, lone=_lone(estimate.mean, sides))
+
+
+def unpaired(correct, other, over_seeds, others):
+    """`difference` where each setting has test reviews of its own."""
+    shares = _shares([(over_seeds, len(correct)), (others, len(other))])
+    shares += _of_reviews(correct.mean(axis=0), [(over_seeds, len(correct))])
+    shares += _of_reviews(other.mean(axis=0), [(others, len(other))])
+    runs, reviews = np.minimum(correct.shape, other.shape).tolist()
+    estimate = _combined(correct.mean() - other.mean(), shares, runs, reviews)
+    sides = [(over_seeds, len(correct)), (others, len(other))]
+    return replace(estimate, lone=_lone(estimate.mean, sides))
+
+
+def _lone(mean, sides):
+    """Whether the lower side is a single run of a setting."""
+    over_seeds, runs = sides[0] if mean < 0 else sides[1]
+    return runs == 1 and over_seeds is not EXACT
+
+
+def welch(values, other):
+    """Mean of some values minus that of others (Welch's t-test), an `Estimate`."""
+    sides = [np.asarray(side, float) for side in (values, other)]
+    shares = [
+        (side.var(ddof=1) / len(side), len(side) - 1) if len(side) > 1 else (math.nan, 1)
+        for side in sides
+    ]
+    runs = min(map(len, sides))
+    return _combined(sides[0].mean() - sides[1].mean(), shares, runs, 0, (-math.inf, math.inf))
 
 
 def mean_of(values):
-    """Mean of some quantities with its t interval, an `Estimate` whose `seeds` are their number."""
+    """Mean of some values with its t interval, an `Estimate`."""
     values = np.asarray(values, dtype=float)
-    error = values.var(ddof=1) / len(values)
-    return _interval(values.mean(), error, len(values) - 1, (-np.inf, np.inf), len(values), 0)
+    shares = [(values.var(ddof=1) / len(values), len(values) - 1)]
+    return _combined(values.mean(), shares, len(values), 0, (-math.inf, math.inf))
+
+
+def prediction(estimate, over_seeds, reviews):
+    """Where a single further run lies, tested on other reviews: the estimate with that error.
+
+    Args:
+        estimate: of the setting's accuracy.
+        over_seeds: its `Spread`, or None.
+        reviews: on which the single run is tested.
+    """
+    if over_seeds is None:
+        return Estimate(estimate.mean, math.nan, 1, estimate.n, reviews, (0.0, 1.0))
+    sample = max(0.0, estimate.mean * (1 - estimate.mean) - over_seeds.within) / reviews
+    one = [(estimate.error**2, estimate.freedom), (over_seeds.variance, over_seeds.freedom)]
+    shares = [*one, (sample, reviews - 1)]
+    return _combined(estimate.mean, shares, estimate.n, reviews, (0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of some runs trained, with the exact interval of Clopper and Pearson."""
+
+    count: int
+    n: int
+    low: float = field(init=False)
+    high: float = field(init=False)
+
+    def __post_init__(self):
+        result = stats.binomtest(self.count, self.n) if self.n else None
+        low, high = result.proportion_ci(CONFIDENCE) if result else (0.0, 1.0)
+        self.__dict__.update(low=float(low), high=float(high))
+
+    @property
+    def p_fewer(self):
+        """One-sided p-value of the hypothesis that half of all seeds train, or more."""
+        return float(stats.binom.cdf(self.count, self.n, 0.5))
+
+    @property
+    def p_more(self):
+        """One-sided p-value of the hypothesis that half of all seeds train, or fewer."""
+        return float(stats.binom.sf(self.count - 1, self.n, 0.5))
 
 
 def mcnemar(correct, other):
     """McNemar's exact p-value for two models on the same reviews."""
-    only_first = int(((correct > 0) & (other == 0)).sum())
-    only_second = int(((correct == 0) & (other > 0)).sum())
+    only_first, only_second = int((correct & ~other).sum()), int((~correct & other).sum())
     if only_first + only_second == 0:
         return 1.0
     return float(stats.binomtest(only_first, only_first + only_second).pvalue)
 
 
 def holm(p_values):
-    """p-values corrected for their number by Holm's step-down method, in the same order."""
+    """p-values corrected for their number by Holm's step-down method, in the same order.
+
+    NaN, of a comparison that cannot be tested, stays NaN and does not count.
+    """
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p)
-    corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    result = np.empty_like(p)
+    order = order[~np.isnan(p[order])]
+    corrected = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
+    result = np.full_like(p, math.nan)
     result[order] = np.minimum(corrected, 1.0)
     return result
 
 
-def reseeding(accuracy, reviews):
-    """Standard deviation over seeds of one setting's test accuracy, if nothing is known of it.
-
-    The rule of thumb of Jordan (arXiv 2304.01910): for two balanced classes the variance between
-    runs is half the error rate, divided by the reviews. Trainings that are still unsteady when
-    they end differ by more.
-    """
-    return float(np.sqrt((1 - accuracy) / (2 * reviews)))
+def _on_every_run(correct, other, agree):
+    """The largest of McNemar's p-values over all pairs of runs; NaN if too few agree in sign."""
+    pairs = [(a, b) for a in correct for b in other]
+    signs = {np.sign(a.sum(dtype=int) - b.sum(dtype=int)) for a, b in pairs}
+    sure = len(pairs) >= agree and len(signs) == 1
+    return max(mcnemar(a, b) for a, b in pairs) if sure else math.nan
 
 
-def _moments(values):
-    """Mean of [seeds, reviews] values, its variance, degrees of freedom.
-
-    Seeds and reviews are crossed random effects. The means over either carry the interaction of
-    the two, so it is taken off once. Degrees of freedom are those of the seeds over the seeds'
-    share of the variance; Satterthwaite would square the share, which trusts its estimate from a
-    few seeds too much (three seeds: 92 to 94 % of intervals hold the truth, and 95 % so).
-    """
-    seeds, reviews = values.shape
-    per_seed, per_review = values.mean(axis=1), values.mean(axis=0)
-    mean = per_seed.mean()
-    from_reviews, from_seeds = per_review.var(ddof=1) / reviews, 0.0
-    if seeds > 1:
-        from_seeds = per_seed.var(ddof=1) / seeds
-        rest = values - per_seed[:, None] - per_review + mean
-        interaction = (rest**2).sum() / ((seeds - 1) * (reviews - 1))
-        from_reviews = max(0.0, from_reviews - interaction / (seeds * reviews))
-    variance = from_reviews + from_seeds
-    freedom = (seeds - 1) * variance / from_seeds if from_seeds else reviews - 1
-    return mean, variance, freedom
+def _shares(sides):
+    """The seeds' shares of a variance, a (variance, degrees of freedom) pair each."""
+    total = {}
+    for over_seeds, runs in sides:
+        known = over_seeds or Spread(math.nan, 1, math.nan)
+        variance, freedom = known.variance, known.freedom
+        so_far, _ = total.get(over_seeds, (0.0, freedom))
+        total[over_seeds] = (so_far + variance / runs, freedom)
+    return list(total.values())
 
 
-def _interval(mean, variance, freedom, bounds, seeds, reviews):
-    error = np.sqrt(variance)
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
-    low, high = np.clip([mean - reach, mean + reach], *bounds)
-    certain = 1.0 if mean == 0 else 0.0
-    p = 2 * stats.t.sf(abs(mean) / error, freedom) if variance else certain
-    return Estimate(float(mean), float(low), float(high), seeds, reviews, float(p))
+def _of_reviews(values, sides):
+    """The reviews' share: the variance of a mean over reviews, less what seeds give it."""
+    reviews = len(values)
+    from_seeds = sum(s.within / runs for s, runs in sides if s)
+    return [(max(0.0, values.var(ddof=1) - from_seeds) / reviews, reviews - 1)]
+
+
+def _combined(mean, shares, runs, reviews, bounds=(-1.0, 1.0), mcnemar=math.nan):
+    """An `Estimate` from its shares of variance; degrees of freedom after Satterthwaite."""
+    variance = sum(v for v, _ in shares)
+    squares = sum(v**2 / freedom for v, freedom in shares)
+    freedom = variance**2 / squares if squares > 0 else math.inf
+    return Estimate(float(mean), math.sqrt(variance), freedom, runs, reviews, bounds, mcnemar)

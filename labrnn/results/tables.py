@@ -1,8 +1,193 @@
-"""Tables, and the sentences beside them, on the data (Lab 1 a-d); see `discussion` for results."""
+"""Printed tables: of results, and of the data with the sentences beside them (Lab 1 a-d)."""
+
+import math
 
 import pandas as pd
 
-from labrnn.results.prose import quote
+from labrnn.network.models import count_parameters
+from labrnn.results import comparison
+from labrnn.results.comparison import of_kind
+from labrnn.results.prose import interval, points, quote
+
+ACCURACY = "test accuracy, %"
+KEY = "Trained: runs that trained, of all; accuracy and 95 % CI of those. s/epoch: seconds of one."
+COMPARED = (
+    " Δ: difference in points with its 95 % CI; p: corrected by Holm's method; lower, higher: "
+    "significant; equivalent: within 1 point."
+)
+
+
+def results_table(results, compared=(), name="setting"):
+    """A line a setting: size, runs that trained, test accuracy, time, difference.
+
+    Args:
+        compared: `Comparison`s; a setting's own difference is that in which it stands first.
+        name: heading of the first column.
+    """
+    found = {c.first: c for c in compared}
+    lines = []
+    for setting in results.settings:
+        line = {name: setting.name, "parameters": "not run"}
+        if results.run([setting]):
+            runs = results.trained(setting)
+            line |= {
+                "parameters": f"{results.parameters(setting):,}",
+                "trained": f"{runs.count} of {runs.n}",
+                ACCURACY: accuracy_cell(results.accuracy(setting)),
+                "s/epoch": seconds_cell(results, setting),
+            }
+        lines.append(line | (compared_cells(found[setting]) if setting in found else {}))
+    return printed(lines, KEY + (COMPARED if found else ""))
+
+
+def printed(lines, key=""):
+    """A table with a dash where a line has no value."""
+    table = pd.DataFrame(lines).fillna("–").astype(str)
+    table.attrs["key"] = key
+    return table
+
+
+def accuracy_cell(estimate):
+    """An accuracy and its interval, per cent."""
+    mean = "–" if math.isnan(estimate.mean) else f"{100 * estimate.mean:.1f}"
+    return f"{mean} {interval(estimate)}".rstrip()
+
+
+def seconds_cell(results, setting):
+    seconds = results.seconds(setting)
+    return "–" if math.isnan(seconds) else f"{seconds:.1f}"
+
+
+def compared_cells(comparison):
+    """The cells of a line that give a difference, its corrected p-value and what it means."""
+    c = comparison
+    p = "–" if math.isnan(c.p) else f"{c.p:.{2 if c.p >= 0.0095 else 3}f}"
+    return {
+        "Δ points": f"{points(c.difference.mean)} {interval(c.difference)}".rstrip(),
+        "p": "< 0.001" if c.p < 0.001 else "> 0.99" if c.p > 0.99 else p,
+        "result": c.outcome,
+    }
+
+
+def pairs_table(results, compared, first="first", second="second"):
+    """A line a comparison, both sides with their accuracy."""
+    last = results.at("last")
+    lines = [
+        {
+            first: c.first.name,
+            ACCURACY: accuracy_cell(results.accuracy(c.first)),
+            second: c.second.name,
+            f"{ACCURACY} ": accuracy_cell(
+                (last if c.kind == "checkpoint" else results).accuracy(c.second)
+            ),
+            "n": f"{results.accuracy(c.first).n}, {results.accuracy(c.second).n}",
+            **compared_cells(c),
+        }
+        for c in compared
+    ]
+    return printed(lines, "n: runs that trained on either side." + COMPARED)
+
+
+def cells_table(results, compared):
+    """GRU beside LSTM under each optimiser."""
+    lines = [
+        {
+            "optimiser": c.first.name,
+            "LSTM, %": accuracy_cell(results.accuracy(c.second)),
+            "GRU, %": accuracy_cell(results.accuracy(c.first)),
+            **compared_cells(c),
+            "s/epoch": " / ".join(seconds_cell(results, s) for s in (c.second, c.first)),
+            "epoch 1, %": " / ".join(
+                f"{100 * results.rows(s)['first_validation'].mean():.1f}"
+                for s in (c.second, c.first)
+            ),
+        }
+        for c in of_kind(compared, "cells")
+    ]
+    return printed(lines, "Epoch 1: validation accuracy after it." + COMPARED)
+
+
+def ranking(results, settings, compared=()):
+    """Settings that trained, best first by test accuracy, with the smallest of each on the front.
+
+    A setting is on the front if none with at most its parameters has a higher test accuracy.
+    """
+    ranked = sorted(settings, key=lambda s: -results.accuracy(s).mean)
+    found, best = {c.first: c for c in compared}, front(results, settings)
+    lines = [
+        {
+            "": str(place),
+            "setting": s.name,
+            "parameters": f"{results.parameters(s):,}",
+            "n": str(results.accuracy(s).n),
+            ACCURACY: accuracy_cell(results.accuracy(s)),
+            "validation, %": f"{100 * results.validation(s):.1f}",
+            "front": "yes" if s in best else "",
+            "result": found[s].outcome if s in found else "–",
+        }
+        for place, s in enumerate(ranked, 1)
+    ]
+    return printed(
+        lines,
+        "Front: no setting with at most its parameters is more accurate. Result: against the "
+        "setting that validation prefers.",
+    )
+
+
+def top(ranked, rows=5):
+    """The first lines of a ranking."""
+    table = ranked.head(rows)
+    table.attrs["key"] = ranked.attrs["key"]
+    return table
+
+
+def rates_table(results, settings):
+    """A line a learning rate of an optimiser, with what validation says of it."""
+    best = comparison.leaders(results).values()
+    lines = [
+        {
+            "optimiser": s.name,
+            "trained": f"{results.trained(s).count} of {results.trained(s).n}",
+            "validation, %": f"{100 * results.validation(s):.1f}",
+            ACCURACY: accuracy_cell(results.accuracy(s)),
+            "chosen": "yes" if s in best else "",
+        }
+        for s in results.run(settings)
+    ]
+    return printed(lines, "Chosen: the rate that validation prefers for its optimiser.")
+
+
+def front(results, settings):
+    """The Pareto front of parameters and test accuracy, the smallest setting first."""
+    best, chosen = -math.inf, []
+    for s in sorted(settings, key=lambda s: (results.parameters(s), -results.accuracy(s).mean)):
+        if results.accuracy(s).mean > best:
+            best = results.accuracy(s).mean
+            chosen.append(s)
+    return chosen
+
+
+def parameter_table(results, setting):
+    """Where a model's parameters are, by the lab's formula at the vocabulary of the trials."""
+    config, words = setting.config, results.vocabulary_size
+    if words is None:
+        return pd.DataFrame({"part": ["not run, so the vocabulary's size is not known"]})
+    table, total = words * config.embedding_dim, count_parameters(config, words)
+    output = 2 * ((1 + config.bidirectional) * config.hidden_dim + 1)
+    rows = [
+        ("embedding", f"{words:,} × {config.embedding_dim}", f"{table:,}"),
+        (
+            f"{config.cell.upper()}, {config.n_layers} × {config.hidden_dim} units",
+            "weights and biases",
+            f"{total - table - output:,}",
+        ),
+        ("linear layer", f"2 × ({config.hidden_dim} + 1)", f"{output:,}"),
+        ("all", "", f"{total:,}"),
+    ]
+    return pd.DataFrame(rows, columns=["part", "size", "parameters"])
+
+
+# The data
 
 
 def source(data):
@@ -26,9 +211,9 @@ def on_duplicates(data):
     if not facts["duplicate_rows"]:
         return "No text occurs twice."
     return (
-        f"{facts['duplicate_rows']:,} rows repeat a text that stands elsewhere. A random split can "
-        "put one copy among the training reviews and the other among the test reviews; the lab "
-        "keeps them, and `duplicates: drop` is the option that does not."
+        f"{facts['duplicate_rows']:,} reviews are duplicates. A random split can put one copy into "
+        "the training set and another into the test set. The lab keeps them; `duplicates: drop` "
+        "removes them."
     )
 
 
@@ -51,10 +236,10 @@ def on_splits(data):
     """Whether the training reviews are all in use."""
     (_, size, used, _), *_ = _splits(data)
     if used == size:
-        return "All of them are in use."
+        return "All reviews are in use."
     return (
-        f"Of the {size:,} training reviews `train_reviews` leaves {used:,} in use here; the "
-        "validation and the test reviews are all in use."
+        f"`train_reviews` limits the {size:,} training reviews to {used:,}; all validation and test "
+        "reviews are in use."
     )
 
 
@@ -71,14 +256,14 @@ def on_vocabulary(data):
     """Size of the vocabulary and what it covers."""
     first = ", ".join(f"“{quote(word)}”" for word in data["first_words"][:6])
     return (
-        f"The training reviews hold {data['distinct_words']:,} distinct words. The vocabulary "
-        f"keeps {data['vocabulary_size']:,}, `<pad>` and `<unk>` among them, and with them "
-        f"{100 * data['kept_share']:.0f} % of all words written. It begins with {first}."
+        f"The training reviews contain {data['distinct_words']:,} distinct words. The vocabulary "
+        f"has {data['vocabulary_size']:,} entries, including `<pad>` and `<unk>`, and covers "
+        f"{100 * data['kept_share']:.0f} % of the running words. Its first words are {first}."
     )
 
 
 def frequent(data):
-    """The most frequent words; stop words in brackets, since the tokenizer drops them."""
+    """The most frequent words, stop words in brackets."""
     cells = [
         f"({word}) {count:,}" if stop else f"{word} {count:,}"
         for word, count, stop in data["frequent"]
@@ -90,7 +275,7 @@ def frequent(data):
             for c in range(4)
         }
     )
-    table.attrs["key"] = "Stop words stand in brackets: the tokenizer drops them."
+    table.attrs["key"] = "The tokenizer drops stop words, printed in brackets."
     return table
 
 
@@ -98,13 +283,9 @@ def on_lengths(data, part):
     """How much the tokenizer's cut takes away."""
     empty = data["without_known_words"]
     return (
-        f"Cut after {part.max_tokens} known words, {100 * data['cut']:.0f} % of the reviews have "
-        f"exactly that length: they lose their end, often the verdict. "
-        + (
-            f"{empty} of them hold no known word at all."
-            if empty
-            else "None is without any known word."
-        )
+        f"{100 * data['cut']:.0f} % of the reviews reach the limit of {part.max_tokens} known words "
+        "and lose their end, which often contains the conclusion. "
+        + (f"{empty} reviews have no known word." if empty else "Every review has a known word.")
     )
 
 

@@ -14,7 +14,7 @@ TEST_REVIEWS = 10_000
 @lru_cache
 def published():
     """A row a training: part, figure, configuration, history, test accuracy (batch means)."""
-    with (files("labrnn.results") / "published_results.csv").open(encoding="utf-8") as file:
+    with (files("labrnn") / "published_results.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file, dtype={"figure": str, "part": str}).fillna({"figure": ""})
 
 

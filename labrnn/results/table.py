@@ -1,0 +1,292 @@
+"""One table of results: a row a run, a row a setting, from every run stored for the same reviews.
+
+Whatever is shown or said of runs is read from here, so that a setting has the same runs, mean and
+interval in every part. What counts as trained, and how seeds are pooled, is defined here alone.
+"""
+
+import math
+from collections import Counter
+from contextlib import suppress
+from functools import cached_property, lru_cache
+
+import numpy as np
+import pandas as pd
+
+from labrnn.errors import LabError
+from labrnn.network.models import count_parameters
+from labrnn.results import statistics
+from labrnn.results.statistics import EXACT, NOT_RUN, Share
+
+LN2 = math.log(2)
+FALL = 0.03  # a run's training loss fell if its lowest is below ln 2 by more than this
+ABOVE = 0.65  # and it is above chance if its test accuracy reaches this; 1/2 is chance
+FAMILY = ["train_reviews", "epochs", "batch_size"]  # settings alike in these share a seed variance
+TESTED = ("best", "last")
+
+
+class Runs:
+    """Every run on the same reviews.
+
+    Args:
+        trials: `Trial`s, or objects with the same attributes, in any order.
+
+    Attributes:
+        trials: configuration -> trial.
+    """
+
+    def __init__(self, trials):
+        self.trials = {trial.config: trial for trial in trials}
+
+    @cached_property
+    def table(self):
+        """A row a run: its setting, the fields of its configuration, metrics, size and time."""
+        return pd.DataFrame([_row(trial) for trial in self.trials.values()])
+
+    @cached_property
+    def _by_setting(self):
+        if self.table.empty:
+            return {}
+        return {
+            s: rows.sort_values("seed") for s, rows in self.table.groupby("setting", sort=False)
+        }
+
+    def of(self, config):
+        """The rows of a setting, by seed; none where it was not run."""
+        return self._by_setting.get(config, self.table.iloc[:0])
+
+    @lru_cache  # noqa: B019 - one table a process
+    def correct(self, config, tested):
+        """Whether each run that trained is right on each test review, bool [runs, reviews]."""
+        rows = self.of(config)
+        rows = rows[rows["trained"]] if len(rows) else rows
+        return np.array([_correct(self.trials[run], tested) for run in rows.get("run", ())], bool)
+
+    @lru_cache  # noqa: B019
+    def _pooled(self, family, tested):
+        table = self.table[self.table["family"] == family]
+        groups = {s: self.correct(s, tested) for s in table["setting"].unique()}
+        return statistics.pool({s: rows for s, rows in groups.items() if len(rows)})
+
+    def spreads(self, config, tested):
+        """The `Spread` pooled over a setting's family, and the own ones of its unstable settings."""
+        return self._pooled(_family(config), tested)
+
+    def spread(self, config, tested):
+        """The setting's `Spread` over seeds: its family's, or its own if it is less stable."""
+        pooled, unstable = self.spreads(config, tested)
+        return unstable.get(config, pooled)
+
+    @lru_cache  # noqa: B019
+    def accuracy(self, config, tested):
+        """Test accuracy of the runs that trained, an `Estimate`."""
+        correct = self.correct(config, tested)
+        if not len(correct):
+            return NOT_RUN
+        return statistics.accuracy(correct, self.spread(config, tested))
+
+    def settings(self, tested="best"):
+        """A row a setting that was run: fields, runs, how many trained, accuracy and its interval."""
+        rows = []
+        for config, runs in self._by_setting.items():
+            estimate, share = self.accuracy(config, tested), trained(runs)
+            fields = {name: runs[name].iloc[0] for name in ("setting", *type(config).model_fields)}
+            rows.append(
+                fields
+                | {"runs": share.n, "trained": share.count, "accuracy": estimate.mean}
+                | {"low": estimate.low, "high": estimate.high}
+                | {"parameters": runs["parameters"].iloc[0], "seeds": runs["seed"].tolist()}
+            )
+        return pd.DataFrame(rows).drop(columns="seed", errors="ignore")
+
+
+def stored(part, store, trials):
+    """The trials that a part's results are made of.
+
+    Those are every stored seed of its settings, and the settings of several seeds that belong to
+    the same families, since the spread over seeds is pooled over them.
+
+    Args:
+        part: a `Part`.
+        store: a `Store`.
+        trials: the part's own trials. Another one that cannot be read is left out.
+    """
+    found = {trial.key: trial for trial in trials}
+    fingerprint = next((trial.fingerprint for trial in found.values()), part.fingerprint)
+    seeds, configs = Counter(), {key: trial.config for key, trial in found.items()}
+    for trial in store.trials() if fingerprint else ():
+        if trial.fingerprint == fingerprint and trial.key not in found:
+            with suppress(LabError):
+                _row(trial)
+                found[trial.key], configs[trial.key] = trial, trial.config
+    seeds.update(map(_setting, configs.values()))
+    own = {setting.config for setting in (*part.settings(), *part.others())}
+    families = set(map(_family, own))
+    return [
+        trial
+        for key, trial in found.items()
+        if (setting := _setting(configs[key])) in own
+        or (seeds[setting] > 1 and _family(setting) in families)
+    ]
+
+
+def trained(rows):
+    """How many of some runs trained, a `Share`."""
+    return Share(int(rows["trained"].sum()) if len(rows) else 0, len(rows))
+
+
+def _setting(config):
+    """A configuration without its seed."""
+    return config.but(seed=type(config).model_fields["seed"].default)
+
+
+def _family(config):
+    return tuple(getattr(config, name) for name in FAMILY)
+
+
+def _row(trial):
+    config, history = trial.config, trial.history
+    lowest = min(epoch["train_loss"] for epoch in history)
+    row = {"run": config, "setting": _setting(config)}
+    row |= {"family": _family(config), **config.model_dump()}
+    row |= {f"{tested}_{name}": v for tested in TESTED for name, v in trial.metrics[tested].items()}
+    for tested in TESTED:
+        epoch = history[trial.metrics[tested]["epoch"] - 1]
+        row[f"{tested}_validation"] = epoch["valid_accuracy"]
+    # Runs that do not name their clock measured the wall's, on a CPU that did other work as well.
+    known = trial.environment.get("clock")
+    per_epoch = [epoch["train_seconds"] for epoch in history] if known else [math.nan]
+    return row | {
+        "trained": LN2 - lowest > FALL and trial.metrics["best"]["accuracy"] >= ABOVE,
+        "lowest_loss": lowest,
+        "first_validation": history[0]["valid_accuracy"],
+        "mean_validation": float(np.mean([epoch["valid_accuracy"] for epoch in history])),
+        "train_accuracy": history[-1]["train_accuracy"],
+        "vocabulary_size": trial.vocabulary_size,
+        "parameters": count_parameters(config, trial.vocabulary_size),
+        "epoch_seconds": float(np.median(per_epoch)),
+        "seconds": trial.environment.get("seconds", math.nan),
+    }
+
+
+def _correct(trial, tested):
+    table = trial.predictions
+    return (np.asarray(table[tested]) > 0.5) == (np.asarray(table["label"]) == 1)
+
+
+class Results:
+    """A part's settings with their runs; what was not run or failed is absent.
+
+    Args:
+        part: a `Part`.
+        runs: the `Runs` of its reviews.
+        baseline: the best stored `Baseline` for the same reviews, if any.
+    """
+
+    def __init__(self, part, runs, baseline=None):
+        self.part, self.runs, self.baseline = part, runs, baseline
+        self.settings = part.settings()
+        self.tested = part.checkpoint
+
+    def __getitem__(self, name):
+        """The setting of that name; LabError if the parameters leave it out."""
+        known = {setting.name: setting for setting in self.settings}
+        if name not in known:
+            raise LabError(
+                f"{self.part.name}: no setting is called {name!r}, which this part needs; there are "
+                f"{', '.join(known)}. Add it to the parameters"
+            )
+        return known[name]
+
+    def of(self, part):
+        """`Results` of another part on the same reviews."""
+        return Results(part, self.runs, self.baseline)
+
+    def at(self, tested):
+        """The same results, tested after the `best` or the `last` epoch."""
+        return self.of(self.part.model_copy(update={"checkpoint": tested}))
+
+    def rows(self, setting):
+        """The setting's runs in the table, by seed."""
+        return self.runs.of(setting.config)
+
+    def run(self, settings=None):
+        """Those of some settings, else of the part's, that have a run."""
+        return [s for s in (settings or self.settings) if len(self.rows(s))]
+
+    def missing(self):
+        """The settings without a run."""
+        return [s for s in self.settings if not len(self.rows(s))]
+
+    def trained(self, setting):
+        """How many of the setting's runs trained, a `Share`."""
+        return trained(self.rows(setting))
+
+    def able(self, settings=None):
+        """Those of some settings, else of the part's, of which at least one run trained."""
+        return [s for s in self.run(settings) if self.trained(s).count]
+
+    def first(self, setting):
+        """The trial of a setting with the lowest seed, or None."""
+        rows = self.rows(setting)
+        return self.runs.trials[rows["run"].iloc[0]] if len(rows) else None
+
+    def correct(self, model):
+        """Whether each run that trained is right on each test review, bool [runs, reviews]."""
+        if hasattr(model, "correct"):
+            return model.correct[None]
+        return self.runs.correct(model.config, self.tested)
+
+    def spread(self, model):
+        """Of a setting over seeds; a `Baseline` has none."""
+        return EXACT if hasattr(model, "correct") else self.runs.spread(model.config, self.tested)
+
+    def accuracy(self, model):
+        """Test accuracy of a setting's runs that trained, or of a `Baseline`: an `Estimate`."""
+        if hasattr(model, "correct"):
+            return statistics.accuracy(model.correct[None], EXACT)
+        return self.runs.accuracy(model.config, self.tested)
+
+    def difference(self, first, second):
+        """Test accuracy of a model minus another's: an `Estimate`; `NOT_RUN` without runs."""
+        sides = self.correct(first), self.correct(second)
+        if not all(map(len, sides)):
+            return NOT_RUN
+        configs = [getattr(model, "config", self.part.base) for model in (first, second)]
+        same_split = configs[0].duplicates == configs[1].duplicates
+        compare = statistics.difference if same_split else statistics.unpaired
+        return compare(*sides, self.spread(first), self.spread(second))
+
+    def mean(self, setting, column):
+        """Mean of a column over the setting's runs that trained, else over all of them."""
+        rows = self.rows(setting)
+        return (
+            rows[rows["trained"]][column].mean() if rows["trained"].any() else rows[column].mean()
+        )
+
+    def validation(self, setting):
+        """Validation accuracy of the tested epoch, mean over runs."""
+        return self.mean(setting, f"{self.tested}_validation")
+
+    def by_validation(self, settings=None):
+        """The settings of which a run trained, best on validation first."""
+        return sorted(self.able(settings), key=self.validation, reverse=True)
+
+    def parameters(self, setting):
+        """Trainable parameters of a setting that was run."""
+        return int(self.rows(setting)["parameters"].iloc[0])
+
+    def seconds(self, setting):
+        """Training seconds of an epoch, the median over runs; NaN where not known."""
+        return float(self.rows(setting)["epoch_seconds"].median())
+
+    def curves(self, setting, name):
+        """A quantity of the history over the epochs, [runs, epochs], and whether each run trained."""
+        rows = self.rows(setting)
+        trials = [self.runs.trials[run] for run in rows["run"]]
+        curves = [[epoch[name] for epoch in trial.history] for trial in trials]
+        return np.array(curves), rows["trained"].to_numpy(bool)
+
+    @property
+    def vocabulary_size(self):
+        """Rows of the embedding; None where nothing was run."""
+        return next((t.vocabulary_size for t in self.runs.trials.values()), None)

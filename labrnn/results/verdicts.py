@@ -1,0 +1,143 @@
+"""Verdicts on the published conclusions: confirmed, refuted or inconclusive, by one rule.
+
+docs/verdicts.md defines them. A claim is a statement about pairs of settings. Each pair gives
+evidence for the statement and against it as p-values. The claim is confirmed if every pair's
+evidence for it is significant (an intersection-union test, which needs no correction), refuted if
+the evidence against it is significant in one pair after Holm's correction, else inconclusive.
+"""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from labrnn.network.models import count_parameters
+from labrnn.parts import Claim
+from labrnn.published import VOCABULARY_SIZE
+from labrnn.results import statistics
+from labrnn.results.prose import capital, difference, share
+from labrnn.results.statistics import LEVEL, MARGIN
+
+CONFIRMED, REFUTED, INCONCLUSIVE = "confirmed", "refuted", "inconclusive"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the runs say of a claim.
+
+    Attributes:
+        outcome: confirmed, refuted or inconclusive.
+        evidence: the pair that decides, or that keeps the claim from being confirmed.
+    """
+
+    claim: Claim
+    outcome: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """One pair's: p-values for and against the statement, and the figures behind them.
+
+    `shows` is False where a side did not train, so that another pair says more.
+    """
+
+    support: float
+    against: list
+    text: str
+    shows: bool = True
+
+
+def verdicts(results):
+    """A `Verdict` on each claim of a part."""
+    return [judge(results, claim) for claim in results.part.claims()]
+
+
+def judge(results, claim):
+    """The `Verdict` on one claim."""
+    rule = RULES[claim.rule]
+    run = [p for p in claim.pairs if all(len(results.rows(s)) for s in p if s) or rule is _smaller]
+    found = [rule(results, *pair) for pair in run]
+    missing = len(claim.pairs) - len(run)
+    note = f"; {missing} of {len(claim.pairs)} comparisons were not run" if missing else ""
+    if not found:
+        return Verdict(claim, INCONCLUSIVE, "not run")
+    against = statistics.holm([p for e in found for p in e.against])
+    if (against < LEVEL).any():
+        return Verdict(claim, REFUTED, min(found, key=_strongest).text)
+    weakest = max(found, key=lambda e: (e.shows, 1.0 if math.isnan(e.support) else e.support))
+    sure = all(e.support < LEVEL for e in found) and not missing
+    return Verdict(claim, CONFIRMED if sure else INCONCLUSIVE, weakest.text + note)
+
+
+def _strongest(evidence):
+    return min([p for p in evidence.against if not math.isnan(p)], default=1.0)
+
+
+def table(found):
+    """A line a verdict."""
+    lines = [(capital(v.claim.published), v.claim.statement, v.outcome, v.evidence) for v in found]
+    return pd.DataFrame(
+        lines, columns=["original study", "tested statement", "verdict", "evidence"]
+    )
+
+
+# The rules. Each takes the results and a pair of settings.
+
+
+def _rarely_trains(results, setting, _):
+    runs = results.trained(setting)
+    return _Evidence(runs.p_fewer, [runs.p_more], f"{setting.name}: {share(runs)}")
+
+
+def _within(results, first, second):
+    """Equivalence of those that trained; that one hardly trains speaks against it."""
+    d, runs = results.difference(first, second), results.trained(first)
+    beyond = min(1.0, 2 * min(d.p_below(-MARGIN), d.p_above(MARGIN)))
+    return _Evidence(d.p_equivalent, [beyond, runs.p_fewer], _text(results, first, second, d))
+
+
+def _among_best(results, first, rival):
+    """No rival is better; to be confirmed, the setting is at most a point below each."""
+    d, runs, others = results.difference(first, rival), *map(results.trained, (first, rival))
+    support = d.p_above(-MARGIN) if others.count else others.p_fewer
+    text = _text(results, first, rival, d)
+    return _Evidence(support, [d.p_below(0.0), runs.p_fewer], text, bool(others.count))
+
+
+def _not_better(results, first, second):
+    d, runs = results.difference(first, second), results.trained(first)
+    support = d.p_below(MARGIN) if runs.count else runs.p_fewer
+    return _Evidence(support, [d.p_above(MARGIN)], _text(results, first, second, d))
+
+
+def _slower(results, first, second):
+    """Validation accuracy, the mean over the epochs, of all runs."""
+    sides = [results.rows(setting)["mean_validation"] for setting in (first, second)]
+    d = statistics.welch(*sides)
+    names = [f"{s.config.cell.upper()} with {s.name}" for s in (first, second)]
+    text = f"on validation, mean over epochs, {names[0]} − {names[1]}: {difference(d)}"
+    return _Evidence(d.p_below(-MARGIN), [d.p_above(-MARGIN)], text)
+
+
+def _smaller(_, first, second):
+    sizes = [count_parameters(s.config, VOCABULARY_SIZE) for s in (first, second)]
+    text = f"{sizes[0]:,} against {sizes[1]:,} with the published vocabulary"
+    return _Evidence(*((0.0, [1.0]) if sizes[0] < sizes[1] else (1.0, [0.0])), text)
+
+
+def _text(results, first, second, d):
+    """The difference; where a side did not train at all, how many runs did."""
+    if math.isnan(d.mean):
+        return "; ".join(f"{s.name}: {share(results.trained(s))}" for s in (first, second))
+    return f"{first.name} − {second.name}: {difference(d)}"
+
+
+RULES = {
+    "rarely trains": _rarely_trains,
+    "within 1 point": _within,
+    "among the best": _among_best,
+    "not better by 1 point": _not_better,
+    "slower": _slower,
+    "smaller": _smaller,
+}

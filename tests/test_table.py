@@ -1,0 +1,196 @@
+"""One table of results: what a run and a setting are, and that every part reads the same."""
+
+import re
+import time
+from io import StringIO
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from fake_results import fake_runs, results, run
+
+from labrnn.config import TrialConfig
+from labrnn.errors import LabError
+from labrnn.network.models import count_parameters
+from labrnn.parts import PARTS, Depth, Lstm, Setting, Width, read_params
+from labrnn.results.table import ABOVE, FALL, Results, Runs, stored
+from labrnn.results.tables import ACCURACY, accuracy_cell
+from labrnn.trials.store import PROJECT, Store
+
+COMMITTED = Store(PROJECT / "reports" / "full" / "trials")
+FULL = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96}
+
+
+@pytest.fixture(scope="module")
+def committed():
+    """The runs that are committed, read once."""
+    return Runs(COMMITTED.trials())
+
+
+def full(name):
+    return read_params(PROJECT / "params" / "full" / f"{name}.yaml")
+
+
+def test_a_row_a_run_with_every_field_under_its_own_name():
+    config = TrialConfig(optim="adam", hidden_dim=20, seed=7)
+    table = Runs([run(config, 0.87, last=0.85)]).table
+    [row] = table.to_dict("records")
+    assert {name: row[name] for name in TrialConfig.model_fields} == config.model_dump()
+    assert row["setting"] == config.but(seed=TrialConfig().seed)
+    assert (row["best_accuracy"], row["last_accuracy"]) == (0.87, 0.85)
+    assert row["last_accuracy_batch_mean"] == pytest.approx(0.849)
+    assert row["parameters"] == count_parameters(config, 5000)
+    assert row["best_validation"] == 0.87
+    assert row["trained"]
+
+
+def test_a_row_a_setting_from_all_its_seeds():
+    settings = Depth(**FULL).settings()
+    runs = Runs(fake_runs(settings, {"1 layer": 0.87, "2 layers": [0.87, 0.5, 0.86]}, [3, 1, 2]))
+    table = runs.settings()
+    assert table["runs"].tolist() == [3, 3]
+    assert table["trained"].tolist() == [3, 2]
+    assert table["seeds"].tolist() == [[1, 2, 3]] * 2
+    assert table["n_layers"].tolist() == [1, 2]
+    assert table["accuracy"][1] == pytest.approx((0.87 + 0.86) / 2)
+    assert (table["low"] < table["accuracy"]).all()
+
+
+def test_trained_takes_a_fall_of_the_loss_and_a_test_accuracy_above_chance():
+    config = TrialConfig()
+    fell, flat = run(config, 0.87), run(config, 0.5)
+    weak = run(config, ABOVE - 0.001)
+    stuck = run(config, ABOVE + 0.1)
+    for epoch in stuck.history:
+        epoch["train_loss"] = np.log(2) - FALL + 0.001
+    assert [Runs([one]).table["trained"][0] for one in (fell, flat, weak, stuck)] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_seeds_beyond_a_parts_own_count():
+    part = Width(widths=[100], seeds=[5], **FULL)
+    found = results(part, {"100 units": 0.87}, seeds=[5, 6, 7])
+    [setting] = found.settings
+    assert found.trained(setting).n == found.accuracy(setting).n == 3
+    assert found.first(setting).config.seed == 5
+
+
+def test_the_spread_is_that_of_the_family_and_no_other():
+    settings = Width(widths=[20, 100], **FULL).settings()
+    calm = fake_runs(settings, {"20 units": 0.87, "100 units": 0.87}, range(4), spread=0.001)
+    other = [Setting(s.name, s.config.but(epochs=4)) for s in settings]
+    apart = fake_runs(other, {"20 units": 0.87, "100 units": 0.87}, range(4), spread=0.05)
+    alone, together = Runs(calm), Runs(calm + apart)
+    config = settings[0].config
+    assert together.spread(config, "best") == alone.spread(config, "best")
+    assert together.spread(other[0].config, "best").variance > 0.0001
+    assert together.accuracy(config, "best") == alone.accuracy(config, "best")
+
+
+def test_a_part_of_the_settings_gives_a_setting_the_same_interval():
+    """Whatever else a part asks for: a setting has one mean and one interval."""
+    runs = Runs(fake_runs(Depth(**FULL).settings(), {"1 layer": 0.87, "2 layers": 0.86}, range(3)))
+    one, two = (Results(part, runs) for part in (Depth(**FULL), Width(widths=[100], **FULL)))
+    assert one.accuracy(one["1 layer"]) == two.accuracy(two["100 units"])
+
+
+def test_best_and_last_epoch_are_two_tests_of_one_run():
+    found = results(Width(widths=[100], seeds=[1, 2], **FULL), {"100 units": 0.87}, last=0.8)
+    [setting] = found.settings
+    assert found.accuracy(setting).mean > 0.85
+    assert found.at("last").accuracy(setting).mean == pytest.approx(0.8)
+
+
+def test_other_test_reviews_are_compared_as_two_samples():
+    found = results(
+        Width(widths=[20, 100], seeds=[1, 2, 3], **FULL), {"20 units": 0.87, "100 units": 0.87}
+    )
+    dropped = Setting("dropped", found.settings[0].config.but(duplicates="drop"))
+    more = fake_runs([dropped], {"dropped": 0.84}, [1, 2, 3], reviews=3000)
+    found = Results(found.part, Runs([*found.runs.trials.values(), *more]))
+    d = found.difference(dropped, found.settings[1])
+    assert d.reviews == 3000
+    assert d.mean == pytest.approx(-0.03, abs=0.01)
+
+
+def test_a_trial_that_cannot_be_read_is_left_out_unless_it_is_asked_for():
+    good = run(TrialConfig(), 0.87)
+
+    class Broken:
+        key, fingerprint = "broken", "0" * 16
+
+        @property
+        def config(self):
+            raise LabError("damaged")
+
+    more = [run(TrialConfig(seed=6), 0.8), run(TrialConfig(hidden_dim=20), 0.8)]
+    store = SimpleNamespace(trials=lambda: iter([good, Broken(), *more]))
+    part = Lstm(fingerprint="0" * 16, **FULL)
+    assert [t.config.seed for t in stored(part, store, [])] == [5, 6]
+    assert stored(part.model_copy(update={"fingerprint": "1" * 16}), store, []) == []
+    with pytest.raises(LabError, match="damaged"):
+        stored(part, store, [Broken()])
+
+
+def test_results_are_made_of_all_that_moves_them_and_nothing_else():
+    """Another family, or a setting with a single seed, changes nothing: a report stays valid."""
+    own, pooled = run(TrialConfig(), 0.87), TrialConfig(hidden_dim=20)
+    more = [run(pooled.but(seed=k), 0.8) for k in (1, 2)]
+    single, other = run(TrialConfig(hidden_dim=30), 0.8), TrialConfig(epochs=4)
+    others = [run(other.but(seed=k), 0.8) for k in (1, 2)]
+    store = SimpleNamespace(trials=lambda: iter([*more, single, *others]))
+    found = stored(Lstm(**FULL), store, [own])
+    assert {t.key for t in found} == {t.key for t in (own, *more)}
+
+
+def test_an_unknown_setting_is_an_error():
+    found = results(Width(widths=[100], **FULL), {})
+    with pytest.raises(LabError, match=r"no setting is called '7 units'.*100 units"):
+        found["7 units"]
+
+
+def test_all_committed_runs_are_read_in_seconds(committed):
+    began = time.process_time()
+    runs = Runs(COMMITTED.trials())
+    table = runs.settings()
+    assert time.process_time() - began < 6  # 2 s on a quiet core
+    assert len(runs.table) == len(committed.table) > 160
+    assert table["trained"].sum() == runs.table["trained"].sum()
+
+
+def test_a_setting_has_the_same_figures_in_every_report(committed):
+    """Every table of every full report: n, mean and interval of a setting are those of the table."""
+    seen = {}
+    for name in PARTS:
+        found = Results(full(name), committed)
+        settings = {s.name: s for s in [*found.part.settings(), *found.part.others()]}
+        path = PROJECT / "reports" / "full" / f"{name}.ipynb"
+        for line in tables(path):
+            setting = settings.get(str(line.iloc[0])) or settings.get(str(line.get("setting")))
+            if setting is None or ACCURACY not in line or not found.run([setting]):
+                continue
+            assert line[ACCURACY] == accuracy_cell(found.accuracy(setting)), (name, setting.name)
+            if "trained" in line and line["trained"] != "–":
+                runs = found.trained(setting)
+                assert line["trained"] == f"{runs.count} of {runs.n}", (name, setting.name)
+            seen.setdefault(setting.config, set()).add(name)
+    if not seen:
+        pytest.skip("the reports were made before the table of results was")
+    assert max(map(len, seen.values())) > 2
+
+
+def tables(path):
+    """The lines of an executed notebook's tables."""
+    for cell in nbformat.read(path, 4).cells:
+        for output in cell.get("outputs", []):
+            page = output.get("data", {}).get("text/html", "")
+            if "<table" in page and re.search(r"\btest accuracy, %", page):
+                for table in pd.read_html(StringIO(page), keep_default_na=False):
+                    for _, line in table.astype(str).iterrows():
+                        yield line
