@@ -15,7 +15,7 @@ from labrnn.network.optimizers import Optimizer
 from labrnn.network.training import Meter, new_model
 from labrnn.reviews.description import kept_as
 from labrnn.reviews.text import load_corpus
-from labrnn.trials.running import set_up
+from labrnn.trials.job import set_up
 from labrnn.trials.store import default_store
 
 GRU = TrialConfig(  # of figure 11b: trained with some seeds and thrown off with others
