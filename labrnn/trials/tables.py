@@ -75,6 +75,10 @@ class TableTrial(Trial):
         sound = line.get("digest") == _digest(line, epochs, self.predictions)
         return "" if sound else "is not what was written"
 
+    @property
+    def identity(self):
+        return self.tables.lines[self.fingerprint, self.key][0]["digest"]
+
     def check_format(self):
         """The tables have no other format than that of this version."""
 

@@ -203,6 +203,11 @@ class Trial:
             digests = {}
         return digests if isinstance(digests, dict) else {}
 
+    @property
+    def identity(self):
+        """A text that differs where anything stored of the trial differs."""
+        return json.dumps(self.digests, sort_keys=True)
+
     def check_format(self):
         """Raises LabError for a trial that another version of labrnn wrote in its own way."""
         try:
