@@ -1,15 +1,14 @@
 """The gallery: one page over all reports of a folder, `index.html`, that needs no network."""
 
 import hashlib
-import os
 import re
 import string
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from labrnn.files import replace_file
 from labrnn.errors import LabError
+from labrnn.files import replace_file
 from labrnn.parts import PARTS
 from labrnn.reports.report import package_digest
 from labrnn.trials.store import PROJECT

@@ -1,13 +1,12 @@
 """The one document of the lab: sections with the parts' answers, and the notebooks as appendix."""
 
-import os
 import re
 from pathlib import Path
 
 import nbformat
 
-from labrnn.files import replace_file
 from labrnn.errors import LabError
+from labrnn.files import replace_file
 from labrnn.parts import PARTS
 from labrnn.reports.document import Block, Document, Part, made_by, part
 from labrnn.reports.exporter import to_html, to_pdf
