@@ -1,13 +1,17 @@
 """Reports are really rendered here, and read back: text with pypdfium2, pages as pictures."""
 
 import base64
+import ctypes
+import io
 import re
 import unicodedata
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pypdfium2
+import pypdfium2.raw as raw
 import pytest
 from bs4 import BeautifulSoup
 from hypothesis import given, settings
@@ -15,10 +19,12 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from nbconvert.exporters import get_exporter
 from nbformat import v4
+from PIL import Image
+from traitlets.config import Config
 
 from labrnn.errors import LabError
 from labrnn.reports import notebook as module
-from labrnn.reports.document import Block, Document, Part, document
+from labrnn.reports.document import Block, Document, Part, as_terminal, document
 from labrnn.reports.exporter import LabHTMLExporter, LabPDFExporter, to_html, to_pdf
 from labrnn.results.prose import UNPRINTABLE, quote
 
@@ -448,3 +454,406 @@ def test_a_document_can_be_rendered_twice(shown):
     first = to_pdf(doc)
     assert "Figure S1" in to_html(doc)
     assert to_pdf(doc) == first
+
+
+def ways(nb, **config):
+    """The text of the PDF and of the page's body, blanks as one."""
+    config = Config(config)
+    page = BeautifulSoup(LabHTMLExporter(config=config).from_notebook_node(nb)[0], "html.parser")
+    text = " ".join(pages(LabPDFExporter(config=config).from_notebook_node(nb)[0]))
+    return text, " ".join(page.find("main").get_text(" ").split())
+
+
+def images(data):
+    """How many pictures each page of a PDF has."""
+    found = pypdfium2.PdfDocument(data)
+    return [sum(item.type == 3 for item in page.get_objects(max_depth=3)) for page in found]
+
+
+def png(colour="navy"):
+    held = io.BytesIO()
+    Image.new("RGB", (40, 20), colour).save(held, "PNG")
+    return held.getvalue()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "![x](img/cell.png)",
+        "![x](./img/../img/cell.png)",
+        "![x](img/a%20b.png)",
+        "![x](<img/a b.png>)",
+        "In a line ![x][a] of text.\n\n[a]: img/cell.png",
+        '<img src="img/cell.png" width="200" height=30 alt="x">',
+        "<p align='center'>\n  <IMG SRC='img/a b.png' style='width: 50%'>\n</p>",
+        "<center><figure><img src=img/cell.png><figcaption>Text</figcaption></figure></center>",
+        "| a |\n|---|\n| ![x](img/cell.png) |",
+        "[![x](img/cell.png)](https://example.org)",
+        f"![x](data:image/png;base64,{base64.b64encode(png()).decode()})",
+        "![x](attachment:a%20b.png)",
+        '<img src="attachment:a b.png">',
+    ],
+)
+def test_pictures_that_a_cell_names_are_embedded(source, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "a folder"
+    (folder / "img").mkdir(parents=True)
+    for name in ("cell.png", "a b.png"):
+        (folder / "img" / name).write_bytes(png())
+    nb = notebook("# T", source)
+    data = base64.b64encode(png()).decode()
+    nb.cells[1]["attachments"] = {"a b.png": {"image/png": data}}
+    nbformat.write(nb, folder / "nb.ipynb")
+    monkeypatch.chdir(tmp_path)  # nbconvert may be called from anywhere
+    made = LabPDFExporter().from_filename("a folder/nb.ipynb")[0]
+    assert images(made) == [1]
+    page = LabHTMLExporter().from_filename("a folder/nb.ipynb")[0]
+    assert BeautifulSoup(page, "html.parser").img["src"] == f"data:image/png;base64,{data}"
+    assert not caplog.text
+
+
+def test_sizes_of_picture_tags(tmp_path):
+    (tmp_path / "c.png").write_bytes(png())
+    nb = notebook('# T\n\n<img src="c.png" width="200" height="40">\n\n<img src="c.png" width=50%>')
+    facts = {"metadata": {"path": str(tmp_path)}}
+    (page,) = pypdfium2.PdfDocument(LabPDFExporter().from_notebook_node(nb, facts)[0])
+    boxes = [item.get_bounds() for item in page.get_objects(max_depth=3) if item.type == 3]
+    sizes = [(right - left, top - bottom) for left, bottom, right, top in boxes]
+    assert sizes[0] == (pytest.approx(150, abs=1), pytest.approx(30, abs=1))
+    assert sizes[1][0] == pytest.approx(0.5 * (595 - 2 * 68), abs=2)
+
+
+@pytest.mark.parametrize(
+    "source", ["![](gone.png)", "<img src='gone.png'>", "![x](attachment:gone.png)", "![](nb.txt)"]
+)
+def test_a_picture_that_is_not_there_is_named(source, caplog, tmp_path):
+    (tmp_path / "nb.txt").write_text("no picture")
+    facts = {"metadata": {"path": str(tmp_path), "name": "nb"}}
+    LabPDFExporter().from_notebook_node(notebook("# T", "Before. " + source), facts)
+    address = re.search(r"[\w:]+\.\w+", source)[0]
+    assert f"nb, cell 2: the picture '{address}' is left out" in caplog.text
+
+
+HIDDEN = [
+    ("remove_input", {}, "output"), ("remove-input", {}, "output"), ("hide_input", {}, "output"),
+    ("hide-output", {}, "source"), ("remove_output", {}, "source"),
+    ("remove_cell", {}, ""), ("hide-cell", {}, ""),
+    ("mine", {"TagRemovePreprocessor": {"remove_input_tags": {"mine"}}}, "output"),
+    ("mine", {"TagRemovePreprocessor": {"remove_all_outputs_tags": {"mine"}}}, "source"),
+    ("mine", {"TagRemovePreprocessor": {"remove_cell_tags": {"mine"}}}, ""),
+    ("", {"TemplateExporter": {"exclude_input": True}}, "output"),
+    ("", {"TemplateExporter": {"exclude_output": True}}, "source"),
+    ("", {"TemplateExporter": {"exclude_code_cell": True}}, ""),
+    ("", {"LabPDFExporter": {"exclude_output": True}}, "source"),
+    ("", {"RegexRemovePreprocessor": {"patterns": ["the_source"]}}, ""),
+    ("", {"ClearOutputPreprocessor": {"enabled": True}}, "source"),
+    ("", {"TemplateExporter": {"exclude_input_prompt": True}}, "source output"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tag", "config", "kept"), HIDDEN)
+def test_what_is_hidden_elsewhere_is_hidden_here(tag, config, kept):
+    tags = [tag] if tag else []
+    nb = notebook("# T\n\nProse.", cell("the_source = 1", [stream("the output")], tags))
+    for text in ways(nb, **config):
+        found = [
+            word for word in ("source", "output") if f"the{'_ '[word == 'output']}{word}" in text
+        ]
+        assert " ".join(found) == kept
+        assert "Prose." in text
+
+
+def test_report_mode_of_papermill_and_excluded_markdown():
+    hidden = cell("the_source = 1", [stream("the output")])
+    hidden.metadata["jupyter"] = {"source_hidden": True}  # as `papermill --report-mode` sets it
+    for text in ways(notebook("# T", "Prose.", hidden, v4.new_raw_cell("raw text"))):
+        assert "Prose. the output raw text" in text
+        assert "the_source" not in text
+    for text in ways(
+        notebook("# T", "Prose.", hidden), TemplateExporter={"exclude_markdown": True}
+    ):
+        assert "Prose." not in text
+        assert "the output" in text
+
+
+MATHS = [
+    r"$$f_t = \sigma(W x_t) \tag{7}$$ (7)",
+    "\\begin{equation}\\label{c}\nc = 1\n\\end{equation}\n\n$\\eqref{c}$ and \\eqref{c}. (1) and (1).",
+    "\\begin{align}\na &= b \\label{one} \\\\\nc &= d \\label{two}\n\\end{align}\nSee \\ref{two}. See 2.",
+    r"$\newcommand{\hid}{\mathbf{h}}$ $$\def\sq#1{#1^2}$$ $\hid_t \sq{x}$",
+    r"$\DeclareMathOperator{\sm}{softmax}$ $\sm(x)$ softmax",
+    "\\begin{multline}\na + b \\\\\n+ d + e\n\\end{multline}",
+    "\\begin{alignat}{2}\na &= b &\\quad c &= d \\\\\ne &= f & g &= h\n\\end{alignat}",
+    "\\begin{bmatrix}\n1 & 2 \\\\ 3 & 4\n\\end{bmatrix}",
+    "\\begin{vmatrix} 1 & 2 \\\\ 3 & 4 \\end{vmatrix} and \\begin{gather*} x \\end{gather*}",
+    r"$\begin{pmatrix} 1 \\ 2 \end{pmatrix}$ within a line",
+    r"Old style \\(x^2\\) and \\[y^2\\].",
+    r"$\color{red}{x}\textcolor{blue}{y}$",
+    r"$\require{cancel}\cancel{x} {\rm a} \cfrac{1}{2} \mathbb{1} \bm{W}$",
+    "> \\begin{align}\n> a &= b \\\\\n> c &= d\n> \\end{align}",
+    "$$\na = b % why\n\n+ c\n$$",
+    "1. First:\n\n   $$\n   x = y\n   $$",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("source", MATHS)
+def test_mathematics_of_mathjax_is_set(source, caplog):
+    for text in ways(notebook("# T", source)):
+        assert not re.search(r"\\|label|newcommand|\$|&|why", text)
+        for said in re.findall(r"(?:\. |\$ )([\w() ]+\.?)$", source):
+            assert said.replace(" ", "") in text.replace(" ", "")
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "`\\begin{align} a &= b \\end{align}`",
+        "```\n\\begin{align} a &= b \\end{align}\n```",
+        "~~~tex\n\\begin{align} a &= b \\end{align}\n~~~",
+        "1. x\n\n   ```\n   \\begin{align} a &= b \\end{align}\n   ```",
+        "    \\begin{align} a &= b \\end{align}",
+        "> ```\n> \\begin{align} a &= b \\end{align}\n> ```",
+        "$$x$$ and `` \\begin{align} a &= b \\end{align} `` $$y$$",
+        "<pre>\\begin{align} a &amp;= b \\end{align}</pre>",
+    ],
+)
+def test_code_that_looks_like_mathematics_is_untouched(source):
+    for text in ways(notebook("# T", source)):
+        assert r"\begin{align}a&=b\end{align}" in text.replace(" ", "")
+
+
+@pytest.mark.parametrize("tex", [r"\ce{H2O}", r"\begin{CD}A\end{CD}", r"\foo"])
+def test_mathematics_that_cannot_be_set_leaves_its_source(tex, caplog):
+    for text in ways(notebook("# T", "Before.", f"$${tex}$$ after")):
+        assert "".join(tex.split()) in "".join(text.split())
+        assert "after" in text
+    assert "Notebook, cell 3: the formula" in caplog.text
+
+
+def test_a_formula_that_typst_refuses_costs_no_report(monkeypatch, caplog):
+    from labrnn.reports import exporter
+
+    def spoilt(to, parts, **more):
+        result = pandoc(to, parts, **more)
+        for piece in result["formulas"]:
+            if "q" in piece["tex"] and piece["out"]:
+                broken = piece["out"].replace("q", "qqqq")
+                result["out"] = result["out"].replace(piece["out"], broken)
+                piece["out"] = broken
+        return result
+
+    pandoc = exporter.pandoc
+    monkeypatch.setattr(exporter, "pandoc", spoilt)
+    text = " ".join(pages(pdf(notebook("# T", "Good $x$, bad $q + 1$, end."))))
+    assert "bad q + 1, end." in text
+    assert "Notebook, cell 2: the formula q + 1" in caplog.text
+
+
+A, B = (
+    f"<table><tr><th>{x}</th></tr><tr><td>{y}</td></tr></table>"
+    for x, y in (("T1", "T2"), ("T3", "T4"))
+)
+TABLES = [
+    A + B, f"<table><tr><td>{A}</td><td>{B}</td></tr></table>", f"<h4>T1</h4><p>T2</p>{B}<p>T5</p>",
+    f"<div>{A}<ul><li>T3<li>T4</ul></div>", f"<details><summary>T5</summary>{A}</details>",
+    "<table><tr><td>T1</td></tr><tr><td>T2</td><td>T3</td><td>T4</td></tr></table>",
+    "<table><tr><td>T1</td><td>T2</td><td>T3</td></tr><tr><td>T4</td></tr></table>",
+    "<table><thead><tr><th>T1<th>T2</thead><tr><td>T3</td><td colspan='2'>T4</td></tr></table>",
+    "<table><tr><td rowspan=5>T1</td><td>T2</td></tr><tr><td>T3</td></tr></table>",
+    "<table><tr><td COLSPAN = '99999999'>T1<td rowspan='99999999'>T2<tr><td>T3</td></tr></table>",
+    "<table><tr><td colspan=0 rowspan=-1>T1<td colspan=x>T2</table>",
+    "<table><tr><th>T1</th></tr><tfoot><tr><td>T2</td></tr></tfoot></table>",
+    "<table><caption>T1</caption><tr><td>T2</td></tr></table>",
+    "<table><tr><td>T1<br>T2</td><td><ul><li>T3</li><li>T4</li></ul></td></tr></table>",
+    pd.DataFrame({"x": ["T1", "T2"]}, index=pd.MultiIndex.from_product([["T3"], ["T4", "T5"]])).to_html(),
+    pd.crosstab(pd.Series(["T1", "T2"], name="T3"), pd.Series(["T4", "T5"], name="T6")).to_html(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", TABLES)
+def test_every_cell_of_every_table_comes_out_once(page, tmp_path):
+    wanted = sorted(re.findall(r"T\d", page))
+    output = v4.new_output("display_data", {"text/html": page, "text/plain": "<object>"})
+    notebooks = [notebook("# T", cell(outputs=[output]))]
+    notebooks += [notebook("# T", page)] if "<h4>" not in page else []  # else it is in the contents
+    for nb in notebooks:
+        for text in ways(nb):
+            assert sorted(re.findall(r"T\d", text)) == wanted
+
+
+def test_cells_stand_where_they_stood():
+    page = "<table><tr><td rowspan=2>a</td><td colspan=2>b</td></tr><tr><td>c</td><td>d</td></tr></table>"
+    output = v4.new_output("display_data", {"text/html": page})
+    table = BeautifulSoup(html(notebook("# T", cell(outputs=[output]))), "html.parser").table
+    spans = [(c.text.strip(), c.get("rowspan"), c.get("colspan")) for c in table(["td", "th"])]
+    assert spans == [("a", "2", None), ("b", None, "2"), ("c", None, None), ("d", None, None)]
+
+
+@pytest.mark.parametrize("columns", [14, 20, 30, 60])
+def test_wide_tables_are_split_and_lose_nothing(columns):
+    numbers = 1000 + np.arange(2 * columns).reshape(2, columns) + 0.125
+    frame = pd.DataFrame(numbers, ["first", "second"], [f"column_{k}x" for k in range(columns)])
+    output = v4.new_output("display_data", {"text/html": frame.to_html()})
+    data = pdf(notebook("# T", cell(outputs=[output])))
+    text = squeezed(data)
+    for word in [*frame.columns, *map(str, numbers.ravel())]:
+        assert text.count(word) == 1
+    assert "Columns2to" in text
+    assert text.count("first") == text.count("Columns") > 1
+    for page in pypdfium2.PdfDocument(data):
+        ink = np.asarray(page.render(scale=1).to_numpy()).min(axis=(0, 2)) < 200
+        assert np.flatnonzero(ink)[[0, -1]].tolist() == pytest.approx([68, 526], abs=3)
+
+
+HTML, NOT_SHOWN = "<IPython.core.display.HTML object>", "[Output not shown here: {}]"
+OUTPUTS = [
+    ({"text/plain": "<Compressed Sparse Row matrix>"}, "<Compressed Sparse Row matrix>"),
+    ({"text/plain": "<re.Match object; span=(0, 4)>"}, "<re.Match object; span=(0, 4)>"),
+    ({"text/html": "<h3>R</h3><p>It is <b>better</b>.</p>", "text/plain": HTML}, "R It is better"),
+    ({"text/html": "<style>a{}</style><script>x()</script>R", "text/plain": "Pipe()"}, "Pipe()"),
+    ({"application/json": {"a": "RESULT"}, "text/plain": HTML}, "RESULT"),
+    (
+        {"application/vnd.plotly.v1+json": {}, "text/html": "<p><script>draw()</script></p>"},
+        NOT_SHOWN.format("application/vnd.plotly.v1+json, text/html"),
+    ),
+    ({"application/geo+json": {}, "text/plain": HTML}, NOT_SHOWN.format("application/geo+json")),
+    ({"text/html": "<audio src='data:audio/wav,A'></audio>", "text/plain": HTML}, "not shown here"),
+    ({"text/html": "<iframe src='/etc/passwd'></iframe>", "text/plain": HTML}, "not shown here"),
+    ({"image/bmp": "AAAA", "text/plain": HTML}, NOT_SHOWN.format("image/bmp")),
+]
+
+
+@pytest.mark.parametrize(("data", "said"), OUTPUTS)
+def test_outputs_of_any_kind_leave_their_text_or_a_note(data, said, caplog):
+    nb = notebook("# T", cell("value", [v4.new_output("display_data", data)]), "END")
+    for text in ways(nb):
+        assert said.replace(" ", "") in text.replace(" ", "")
+        assert "END" in text
+        assert not re.search(r"draw\(|root:|x\(\)", text)
+    assert bool(caplog.text) == ("not shown" in said)
+
+
+def test_figures_as_pdf_gif_and_webp_are_drawn():
+    held = {kind: io.BytesIO() for kind in ("gif", "webp", "pdf")}
+    for kind in ("gif", "webp"):
+        Image.new("RGB", (40, 20), "navy").save(held[kind], kind)
+    curve().savefig(held["pdf"], format="pdf")
+    kinds = {"gif": "image/gif", "webp": "image/webp", "pdf": "application/pdf"}
+    for kind, mime in kinds.items():
+        data = {mime: base64.b64encode(held[kind].getvalue()).decode(), "text/plain": "<Figure>"}
+        nb = notebook("# T", cell("x", [v4.new_output("display_data", data)]))
+        (page,) = pypdfium2.PdfDocument(pdf(nb))
+        assert len([item for item in page.get_objects(max_depth=9) if item.type in (2, 3)]) > 1
+        assert BeautifulSoup(html(nb), "html.parser").img["src"].startswith("data:image/")
+        assert "<Figure>" not in " ".join(ways(nb))
+
+
+TERMINAL = [
+    ("\x1b]8;;https://x.org\x1b\\link\x1b]8;;\x1b\\ and \x1b]8;;u\x07other\x1b]8;;\x07", "link and other"),
+    ("\x1b]0;title\x07after\x1b]2;cut", "after"),
+    ("abc\b\bXY", "aXY"), ("ab\b\b\b\bX", "Xb"), ("over_\b_", "over_"),
+    ("100%\r5", "500%"), ("one\r\ntwo\r\n", "one\ntwo\n"), (" 10%|#\r100%|##\nend", "100%|##\nend"),
+    ("wi\x1b[2Kpe\rnew", "newe"), ("gone\r\x1b[Kleft", "left"), ("abcdef\x1b[3D\x1b[1K!", "   !ef"),
+    ("a\nb\n\x1b[1A\x1b[2Kup\n", "a\nup\n"), ("a: 1\nb: 1\x1b[A\r\x1b[Ca: 2", "aa: 2\nb: 1"),
+    ("\x1b[1;31mred\x1b[0m \x1b[38;2;1;2;3mx\x1b[m \x1b(Bset\x1b7\x1b8 \x1b[?25lhid", "red x set hid"),
+    ("\x07bell\x00 a\tb", "bell a  b"), ("x\x1b[2J\x1b[Hnew", "new"),
+    ("a\x1b[99999999Cb", "a" + " " * 1000 + "b"),
+    ("\x1bP1$r\x1b\\dcs \x1b_apc\x1b\\end", "dcs end"), ("plain é 漢\n", "plain é 漢\n"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sent", "seen"), TERMINAL)
+def test_streams_are_shown_as_a_terminal_shows_them(sent, seen):
+    assert as_terminal(sent) == seen
+
+
+def test_terminal_codes_in_a_report():
+    for text in ways(
+        notebook("# T", cell("x", [stream("\x1b]8;;http://a.b\x07go\x1b]8;;\x07 1\b2")]))
+    ):
+        assert "go 2" in text
+        assert "http" not in text
+
+
+def test_links_within_a_document_lead_somewhere(caplog):
+    nb = notebook(
+        "# Doc Title\n\n[a](#Second-Section) [b](#second-section) [c](#anchor) [d](#Doc-Title) "
+        "[e](#nowhere) [f](#Caf%C3%A9-&-Co.) [g](#named) [](#Second-Section)\n\n## Second Section",
+        '<a id="anchor"></a>\n\nText.<a name="named"></a>\n\n## Café & Co.\n\nNote[^1].\n\n[^1]: N.',
+    )
+    page = BeautifulSoup(html(nb), "html.parser")
+    targets = {link.text: link["href"][1:] for link in page.main.p("a")}
+    assert list(targets) == ["a", "b", "c", "d", "f", "g", "Second Section"]
+    assert set(targets.values()) <= {tag["id"] for tag in page.find_all(id=True)}
+    document = pypdfium2.PdfDocument(pdf(nb))
+    place, link, found = ctypes.c_int(0), raw.FPDF_LINK(), 0
+    while raw.FPDFLink_Enumerate(document[0].raw, place, link):
+        found += bool(raw.FPDFLink_GetDest(document.raw, link))
+    assert found >= 7 + 2  # and the contents
+
+
+@pytest.mark.parametrize(
+    ("cells", "title"),
+    [
+        (
+            ["[![Colab](https://a.b/c.svg)](https://a.b)", "# The *title*\n\n## A", "## B"],
+            "The title",
+        ),
+        (["[![Colab](https://a.b/c.svg)](https://a.b)\n\n# The title"], "The title"),
+        (
+            ['<a href="https://a.b"><img src="https://a.b/c.svg"></a>', "The title\n=====\n\nx"],
+            "The title",
+        ),
+        (["<h1>The title</h1>\n\nText.\n\n## A"], "The title"),
+        (["Text.", "## The title\n\n### A", "### B"], "The title"),
+        (["```\n# no title\n```", "# The title"], "The title"),
+        (["## A", "## B"], "lab9"),
+    ],
+)
+def test_the_first_heading_is_the_title(cells, title):
+    doc = document(notebook(*cells), "lab9")
+    page = BeautifulSoup(to_html(doc), "html.parser")
+    assert (page.title.text, page.header.h1.text) == (title, title)
+    assert title not in page.main.get_text()
+    assert not page.main("h3")
+
+
+def test_hebrew_and_arabic_run_from_right_to_left(caplog):
+    hebrew, arabic = "שלום עולם ושוב שלום", "مرحبا بالعالم"
+    nb = notebook(f"# T\n\n{hebrew}\n\n{arabic} word.", authors=["אבי כהן", "Ann Lee", "سارا"])
+    textpage = pypdfium2.PdfDocument(pdf(nb))[0].get_textpage()
+    text = textpage.get_text_range()
+
+    def left(letter):
+        return textpage.get_charbox(text.index(letter))[0]
+
+    assert left("ש") > 500  # at the right margin
+    assert left("ש") > left("ע") > left("ב")
+    assert left("א") < left("A") < left("س")  # the authors' order
+    assert 'dir="auto"' in html(nb)
+    assert not caplog.text
+
+
+def test_a_letter_that_no_font_has_is_reported(caplog):
+    text = " ".join(pages(pdf(notebook("# T", "Odd \U000f1234 letter."))))
+    assert "Odd" in text
+    assert "no font has the letter" in caplog.text
+
+
+def test_reports_are_accessible(shown):
+    module.show(curve(), "fig-x", "The caption.", alt="A line that rises.")
+    module.show(pd.DataFrame({"n": [3]}), "tbl-a", "The table.")
+    nb = notebook("# T\n\nSee $x^2$ and\n\n$$y$$\n\n### Deep\n\n[Figure](#fig-x)", cell("x", shown))
+    data = pdf(nb)
+    assert b"pdfuaid:part" in data
+    assert BeautifulSoup(html(nb), "html.parser").img["alt"] == "A line that rises."
+
+
+def test_a_notebook_is_executed_where_it_lies(tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    source = "from PIL import Image\nImage.new('RGB', (9, 9)).save('made.png')"
+    nb = notebook("# T", v4.new_code_cell(source), "![made](made.png)")
+    nbformat.write(nb, tmp_path / "deep" / "nb.ipynb")
+    monkeypatch.chdir(tmp_path)
+    config = {"ExecutePreprocessor": {"enabled": True}}
+    assert images(LabPDFExporter(config=config).from_filename("deep/nb.ipynb")[0]) == [1]

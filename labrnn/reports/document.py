@@ -34,9 +34,9 @@ PICTURES = {  # what Typst draws, the best form first
     "application/pdf": "pdf",
 }
 TEMPLATES = Path(__file__).parent / "templates"
-_MATPLOTLIB = Path(find_spec("matplotlib").origin).parent / "mpl-data/fonts/ttf"
-# Every machine prints the same: Typst's own fonts, and DejaVu Sans, which has Arabic and Hebrew.
-FONTS = typst.Fonts(include_system_fonts=False, font_paths=[_MATPLOTLIB])
+# Typst's own fonts lack Arabic; with these every machine prints the same. (Not the whole folder:
+# its LastResort font has a box for every letter, and no letter would be reported as missing.)
+FONTS = sorted(Path(find_spec("matplotlib").origin).parent.glob("mpl-data/fonts/ttf/DejaVuSans*"))
 # A text/plain that says only which object was shown.
 PLACEHOLDER = re.compile(
     r"\s*(<(IPython\.\S+ object|Figure size .+ Axes|[\w.]+( object)? at 0x\w+)>)?\s*"
@@ -191,8 +191,8 @@ class _Reader:
                 trace = re.sub(r"^(\x1b\S*?m)?-{9,}", "", trace).strip()
                 blocks.append(Block("error", trace, where))
             elif "repeats" not in output.metadata.get("report", {}):
-                if block := self._shown(output, where, blocks):
-                    blocks.append(block)
+                shown = self._shown(output, where, blocks)
+                blocks += [shown] if shown else []
         for block in blocks:
             if block.kind in ("print", "error"):
                 block.text = _cut(as_terminal(block.text))
@@ -406,11 +406,12 @@ def pandoc(to, parts, **more):
     return result
 
 
-def compiled(files, fonts=FONTS, **options):
-    """Run Typst on main.typ among the files (name -> bytes). Raises TypstError."""
+def compiled(files, system_fonts=False, **options):
+    """Run Typst on main.typ among the files (name -> bytes), fonts too. Raises TypstError."""
     with tempfile.TemporaryDirectory() as folder:
         for name, data in files.items():
             Path(folder, name).write_bytes(data)
+        fonts = typst.Fonts(include_system_fonts=system_fonts, font_paths=[folder])
         return typst.compile(Path(folder, "main.typ"), root=folder, font_paths=fonts, **options)
 
 

@@ -27,7 +27,7 @@ CODE = HtmlFormatter(cssclass="code")
 def to_pdf(doc):
     """Return the document as PDF: bytes, the same for the same document. Raises LabError."""
     known = {name: (TEMPLATES / name).read_bytes() for name in ("report.typ", "code.tmTheme")}
-    known |= doc.pictures
+    known |= {path.name: path.read_bytes() for path in FONTS} | doc.pictures
     written = _written(doc, "typst")
     try:
         return _compiled({**known, "main.typ": written["out"].encode()})
@@ -55,28 +55,26 @@ def _compiles(formula):
 
 
 def _compiled(files):
-    """A tagged PDF (PDF/UA-1 where the text allows it); letters that no font of ours has are
-    sought in the fonts of the machine. Raises TypstError."""
-    fonts, standards = FONTS, ["ua-1"]
+    """A tagged PDF, PDF/UA-1 where the text allows it. Letters that our fonts lack are sought in
+    those of the machine. Raises TypstError."""
+    options = {"system_fonts": False, "pdf_standards": ["ua-1"]}
     while True:
         try:
-            return compiled(files, fonts, pdf_standards=standards)
+            return compiled(files, **options)
         except typst.TypstError as error:
-            missing = re.match(
-                r"PDF/UA-1 error: the text (.*) could not be displayed", error.message
-            )
-            if missing and fonts is FONTS:
-                fonts = typst.Fonts(include_system_fonts=True, font_paths=[])
-            elif standards and error.message.startswith("PDF/UA-1"):
-                if missing:
-                    get_logger().warning(
-                        "no font has the letter %s: install one that has it, for example the Debian "
-                        "package fonts-noto-cjk for Chinese; the HTML report shows it",
-                        missing[1],
-                    )
-                standards = []
-            else:
+            missing = re.match(r"PDF/UA-1 error: the text (.*) could not be", error.message)
+            if not error.message.startswith("PDF/UA-1 error"):
                 raise
+            if missing and not options["system_fonts"]:
+                options["system_fonts"] = True
+                continue
+            if missing:
+                get_logger().warning(
+                    "no font has the letter %s: install one that has it, for example the Debian "
+                    "package fonts-noto-cjk for Chinese; the HTML report shows it",
+                    missing[1],
+                )
+            options["pdf_standards"] = []
 
 
 def to_html(doc):

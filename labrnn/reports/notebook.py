@@ -21,19 +21,20 @@ from labrnn.errors import LabError
 PNG_DPI = 144
 
 
-def show(obj, label, caption, short=None, number=None):
+def show(obj, label, caption, short=None, number=None, alt=None):
     """Display a matplotlib figure (closed afterwards) or a pandas table with its caption.
 
     `label` begins with `fig-` or `tbl-`; `caption` and `short` (for the lists at the front) are
     Markdown; `number` is the lab's own figure number (3, or "8a"); figures without one are
-    counted S1, S2, ... The index of a table is shown if it has a name. What a figure's label or a
+    counted S1, S2, ... `alt` describes a figure to readers who cannot see it; without it they hear
+    the caption. The index of a table is shown if it has a name. What a figure's label or a
     table's `attrs["key"]` says, how it is to be read, is added to the caption. Raises LabError.
     """
     if isinstance(obj, pd.DataFrame):
         entry = _entry(label, "tbl-", caption, obj.attrs.get("key"), short=short)
         display(_table(obj, entry["caption"]), raw=True, metadata={"report": entry})
     else:
-        entry = _entry(label, "fig-", caption, _key(obj), short=short, number=number)
+        entry = _entry(label, "fig-", caption, _key(obj), short=short, number=number, alt=alt)
         _figure(obj, entry)
         _print_caption(label, entry["caption"], number)
 

@@ -328,6 +328,11 @@ local function enrol(part)
   for _, block in ipairs(part.blocks) do
     block.tree = block.tree:walk{
       Span = anchor, Div = anchor,
+      Figure = function(figure) -- of HTML: without a number
+        local content = figure.content
+        if figure.caption.long then content:extend(figure.caption.long) end
+        return content
+      end,
       Math = function(el)
         local labels
         el.text, labels = number_equation(take_macros(el.text))
@@ -606,7 +611,8 @@ local function finish(blocks, block, part)
     local name = link.target:match('^#(.*)$')
     if not name then
       local known = link.target:match('^https?://') or link.target:match('^mailto:')
-      return known and pandoc.Link(link.content, link.target) or link.content
+      local content = link.content:walk{Link = function(inner) return inner.content end} -- of a badge
+      return known and pandoc.Link(content, link.target) or content
     end
     local target = targets[normal(part.prefix .. name)] or targets[normal(name)]
     local plain, text = stringify(link.content), link.content
@@ -684,7 +690,7 @@ local function finish(blocks, block, part)
       image.classes = {'alone'}
       return pandoc.Plain{image}
     end
-    if typst and right_to_left(el) then return pandoc.Div({el}, {class = 'rtl'}) end
+    if typst and right_to_left(el) then return pandoc.Div({el}, {class = 'rtl'}), false end
   end
   if block.label then -- `show` puts the caption into the table as well
     blocks = blocks:walk{Table = function(tab) tab.caption = {}; return tab end}
