@@ -19,7 +19,13 @@ CORPUS = SimpleNamespace(
     labels=np.arange(30, dtype=np.int8) % 2,
 )
 KEY = trial_key(CONFIG)
-HOW = {"device": "cpu: made", "seconds": 1.5, "finished": "2026-11-28T12:00:00+00:00"}
+HOW = {
+    "device": "cpu: made",
+    "seconds": 1.5,
+    "finished": "2026-11-28T12:00:00+00:00",
+    "versions": {"labrnn": "0.1.0"},
+    "commit": "0123456789ab",
+}
 
 
 def progress(epochs=CONFIG.epochs, seed=0):

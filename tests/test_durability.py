@@ -249,24 +249,17 @@ def test_many_writers_and_many_kills_store_each_trial_once(memory):
 
 @pytest.fixture
 def job(memory, monkeypatch):
-    """A report whose notebook runs and is rendered in no time: `Job` writes what they give."""
+    """A report whose notebook runs and is rendered in no time: `Report` writes what they give."""
     import nbformat
 
-    from labrnn.reports import batch
+    from labrnn.reports import batch, report
 
-    def execute(source, target, parameters):
-        nbformat.write(nbformat.v4.new_notebook(), target)
-
-    def render(executed):
-        for suffix in (".pdf", ".html"):
-            executed.with_suffix(suffix).write_bytes(suffix.encode() * 1000)
-
-    monkeypatch.setattr(batch, "execute", execute)
-    monkeypatch.setattr(batch, "render", render)
+    monkeypatch.setattr(report, "execute", lambda *_: nbformat.v4.new_notebook())
+    monkeypatch.setattr(report, "render", lambda *_: [b"notebook" * 99, b"pdf" * 999, b"page" * 99])
     trial = write(Store(memory / "trials"))
     part = batch.read_params(write_params(memory, train="false"))
-    batch.commit()  # asks git once
-    return lambda out: batch.Job(part, [trial], out, "Ada")
+    report.package_digest()  # once, for all
+    return lambda out: report.Report(part, [trial], out, "Ada", reviews=FINGERPRINT)
 
 
 def test_a_report_killed_at_every_operation(job, memory):

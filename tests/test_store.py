@@ -75,7 +75,7 @@ def test_default_store_is_named_by_the_environment(tmp_path, monkeypatch):
     assert default_store().root == tmp_path / "trials"
     monkeypatch.delenv("LABRNN_STORE")
     assert default_store().root.name == "trials"
-    assert default_store().shelves[0].parts[-3:] == ("reports", "full", "trials")
+    assert default_store().shelves[0].parts[-2:] == ("reports", "full")
 
 
 def test_trial_holds_what_was_trained(undisturbed, reviews):

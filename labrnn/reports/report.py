@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from labrnn.errors import LabError
-from labrnn.files import replace_file
+from labrnn.files import publish, replace_file, write_file
 from labrnn.reports.kernel import manager
 from labrnn.results import baselines
 from labrnn.trials.store import PROJECT, default_store
@@ -101,12 +101,12 @@ class Report:
                 self._describe(notebook)
                 contents = render(notebook, self.name)
                 for path, content in zip(self.outputs(), contents, strict=True):
-                    (work / path.name).write_bytes(content)
+                    write_file(work / path.name, content)
             except Exception as error:
                 traceback.print_exc()
                 raise LabError(f"{self.name}: {explain(error)}\n  log: {self.log}") from None
             for path in self.outputs():
-                os.replace(work / path.name, path)
+                publish(work / path.name, path)
         self.record.write(key, self.outputs(), contents, self.kept())
 
     def make(self):

@@ -65,7 +65,8 @@ class _Environment(Plain):
     device: str
     seconds: float
     finished: str = Field(pattern=r"^\d{4}-\d\d-\d\d")
-    versions: dict[str, str] = {}
+    versions: dict[str, str]
+    commit: str
 
 
 class _Data(Plain):
