@@ -11,8 +11,8 @@ from labrnn.trials.store import PROJECT
 # import each other, names of one layer may not.
 LAYERS = [
     ["errors"],
-    ["files", "config"],
-    ["reviews", "published", "results.published"],
+    ["files", "folders", "config"],
+    ["reviews", "published"],
     ["network"],
     ["parts"],
     ["trials"],
