@@ -239,13 +239,15 @@ def write_tables():
             if any(rows):
                 lines.append(f"| {title} | {name} | {' | '.join(map(_cells, rows))} |")
     for results in kept.values():
-        about, found = results["machine"], results["encoding"]
-        ratio = found["encoded_as_published"] / found["encoded"]
-        lines.append(
-            f"\n**{about['cpu']}.** From a CSV file to token ids: {found['encoded']} s; as published "
-            f"{found['encoded_as_published']} s, {ratio:.1f} times as long; cached "
-            f"{found['cached']} s."
-        )
+        about = results["machine"]
+        lines.append(f"\n**{about['cpu']}.**")
+        if found := results.get("encoding"):
+            ratio = found["encoded_as_published"] / found["encoded"]
+            lines.append(
+                f"From a CSV file to token ids: {found['encoded']} s; as published "
+                f"{found['encoded_as_published']} s, {ratio:.1f} times as long; cached "
+                f"{found['cached']} s."
+            )
         if found := results.get("trainings"):
             lines.append(
                 f"A default training (LSTM, RMSprop, 5 epochs) on {about['training_reviews']:,} "

@@ -3,6 +3,7 @@
 .venv/bin/python tools/headline.py
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from labrnn.trials.store import PROJECT, Store
 
 README = PROJECT / "README.md"
 PICTURE = PROJECT / "docs" / "headline.svg"
-BENCHMARKS = PROJECT / "benchmarks" / "README.md"
+MACHINES = PROJECT / "benchmarks" / "machines"
 STORE = Store(PROJECT / "reports" / "full" / "trials")
 SHOWN = ("1", "3a", "3b", "3c", "4a", "4b", "4c", "5b", "5c", "6h", "7d", "10a")
 BLOCK = re.compile(r"(<!-- headline:.*?-->\n).*?(<!-- /headline -->)", re.S)
@@ -84,14 +85,20 @@ def best():
 
 
 def speed():
-    """How long a step takes as published, from the last table of the benchmarks."""
-    text = BENCHMARKS.read_text("utf-8")
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
-    times = {row[0]: float(row[3]) for row in rows if "packed sequences" in row[1:2]}
-    listed = ", ".join(f"{ratio:.0f} times ({model})" for model, ratio in times.items())
+    """How long packed sequences take beside ours, on each machine that the benchmarks have kept."""
+    sentences = []
+    for path in sorted(MACHINES.glob("*.json")):
+        kept = json.loads(path.read_text("utf-8"))
+        times = {
+            model: rows["packed sequences"]["times_ours"]
+            for model, rows in kept["races"].items()
+            if "packed sequences" in rows
+        }
+        ratios = ", ".join(f"{ratio:.0f} times ({model})" for model, ratio in times.items())
+        sentences.append(f"{ratios} on one core of an {kept['machine']['cpu']}")
     return (
-        "A training step as published, with packed sequences in plain PyTorch on one core, takes "
-        f"{listed} as long as ours. More in [benchmarks](benchmarks/README.md)."
+        "A training step as published, with packed sequences in plain PyTorch, takes as many times "
+        f"as long as ours: {'; '.join(sentences)}. More in [benchmarks](benchmarks/README.md)."
     )
 
 
