@@ -19,7 +19,7 @@ from labrnn.results.table import ABOVE, FALL, Results, Runs, stored
 from labrnn.results.tables import ACCURACY, accuracy_cell
 from labrnn.trials.store import PROJECT, Store
 
-COMMITTED = Store(PROJECT / "reports" / "full" / "trials")
+COMMITTED = Store(PROJECT / "reports" / "full")
 FULL = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96}
 
 
