@@ -108,7 +108,7 @@ class Part(Strict):
     @field_validator("*")
     @classmethod
     def _lists_hold_each_value_once(cls, value):
-        if isinstance(value, list):
+        if isinstance(value, list) and value:
             repeated, times = Counter(value).most_common(1)[0]
             if times > 1:
                 raise ValueError(f"holds {repeated!r} {times} times; give each value once")

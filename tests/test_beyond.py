@@ -207,7 +207,7 @@ def test_missing_baselines_and_networks_are_reported_missing():
 
 def test_the_committed_baseline_is_better_than_the_committed_gru():
     """McNemar's test is beyond doubt on every run; this was once called not clear."""
-    store = Store(PROJECT / "reports" / "full" / "trials")
+    store = Store(PROJECT / "reports" / "full")
     part = read_params(PROJECT / "params" / "full" / "beyond_baselines.yaml")
     found = Results(part, Runs(stored(part, store, [])))
     models = baselines.find(part, store)

@@ -31,7 +31,7 @@ LABS = [
     "lab2f_compound",
     "lab2g_bidirectional",
 ]
-FACTS = ["95 %", "15 %", "80 %", "10 %"]  # the level of intervals; BERT's masking
+FACTS = ["95 %", "15 %", "80 %", "10 %", "0.6931"]  # confidence level; BERT's masking; ln 2
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 

@@ -19,7 +19,7 @@ from labrnn.results.table import ABOVE, FALL, Results, Runs, stored
 from labrnn.results.tables import ACCURACY, accuracy_cell
 from labrnn.trials.store import PROJECT, Store
 
-COMMITTED = Store(PROJECT / "reports" / "full" / "trials")
+COMMITTED = Store(PROJECT / "reports" / "full")
 FULL = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96}
 
 
@@ -194,3 +194,17 @@ def tables(path):
                 for table in pd.read_html(StringIO(page), keep_default_na=False):
                     for _, line in table.astype(str).iterrows():
                         yield line
+
+
+def test_nothing_below_imports_the_parts_results():
+    """`parts` and all that it uses know nothing of results; results know nothing of reports."""
+
+    def imported(path):
+        return set(re.findall(r"^\s*from (labrnn[\w.]*) import", path.read_text("utf-8"), re.M))
+
+    package = PROJECT / "labrnn"
+    for name in ("parts.py", "published.py", "config.py"):
+        assert not {n for n in imported(package / name) if n.startswith("labrnn.results")}
+    for path in (package / "results").glob("*.py"):
+        above = ("labrnn.reports", "labrnn.lab", "labrnn.cli")
+        assert not {n for n in imported(path) if n.startswith(above)}, path.name

@@ -23,7 +23,7 @@ from labrnn.trials.store import PROJECT, Store
 README = PROJECT / "README.md"
 PICTURE = PROJECT / "docs" / "headline.svg"
 MACHINES = PROJECT / "benchmarks" / "machines"
-STORE = Store(PROJECT / "reports" / "full" / "trials")
+STORE = Store(PROJECT / "reports" / "full")
 SHOWN = ("1", "3a", "3b", "3c", "4a", "4b", "4c", "5b", "5c", "6h", "7d", "10a")
 BLOCK = re.compile(r"(<!-- headline:.*?-->\n).*?(<!-- /headline -->)", re.S)
 

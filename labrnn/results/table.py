@@ -282,9 +282,9 @@ class Results:
     def curves(self, setting, name):
         """A quantity of the history over the epochs, [runs, epochs], and whether each run trained."""
         rows = self.rows(setting)
-        trials = [self.runs.trials[run] for run in rows["run"]]
+        trials = [self.runs.trials[run] for run in rows.get("run", ())]
         curves = [[epoch[name] for epoch in trial.history] for trial in trials]
-        return np.array(curves), rows["trained"].to_numpy(bool)
+        return np.array(curves), np.array(rows.get("trained", ()), bool)
 
     @property
     def vocabulary_size(self):
