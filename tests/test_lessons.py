@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made import results
+from fake_results import results
 from tiny import write_reviews
 
 from labrnn import lab
@@ -47,7 +47,7 @@ def lessons(real_reviews, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LABRNN_DATA", data)
             patch.setattr("labrnn.reports.notebook.display", lambda *_, **__: None)
-            patch.setattr(lab, "run_trials", lambda *_, **__: made.outcome)
+            patch.setattr(lab, "run_trials", lambda *_, **__: SimpleNamespace(trials=made.runs.trials))
             for cell in nbformat.read(PROJECT / f"notebooks/{name}.ipynb", 4).cells:
                 if cell.cell_type == "code":
                     exec(compile(cell.source, name, "exec"), namespace)
@@ -317,3 +317,77 @@ def test_gru_4_bidirectional(lesson):
     theirs = next(Batches(corpus, len(rows), CPU).of(rows))
     logits = package(theirs.ids, theirs.packing)
     torch.testing.assert_close(model(batch["ids"], batch["length"]), logits, rtol=0, atol=1e-5)
+
+
+# Lab 2's exercises need nothing of their notebooks
+
+
+def solved(name, *numbers):
+    namespace = {}
+    for number in numbers:
+        exec(solution(name, number), namespace)
+    return namespace
+
+
+def test_2a_steps_of_the_optimisers():
+    mine = solved("lab2a_lstm_optimizers", 1, 2)
+    by_hand = {
+        "sgd": 0.01 * 1e-4,
+        "adagrad": 0.001 * 1e-4 / (1e-4 + 1e-6),
+        "adam": 0.001 * 1e-4 / (1e-4 + 1e-6),
+        "rmsprop": 0.001 * 1e-4 / (0.1 * 1e-4 + 1e-6),
+    }
+    assert mine["moved"](1) == pytest.approx(by_hand)
+    assert [round(mine["far"][n], 3) for n in by_hand] == [0.01, 0.062, 0.99, 11.001]
+
+
+def test_2b_gates():
+    mine = solved("lab2b_gru_optimizers", 1, 2)
+    assert (mine["lstm"], mine["gru"]) == (98_131, 87_831)  # the published counts
+    assert (mine["cell"], mine["state"]) == (50, pytest.approx(1))
+
+
+def test_2c_layers():
+    mine = solved("lab2c_depth", 1, 2, 3)
+    assert mine["added"] == [80_800] * 3
+    assert mine["norms"][1] < mine["norms"][0] / 100
+    assert mine["norms"][0] == pytest.approx(4e-5, rel=0.5)
+    assert mine["per_gate"] == pytest.approx(5e-3, rel=0.5)
+
+
+def test_2d_widths():
+    mine = solved("lab2d_width", 1, 2)
+    assert mine["width"] == 118
+    assert "hidden_dim = 321" in mine["refused"]
+
+
+def test_2e_embeddings():
+    mine = solved("lab2e_embedding", 1, 2)
+    assert [round(mine["shares"][k], 2) for k in (0, -1)] == [0.58, 0.99]
+    assert mine["lengths"] == pytest.approx([0.0047, 0.0947], rel=0.02)
+
+
+def test_2f_grid():
+    mine = solved("lab2f_compound", 1, 2, 3)
+    assert (len(mine["grid"]), mine["dropped"]) == (48, 44)
+    assert "60 trials" in mine["refused"]
+    assert mine["best"] == pytest.approx(0.8775, abs=0.0005)
+
+
+def test_2g_directions():
+    mine = solved("lab2g_bidirectional", 1, 2)
+    assert mine["added"] == 1_905_030
+    assert torch.equal(*mine["backward"])
+    assert not torch.equal(*mine["forward"])
+
+
+def test_every_notebook_of_the_labs_ends_with_exercises_that_the_page_solves():
+    for path in sorted((PROJECT / "notebooks").glob("lab*.ipynb")):
+        last = nbformat.read(path, 4).cells[-1]
+        assert last.metadata.get("tags") == ["exercises"], path.name
+        asked = re.findall(r"^\d+\.", last.source, flags=re.M)
+        assert 3 <= len(asked) <= 5, path.name
+        page = (PROJECT / "docs/assistants.md").read_text("utf-8")
+        part = page.split(f"### `{path.stem}`")[1].split("\n### ")[0]
+        assert re.findall(r"^\*\*(\d+\.)", part, flags=re.M) == asked, path.name
+        assert part.count("*Common mistakes.*") == len(asked), path.name

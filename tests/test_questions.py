@@ -10,7 +10,7 @@ import numpy as np
 import papermill
 import pytest
 import torch
-from made import results
+from fake_results import results
 from tiny import write_reviews
 from torch import nn
 
@@ -55,7 +55,7 @@ def ran(data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABRNN_DATA", data)
         patch.setenv("LABRNN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(lab, "run_trials", lambda *_, **__: made.outcome)
+        patch.setattr(lab, "run_trials", lambda *_, **__: SimpleNamespace(trials=made.runs.trials))
         put_in_place(patch, data)
         for cell in CELLS:
             if cell.cell_type == "code":
