@@ -47,7 +47,9 @@ def lessons(real_reviews, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LABRNN_DATA", data)
             patch.setattr("labrnn.reports.notebook.display", lambda *_, **__: None)
-            patch.setattr(lab, "run_trials", lambda *_, **__: SimpleNamespace(trials=made.runs.trials))
+            patch.setattr(
+                lab, "run_trials", lambda *_, **__: SimpleNamespace(trials=made.runs.trials)
+            )
             for cell in nbformat.read(PROJECT / f"notebooks/{name}.ipynb", 4).cells:
                 if cell.cell_type == "code":
                     exec(compile(cell.source, name, "exec"), namespace)
