@@ -123,6 +123,7 @@ def test_a_damaged_choice_is_made_again(undecided, damage):
     products.chosen.cache_clear()
     chosen = products.chosen("float32")
     assert json.loads(kept(undecided).read_text())["chosen"] == chosen
+    assert chosen in products.BACKENDS
 
 
 @pytest.mark.parametrize("first", list(products.BACKENDS))
