@@ -261,6 +261,7 @@ def test_compiled_callers_are_kept_for_this_source_of_the_product_only():
     recurrent.run_layers(rnn, torch.randn(5, 3), Packing([3, 2]), "fused").sum().backward()
     for function in (kernels._read, kernels._read_back):
         file = function._cache._cache_file
+        assert file._source_stamp[1] == products.SOURCE
         assert file._load_index()
         file._source_stamp = (file._source_stamp[0], "another")
         assert not file._load_index()
