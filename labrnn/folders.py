@@ -75,7 +75,7 @@ def provide_caches():
         if not _writable(os.environ.get(name) or os.path.join(home, default))
     }
     if missing:
-        own = tempfile.mkdtemp(prefix="labrnn-home-")
+        own = tempfile.mkdtemp(prefix="home-of-labrnn-")
         atexit.register(_remove, own, os.getpid())
         os.environ.update({name: os.path.join(own, default) for name, default in missing.items()})
 

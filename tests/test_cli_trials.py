@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny import PATIENCE, TINY, endless, train, write_params, write_reviews
+from tiny import PATIENCE, TINY, endless, heed_ctrl_c, train, write_params, write_reviews
 
 from labrnn import cli
 from labrnn.parts import read_params
@@ -273,6 +273,12 @@ def test_bad_params(data, tmp_path, monkeypatch, values, fault):
     assert not (tmp_path / "trials").exists()
 
 
+def take_terminal():
+    """Let a process get the Ctrl-C of the terminal that is its standard input."""
+    heed_ctrl_c()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 def test_live_display_on_a_terminal_without_colour(data, tmp_path):
     """On a terminal a table lives until Ctrl-C; NO_COLOR is heeded; what is needed is told."""
     params = write_params(tmp_path)
@@ -285,7 +291,7 @@ def test_live_display_on_a_terminal_without_colour(data, tmp_path):
         stdout=child,
         stderr=child,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that it gets Ctrl-C
+        preexec_fn=take_terminal,
         env=endless(tmp_path) | own,
     )
     os.close(child)

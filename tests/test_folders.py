@@ -82,7 +82,7 @@ def tmpdir(monkeypatch):
 
 
 def test_tmpdir(tmp_path, tmpdir):
-    short, long = Path(tempfile.mkdtemp(prefix="labrnn-", dir="/tmp")), tmp_path / ("x" * 99)
+    short, long = Path(tempfile.mkdtemp(dir="/tmp")), tmp_path / ("x" * 99)
     long.mkdir()
     assert tmpdir(short) == tempfile.gettempdir() == str(short)
     for wrong in (long, tmp_path / "gone"):
@@ -111,8 +111,8 @@ def test_without_a_home_libraries_get_folders_until_the_process_ends(tmp_path):
     )
     found = done.stdout.split()
     assert len(found) == len(CACHES), done.stderr
-    assert all(path.startswith(str(tmp_path / "labrnn-home-")) for path in found)
-    assert not list(tmp_path.glob("labrnn-home-*"))
+    assert all(path.startswith(str(tmp_path / "home-of-labrnn-")) for path in found)
+    assert not list(tmp_path.glob("home-of-labrnn-*"))
 
 
 def test_the_commit_is_the_projects_own(tmp_path, monkeypatch):

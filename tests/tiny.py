@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -56,8 +57,14 @@ def labrnn(*arguments, **options):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,
         **options,
     )
+
+
+def heed_ctrl_c():
+    """A shell lets what it starts in the background ignore Ctrl-C; tests may run there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until(condition):
