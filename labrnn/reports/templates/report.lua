@@ -690,13 +690,13 @@ local function finish(blocks, block, part)
       image.classes = {'alone'}
       return pandoc.Plain{image}
     end
-    if typst and right_to_left(el) then return pandoc.Div({el}, {class = 'rtl'}), false end
+    if typst and el.t ~= 'Plain' and right_to_left(el) then return pandoc.Div({el}, {class = 'rtl'}), false end
   end
   if block.label then -- `show` puts the caption into the table as well
     blocks = blocks:walk{Table = function(tab) tab.caption = {}; return tab end}
   end
   blocks = blocks:walk{Image = function(image) image.attributes.alt = stringify(image.caption); return image end}
-  blocks = blocks:walk{traverse = 'topdown', Para = paragraph, Header = paragraph,
+  blocks = blocks:walk{traverse = 'topdown', Para = paragraph, Plain = paragraph, Header = paragraph,
     Table = function(tab) return write_table(tab, text_of, false), false end}
   return blocks:walk(rules)
 end
