@@ -13,6 +13,7 @@ from labrnn.config import TrialConfig
 from labrnn.errors import printable
 from labrnn.trials.plan import Estimate, cost
 
+START_SECONDS = 1.0  # of a training before its first epoch and after its last
 # How a person says the value of a field; the others are shown as they are written.
 WORDS = {
     "optim": "{}",
@@ -77,7 +78,7 @@ class Display:
         self.usual = usual_fields(plan.missing)
         self.estimate = self.estimate or Estimate(jobs)
         for config, work in plan.missing.items():
-            self.estimate.add(config, work / pace)
+            self.estimate.add(config, START_SECONDS + work / pace)
         self.show(f"{len(plan.trials)} trials stored, {self.count} to train; {log.name}")
 
     def event(self, config, event):
