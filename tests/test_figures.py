@@ -316,4 +316,4 @@ def test_gaps_beyond_the_frame_are_printed_at_its_edge():
         for gap in (-0.36, 0.01)
     ]
     [axes] = drawn(figures.agreement(rows)).axes
-    assert [t.get_text() for t in axes.texts] == ["-36.0 ↓", "2c"]
+    assert [t.get_text() for t in axes.texts] == ["−36.0 ↓", "2c"]

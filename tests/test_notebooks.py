@@ -171,7 +171,6 @@ def test_every_cell_runs_whatever_was_trained(name, amount, monkeypatch, reviews
     assert plt.get_fignums() == open_before
     said = "\n".join(data["text/markdown"] for data in shown if "text/markdown" in data)
     assert ("was run, so there is nothing" in said) == (amount == "none")
-    assert bool(re.search("test accuracy of|did not train|than chance", said)) == (amount != "none")
     claims = [
         v["published"] for metadata in shown for v in metadata.get("report", {}).get("verdicts", [])
     ]

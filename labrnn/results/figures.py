@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from labrnn.published import published_accuracy
-from labrnn.results.prose import capital, percent
+from labrnn.results.prose import capital, percent, points
 from labrnn.results.table import LN2
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#1f5a99", "#c8561b", "#2c7a4b", "#75459c", "#6b6b6b"
@@ -93,7 +93,7 @@ def training_curves(results, settings, columns=2, width=WIDTH):
         columns,
         key=LINES,
         squeeze=False,
-        height_ratios=[2.2, 1] * rows,
+        height_ratios=([1.2, 1] if flat else [2.2, 1]) * rows,
     ) as (figure, panels):
         for k, setting in enumerate(settings):
             row, column = divmod(k, columns)
@@ -151,7 +151,7 @@ def _panel(top, bottom, results, setting, title, flat):
     best = validation[able].max(axis=1).mean()
     top.annotate(
         f"best validation {best:.3f}",
-        (0.98, 0.02),
+        (0.98, 0.12),
         xycoords="axes fraction",
         ha="right",
         va="bottom",
@@ -642,7 +642,10 @@ def agreement(rows):
                 edge, shift = (FRAME, -8) if gap > 0 else (-FRAME, 3)
                 place = {"ha": "center", "fontsize": 6, "textcoords": "offset points"}
                 axes.annotate(
-                    f"{gap:+.1f} {'↑' if gap > 0 else '↓'}", (k, edge), (0, shift), **place
+                    f"{points(row.gap.mean)} {'↑' if gap > 0 else '↓'}",
+                    (k, edge),
+                    (0, shift),
+                    **place,
                 )
         starts = [k for k, row in enumerate(shown) if not k or shown[k - 1].section != row.section]
         for start, end in pairwise([*starts, len(shown)]):

@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 import pandas as pd
 
+from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.network.models import count_parameters
 from labrnn.results import statistics
@@ -22,6 +23,7 @@ FALL = 0.03  # a run's training loss fell if its lowest is below ln 2 by more th
 ABOVE = 0.65  # and it is above chance if its test accuracy reaches this; 1/2 is chance
 FAMILY = ["train_reviews", "epochs", "batch_size"]  # settings alike in these share a seed variance
 TESTED = ("best", "last")
+NO_RUNS = ["run", "setting", "family", "trained", *TrialConfig.model_fields]  # an empty table's
 
 
 class Runs:
@@ -40,7 +42,8 @@ class Runs:
     @cached_property
     def table(self):
         """A row a run: its setting, the fields of its configuration, metrics, size and time."""
-        return pd.DataFrame([_row(trial) for trial in self.trials.values()])
+        rows = [_row(trial) for trial in self.trials.values()]
+        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=NO_RUNS)
 
     @cached_property
     def _by_setting(self):
@@ -58,8 +61,8 @@ class Runs:
     def correct(self, config, tested):
         """Whether each run that trained is right on each test review, bool [runs, reviews]."""
         rows = self.of(config)
-        rows = rows[rows["trained"]] if len(rows) else rows
-        return np.array([_correct(self.trials[run], tested) for run in rows.get("run", ())], bool)
+        rows = rows[rows["trained"].astype(bool)]
+        return np.array([_correct(self.trials[run], tested) for run in rows["run"]], bool)
 
     @lru_cache  # noqa: B019
     def _pooled(self, family, tested):
@@ -89,7 +92,7 @@ class Runs:
         rows = []
         for config, runs in self._by_setting.items():
             estimate, share = self.accuracy(config, tested), trained(runs)
-            fields = {name: runs[name].iloc[0] for name in ("setting", *type(config).model_fields)}
+            fields = {name: runs[name].iloc[0] for name in ("setting", *TrialConfig.model_fields)}
             rows.append(
                 fields
                 | {"runs": share.n, "trained": share.count, "accuracy": estimate.mean}
@@ -136,7 +139,7 @@ def trained(rows):
 
 def _setting(config):
     """A configuration without its seed."""
-    return config.but(seed=type(config).model_fields["seed"].default)
+    return config.but(seed=TrialConfig.model_fields["seed"].default)
 
 
 def _family(config):
@@ -282,9 +285,9 @@ class Results:
     def curves(self, setting, name):
         """A quantity of the history over the epochs, [runs, epochs], and whether each run trained."""
         rows = self.rows(setting)
-        trials = [self.runs.trials[run] for run in rows.get("run", ())]
+        trials = [self.runs.trials[run] for run in rows["run"]]
         curves = [[epoch[name] for epoch in trial.history] for trial in trials]
-        return np.array(curves), np.array(rows.get("trained", ()), bool)
+        return np.array(curves), rows["trained"].to_numpy(bool)
 
     @property
     def vocabulary_size(self):
