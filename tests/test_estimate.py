@@ -100,3 +100,12 @@ def test_what_is_left_of_nothing():
     estimate.reduce("a")
     estimate.reduce("b")
     assert estimate.seconds() == 0
+
+
+def test_jobs_without_work_do_not_count():
+    now = [0.0]
+    estimate = Estimate(4, lambda: now[0])
+    estimate.add("alone", 100)
+    now[0] = 50.0
+    estimate.reduce("alone", 50)
+    assert estimate.seconds() == pytest.approx(50)

@@ -13,7 +13,7 @@ from labrnn.reviews.text import load_corpus
 from labrnn.trials.store import default_store
 
 MOST_ASKED = 300  # stored trials that are read for their speed
-PRIOR = 0.05  # weight of the expected speed, as a share of a run's whole work
+PRIOR = 0.02  # weight of the expected speed, as a share of a run's whole work
 
 
 def cores():
