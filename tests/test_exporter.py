@@ -620,6 +620,7 @@ def test_mathematics_of_mathjax_is_set(source, caplog):
 def test_code_that_looks_like_mathematics_is_untouched(source):
     for text in ways(notebook("# T", source)):
         assert r"\begin{align}a&=b\end{align}" in text.replace(" ", "")
+        assert "$" not in text
 
 
 @pytest.mark.parametrize("tex", [r"\ce{H2O}", r"\begin{CD}A\end{CD}", r"\foo"])

@@ -119,12 +119,16 @@ def test_parts_refer_to_their_own_labels_and_by_name_to_those_of_others(written)
 
 
 def test_verdicts_stand_in_short_at_the_front(tmp_path):
-    said = "The published report concludes that more is better. **Undecided** here: one seed."
-    said += " It also concludes that less is more. **Confirmed** here: so it is."
-    pdf, page = write(tmp_path, part(tmp_path, "lab1_lstm", text=said))
+    path = part(tmp_path, "lab1_lstm")
+    nb = nbformat.read(path, as_version=4)
+    said = [("more is better", "inconclusive"), ("less is more", "confirmed")]
+    verdicts = [{"published": claim, "outcome": outcome, "evidence": ""} for claim, outcome in said]
+    nb.cells[1].outputs[3].metadata = {"report": {"verdicts": verdicts}}
+    nbformat.write(nb, path)
+    pdf, page = write(tmp_path, path)
     text = " ".join(pages(pdf))
     assert text.index("In short") < text.index("This part was not run.")
-    assert "more is better undecided Part lstm less is more confirmed Part lstm" in text
+    assert "more is better inconclusive Part lstm less is more confirmed Part lstm" in text
     assert "less is more" in page.read_text()
 
 
