@@ -211,7 +211,9 @@ def test_workers_killed_at_their_start_are_replaced(
         f"if os.path.getsize({str(counter)!r}) <= {killed}:\n    os.kill(os.getpid(), 9)\n"
         "import json\nprint(json.dumps({'event': 'ready'}), flush=True)\n"
         "job = json.loads(sys.stdin.readline())\nopen(os.path.join(job['root'], 'jobs'), 'a').write('1 ')\n"
-        "while os.path.getsize(os.path.join(job['root'], 'jobs')) < 4:\n    time.sleep(0.05)\n"
+        "for _ in range(1200):\n    if os.path.getsize(os.path.join(job['root'], 'jobs')) >= 4:\n"
+        "        break\n    time.sleep(0.05)\n"
+        "else:\n    sys.exit('it waits alone')\n"
         "print(json.dumps({'event': 'done', 'folder': job['root'], 'accuracy': 0.5}), flush=True)\n"
         "sys.stdin.read()\n"
     )
