@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import re
-import select
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny import PATIENCE, TINY, endless, heed_ctrl_c, train, write_params, write_reviews
+from tiny import PATIENCE, TINY, endless, heed_ctrl_c, train, until, write_params, write_reviews
 
 from labrnn import cli
 from labrnn.parts import read_params
@@ -296,18 +295,21 @@ def test_live_display_on_a_terminal_without_colour(data, tmp_path):
     )
     os.close(child)
 
-    def piece():
-        assert select.select([parent], [], [], PATIENCE)[0], shown
-        try:
-            return os.read(parent, 65536)
-        except OSError:  # the terminal's other end is closed
-            return b""
+    os.set_blocking(parent, False)
+    shown, pressed = bytearray(), []
 
-    shown, interrupted = b"", False
-    while some := piece():
-        shown += some
-        if not interrupted and re.search(rb"HIDDEN_DIM=10.*\d+/12", shown):
-            interrupted = os.write(parent, b"\x03")
+    def ended():
+        try:
+            shown.extend(os.read(parent, 65536))
+        except BlockingIOError:
+            return False
+        except OSError:  # the terminal's other end is closed
+            return True
+        if not pressed and re.search(rb"[123] of 12", shown):
+            pressed.append(os.write(parent, b"\x03"))
+        return False
+
+    until(ended)
     assert process.wait(PATIENCE) == 130
     shown = shown.decode()  # as a whole: a piece may end within a letter
     assert "0 trials stored, 4 to train" in shown

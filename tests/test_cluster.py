@@ -20,6 +20,7 @@ from tiny import (
     labrnn,
     train,
     until,
+    wait_for_line,
     write_params,
     write_reviews,
 )
@@ -392,7 +393,7 @@ def test_interrupted_run_takes_its_jobs_along(slurm, data, store, tmp_path):
     file = describe(tmp_path, "jobs: 2\nwalltime: 0:10:00\nmemory: 2GB\n")
     params, there = write_params(tmp_path), endless(tmp_path) | {"LABRNN_DATA": data}
     process = labrnn("train", params, "--scheduler", file, env=there)
-    assert any(": epoch 1 of " in line for line in process.stderr)
+    wait_for_line(process, ": epoch 1 of ")
     assert jobs()
     process.terminate()
     _, told = process.communicate(timeout=PATIENCE)

@@ -18,6 +18,7 @@ from tiny import (
     epochs_logged,
     labrnn,
     train,
+    wait_for_line,
     write_params,
     write_reviews,
 )
@@ -305,7 +306,7 @@ def test_two_at_once_train_each_trial_once(four, data, store):
 def test_interrupted(data, store, tmp_path, number):
     there = endless(tmp_path) | {"LABRNN_DATA": data}
     process = labrnn("train", write_params(tmp_path), "--jobs", "1", env=there)
-    assert any(": epoch 3 of " in line for line in process.stderr)
+    wait_for_line(process, ": epoch 3 of ")
     process.send_signal(number)
     code, _, told = finished(process)
     assert code == 130

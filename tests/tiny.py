@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -74,6 +75,15 @@ def until(condition):
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.1)
     return found
+
+
+def wait_for_line(process, text):
+    """Read a process's standard error up to a line that holds a text; one that hangs is ended."""
+    limit = threading.Timer(PATIENCE, process.kill)
+    limit.start()
+    found = any(text in line for line in process.stderr)
+    limit.cancel()
+    assert found
 
 
 def endless(folder):
