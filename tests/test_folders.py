@@ -128,7 +128,7 @@ def test_the_commit_is_the_projects_own(tmp_path, monkeypatch):
             assert environment.commit() == ""
         subprocess.run([*git, where, "init", "-q"], check=True)
         subprocess.run([*git, where, "add", "."], check=True, capture_output=True)
-        subprocess.run([*git, where, "commit", "-qm", "x"], check=True)
+        subprocess.run([*git, where, "commit", "-qm", where.name], check=True)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
     own = subprocess.run(
         ["git", "-C", root, "rev-parse", "--short=12", "HEAD"],
