@@ -53,7 +53,8 @@ def test_lazy_rows_move_as_all_rows_do(name, settle_every):
     rows, width, lr = 40, 3, 0.01 if name == "sgd" else 0.001
     torch.manual_seed(0)
     table = torch.nn.Parameter(torch.randn(rows, width))
-    dense = [torch.nn.Parameter(table.detach().to(d)) for d in (torch.float32, torch.float64)]
+    kinds = torch.float32, torch.float64
+    dense = [torch.nn.Parameter(table.detach().to(kind, copy=True)) for kind in kinds]
     lazy, theirs = LazyRows(name, table), [DENSE[name]([one]) for one in dense]
 
     def compare(rows, step):
