@@ -368,8 +368,8 @@ def test_values_that_the_defaults_would_overwrite_are_refused():
 
 def test_a_setting_that_the_parameters_leave_out(data, monkeypatch):
     monkeypatch.setenv("LABRNN_DATA", data)
-    lab = Lab("lab2d_width", {"widths": [10, 20], "train": False, "train_reviews": 0})
-    with pytest.raises(LabError, match=r"'100 units'.* there are 10 units, 20 units: add it"):
+    lab = Lab("lab2d_width", {"widths": [10, 20], "train_reviews": 0}, train=False)
+    with pytest.raises(LabError, match=r"'100 units'.* there are 10 units, 20 units\. Add it"):
         lab.run()["100 units"]
 
 

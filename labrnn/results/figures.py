@@ -172,9 +172,10 @@ def _tested(results, setting):
     runs, estimate = results.trained(setting), results.accuracy(setting)
     if not runs.count:
         mean = results.rows(setting)[f"{results.tested}_accuracy"].mean()
-        return f"test accuracy {percent(mean)} (0 of {runs.n} trained)"
-    trained = f"{runs.count} of {runs.n} trained" if runs.count < runs.n else f"n = {runs.n}"
-    return f"test accuracy {percent(estimate.mean)} ({trained})"
+        return f"test {percent(mean)} (0 of {runs.n} trained)"
+    if runs.count < runs.n:  # no room for more in a row of three
+        return f"test {percent(estimate.mean)} ({runs.count} of {runs.n} trained)"
+    return f"test accuracy {percent(estimate.mean)} (n = {runs.n})"
 
 
 def _chance(axes, value):

@@ -180,7 +180,8 @@ class NotebookDisplay(Display):
     def line(self, text, brief=True):
         from IPython.display import Markdown
 
-        self.handle.update(Markdown(text and f"*{text.replace('_', chr(92) + '_')}*"))
+        if self.handle:  # None outside a notebook
+            self.handle.update(Markdown(text and f"*{text.replace('_', chr(92) + '_')}*"))
 
     def end(self):
         self.line("")
