@@ -15,7 +15,7 @@ from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.network.models import count_parameters
 from labrnn.parts import PARTS, Depth, Lstm, Setting, Width, read_params
-from labrnn.results.table import ABOVE, FALL, Results, Runs, stored
+from labrnn.results.table import ABOVE, FALL, Results, Runs, counted, stored
 from labrnn.results.tables import ACCURACY, accuracy_cell
 from labrnn.trials.store import PROJECT, Store
 
@@ -147,6 +147,9 @@ def test_results_are_made_of_all_that_moves_them_and_nothing_else():
     store = SimpleNamespace(trials=lambda: iter([*more, single, *others]))
     found = stored(Lstm(**FULL), store, [own])
     assert {t.key for t in found} == {t.key for t in (own, *more)}
+    # What is still to be trained counts alike, so that a report can wait for it.
+    configs = {t.config for t in (own, *more, single, *others)}
+    assert counted(Lstm(**FULL), configs) == {t.config for t in (own, *more)}
 
 
 def test_an_unknown_setting_is_an_error():

@@ -19,7 +19,7 @@ from labrnn.reports import gallery
 from labrnn.reports.kernel import Processes
 from labrnn.reports.report import Record, Report, digest, package_digest, scratch
 from labrnn.results import baselines
-from labrnn.results.table import stored
+from labrnn.results.table import counted, stored
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.plan import Estimate, cores, plan_trials
 from labrnn.trials.progress import describe, display_for_terminal
@@ -44,11 +44,15 @@ def plan(params, out=None, author="labrnn"):
     return sorted(reports, key=lambda report: order.index(report.name))
 
 
-def with_trials(report):
+def with_trials(report, known=None):
     """The report with the stored trials that it reads, and the fingerprint of its reviews."""
     part = report.part
     store = default_store(part.store)
-    found = plan_trials(part.trials(), part.data, part.fingerprint, store, part.train)
+    found = plan_trials(
+        part.trials(), part.data, part.fingerprint, store, part.train, known=known
+    )
+    if known is not None:
+        known |= found.trials
     reviews = found.fingerprint
     if not reviews:
         with suppress(LabError):  # its notebook reports it
@@ -91,17 +95,22 @@ class _Batch:
         self.threads, self.futures = ThreadPoolExecutor(jobs), []
         self.lock, self.gallery_built = threading.Lock(), time.monotonic()
         self.failures, self.current = 0, []
+        self.known = {_source(report.part): {} for report in reports}  # stored trials, by config
         self.waits = [set() for _ in reports]  # what must end before each of them
 
     def train(self):
         """Train what is missing; a report begins as soon as its trials are there."""
         plans = self._plans()
+        for place, found in plans.items():
+            self.known[place[:3]] |= found.trials
         fits = [r.part for r in self.reports if r.part.fits_baselines and self._is_to_fit(r.part)]
         for waits, report in zip(self.waits, self.reports, strict=True):
             trials = report.part.trials()
             source = _source(report.part)
-            missing = [plan.missing for place, plan in plans.items() if place[:3] == source]
-            waits |= {(source, trial) for trial in trials if any(trial in m for m in missing)}
+            mine = [plan for place, plan in plans.items() if place[:3] == source]
+            missing = {config for plan in mine for config in plan.missing}
+            read = counted(report.part, {*self.known[source], *missing}) | set(trials)
+            waits |= {(source, config) for config in read & missing}
             if trials:  # their figures show the best baseline
                 waits |= {part.name for part in fits}
             self.estimate.add(report.log, REPORT_SECONDS)
@@ -164,7 +173,7 @@ class _Batch:
                         self.futures.append(self.threads.submit(self._make, report))
 
     def _make(self, report):
-        report = with_trials(report)
+        report = with_trials(report, self.known[_source(report.part)])
         if report.is_done():
             self.current.append(report)
         elif self._run(report.log, report.make):

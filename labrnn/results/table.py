@@ -7,7 +7,7 @@ interval in every part. What counts as trained, and how seeds are pooled, is def
 import math
 from collections import Counter
 from contextlib import suppress
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -102,11 +102,25 @@ class Runs:
         return pd.DataFrame(rows).drop(columns="seed", errors="ignore")
 
 
-def stored(part, store, trials):
-    """The trials that a part's results are made of.
+def counted(part, configs):
+    """Those of some configurations, stored or to come, that a part's results are made of.
 
-    Those are every stored seed of its settings, and the settings of several seeds that belong to
-    the same families, since the spread over seeds is pooled over them.
+    They are every seed of its settings, and the settings of several seeds that belong to the same
+    families, since the spread over seeds is pooled over them.
+    """
+    seeds = Counter(map(_setting, configs))
+    own = {setting.config for setting in (*part.settings(), *part.others())}
+    families = set(map(_family, own))
+    return {
+        config
+        for config in configs
+        if (setting := _setting(config)) in own
+        or (seeds[setting] > 1 and _family(setting) in families)
+    }
+
+
+def stored(part, store, trials):
+    """The stored trials that a part's results are made of, see `counted`.
 
     Args:
         part: a `Part`.
@@ -115,21 +129,19 @@ def stored(part, store, trials):
     """
     found = {trial.key: trial for trial in trials}
     fingerprint = next((trial.fingerprint for trial in found.values()), part.fingerprint)
-    seeds, configs = Counter(), {key: trial.config for key, trial in found.items()}
     for trial in store.trials() if fingerprint else ():
         if trial.fingerprint == fingerprint and trial.key not in found:
             with suppress(LabError):
-                _row(trial)
-                found[trial.key], configs[trial.key] = trial, trial.config
-    seeds.update(map(_setting, configs.values()))
-    own = {setting.config for setting in (*part.settings(), *part.others())}
-    families = set(map(_family, own))
-    return [
-        trial
-        for key, trial in found.items()
-        if (setting := _setting(configs[key])) in own
-        or (seeds[setting] > 1 and _family(setting) in families)
-    ]
+                found[trial.key] = _readable(trial)
+    wanted = counted(part, [trial.config for trial in found.values()])
+    return [trial for trial in found.values() if trial.config in wanted]
+
+
+@cache
+def _readable(trial):
+    """The trial, read once a process. Raises LabError if it cannot be read."""
+    _row(trial)
+    return trial
 
 
 def trained(rows):
@@ -137,6 +149,7 @@ def trained(rows):
     return Share(int(rows["trained"].sum()) if len(rows) else 0, len(rows))
 
 
+@cache
 def _setting(config):
     """A configuration without its seed."""
     return config.but(seed=TrialConfig.model_fields["seed"].default)

@@ -76,7 +76,7 @@ class Plan(Outcome):
         return max(sum(work) / jobs, *work) / speed if work else 0.0
 
 
-def plan_trials(configs, data="", fingerprint="", store=None, train=True, stage=None):
+def plan_trials(configs, data="", fingerprint="", store=None, train=True, stage=None, known=None):
     """Look up some configurations in the store and order those that are missing.
 
     Args:
@@ -86,6 +86,7 @@ def plan_trials(configs, data="", fingerprint="", store=None, train=True, stage=
             reviews are not at hand. Where nothing is to be trained it is not checked.
         stage: configuration -> number; lower ones are trained first. Within a stage, or without
             stages, the longest training comes first.
+        known: configuration -> stored trial, found before: the store is not asked again.
 
     Returns:
         the `Plan`.
@@ -100,7 +101,8 @@ def plan_trials(configs, data="", fingerprint="", store=None, train=True, stage=
     work = {}
     for config in dict.fromkeys(configs):
         try:
-            if trial := store.find(config, plan.fingerprint):
+            trial = (known or {}).get(config) or store.find(config, plan.fingerprint)
+            if trial:
                 plan.trials[config] = trial
             else:
                 kept = store.epochs_kept(config, plan.fingerprint)
