@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Of another Python: ours would not start with it.
 unexport PYTHONHOME
 
-.PHONY: report full-report test lab bench tidy mutants constraints setup
+.PHONY: report full-report test coverage lab bench tidy mutants constraints setup
 
 report: setup
 	$(BIN)/labrnn report params/quick/*.yaml
@@ -17,7 +17,11 @@ full-report: setup
 # One thread a process: several OpenMP teams on the same cores get in each other's way.
 test: export OMP_NUM_THREADS = 1
 test: setup
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PYTEST)
+
+# The branches of labrnn/trials that the tests take.
+coverage:
+	$(MAKE) test PYTEST="--cov --cov-report=term"
 
 # Jupyter keeps its token and listens on this machine only; root has to allow it by an option.
 lab: setup
