@@ -221,4 +221,4 @@ def test_a_part_is_added_by_the_page(tree):
     text = " ".join(pages[k].get_textpage().get_text_range() for k in range(len(pages)))
     assert "Dropout, more or less" in text
     assert "rate 0.5" in text
-    assert "a single run cannot decide against a setting" in " ".join(text.split())
+    assert "This is a reduced setting: 100 training reviews" in " ".join(text.split())
