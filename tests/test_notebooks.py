@@ -214,7 +214,7 @@ def test_plain_papermill(tmp_path, reviews):
     pictures = [o.metadata["report"] for o in outputs if "image/svg+xml" in o.get("data", {})]
     assert [p["label"] for p in pictures] == ["fig-optimizers", "fig-together"]
     said = "\n".join(o.data.get("text/markdown", "") for o in outputs if "data" in o)
-    assert "reduced setting, 200 training reviews" in said
+    assert "This is a reduced setting: 200 training reviews" in said
 
 
 def test_a_misspelt_parameter_is_refused(tmp_path, reviews):

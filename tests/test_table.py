@@ -2,13 +2,13 @@
 
 import re
 import time
-from io import StringIO
 from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from fake_results import fake_runs, results, run
 
 from labrnn.config import TrialConfig
@@ -172,7 +172,7 @@ def test_a_setting_has_the_same_figures_in_every_report(committed):
     seen = {}
     for name in PARTS:
         found = Results(full(name), committed)
-        settings = {s.name: s for s in [*found.part.settings(), *found.part.others()]}
+        settings = {s.name: s for s in [*found.part.others(), *found.part.settings()]}
         path = PROJECT / "reports" / "full" / f"{name}.ipynb"
         for line in tables(path):
             setting = settings.get(str(line.iloc[0])) or settings.get(str(line.get("setting")))
@@ -194,9 +194,13 @@ def tables(path):
         for output in cell.get("outputs", []):
             page = output.get("data", {}).get("text/html", "")
             if "<table" in page and re.search(r"\btest accuracy, %", page):
-                for table in pd.read_html(StringIO(page), keep_default_na=False):
-                    for _, line in table.astype(str).iterrows():
-                        yield line
+                for table in BeautifulSoup(page, "html.parser").find_all("table"):
+                    head, *lines = [
+                        [cell.get_text(" ", strip=True) for cell in line.find_all(["th", "td"])]
+                        for line in table.find_all("tr")
+                    ]
+                    for line in lines:
+                        yield pd.Series(line, head)
 
 
 def test_nothing_below_imports_the_parts_results():
