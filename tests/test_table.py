@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import nbformat
 import numpy as np
-import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from fake_results import fake_runs, results, run
@@ -175,7 +174,7 @@ def test_a_setting_has_the_same_figures_in_every_report(committed):
         settings = {s.name: s for s in [*found.part.others(), *found.part.settings()]}
         path = PROJECT / "reports" / "full" / f"{name}.ipynb"
         for line in tables(path):
-            setting = settings.get(str(line.iloc[0])) or settings.get(str(line.get("setting")))
+            setting = settings.get(next(iter(line.values()))) or settings.get(line.get("setting"))
             if setting is None or ACCURACY not in line or not found.run([setting]):
                 continue
             assert line[ACCURACY] == accuracy_cell(found.accuracy(setting)), (name, setting.name)
@@ -199,8 +198,8 @@ def tables(path):
                         [cell.get_text(" ", strip=True) for cell in line.find_all(["th", "td"])]
                         for line in table.find_all("tr")
                     ]
-                    for line in lines:
-                        yield pd.Series(line, head)
+                    for line in lines:  # of two columns with one name the first
+                        yield {name: line[head.index(name)] for name in head}
 
 
 def test_nothing_below_imports_the_parts_results():
