@@ -127,7 +127,7 @@ class TrialConfig(Strict):
         mine = sorted(self.model_dump(exclude={"cell", "seed"}).items())
         return ",".join(f"{name.upper()}={value}" for name, value in mine if value != usual[name])
 
-    def but(self, **changes):
+    def replace(self, **changes):
         """Return a validated copy with some fields changed."""
         return validated(TrialConfig, self.model_dump() | changes, "TrialConfig")
 

@@ -68,7 +68,7 @@ class Lab:
         False where they are not at hand, or belong to other reviews than those at hand.
         """
         for seed in self.part.seeds:
-            trial = self.results.runs.trials.get(self.part.reader.but(seed=seed))
+            trial = self.results.runs.trials.get(self.part.reader.replace(seed=seed))
             if trial and trial.has_weights and self.corpus:
                 model.load_state_dict(trial.weights())
                 model.eval()

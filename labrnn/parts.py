@@ -41,7 +41,7 @@ class Setting:
 
     def trials(self, seeds):
         """Its configurations, one a seed."""
-        return [self.config.but(seed=seed) for seed in seeds]
+        return [self.config.replace(seed=seed) for seed in seeds]
 
 
 @dataclass(frozen=True)
@@ -171,12 +171,12 @@ class Lstm(Part):
     )
 
     def settings(self):
-        return [Setting(self.cell.upper(), self.base.but(cell=self.cell, lr=self.lr))]
+        return [Setting(self.cell.upper(), self.base.replace(cell=self.cell, lr=self.lr))]
 
     @property
     def reader(self):
         """The RMSprop model of Lab 2 a or b: it trains, so it can classify sentences."""
-        return self.base.but(cell=self.cell, optim="rmsprop", lr=self.reader_lr)
+        return self.base.replace(cell=self.cell, optim="rmsprop", lr=self.reader_lr)
 
     def others(self):
         return [Setting("reader", self.reader)]
@@ -226,10 +226,10 @@ class LstmOptimizers(Part):
 
     def groups(self):
         """Adam and RMSprop at each rate."""
-        base = self.base.but(cell=self.cell)
+        base = self.base.replace(cell=self.cell)
         return {
             OPTIMIZERS[o]: [
-                Setting(f"{OPTIMIZERS[o]} at {rate:g}", base.but(optim=o, lr=rate))
+                Setting(f"{OPTIMIZERS[o]} at {rate:g}", base.replace(optim=o, lr=rate))
                 for rate in self.rates
             ]
             for o in TUNED
@@ -261,7 +261,9 @@ class LstmOptimizers(Part):
         """Optimiser -> setting."""
         rates = {"sgd": self.sgd_lr}
         return {
-            o: Setting(OPTIMIZERS[o], self.base.but(cell=cell, optim=o, lr=rates.get(o, self.lr)))
+            o: Setting(
+                OPTIMIZERS[o], self.base.replace(cell=cell, optim=o, lr=rates.get(o, self.lr))
+            )
             for o in self.optimizers
         }
 
@@ -311,7 +313,7 @@ class _Tuned(Part):
     @property
     def tuned(self):
         """The base under the part's optimiser."""
-        return self.base.but(optim=self.optim, lr=self.lr)
+        return self.base.replace(optim=self.optim, lr=self.lr)
 
 
 class _OneDimension(_Tuned):
@@ -332,7 +334,7 @@ class _OneDimension(_Tuned):
 
     def _setting(self, value):
         unit = self.unit if value != 1 else self.unit.removesuffix("s")
-        return Setting(f"{value} {unit}", self.tuned.but(**{self.field: value}), value != 1)
+        return Setting(f"{value} {unit}", self.tuned.replace(**{self.field: value}), value != 1)
 
     def reference(self):
         """The setting that the others are compared with: the lab's own value, if it is there."""
@@ -462,7 +464,7 @@ class Compound(_Tuned):
         return [
             Setting(
                 f"E{e} H{h} L{n}",
-                self.tuned.but(
+                self.tuned.replace(
                     n_layers=n,
                     hidden_dim=h,
                     embedding_dim=e,
@@ -533,21 +535,21 @@ class Bidirectional(_Tuned):
 
     def models(self):
         """(Bidirectional, unidirectional, read at the last time step) for each of four models."""
-        base = self.tuned.but(embedding_dim=self.embedding_dim)
-        wide = base.but(hidden_dim=self.wide, dropout_rate=0.2)
+        base = self.tuned.replace(embedding_dim=self.embedding_dim)
+        wide = base.replace(hidden_dim=self.wide, dropout_rate=0.2)
         models = {
-            "two-layer LSTM": wide.but(n_layers=2),
+            "two-layer LSTM": wide.replace(n_layers=2),
             "one-layer LSTM": wide,
-            "small LSTM": base.but(hidden_dim=self.narrow),
-            "two-layer GRU": wide.but(cell="gru", n_layers=2),
+            "small LSTM": base.replace(hidden_dim=self.narrow),
+            "two-layer GRU": wide.replace(cell="gru", n_layers=2),
         }
         return [
             (
-                Setting(f"bidirectional {name}", config.but(bidirectional=True)),
+                Setting(f"bidirectional {name}", config.replace(bidirectional=True)),
                 Setting(f"unidirectional {name}", config),
                 Setting(
                     f"bidirectional {name} at the last time step",
-                    config.but(bidirectional=True, readout="last_step"),
+                    config.replace(bidirectional=True, readout="last_step"),
                 ),
             )
             for name, config in models.items()
@@ -587,7 +589,7 @@ class Bidirectional(_Tuned):
 class _TwoCells(_Tuned):
     def settings(self):
         """The LSTM and the GRU of Lab 2 a and b."""
-        return [Setting("LSTM", self.tuned), Setting("GRU", self.tuned.but(cell="gru"))]
+        return [Setting("LSTM", self.tuned), Setting("GRU", self.tuned.replace(cell="gru"))]
 
 
 class Questions(_TwoCells):
@@ -616,10 +618,10 @@ class Reproduction(Part):
 
     def corrected(self, setting):
         """The same setting with the corrected readout."""
-        return Setting(setting.name, setting.config.but(readout="final_state"))
+        return Setting(setting.name, setting.config.replace(readout="final_state"))
 
     def _config(self, row):
-        return self.base.but(
+        return self.base.replace(
             cell=row.cell,
             optim=row.optimizer,
             lr=self.sgd_lr if row.optimizer == "sgd" else self.lr,
@@ -690,13 +692,13 @@ class BeyondDefects(Part):
 
     def pairs(self):
         """Corrected minus as published, one field apart."""
-        base = self.base.but(optim=self.optim, lr=self.lr, hidden_dim=self.hidden_dim)
+        base = self.base.replace(optim=self.optim, lr=self.lr, hidden_dim=self.hidden_dim)
         flat = Setting("1 layer", base)
-        deep = Setting(f"{self.depth} layers", base.but(n_layers=self.depth), many=True)
-        both = base.but(
+        deep = Setting(f"{self.depth} layers", base.replace(n_layers=self.depth), many=True)
+        both = base.replace(
             hidden_dim=self.narrow, bidirectional=True, embedding_dim=self.embedding_dim
         )
-        last_step = Setting("Last time step", both.but(readout="last_step"))
+        last_step = Setting("Last time step", both.replace(readout="last_step"))
         starts = {
             "Each gate orthogonal": {"recurrent_init": "per_gate"},
             "Forget bias 1": {"forget_bias": 1.0},
@@ -709,12 +711,12 @@ class BeyondDefects(Part):
         return [
             Pair(Setting("Final hidden state", both), last_step, "readout"),
             *(
-                Pair(Setting(f"{name}, {old.name}", old.config.but(**change)), old, "start")
+                Pair(Setting(f"{name}, {old.name}", old.config.replace(**change)), old, "start")
                 for old in (flat, deep)
                 for name, change in starts.items()
             ),
             *(
-                Pair(Setting(name, base.but(**change)), flat, "text")
+                Pair(Setting(name, base.replace(**change)), flat, "text")
                 for name, change in texts.items()
             ),
         ]
@@ -764,7 +766,7 @@ class BeyondBest(Part):
 
     def settings(self):
         """The whole classifier, and it without each component."""
-        best = self.base.but(
+        best = self.base.replace(
             optim="sparse_adam",
             **self.model_dump(include={"lr", "hidden_dim", "embedding_dim"}),
             **{
@@ -777,7 +779,9 @@ class BeyondBest(Part):
         return [
             Setting("whole classifier", best),
             *(
-                Setting(f"without {name}", best.but(**{field: usual[field] for field in change}))
+                Setting(
+                    f"without {name}", best.replace(**{field: usual[field] for field in change})
+                )
                 for name, change in self.components().items()
             ),
         ]

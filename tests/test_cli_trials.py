@@ -35,7 +35,7 @@ def trained(data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABRNN_CACHE", str(root / "cache"))
         for seed in (0, 1):
-            train(TINY.but(seed=seed), data, Store(root / "trials"))
+            train(TINY.replace(seed=seed), data, Store(root / "trials"))
     return root / "trials"
 
 
@@ -67,7 +67,7 @@ def test_list_says_the_same_in_every_form(store):
     assert len(lines) == len(objects) == len(rows) == 2
     for line, one, row, trial in zip(lines, objects, rows, store.trials(), strict=True):
         assert list(map(str, one.values())) == list(row.values()) == line.split()
-        assert one["key"] == trial_key(TINY.but(seed=one["seed"])) == trial.key
+        assert one["key"] == trial_key(TINY.replace(seed=one["seed"])) == trial.key
         assert one["accuracy"] == trial.metrics["best"]["accuracy"]
         assert one["configuration"] == TINY.difference()
 

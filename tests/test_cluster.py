@@ -34,7 +34,7 @@ from labrnn.trials.store import Store
 dask = pytest.importorskip("dask", reason="labrnn[cluster] is not installed")
 pytest.importorskip("dask_jobqueue", reason="labrnn[cluster] is not installed")
 
-FOUR = [TINY.but(seed=seed, epochs=16) for seed in range(4)]
+FOUR = [TINY.replace(seed=seed, epochs=16) for seed in range(4)]
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_streams_that_are_closed_or_full(reviews, tmp_path, words, says, code):
     write_params(tmp_path, seeds=[0], epochs=1)
     (tmp_path / "file").touch()
     if words.startswith("predict"):
-        train(TINY.but(epochs=1), str(tmp_path / "reviews.csv"))
+        train(TINY.replace(epochs=1), str(tmp_path / "reviews.csv"))
     command = f"{sys.executable} -c 'from labrnn.cli import main; main()' "
     line = command + words.format(there=tmp_path)
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)

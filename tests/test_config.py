@@ -44,7 +44,7 @@ def test_difference_is_sorted_and_names_what_changed():
         "DROPOUT_RATE=0.2,EMBEDDING_DIM=32,HIDDEN_DIM=305,LR=0.001,N_LAYERS=2,OPTIM=rmsprop"
     )
     assert TrialConfig(cell="gru", seed=6, lr=0.01).difference() == ""
-    assert config.difference(config.but(lr=0.1, epochs=7)) == "EPOCHS=5,LR=0.001"
+    assert config.difference(config.replace(lr=0.1, epochs=7)) == "EPOCHS=5,LR=0.001"
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_what_has_no_influence_makes_no_other_trial():
     assert TrialConfig(readout="last_step", bidirectional="no") == TrialConfig()
     assert TrialConfig(cell="gru", forget_bias=1.0) == TrialConfig(cell="gru")
     both = TrialConfig(bidirectional=True)
-    assert both.but(readout="last_step") != both
-    assert both.but(readout="last_step").but(bidirectional=False) == TrialConfig()
+    assert both.replace(readout="last_step") != both
+    assert both.replace(readout="last_step").replace(bidirectional=False) == TrialConfig()
     assert TrialConfig(forget_bias=1.0) != TrialConfig()
     assert "readout" in fault(readout="first_step")
     assert "forget_bias" in fault(cell="gru", forget_bias="much")
@@ -153,12 +153,12 @@ def test_what_has_no_influence_makes_no_other_trial():
 
 def test_configurations_are_values():
     config = TrialConfig(lr=0.1)
-    assert config.but(lr=0.01) == TrialConfig()
+    assert config.replace(lr=0.01) == TrialConfig()
     assert len({config, TrialConfig(lr="0.1"), TrialConfig()}) == 2
     with pytest.raises(ValueError, match="frozen"):
         config.lr = 1.0
     with pytest.raises(LabError, match="TrialConfig: 1 bad value"):
-        config.but(lr=-1)
+        config.replace(lr=-1)
     assert TrialConfig(**config.model_dump(mode="json")) == config
 
 

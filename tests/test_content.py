@@ -188,7 +188,7 @@ def test_a_certain_and_wrong_answer_allows_any_larger_loss(store):
 
 
 def test_dropped_duplicates_leave_fewer_rows(tmp_path):
-    config = CONFIG.but(duplicates="drop")
+    config = CONFIG.replace(duplicates="drop")
     store = Store(tmp_path / "trials")
     trial = write(store, config)
     stored = json.loads(trial.read("trial.json"))
@@ -215,7 +215,7 @@ def test_weights_that_are_not_finite(store):
 
 
 def test_a_trial_under_anothers_key_is_not_used(store):
-    other = CONFIG.but(seed=1)
+    other = CONFIG.replace(seed=1)
     shutil.copytree(store.root / FINGERPRINT / KEY, store.root / FINGERPRINT / trial_key(other))
     with pytest.raises(LabError, match=f"lies in the wrong folder, it belongs in .*{KEY}"):
         store.find(other, FINGERPRINT)

@@ -195,7 +195,7 @@ class Without:
 # Several writers, and reports
 
 WRITERS, KILLS = 4, 60
-CONFIGS = [CONFIG.but(seed=seed) for seed in range(60)]
+CONFIGS = [CONFIG.replace(seed=seed) for seed in range(60)]
 
 
 def train_all(root, note):

@@ -137,7 +137,7 @@ def test_a_folder_that_is_no_store_is_not_touched(tmp_path, flags):
 def litter(store):
     """What killed writers leave, and damage; path -> the flag that removes it, if it needs one."""
     data = store.root / FINGERPRINT
-    other, third = CONFIG.but(seed=1), CONFIG.but(seed=2)
+    other, third = CONFIG.replace(seed=1), CONFIG.replace(seed=2)
     store.save_progress(other, FINGERPRINT, progress(1))
     (state,) = data.glob(".partial/*/epoch-1")
     shutil.copytree(state, state.with_name("2.writing"))
@@ -197,10 +197,10 @@ def test_only_what_was_agreed_to_and_is_still_stale_goes(store):
     found = litter(store)
     agreed = stale(store, damaged=True)
     del agreed[store.root / FINGERPRINT / HEX]
-    broken = store.root / FINGERPRINT / trial_key(CONFIG.but(seed=2))
+    broken = store.root / FINGERPRINT / trial_key(CONFIG.replace(seed=2))
     assert broken in found
     shutil.rmtree(broken)
-    write(store, CONFIG.but(seed=2))  # trained again in the meantime
+    write(store, CONFIG.replace(seed=2))  # trained again in the meantime
     removed = remove(store, agreed, damaged=True)
     assert broken not in removed
     assert Trial(broken).damage() == []
@@ -327,7 +327,7 @@ def test_a_store_from_before_the_mark_is_read_and_marked_when_written(store):
     assert Store(store.root).find(CONFIG, FINGERPRINT)
     assert not (store.root / MARK).exists()
     assert stale(store, damaged=True)
-    write(store, CONFIG.but(seed=9))
+    write(store, CONFIG.replace(seed=9))
     assert (store.root / MARK).exists()
 
 
@@ -338,7 +338,7 @@ def test_a_store_from_before_the_mark_is_read_and_marked_when_written(store):
 def test_a_folder_with_other_things_is_not_marked(store, name):
     (store.root / MARK).unlink()
     put(store.root / name)
-    write(store, CONFIG.but(seed=9))
+    write(store, CONFIG.replace(seed=9))
     assert not (store.root / MARK).exists()
     assert len(list(store.trials())) == 2
 

@@ -36,7 +36,7 @@ def arrays_of(corpus):
     ids=str,
 )
 def test_a_training_is_that_of_the_package(corpus, fields):
-    config = SMALL.but(**fields)
+    config = SMALL.replace(**fields)
     expected = train(config, corpus)
     tested = training.test(config, corpus, expected)
     reviews = gpu.Reviews(arrays_of(corpus), CPU)
@@ -56,7 +56,7 @@ def test_a_training_is_that_of_the_package(corpus, fields):
 
 def test_trainings_at_once_do_not_meet(corpus):
     reviews = gpu.Reviews(arrays_of(corpus), CPU)
-    configs = [SMALL.but(optim="rmsprop", seed=seed, epochs=1 + seed % 2) for seed in (5, 6, 7)]
+    configs = [SMALL.replace(optim="rmsprop", seed=seed, epochs=1 + seed % 2) for seed in (5, 6, 7)]
     together = {
         t.config.seed: t
         for t, *_ in gpu.train_together([gpu.Training(c, reviews) for c in configs])
@@ -72,7 +72,7 @@ def test_trainings_at_once_do_not_meet(corpus):
 )
 def test_what_the_script_does_not_train_is_refused(corpus, fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
-        gpu.Training(SMALL.but(optim="adam", **fields), gpu.Reviews(arrays_of(corpus), CPU))
+        gpu.Training(SMALL.replace(optim="adam", **fields), gpu.Reviews(arrays_of(corpus), CPU))
 
 
 def test_results_go_from_the_folder_to_the_store(corpus, tmp_path, monkeypatch, capsys):

@@ -107,7 +107,7 @@ CONFIG = TrialConfig(hidden_dim=10, embedding_dim=2, warmup_steps=5)
 def new(name, dtype=torch.float32):
     """A small model and its optimiser."""
     torch.manual_seed(2)
-    config = CONFIG.but(optim=name)
+    config = CONFIG.replace(optim=name)
     model = Classifier(config, 30, sparse=takes_rows(name, CPU)).to(dtype)
     return model, Optimizer(config, model)
 
@@ -188,9 +188,9 @@ def test_rate_rises_and_then_stays_or_falls():
     config = TrialConfig(lr=0.1, warmup_steps=4)
     steps = (1, 2, 4, 5, 1000)
     assert [rate(config, s, 1000) for s in steps] == pytest.approx([0.025, 0.05, 0.1, 0.1, 0.1])
-    assert rate(config.but(warmup_steps=0), 1, 9) == 0.1
+    assert rate(config.replace(warmup_steps=0), 1, 9) == 0.1
     assert rate(TrialConfig(), 1, 9) == pytest.approx(0.01 / 200)
-    falling = config.but(schedule="linear")
+    falling = config.replace(schedule="linear")
     rates = [rate(falling, step, 12) for step in range(1, 14)]
     assert rates == pytest.approx(
         [0.1 * k / 4 for k in range(1, 4)] + [0.1 * k / 9 for k in range(9, -1, -1)]

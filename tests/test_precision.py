@@ -18,17 +18,17 @@ from labrnn.trials.trial import trial_key
 
 products = pytest.importorskip("labrnn.network.products")
 CPU = torch.device("cpu")
-HALF = SMALL.but(precision="bf16")
+HALF = SMALL.replace(precision="bf16")
 has_bf16 = pytest.mark.skipif(
     not products.BF16_BACKENDS, reason="needs a processor with AVX512-BF16 or AMX"
 )
 
 
 def test_the_default_leaves_the_key_as_it_was_and_bf16_has_its_own():
-    assert trial_key(SMALL.but(precision="float32")) == trial_key(SMALL) != trial_key(HALF)
+    assert trial_key(SMALL.replace(precision="float32")) == trial_key(SMALL) != trial_key(HALF)
     assert HALF.difference(SMALL) == "PRECISION=bf16"
     with pytest.raises(LabError, match="precision = 'half'"):
-        TrialConfig().but(precision="half")
+        TrialConfig().replace(precision="half")
 
 
 def gradients(rnn, precision):
@@ -57,10 +57,10 @@ def test_bf16_rounds_products_and_nothing_else(cell, bidirectional):
 @has_bf16
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_training_in_bf16_resumes_to_the_last_bit(corpus, cell):
-    config, states = HALF.but(cell=cell, n_layers=2, lr=0.001), []
+    config, states = HALF.replace(cell=cell, n_layers=2, lr=0.001), []
     whole = train(config, corpus, on_epoch=lambda state: states.append(copy.deepcopy(state)))
     assert_same_bits(train(config, corpus, resume=states[0]), whole)
-    full = train(config.but(precision="float32"), corpus)
+    full = train(config.replace(precision="float32"), corpus)
     assert any(not torch.equal(full.last[name], value) for name, value in whole.last.items())
     losses = [state.history[0]["train_loss"] for state in (whole, full)]  # later ones go apart
     assert losses[0] == pytest.approx(losses[1], abs=0.02)

@@ -17,7 +17,7 @@ from labrnn.network.prediction import choose_trial, opinions, predict
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.store import Store
 
-WORSE = TINY.but(epochs=1, lr=0.0001)
+WORSE = TINY.replace(epochs=1, lr=0.0001)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def test_the_headline_is_what_the_results_say():
 def test_another_result_would_be_noticed():
     found = headline.results()
     before = headline.block(found)
-    kept = [t for t in found.runs.trials.values() if t.config.but(seed=5) != RMSPROP]
+    kept = [t for t in found.runs.trials.values() if t.config.replace(seed=5) != RMSPROP]
     assert len(kept) < len(found.runs.trials)
     assert headline.block(Results(found.part, Runs(kept))) != before
 

@@ -409,7 +409,7 @@ def test_memory_stays_flat_over_a_hundred_trainings(corpus):
 
     def trained(times):
         for seed in range(times):
-            training.train(TINY.but(seed=seed, epochs=1, n_layers=1 + seed % 2), corpus)
+            training.train(TINY.replace(seed=seed, epochs=1, n_layers=1 + seed % 2), corpus)
         gc.collect()
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 

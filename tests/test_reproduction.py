@@ -28,7 +28,7 @@ def results(seeds=(5, 6, 7), accuracies=None, spread=0.0, shift=0.0, **changes):
                 continue
             given += (spread * (k - 1) + shift) * (given > 0.7)
             for readout in ("last_step", "final_state"):
-                config = setting.config.but(seed=seed, readout=readout)
+                config = setting.config.replace(seed=seed, readout=readout)
                 found[config] = run(config, given, reviews=REVIEWS)
     return Results(part, Runs(found.values()))
 
@@ -142,7 +142,7 @@ def test_the_published_way_is_a_mean_over_batches_of_the_last_epoch(same):
     trials = list(same.runs.trials.values())
     setting = line(same, "3c").setting
     for trial in trials:
-        if trial.config.but(seed=5) == setting.config:
+        if trial.config.replace(seed=5) == setting.config:
             trial.metrics["last"] = trial.metrics["last"] | {"accuracy_batch_mean": 0.75}
     again = Results(same.part, Runs(trials))
     assert line(again, "3c").gap.mean == pytest.approx(0.75 - 0.870)
@@ -151,7 +151,7 @@ def test_the_published_way_is_a_mean_over_batches_of_the_last_epoch(same):
 def test_a_reduced_setting_is_called_that():
     part = Reproduction(train_reviews=500)
     config = part.settings()[3].config
-    found = Results(part, Runs([run(config.but(seed=s), 0.8, reviews=500) for s in (5, 6)]))
+    found = Results(part, Runs([run(config.replace(seed=s), 0.8, reviews=500) for s in (5, 6)]))
     text = reproduction.summary(reproduction.compare(found), found)
     assert "This is a reduced setting with 500 training reviews" in text
     assert "How much does this agreement mean" not in text  # of one row nothing

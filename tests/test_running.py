@@ -68,7 +68,7 @@ def finished(process):
 
 
 def test_plan_takes_what_is_stored_and_puts_the_longest_first(store, data):
-    configs = [TINY.but(hidden_dim=h, epochs=2) for h in (10, 100, 10, 50)]
+    configs = [TINY.replace(hidden_dim=h, epochs=2) for h in (10, 100, 10, 50)]
     train(configs[3], data, store)
     plan = plan_trials(configs, data, store=store)
     assert list(plan.missing) == [configs[1], configs[0]]
@@ -83,11 +83,11 @@ def test_stored_trials_are_found_without_the_reviews(store, data, tmp_path):
     gone = str(tmp_path / "gone.csv")
     assert list(run_trials([TINY], gone, fingerprint, store).trials) == [TINY]
     with pytest.raises(LabError, match=r"gone\.csv"):
-        run_trials([TINY, TINY.but(seed=1)], gone, fingerprint, store)
+        run_trials([TINY, TINY.replace(seed=1)], gone, fingerprint, store)
 
 
 def test_estimate(store, data):
-    config = TINY.but(epochs=3)
+    config = TINY.replace(epochs=3)
     assert speed(store) == (1.0, 0)
     seconds = train(config, data, store).environment["seconds"]
     assert speed(store) == (pytest.approx(cost(config) / seconds), 1)
@@ -98,7 +98,7 @@ def test_estimate(store, data):
 
     with pytest.raises(KeyboardInterrupt):
         train_and_store(TINY, data, store, on_epoch=stop)
-    plan = plan_trials([TINY, TINY.but(seed=1)], data, store=store)
+    plan = plan_trials([TINY, TINY.replace(seed=1)], data, store=store)
     assert list(plan.missing.values()) == [cost(TINY), pytest.approx(cost(TINY) * 4 / 6)]
     assert plan.seconds(cost(TINY), 2) == 1
     assert plan.seconds(cost(TINY), 1) == pytest.approx(10 / 6)
@@ -147,7 +147,7 @@ def behaviour(tmp_path, monkeypatch):
 
 
 def run(seeds, data, store, stream, **options):
-    configs = [TINY.but(seed=seed) for seed in seeds]
+    configs = [TINY.replace(seed=seed) for seed in seeds]
     outcome = run_trials(configs, data, store=store, display=Display(stream), **options)
     jobs_begun = (store.root / "jobs").read_text().split()
     return (
@@ -174,7 +174,7 @@ def test_bad_workers_stop_nothing(behaviour, data, store, capsys, jobs):
 def test_held_trial_is_waited_for_without_haste(behaviour, data, store, monkeypatch):
     """Its lock is looked at; no worker gets it before the lock is free, here at the third look."""
     fingerprint = fingerprint_of([TINY], data)
-    claim, held, looks = store.claim(fingerprint, trial_key(TINY.but(seed=5))), store.held, []
+    claim, held, looks = store.claim(fingerprint, trial_key(TINY.replace(seed=5))), store.held, []
     claim.__enter__()
 
     def look(*names):
@@ -194,7 +194,7 @@ def test_workers_that_cannot_start_are_reported_once(data, store, monkeypatch):
     monkeypatch.setattr(pool, "WORKER", [sys.executable, "-c", "import nothing_of_that_name"])
     words = "no process can train here: 6 ended one after the other as they started, the last with code 1"
     with pytest.raises(LabError, match=words) as fault:
-        run_trials([TINY.but(seed=s) for s in range(30)], data, store=store, jobs=3)
+        run_trials([TINY.replace(seed=s) for s in range(30)], data, store=store, jobs=3)
     log = Path(re.search(r"see (\S+)", str(fault.value))[1])
     assert log.read_text().count("nothing_of_that_name") in (6, 7, 8)  # two more may be under way
 
@@ -229,12 +229,12 @@ def test_workers_killed_at_their_start_are_replaced(
 
 
 def test_trainings_have_the_names_that_a_person_would_give():
-    base = TINY.but(n_layers=1, dropout_rate=0.0)
+    base = TINY.replace(n_layers=1, dropout_rate=0.0)
     configs = [
         base,
-        base.but(seed=1),
-        base.but(n_layers=3),
-        base.but(cell="gru", bidirectional=True),
+        base.replace(seed=1),
+        base.replace(n_layers=3),
+        base.replace(cell="gru", bidirectional=True),
     ]
     usual = usual_fields(configs)
     assert [describe(config, usual) for config in configs] == [
@@ -243,8 +243,10 @@ def test_trainings_have_the_names_that_a_person_would_give():
         "LSTM, 3 layers, seed 5",
         "GRU, bidirectional, seed 5",
     ]
-    assert describe(configs[0].but(n_layers=1), usual | {"n_layers": 2}) == "LSTM, 1 layer, seed 5"
-    others = base.but(forget_bias=1.0, lr=0.5, optim="adam", train_reviews=2000)
+    assert (
+        describe(configs[0].replace(n_layers=1), usual | {"n_layers": 2}) == "LSTM, 1 layer, seed 5"
+    )
+    others = base.replace(forget_bias=1.0, lr=0.5, optim="adam", train_reviews=2000)
     assert describe(others, usual) == (
         "LSTM, 2,000 reviews, forget bias 1.0, adam, learning rate 0.5, seed 5"
     )

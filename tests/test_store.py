@@ -140,7 +140,7 @@ def test_damaged_state_is_passed_over(data, undisturbed, tmp_path):
 
 def test_every_failure_of_the_disk_loses_nothing(data, undisturbed, tmp_path, monkeypatch):
     """The n-th operation on the disk fails, for every n; afterwards the training is completed."""
-    config, failing = TINY.but(epochs=2), {"left": 0}
+    config, failing = TINY.replace(epochs=2), {"left": 0}
     reference = content(train(config, data, Store(tmp_path / "reference")))
 
     def fail_in_time(function):
@@ -200,7 +200,7 @@ def test_full_disk(small_disk, data, undisturbed):
 
 def test_read_only_store(small_disk, data):
     store = Store(small_disk)
-    config = TINY.but(epochs=1)
+    config = TINY.replace(epochs=1)
     train(config, data, store)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     assert running.run_trials([config], data, store=store).trials[config].damage() == []
@@ -282,11 +282,11 @@ def test_newer_store_is_neither_used_nor_changed(store, data):
 
 
 def test_trial_is_held_by_one(store, data, undisturbed):
-    place = undisturbed.fingerprint, trial_key(TINY.but(seed=1))
+    place = undisturbed.fingerprint, trial_key(TINY.replace(seed=1))
     with store.claim(*place) as mine:
         assert mine
         assert Store(store.root).held(*place)
-        assert train(TINY.but(seed=1), data, store) is None
+        assert train(TINY.replace(seed=1), data, store) is None
         with Store(store.root).claim(*place) as second:
             assert not second
     assert not store.held(*place)
@@ -339,7 +339,7 @@ def test_clean_removes_leftovers_only(store, data, undisturbed):
     def stop(entry):
         raise KeyboardInterrupt
 
-    other = TINY.but(seed=1)
+    other = TINY.replace(seed=1)
     with pytest.raises(KeyboardInterrupt):
         train_and_store(other, data, store, on_epoch=stop)
     folder = store.root / undisturbed.fingerprint
@@ -349,7 +349,7 @@ def test_clean_removes_leftovers_only(store, data, undisturbed):
     stale = folder / ".locks" / "0123456789abcdef.lock"
     stale.touch()
     (folder / "notes").mkdir()
-    held = TINY.but(seed=2)
+    held = TINY.replace(seed=2)
     with store.claim(undisturbed.fingerprint, trial_key(held)):
         (folder / ".partial" / trial_key(held) / "1.writing").mkdir(parents=True)
         removed = clean(store)

@@ -37,7 +37,7 @@ def test_a_row_a_run_with_every_field_under_its_own_name():
     table = Runs([run(config, 0.87, last=0.85)]).table
     [row] = table.to_dict("records")
     assert {name: row[name] for name in TrialConfig.model_fields} == config.model_dump()
-    assert row["setting"] == config.but(seed=TrialConfig().seed)
+    assert row["setting"] == config.replace(seed=TrialConfig().seed)
     assert (row["best_accuracy"], row["last_accuracy"]) == (0.87, 0.85)
     assert row["last_accuracy_batch_mean"] == pytest.approx(0.849)
     assert row["parameters"] == count_parameters(config, 5000)
@@ -83,7 +83,7 @@ def test_seeds_beyond_a_parts_own_count():
 def test_the_spread_is_that_of_the_family_and_no_other():
     settings = Width(widths=[20, 100], **FULL).settings()
     calm = fake_runs(settings, {"20 units": 0.87, "100 units": 0.87}, range(4), spread=0.001)
-    other = [Setting(s.name, s.config.but(epochs=4)) for s in settings]
+    other = [Setting(s.name, s.config.replace(epochs=4)) for s in settings]
     apart = fake_runs(other, {"20 units": 0.87, "100 units": 0.87}, range(4), spread=0.05)
     alone, together = Runs(calm), Runs(calm + apart)
     config = settings[0].config
@@ -110,7 +110,7 @@ def test_other_test_reviews_are_compared_as_two_samples():
     found = results(
         Width(widths=[20, 100], seeds=[1, 2, 3], **FULL), {"20 units": 0.87, "100 units": 0.87}
     )
-    dropped = Setting("dropped", found.settings[0].config.but(duplicates="drop"))
+    dropped = Setting("dropped", found.settings[0].config.replace(duplicates="drop"))
     more = fake_runs([dropped], {"dropped": 0.84}, [1, 2, 3], reviews=3000)
     found = Results(found.part, Runs([*found.runs.trials.values(), *more]))
     d = found.difference(dropped, found.settings[1])
@@ -140,9 +140,9 @@ def test_a_trial_that_cannot_be_read_is_left_out_unless_it_is_asked_for():
 def test_results_are_made_of_all_that_moves_them_and_nothing_else():
     """Another family, or a setting with a single seed, changes nothing: a report stays valid."""
     own, pooled = run(TrialConfig(), 0.87), TrialConfig(hidden_dim=20)
-    more = [run(pooled.but(seed=k), 0.8) for k in (1, 2)]
+    more = [run(pooled.replace(seed=k), 0.8) for k in (1, 2)]
     single, other = run(TrialConfig(hidden_dim=30), 0.8), TrialConfig(epochs=4)
-    others = [run(other.but(seed=k), 0.8) for k in (1, 2)]
+    others = [run(other.replace(seed=k), 0.8) for k in (1, 2)]
     store = SimpleNamespace(trials=lambda: iter([*more, single, *others]))
     found = stored(Lstm(**FULL), store, [own])
     assert {t.key for t in found} == {t.key for t in (own, *more)}

@@ -404,7 +404,7 @@ def test_words_and_punctuation():
 def test_bigrams_are_the_frequent_pairs_of_training_tokens(reviews):
     config = TrialConfig(min_bigram_count=3, min_count=2, words="marks")
     corpus = encode(reviews, config)
-    plain = encode(reviews, config.but(min_bigram_count=0))
+    plain = encode(reviews, config.replace(min_bigram_count=0))
     assert len(plain.bigrams) == 0
     assert plain.vocabulary_size == len(plain.words) + 2
     examples = [corpus.example(row)["ids"] for row in range(len(reviews.texts))]

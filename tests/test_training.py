@@ -102,7 +102,7 @@ def assert_figures(found, logits, labels, size):
 
 def test_figures_of_a_training_are_those_of_plain_pytorch(corpus):
     """Validation after the last epoch and the test, by a padded model of `torch.nn` alone."""
-    config = SMALL.but(bidirectional=True, n_layers=2, dropout_rate=0.2, batch_size=36)
+    config = SMALL.replace(bidirectional=True, n_layers=2, dropout_rate=0.2, batch_size=36)
     progress = train(config, corpus)
     tested = training.test(config, corpus, progress)
     for epoch, weights, metrics, split in (
@@ -124,7 +124,7 @@ def test_figures_of_a_training_are_those_of_plain_pytorch(corpus):
 
 def test_training_figures_are_those_met_on_the_way(corpus):
     """With one batch an epoch they are the untrained model's."""
-    config = SMALL.but(batch_size=1000, epochs=1)
+    config = SMALL.replace(batch_size=1000, epochs=1)
     rows = corpus.rows["train"]
     logits = plain_logits(new_model(config, corpus, CPU), corpus, rows)
     (epoch,) = train(config, corpus).history
@@ -136,7 +136,7 @@ def test_training_figures_are_those_met_on_the_way(corpus):
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_small_model_learns(corpus, cell, optim):
     lr = {"sgd": 0.5, "adagrad": 0.1}.get(optim, 0.01)
-    config = SMALL.but(cell=cell, optim=optim, lr=lr, embedding_dim=4, epochs=8)
+    config = SMALL.replace(cell=cell, optim=optim, lr=lr, embedding_dim=4, epochs=8)
     progress = train(config, corpus)
     assert progress.history[-1]["train_accuracy"] > 0.95
     assert training.test(config, corpus, progress)["best"][0]["accuracy"] > 0.9
@@ -145,7 +145,7 @@ def test_a_small_model_learns(corpus, cell, optim):
 
 
 def test_evaluation_is_without_dropout_and_leaves_no_trace(corpus):
-    model = new_model(SMALL.but(dropout_rate=0.5, n_layers=2), corpus, CPU).train()
+    model = new_model(SMALL.replace(dropout_rate=0.5, n_layers=2), corpus, CPU).train()
     before = copy.deepcopy(model.state_dict())
     batches, rows = Batches(corpus, 16, CPU), corpus.rows["valid"]
     one, other = evaluate(model, batches, rows)[1], evaluate(model, batches, rows[::-1])[1]
@@ -169,7 +169,7 @@ def test_the_best_epoch_is_kept_and_tested(corpus):
     labels = corpus.labels.copy()
     labels[corpus.rows["valid"]] ^= 1
     turned = dataclasses.replace(corpus, labels=labels)
-    config, met = SMALL.but(embedding_dim=4, lr=0.01, epochs=4), []
+    config, met = SMALL.replace(embedding_dim=4, lr=0.01, epochs=4), []
     progress = train(config, turned, on_epoch=lambda p: met.append(copy.deepcopy(p.last)))
     assert progress.best_epoch == 1
     assert len(met) == 4
@@ -181,7 +181,7 @@ def test_the_best_epoch_is_kept_and_tested(corpus):
 
 
 def test_one_epoch_is_tested_once(corpus):
-    progress = train(SMALL.but(epochs=1), corpus)
+    progress = train(SMALL.replace(epochs=1), corpus)
     tested = training.test(SMALL, corpus, progress)
     assert tested["last"] is tested["best"]
 
@@ -205,7 +205,7 @@ def test_test_reviews_are_not_touched_in_training(corpus):
 @pytest.mark.parametrize("optim", ["adagrad", "adam", "rmsprop", "sgd"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_resumed_training_is_the_undisturbed_to_the_last_bit(corpus, cell, optim):
-    config = SMALL.but(cell=cell, optim=optim, dropout_rate=0.3, n_layers=2, embedding_dim=3)
+    config = SMALL.replace(cell=cell, optim=optim, dropout_rate=0.3, n_layers=2, embedding_dim=3)
     kept = []
     undisturbed = train(config, corpus, on_epoch=lambda p: kept.append(copy.deepcopy(p)))
     torch.manual_seed(99)  # whatever else the process drew meanwhile
@@ -215,7 +215,7 @@ def test_a_resumed_training_is_the_undisturbed_to_the_last_bit(corpus, cell, opt
 
 
 def test_a_resumed_training_with_every_lever(reviews):
-    config = SMALL.but(
+    config = SMALL.replace(
         words="marks",
         min_bigram_count=3,
         linear_path=True,
@@ -237,11 +237,11 @@ def test_a_resumed_training_with_every_lever(reviews):
 
 @pytest.mark.parametrize("optim", ["sparse_adam", "rmsprop"])
 def test_network_and_linear_path_learn_each_for_itself(corpus, optim):
-    config = SMALL.but(optim=optim, lr=0.01)
-    alone, both = train(config, corpus), train(config.but(linear_path=True), corpus)
+    config = SMALL.replace(optim=optim, lr=0.01)
+    alone, both = train(config, corpus), train(config.replace(linear_path=True), corpus)
     for name, value in alone.last.items():
         assert torch.equal(both.last[name], value), name
-    path = new_model(config.but(linear_path=True), corpus, CPU).linear
+    path = new_model(config.replace(linear_path=True), corpus, CPU).linear
     assert not torch.equal(both.last["linear.factors.weight"], path.factors.weight)
     assert torch.equal(both.last["linear.ratios"], path.ratios)
     assert path.ratios.any()
@@ -259,7 +259,7 @@ def odds_of(model, batches, rows):
 
 
 def test_calibration_fits_a_scale_a_path(corpus):
-    config = SMALL.but(linear_path=True, optim="sparse_adam", word_dropout=0.3)
+    config = SMALL.replace(linear_path=True, optim="sparse_adam", word_dropout=0.3)
     model, batches = new_model(config, corpus, CPU), Batches(corpus, 96, CPU)
     model.load_state_dict(train(config, corpus).last)
     rows = corpus.rows["valid"]
@@ -282,14 +282,14 @@ def test_calibration_needs_both_classes(corpus):
     labels[corpus.rows["valid"]] = 1
     alone, epochs = dataclasses.replace(corpus, labels=labels), []
     with pytest.raises(LabError, match=r"all of one class, .*calibrate = false"):
-        train(SMALL.but(calibrate=True), alone, on_epoch=epochs.append)
+        train(SMALL.replace(calibrate=True), alone, on_epoch=epochs.append)
     assert epochs == []
     assert len(train(SMALL, alone).history) == SMALL.epochs
 
 
 def test_calibration_fits_the_validation_reviews_and_no_others(corpus):
-    config = SMALL.but(dropout_rate=0.6, optim="adam")
-    plain, fitted = train(config, corpus), train(config.but(calibrate=True), corpus)
+    config = SMALL.replace(dropout_rate=0.6, optim="adam")
+    plain, fitted = train(config, corpus), train(config.replace(calibrate=True), corpus)
     assert all(torch.equal(value, fitted.last[name]) for name, value in plain.last.items())
     rows = corpus.rows["valid"]
     model, batches = new_model(config, corpus, CPU), Batches(corpus, 96, CPU)
@@ -303,7 +303,7 @@ def test_calibration_fits_the_validation_reviews_and_no_others(corpus):
     residual = 1 / (1 + np.exp(-after)) - corpus.labels[rows]
     assert [residual.mean(), (residual * before).mean()] == pytest.approx([0, 0], abs=1e-3)
     assert fitted.history[-1]["valid_loss"] <= plain.history[-1]["valid_loss"]
-    tested = training.test(config.but(calibrate=True), corpus, fitted)
+    tested = training.test(config.replace(calibrate=True), corpus, fitted)
     model.load_state_dict(fitted.best)
     expected = evaluate(model, batches, corpus.rows["test"])[1]
     assert_equal_but_for_rounding([tested["best"][1]], [expected], 4 * config.hidden_dim)
@@ -317,7 +317,7 @@ def test_a_finished_training_resumes_to_itself(corpus):
 def test_the_seed_decides(corpus):
     one, again = train(SMALL, corpus), train(SMALL, corpus)
     assert_same_bits(one, again)
-    other = train(SMALL.but(seed=6), corpus)
+    other = train(SMALL.replace(seed=6), corpus)
     assert not torch.equal(one.last["output.weight"], other.last["output.weight"])
 
 
@@ -362,7 +362,7 @@ def test_another_process_comes_to_the_same_bit(reviews, corpus):
 
 
 def test_without_numba_it_trains_as_well(reviews, corpus, monkeypatch):
-    config = SMALL.but(epochs=1, optim="sgd", lr=0.1)
+    config = SMALL.replace(epochs=1, optim="sgd", lr=0.1)
     (without,), _ = in_another_process(config, reviews, "numba")
     (here,) = train(config, corpus).history
     monkeypatch.setattr(recurrent, "fastest_backend", lambda *_: "packed")

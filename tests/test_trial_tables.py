@@ -15,7 +15,9 @@ from labrnn.trials.tables import HISTORY, PREDICTIONS, TRIALS, Tables, write
 from labrnn.trials.trial import Trial
 
 FILES = (TRIALS, HISTORY, PREDICTIONS)
-CONFIGS = [TINY.but(epochs=2, seed=seed) for seed in (3, 4)] + [TINY.but(epochs=1, cell="gru")]
+CONFIGS = [TINY.replace(epochs=2, seed=seed) for seed in (3, 4)] + [
+    TINY.replace(epochs=1, cell="gru")
+]
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def first_steps(config, seeds, steps, corpus):
     """
     device = find_device("cpu")
     set_up(device)
-    return {seed: _losses(config.but(seed=seed), steps, corpus, device) for seed in seeds}
+    return {seed: _losses(config.replace(seed=seed), steps, corpus, device) for seed in seeds}
 
 
 def _losses(config, steps, corpus, device):
@@ -78,7 +78,7 @@ def find(config, part, store):
 
 
 def _name(config):
-    return kept_as("steps", config.but(seed=TrialConfig().seed).model_dump(mode="json"))
+    return kept_as("steps", config.replace(seed=TrialConfig().seed).model_dump(mode="json"))
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def trained(rows):
 @cache
 def _setting(config):
     """A configuration without its seed."""
-    return config.but(seed=TrialConfig.model_fields["seed"].default)
+    return config.replace(seed=TrialConfig.model_fields["seed"].default)
 
 
 def _family(config):
