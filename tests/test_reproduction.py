@@ -88,8 +88,8 @@ def test_a_constant_guess_is_the_best_there_is(same):
     shown = [row for row in reproduction.compare(same) if row.compared]
     found = reproduction.agreement_means(shown)
     known = np.array([row.published.test_acc for row in shown])
-    reach = np.array([row.gap.reach for row in shown])
-    counts = [(abs(c - known) <= reach).sum() for c in np.arange(0.8, 0.92, 0.0005)]
+    half_widths = np.array([row.gap.half_width for row in shown])
+    counts = [(abs(c - known) <= half_widths).sum() for c in np.arange(0.8, 0.92, 0.0005)]
     assert found["guessed"] == max(counts)
 
 

@@ -14,6 +14,7 @@ from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_ind
 from labrnn.results.statistics import (
     EXACT,
     MARGIN,
+    WIDE,
     Estimate,
     Share,
     Spread,
@@ -31,35 +32,37 @@ from labrnn.results.statistics import (
 
 REVIEWS = 10_000
 ACCURACY = 0.87
-MEASURED = 0.0069  # standard deviation of a run's accuracy over seeds, review-statistics.md
+# Standard deviations of a run's accuracy over seeds in reports/full, see docs/verdicts.md.
+WIDEST, USUAL = 0.0096, 0.0047  # the LSTM with RMSprop; the LSTM with Adam, the GRU
 SETTINGS = 8  # of a family: as many as Lab 2 d and e compare
 RIGHT, OPEN = 0.745, 0.25  # shares of reviews that every run gets right, and that runs differ on
 
 
-def family(random, runs, gap=0.0, settings=SETTINGS):
+def family(random, runs, gap=0.0, settings=SETTINGS, spread=WIDEST):
     """Runs of a family on new test reviews, bool [settings, runs, reviews].
 
     Three quarters of the reviews are easy for every run. The others are hard to a degree that all
-    settings share, suit some settings better, and depend on a run's luck and on its ability, so
-    that accuracies vary by `MEASURED` over seeds. The first setting is better by `gap`.
+    settings share, suit some settings better (0.12 points of a difference, 0.13 in reports/full),
+    and depend on a run's luck and on its ability, so that accuracies vary by `spread` over seeds.
+    The first setting is better by `gap`.
     """
     right, open_, wrong = random.multinomial(REVIEWS, [RIGHT, OPEN, 1 - RIGHT - OPEN])
-    chance = OPEN * (0.25 - 0.7**2 / 12 - 0.2**2 / 12) / REVIEWS
-    ability = random.normal(scale=math.sqrt(MEASURED**2 - chance), size=(settings, runs, 1))
+    chance = OPEN * (0.25 - 0.3**2 / 12 - 0.6**2 / 12) / REVIEWS
+    ability = random.normal(scale=math.sqrt(spread**2 - chance), size=(settings, runs, 1))
     ability[0] += gap
-    probability = random.uniform(0.15, 0.85, open_) + ability / OPEN
-    probability += random.uniform(-0.1, 0.1, (settings, 1, open_))
+    probability = random.uniform(0.35, 0.65, open_) + ability / OPEN
+    probability += random.uniform(-0.3, 0.3, (settings, 1, open_))
     luck = random.random((settings, runs, open_), dtype=np.float32)
     sure = [np.full((settings, runs, n), kind) for n, kind in ((right, True), (wrong, False))]
     return np.concatenate([sure[0], luck < probability, sure[1]], axis=2)
 
 
 @cache
-def simulated(runs, gap=0.0, times=1000):
+def simulated(runs, spread_, gap=0.0, times=1000):
     """(accuracy of the second setting, first minus second, spread) of many families."""
-    random, found = np.random.default_rng([runs, round(1e4 * gap)]), []
+    random, found = np.random.default_rng([runs, round(1e4 * gap), round(1e4 * spread_)]), []
     for _ in range(times):
-        first, second, *others = family(random, runs, gap)
+        first, second, *others = family(random, runs, gap, spread=spread_)
         over_seeds = spread([first, second, *others])
         found.append(
             (
@@ -71,42 +74,52 @@ def simulated(runs, gap=0.0, times=1000):
     return found
 
 
-@pytest.mark.parametrize("runs", [2, 3, 5])
-def test_accuracies_cover_and_differences_keep_their_level(runs):
-    estimates, differences, spreads = zip(*simulated(runs), strict=True)
+@pytest.mark.parametrize(("runs", "apart"), [(2, WIDEST), (3, USUAL), (5, WIDEST)])
+def test_accuracies_cover_and_differences_keep_their_level(runs, apart):
+    estimates, differences, spreads = zip(*simulated(runs, apart), strict=True)
     assert 0.93 <= np.mean([e.low <= ACCURACY <= e.high for e in estimates]) <= 0.97
     assert 0.03 <= np.mean([d.p < 0.05 for d in differences]) <= 0.06
     assert np.mean([d.low <= 0 <= d.high for d in differences]) == pytest.approx(
         1 - np.mean([d.p < 0.05 for d in differences])
     )
-    apart = math.sqrt(np.mean([s.variance for s in spreads]))
-    assert apart == pytest.approx(MEASURED, rel=0.05)
+    assert math.sqrt(np.mean([s.variance for s in spreads])) == pytest.approx(apart, rel=0.05)
 
 
-@pytest.mark.parametrize(("runs", "gap"), [(10, 0.01), (8, 0.01), (5, 0.013)])
-def test_power_is_above_80_per_cent(runs, gap):
-    """Five runs a side find 1.3 points; for one point at a spread of 0.69 it takes eight."""
-    assert np.mean([d.p < 0.05 for _, d, _ in simulated(runs, gap, 500)]) > 0.8
+@pytest.mark.parametrize(
+    ("runs", "apart", "gap"), [(5, USUAL, 0.01), (17, WIDEST, 0.01), (5, WIDEST, 0.019)]
+)
+def test_power_is_above_80_per_cent(runs, apart, gap):
+    """For one point it takes five runs a side, and 17 of the LSTM with RMSprop."""
+    assert np.mean([d.p < 0.05 for _, d, _ in simulated(runs, apart, gap, 400)]) > 0.8
+
+
+def test_no_valid_test_of_five_seeds_finds_a_point_at_the_widest_spread():
+    """Not even one that knows the variance over seeds and has no other: the z-test's power."""
+    error = WIDEST * math.sqrt(2 / 5)
+    best = stats.norm.sf(1.96 - 0.01 / error)
+    assert best < 0.4
+    found = np.mean([d.p < 0.05 for _, d, _ in simulated(5, WIDEST, 0.01, 400)])
+    assert best - 0.1 < found < best + 0.05
 
 
 def test_the_smallest_detectable_difference_is_found_four_times_in_five():
-    stated = np.mean([d.detectable for _, d, _ in simulated(5)])
-    found = simulated(5, round(float(stated), 4), 500)
+    stated = np.mean([d.detectable for _, d, _ in simulated(5, WIDEST)])
+    found = simulated(5, WIDEST, round(float(stated), 4), 500)
     assert np.mean([d.p < 0.05 for _, d, _ in found]) == pytest.approx(0.8, abs=0.04)
 
 
 def test_equivalence_errs_one_time_in_twenty_at_its_margin():
-    """At a true gap of exactly one point; at none ten runs find it equivalent."""
-    wrong = np.mean([d.p_equivalent < 0.05 for _, d, _ in simulated(8, MARGIN, 500)])
+    """At a true gap of exactly one point; without a gap ten runs find the two equivalent."""
+    wrong = np.mean([d.p_equivalent < 0.05 for _, d, _ in simulated(8, USUAL, MARGIN, 500)])
     assert 0.03 <= wrong <= 0.07
-    right = np.mean([d.p_equivalent < 0.05 for _, d, _ in simulated(10, 0.0, 300)])
+    right = np.mean([d.p_equivalent < 0.05 for _, d, _ in simulated(10, USUAL, 0.0, 300)])
     assert right > 0.85
 
 
 def test_counting_reviews_or_seeds_alone_would_not_cover():
     random, by_reviews, by_seeds = np.random.default_rng(2), [], []
     for _ in range(400):
-        runs = family(random, 5, settings=1)[0]
+        runs = family(random, 5, settings=1, spread=0.0069)[0]
         means = runs.mean(axis=1)
         seeds = stats.t.ppf(0.975, 4) * means.std(ddof=1) / math.sqrt(5)
         by_seeds.append(abs(means.mean() - ACCURACY) < seeds)
@@ -116,24 +129,24 @@ def test_counting_reviews_or_seeds_alone_would_not_cover():
 
 
 def test_a_prediction_interval_holds_a_single_run_on_other_reviews():
-    random, hits = np.random.default_rng(3), []
+    random, held = np.random.default_rng(3), []
     for _ in range(600):
         made = family(random, 3)
         over_seeds = spread(made)
         predicted = prediction(accuracy(made[0], over_seeds), over_seeds, REVIEWS)
         single = family(random, 1, settings=1)[0].mean()
-        hits.append(predicted.low <= single <= predicted.high)
-    assert 0.93 <= np.mean(hits) <= 0.97
+        held.append(predicted.low <= single <= predicted.high)
+    assert 0.93 <= np.mean(held) <= 0.97
 
 
 def test_unpaired_intervals_cover():
-    random, hits = np.random.default_rng(4), []
+    random, held = np.random.default_rng(4), []
     for _ in range(600):
         mine, theirs = family(random, 3), family(random, 3)
         over_seeds = spread([*mine, *theirs])
         d = unpaired(mine[0], theirs[0], over_seeds, over_seeds)
-        hits.append(d.low <= 0 <= d.high)
-    assert 0.93 <= np.mean(hits) <= 0.97
+        held.append(d.low <= 0 <= d.high)
+    assert 0.93 <= np.mean(held) <= 0.97
 
 
 def test_a_baseline_against_a_setting_keeps_its_level():
@@ -152,13 +165,14 @@ def test_a_baseline_against_a_setting_keeps_its_level():
 def test_mcnemar_decides_where_it_is_beyond_doubt_on_every_run():
     random = np.random.default_rng(6)
     runs = family(random, 3, settings=1)[0]
-    better = runs[0] | (random.random(REVIEWS) < 0.3)
+    better = runs[0] | (random.random(REVIEWS) < 0.4)
     d = difference(better[None], runs, EXACT, None)
     assert math.isnan(d.error)
     assert d.p == max(mcnemar(better, run) for run in runs) < 1e-10
     assert math.isnan(difference(better[None], runs[:1], EXACT, None).p)  # one seed decides nothing
-    single = difference(better[None], runs[:1], EXACT, EXACT)
-    assert single.mcnemar == mcnemar(better, runs[0])
+    runs[2] = better
+    runs[2, np.flatnonzero(better)[:10]] = False  # significant, p = 0.002, but not beyond doubt
+    assert math.isnan(difference(better[None], runs, EXACT, None).p)
 
 
 # ------------------------------------------------------------------------------ closed forms
@@ -167,9 +181,9 @@ def test_mcnemar_decides_where_it_is_beyond_doubt_on_every_run():
 def test_one_model_has_the_binomial_interval():
     correct = np.arange(1000) % 8 > 0
     estimate, share = accuracy(correct[None], EXACT), correct.mean()
-    reach = stats.t.ppf(0.975, 999) * np.sqrt(share * (1 - share) / 999)
+    half = stats.t.ppf(0.975, 999) * np.sqrt(share * (1 - share) / 999)
     assert (estimate.mean, estimate.low, estimate.high) == pytest.approx(
-        (share, share - reach, share + reach)
+        (share, share - half, share + half)
     )
     assert (estimate.n, estimate.reviews) == (1, 1000)
 
@@ -191,18 +205,18 @@ def test_the_spread_is_that_of_a_two_way_layout():
 
 def test_without_the_reviews_share_it_is_the_two_sample_t_test():
     """Each run is right on some reviews of its own: only the seeds vary (statsmodels)."""
-    hits = [[30, 52, 41, 47], [63, 70, 55, 66]]
+    right = [[30, 52, 41, 47], [63, 70, 55, 66]]
     sides = np.zeros((2, 4, 100_000), bool)
     for side, run in np.ndindex(2, 4):
         start = 20_000 * side + 1000 * run
-        sides[side, run, start : start + hits[side][run]] = True
+        sides[side, run, start : start + right[side][run]] = True
     over_seeds = spread(sides)
     d = difference(*sides, over_seeds, over_seeds)
-    means = CompareMeans(*(DescrStatsW(np.array(h) / 100_000) for h in hits))
+    means = CompareMeans(*(DescrStatsW(np.array(r) / 100_000) for r in right))
     assert d.p == pytest.approx(means.ttest_ind()[1], rel=1e-6)
     assert (d.low, d.high) == pytest.approx(means.tconfint_diff(), rel=1e-6)
     assert d.p_equivalent == pytest.approx(
-        ttost_ind(*(np.array(h) / 100_000 for h in hits), -MARGIN, MARGIN)[0], abs=1e-12
+        ttost_ind(*(np.array(r) / 100_000 for r in right), -MARGIN, MARGIN)[0], abs=1e-12
     )
 
 
@@ -269,7 +283,7 @@ def test_a_setting_whose_seeds_lie_far_apart_keeps_a_spread_of_its_own():
     calm, unstable = pool(groups)
     assert list(unstable) == [3]
     assert unstable[3].freedom == 3
-    assert calm.variance < 2 * MEASURED**2
+    assert calm.variance < 2 * WIDEST**2
     assert pool({1: groups[1][:1]}) == (None, {})
 
 
@@ -282,6 +296,20 @@ def test_a_spread_that_is_not_known_gives_no_interval():
         assert not estimate.p < 0.05
         assert not estimate.p_equivalent < 0.05
     assert not prediction(accuracy(runs[0], None), None, REVIEWS).known
+
+
+def test_an_interval_that_says_nothing_is_left_out_and_its_test_stays():
+    runs = np.zeros((2, 3, REVIEWS), bool)
+    for side, run in np.ndindex(2, 3):
+        runs[side, run, : (8000, 8700, 7000)[run] + 1000 * side] = True
+    wide, narrow = Spread(0.0096, 2, 0.1), Spread(0.0001, 2, 0.1)
+    estimate, d = accuracy(runs[0], wide), difference(*runs, wide, wide)
+    assert not estimate.known
+    assert math.isnan(estimate.low)
+    assert estimate.mean == pytest.approx(0.79)
+    assert 0.1 < d.p < 0.9
+    assert d.detectable > 0.2
+    assert accuracy(runs[0], narrow).high - accuracy(runs[0], narrow).low < 2 * WIDE
 
 
 def test_identical_models_do_not_differ():

@@ -22,6 +22,7 @@ from labrnn.results.prose import (
     verb,
     verdict,
 )
+from labrnn.results.statistics import WIDE
 from labrnn.results.table import FALL, LN2
 from labrnn.results.tables import front
 from labrnn.results.verdicts import verdicts
@@ -205,11 +206,17 @@ def training(results, settings=None):
             f"{capital('; '.join(f'{named(s)}: {share(results.trained(s))}' for s in some))}. Accuracies "
             "are those of the runs that trained."
         )
-    apart = [s for s in run if _apart(results, s)]
+    wide = [s for s in run if (e := results.accuracy(s)).error > 0 and not e.known]
+    apart = [s for s in run if _apart(results, s) and s not in wide]
     if apart:
         text.append(
             f"The runs of {names(apart)} lie much further apart than those of other settings, so "
             f"{verb(apart, 'its interval is its', 'their intervals are their')} own."
+        )
+    if wide:
+        text.append(
+            f"No interval is printed for {names(wide)}: the few runs lie so far apart that it would "
+            f"extend more than {100 * WIDE:.0f} points to either side."
         )
     return " ".join(text)
 

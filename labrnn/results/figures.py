@@ -33,7 +33,6 @@ INTERVALS = "Bars: 95 % CI."
 BEST_BASELINE = "Dashed: the best linear baseline."
 WIDTH = 6.0  # inches of the text on a page
 FRAME = 8  # points: how far the figure of the reproduction reaches
-WIDE = 0.1  # an interval that reaches further from 0 leaves the frame of a forest plot
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -305,11 +304,11 @@ def _runs(axes, results, places, known=()):
         if missed := len(rows) - len(able):
             failed.append((x, missed, color))
         if len(able):
-            reach = estimate.reach if estimate.known else 0.0
+            half = np.nan_to_num(estimate.half_width)
             axes.errorbar(
                 x,
                 estimate.mean,
-                reach,
+                half,
                 color=color,
                 marker=marker,
                 capsize=2,
@@ -319,7 +318,7 @@ def _runs(axes, results, places, known=()):
                 label=None if "ours" in names else "ours",
             )
             names.add("ours")
-            shown += [*able, estimate.mean - reach, estimate.mean + reach]
+            shown += [*able, estimate.mean - half, estimate.mean + half]
     inside = {x: p for x, p in dict(known).items() if not shown or p > min(shown) - 0.05}
     if shown:
         low, high = min([*shown, *inside.values()]), max([*shown, *inside.values()])
@@ -450,8 +449,6 @@ def compound_heat(results):
 def forest(compared):
     """Differences with their intervals, one a line; significant ones are blue squares.
 
-    Intervals that are very wide leave the frame, so that the others show.
-
     Args:
         compared: `Comparison`s, drawn from the top.
     """
@@ -461,9 +458,9 @@ def forest(compared):
         shown = [-1.0, 1.0]
         for place, c in enumerate(compared):
             color, marker = (BLUE, "s") if c.significant else (GREY, "o")
-            mean, reach = 100 * c.difference.mean, 100 * np.nan_to_num(c.difference.reach)
-            axes.errorbar(mean, place, xerr=reach, fmt=marker, color=color, capsize=2)
-            shown += [mean, mean - reach, mean + reach] if reach < 100 * WIDE else [mean]
+            mean, half = 100 * c.difference.mean, 100 * np.nan_to_num(c.difference.half_width)
+            axes.errorbar(mean, place, xerr=half, fmt=marker, color=color, capsize=2)
+            shown += [mean - half, mean + half]
         edge = 0.05 * np.ptp(shown)
         axes.set_xlim(min(shown) - edge, max(shown) + edge)
         axes.axvline(0, color="black", linewidth=0.6)
@@ -486,7 +483,7 @@ def accuracies(results, models):
             axes.errorbar(
                 100 * e.mean,
                 place,
-                xerr=100 * np.nan_to_num(e.reach),
+                xerr=100 * np.nan_to_num(e.half_width),
                 fmt="o" if linear else "s",
                 color=BLUE if linear else ORANGE,
                 fillstyle="full" if linear else "none",
@@ -594,8 +591,8 @@ def by_length(groups):
     with page(3.1, 2.4) as (figure, axes):
         places = range(len(groups))
         means = [estimate.mean for *_, estimate in groups]
-        reach = [estimate.reach for *_, estimate in groups]
-        axes.errorbar(places, means, reach, color=BLUE, fmt="o", capsize=2)
+        halves = [estimate.half_width for *_, estimate in groups]
+        axes.errorbar(places, means, halves, color=BLUE, fmt="o", capsize=2)
         axes.set_xticks(places, [f"{low}–{high}" for low, high, _ in groups], size=6)
         axes.set(xlabel="tokens read", ylabel="test accuracy")
         return figure
@@ -630,7 +627,7 @@ def agreement(rows):
             axes.errorbar(
                 [k for k, _ in some],
                 [100 * row.gap.mean for _, row in some],
-                [100 * row.gap.reach for _, row in some],
+                [100 * row.gap.half_width for _, row in some],
                 fmt=marker,
                 color=color,
                 elinewidth=0.5,

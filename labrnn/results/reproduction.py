@@ -86,7 +86,7 @@ def table(rows):
         if row.compared:
             line |= {
                 "gap, points": points(row.gap.mean),
-                "± prediction": f"{100 * row.gap.reach:.1f}",
+                "± prediction": f"{100 * row.gap.half_width:.1f}",
                 "contains 0": "yes" if row.agrees else "no",
             }
         lines.append(line)
@@ -130,9 +130,9 @@ def agreement_means(shown):
     """
     known = np.array([row.published.test_acc for row in shown])
     ours = known + [row.gap.mean for row in shown]
-    reach = np.array([row.gap.reach for row in shown])
+    half_widths = np.array([row.gap.half_width for row in shown])
     guesses = np.arange(0.80, 0.92, 0.0005)
-    agreeing = [(np.abs(guess - known) <= reach).sum() for guess in guesses]
+    agreeing = [(np.abs(guess - known) <= half_widths).sum() for guess in guesses]
     squares = sum((row.gap.mean / row.gap.error) ** 2 for row in shown)
     varies = np.ptp(known) > 0 and np.ptp(ours) > 0
     correlation = stats.pearsonr(ours, known) if varies else (np.nan, np.nan)

@@ -16,6 +16,8 @@ CONFIDENCE = 0.95
 LEVEL = 0.05
 MARGIN = 0.01  # accuracies less than a point apart are equivalent
 POWER = 0.8  # of the smallest difference that a test can detect
+WIDE = 0.1  # an interval that extends further to either side says nothing: it is left out
+DOUBTLESS = 1e-6  # McNemar's p-values below this on every run decide, whatever the seeds' spread
 UNSTABLE = 0.001  # level of the F test by which a setting's seeds lie further apart than others'
 
 
@@ -48,8 +50,8 @@ class Estimate:
         n: runs behind it; of a difference the fewer.
         reviews: test reviews behind it.
         bounds: what the quantity can be at least and at most.
-        mcnemar: of a difference from a model without a seed: McNemar's exact p-value on the run on
-            which it is least clear; NaN where it does not decide.
+        mcnemar: of a difference between a model without a seed and three runs or more: McNemar's
+            exact p-value on the run on which it is least clear; NaN where that leaves a doubt.
         lone: whether the lower side of a difference is a single run of a setting. Such a run may
             have been thrown off, so it does not decide against the setting: p-values that would
             are NaN.
@@ -65,22 +67,23 @@ class Estimate:
     lone: bool = False
 
     @property
-    def reach(self):
-        """Half of the confidence interval's width, before it is cut at the bounds."""
-        return self._quantile((1 + CONFIDENCE) / 2) * self.error
+    def half_width(self):
+        """Half of the interval's width, before it is cut at the bounds; NaN if that is `WIDE`."""
+        half = self._quantile((1 + CONFIDENCE) / 2) * self.error
+        return half if half <= WIDE else math.nan
 
     @property
     def low(self):
-        return max(self.mean - self.reach, self.bounds[0]) if self.known else math.nan
+        return max(self.mean - self.half_width, self.bounds[0]) if self.known else math.nan
 
     @property
     def high(self):
-        return min(self.mean + self.reach, self.bounds[1]) if self.known else math.nan
+        return min(self.mean + self.half_width, self.bounds[1]) if self.known else math.nan
 
     @property
     def known(self):
-        """Whether there is an interval."""
-        return not math.isnan(self.error)
+        """Whether there is an interval that says something."""
+        return not math.isnan(self.half_width)
 
     def p_above(self, value):
         """One-sided p-value of the hypothesis that the true mean is at most `value`."""
@@ -195,10 +198,7 @@ def difference(correct, other, over_seeds, others):
     sides = [(over_seeds, len(correct)), (others, len(other))]
     gaps = correct.mean(axis=0) - other.mean(axis=0)
     shares = _shares(sides) + _of_reviews(gaps, sides)
-    without_seed = [s for s, _ in sides].count(EXACT)
-    decided = (
-        _on_every_run(correct, other, 3 if without_seed == 1 else 1) if without_seed else math.nan
-    )
+    decided = _on_every_run(correct, other) if EXACT in (over_seeds, others) else math.nan
     runs = min((n for s, n in sides if s is not EXACT), default=1)
     estimate = _combined(gaps.mean(), shares, runs, len(gaps), mcnemar=decided)
     return replace(estimate, lone=_lone(estimate.mean, sides))
@@ -302,12 +302,12 @@ def holm(p_values):
     return result
 
 
-def _on_every_run(correct, other, agree):
-    """The largest of McNemar's p-values over all pairs of runs; NaN if too few agree in sign."""
+def _on_every_run(correct, other):
+    """The largest of McNemar's p-values over three pairs of runs or more; NaN if one leaves a doubt."""
     pairs = [(a, b) for a in correct for b in other]
     signs = {np.sign(a.sum(dtype=int) - b.sum(dtype=int)) for a, b in pairs}
-    sure = len(pairs) >= agree and len(signs) == 1
-    return max(mcnemar(a, b) for a, b in pairs) if sure else math.nan
+    worst = max(mcnemar(a, b) for a, b in pairs)
+    return worst if len(pairs) >= 3 and len(signs) == 1 and worst < DOUBTLESS else math.nan
 
 
 def _shares(sides):

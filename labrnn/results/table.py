@@ -21,7 +21,8 @@ from labrnn.results.statistics import EXACT, NOT_RUN, Share
 LN2 = math.log(2)
 FALL = 0.03  # a run's training loss fell if its lowest is below ln 2 by more than this
 ABOVE = 0.65  # and it is above chance if its test accuracy reaches this; 1/2 is chance
-FAMILY = ["train_reviews", "epochs", "batch_size"]  # settings alike in these share a seed variance
+# Settings alike in these share a seed variance.
+FAMILY = ["train_reviews", "epochs", "batch_size", "cell", "optim"]
 TESTED = ("best", "last")
 NO_RUNS = ["run", "setting", "family", "trained", *TrialConfig.model_fields]  # an empty table's
 
