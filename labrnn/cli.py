@@ -114,6 +114,13 @@ def show(text, err=False, nl=True):
     click.echo(printable(str(text)), err=err, nl=nl)
 
 
+def then(text):
+    """Say what one would do next; on standard error, so that output can be piped."""
+    sys.stdout.flush()
+    if not sys.stdout.fault:
+        show(f"next: {text}", err=True)
+
+
 def interrupt_once(number, frame):
     """Raise KeyboardInterrupt at the first Ctrl-C; a second must not disturb the tidying up."""
     for one in (signal.SIGINT, signal.SIGTERM):
@@ -128,6 +135,23 @@ def main():
     folders.choose_tmpdir()
 
 
+def params_argument(required=True):
+    """Return the argument PARAMS: paths of params files, or their short names."""
+
+    def paths(context, parameter, names):
+        from labrnn.config import find_params
+
+        return [find_params(name) for name in names]
+
+    return click.argument(
+        "params",
+        nargs=-1,
+        required=required,
+        metavar="PARAMS..." if required else "[PARAMS...]",
+        callback=paths,
+    )
+
+
 data_option = click.option("--data", metavar="PATH", help="Reviews: a file or folder.")
 jobs_option = click.option(
     "--jobs",
@@ -138,7 +162,7 @@ jobs_option = click.option(
 
 
 @main.command()
-@click.argument("params", nargs=-1, required=True, metavar="PARAMS...")
+@params_argument()
 @data_option
 @jobs_option
 @click.option("--device", default="", help="cpu, cuda or mps [default: the fastest available].")
@@ -156,9 +180,12 @@ jobs_option = click.option(
 def train(params, data, jobs, device, scheduler, dry_run):
     """Train the trials that params files ask for and that are not stored.
 
+    PARAMS are files or short names: lab2c is params/quick/lab2c_depth.yaml, full/lab2c the
+    published setting.
+
     \b
     Examples:
-      labrnn train params/quick/*.yaml --jobs 2
+      labrnn train lab2c --jobs 2
       labrnn train params/full/*.yaml --scheduler params/cluster/slurm.yaml --dry-run
     """
     from labrnn.parts import read_params
@@ -167,8 +194,12 @@ def train(params, data, jobs, device, scheduler, dry_run):
     parts = [read_params(path) for path in params]
     if dry_run:
         show_plan(parts, jobs, scheduler)
-    else:
-        sys.exit(1 if train_parts(parts, jobs, device, scheduler) else 0)
+        then("the same command without --dry-run trains them")
+        return
+    if train_parts(parts, jobs, device, scheduler):
+        then("correct what failed; the same command trains what is missing")
+        sys.exit(1)
+    then(f"labrnn report {' '.join(params)}")
 
 
 def train_parts(parts, jobs=None, device="", scheduler=""):
@@ -226,7 +257,7 @@ def show_plan(parts, jobs, scheduler):
 
 
 @main.command()
-@click.argument("params", nargs=-1, required=True, metavar="PARAMS...")
+@params_argument()
 @data_option
 @jobs_option
 @click.option("--author", default="labrnn", show_default=True, help="Printed on the reports.")
@@ -234,8 +265,11 @@ def show_plan(parts, jobs, scheduler):
 def report(params, data, jobs, author, out):
     """Execute notebooks and render PDF reports; what did not change is skipped.
 
+    PARAMS are files or short names: lab2c is params/quick/lab2c_depth.yaml.
+
     \b
-    Example:
+    Examples:
+      labrnn report lab2c
       labrnn report params/quick/*.yaml --author "Ada Lovelace"
     """
     from labrnn.reports import batch
@@ -245,8 +279,10 @@ def report(params, data, jobs, author, out):
     reports = batch.plan(params, out, printable(author.replace("\n", " ")))
     for folder in {report.out for report in reports}:
         folder.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
-    failures = batch.make(reports, jobs or 0, show, partial(show, err=True))
-    sys.exit(1 if failures else 0)
+    if batch.make(reports, jobs or 0, show, partial(show, err=True)):
+        then("correct what failed; the same command makes what is missing")
+        sys.exit(1)
+    then("open a PDF; change a value in a params file and run the same command")
 
 
 def refuse_twice(params, out):
@@ -295,7 +331,8 @@ def data(data, as_json, download):
 
     if download is not None:
         path = web.download(download)
-        show(f"{path}: complete and correct; use it with --data or LABRNN_DATA")
+        show(f"{path}: complete and correct")
+        then(f"labrnn report lab1_data --data {path}; LABRNN_DATA names it for every command")
         return
     path = find_source(override=data)
     facts = {"path": str(path), **describe(read_reviews(path))}
@@ -306,6 +343,7 @@ def data(data, as_json, download):
     for name, value in {**facts, "words a review": words}.items():
         value = f"{value:,}" if isinstance(value, int) else value
         show(f"{name.replace('_', ' '):<19}{value}")
+    then("labrnn report lab1_data")
 
 
 @main.command()
@@ -375,8 +413,11 @@ def predict(texts, data, trial, as_json, explain):
     if not as_json:
         show(f"model: {model}")
     if explain:
-        written = write_explanation(explain, texts[0], answers[0], trial, corpus, model)
-        show(f"explained in {' and '.join(map(str, written))}", err=as_json)
+        page, picture = write_explanation(explain, texts[0], answers[0], trial, corpus, model)
+        show(f"explained in {page} and {picture}", err=as_json)
+        then(f"open {page}")
+    elif texts:
+        then("with --explain PATH and one text: the probability after every word")
 
 
 def write_explanation(path, text, answer, trial, corpus, model):
@@ -419,6 +460,7 @@ def schema(folder):
             del parameter["title"]  # its name in other letters
         Path(folder, f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     show(f"{len(PARTS)} schemas in {folder}")
+    then("open a params file in an editor with YAML schemas; it completes the parameters")
 
 
 @main.group(invoke_without_command=True)
@@ -455,6 +497,7 @@ def trials(context, folder, form):
         show(tabulated(list(rows.values()), form))
         for fault in faults:
             show(f"not listed: {fault}", err=True)
+        then("labrnn trials verify" if rows else "labrnn train lab1_lstm")
 
 
 def tabulated(rows, form):
@@ -493,6 +536,7 @@ def verify(store):
         faulty = True
         show(f"{path}: {fault}")
     show(f"{sound} trials are sound")
+    then("labrnn trials gc --damaged" if faulty else "labrnn trials export FOLDER copies them")
     sys.exit(1 if faulty else 0)
 
 
@@ -518,6 +562,7 @@ def gc(store, unfinished, damaged, yes):
             )
     if not (found := stale(store, unfinished, damaged)):
         show("nothing to remove")
+        then("labrnn trials verify")
         return
     for path in found:
         show(path)
@@ -530,12 +575,13 @@ def gc(store, unfinished, damaged, yes):
     show(f"{len(removed)} removed")
     for path in found.keys() - set(removed):
         show(f"not removed: {path}", err=True)
+    then("labrnn train PARAMS trains again what a report needs")
     sys.exit(1 if len(removed) < len(found) else 0)
 
 
 @trials.command()
 @click.argument("folder")
-@click.argument("params", nargs=-1, metavar="[PARAMS...]")
+@params_argument(required=False)
 @click.pass_obj
 def export(store, folder, params):
     """Add finished trials to the tables in FOLDER, all or those of some params files.
@@ -565,6 +611,7 @@ def export(store, folder, params):
         if fault:
             show(f"{path}: {fault}; not exported", err=True)
     show(f"{added} added, {len(sound) - added} there already")
+    then(f"labrnn trials import {folder}, on another machine")
     sys.exit(1 if any(faults.values()) else 0)
 
 
@@ -596,4 +643,5 @@ def copy(found, source, store, weights):
         if outcome in ("differs", "busy"):
             show(f"{outcome}: {trial.folder}", err=True)
     show(", ".join(f"{n} {outcome}" for outcome, n in counts.items()) or "no trials")
+    then("labrnn report PARAMS")
     sys.exit(1 if counts["not copied"] else 0)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from labrnn.errors import LabError
 
+PARAMS = Path(__file__).resolve().parents[1] / "params"
 MOST_BYTES = 1 << 18  # of a params file; the whole lab in one file takes less than a tenth
 
 
@@ -166,6 +167,34 @@ def _fault(model, error):
     if error["type"] == "list_type" and isinstance(error["input"], str):
         message += f"; to papermill give lists as -y '{field}: {error['input'][:40]}', not as -p"
     return f"  {field} = {value}: {message[0].lower()}{message[1:]}"
+
+
+def find_params(name):
+    """Return the path of the params file with a short name.
+
+    Args:
+        name: a path, which is returned as it is; or a part of a file's name, as `lab2c` for
+            `params/quick/lab2c_depth.yaml` and `full/lab2c` for the published setting.
+
+    Raises:
+        LabError: no file has the name, or several have.
+    """
+    folder, _, short = name.rpartition("/")
+    if Path(name).suffix or Path(name).exists() or "/" in folder:
+        return name
+    known = {path.stem: str(path) for path in sorted((PARAMS / (folder or "quick")).glob("*.yaml"))}
+    if short in known:
+        return known[short]
+    fit = [stem for stem in known if short and short in stem]
+    if len(fit) == 1:
+        return known[fit[0]]
+    if fit:
+        raise LabError(f"{name}: fits {' and '.join(fit)}; write more of the name")
+    kinds = ", ".join(sorted({path.parent.name for path in PARAMS.glob("*/*.yaml")}))
+    raise LabError(
+        f"{name}: no params file has this name; params/{folder or 'quick'} holds "
+        f"{', '.join(known) or 'none'}; other folders: {kinds}, as in full/lab2c"
+    )
 
 
 def read_yaml(path):

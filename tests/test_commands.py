@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from tiny import TINY, train, write_params, write_reviews
 
 from labrnn.cli import Steady, main, refuse_twice
-from labrnn.config import TrialConfig
+from labrnn.config import TrialConfig, find_params
 from labrnn.parts import PARTS
 from labrnn.reviews.download import ARCHIVE
 from labrnn.trials.plan import Plan
@@ -172,8 +173,76 @@ def test_download_to_the_users_cache(tmp_path, monkeypatch):
     )
     assert run("data", "--download")[:2] == (
         0,
-        f"{tmp_path / 'cache'}: complete and correct; use it with --data or LABRNN_DATA\n",
+        f"{tmp_path / 'cache'}: complete and correct\n",
     )
+
+
+def test_every_command_says_what_one_would_do_next(reviews, tmp_path, monkeypatch):
+    """In its last line, also after a failure; what it prints for programs stays as it is."""
+    monkeypatch.setattr("labrnn.reports.batch.make", lambda *_: 0)
+    data = write_reviews(reviews, tmp_path / "reviews.csv")
+    params, store = write_params(tmp_path, seeds=[0], epochs=1), str(tmp_path / "none")
+    for words in (
+        ["train", params, "--data", data, "--dry-run"],
+        ["report", params, "--out", str(tmp_path / "out")],
+        ["data", "--data", data],
+        ["schema", str(tmp_path / "schema")],
+        ["trials", "--store", store],
+        ["trials", "--store", store, "--json"],
+        ["trials", "--store", store, "verify"],
+        ["trials", "--store", store, "gc"],
+        ["trials", "--store", store, "export", str(tmp_path / "tables")],
+        ["trials", "--store", store, "import", str(tmp_path)],
+    ):
+        code, out, err = run(*words)
+        assert (code, "next:" in out) == (0, False), words
+        assert re.fullmatch(r"next: .+", err.splitlines()[-1]), words
+
+
+# Short names
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("lab2c", "quick/lab2c_depth"),
+        ("depth", "quick/lab2c_depth"),
+        ("full/lab2c", "full/lab2c_depth"),
+        ("lab1_data", "quick/lab1_data"),
+    ],
+)
+def test_a_short_name_finds_a_params_file(name, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Path(find_params(name)) == PROJECT / f"params/{path}.yaml"
+
+
+def test_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lab2c").touch()
+    for path in ("lab2c", "nothing.yaml", "params/quick/nothing", str(tmp_path)):
+        assert find_params(path) == path
+
+
+@pytest.mark.parametrize("command", ["train", "report"])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "lab9",
+            f"lab9: no params file has this name; params/quick holds {', '.join(sorted(PARTS))}",
+        ),
+        (
+            "none/lab2c",
+            "params/none holds none; other folders: cluster, full, quick, as in full/lab2c",
+        ),
+        ("optimizers", "fits lab2a_lstm_optimizers and lab2b_gru_optimizers; write more"),
+        ("", "no params file has this name"),
+    ],
+)
+def test_a_name_that_fits_no_file_or_several(command, name, says):
+    code, out, err = run(command, name)
+    assert (code, out) == (2, "")
+    assert says in err
 
 
 # Editors
