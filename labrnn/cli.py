@@ -601,6 +601,8 @@ def export(store, folder, params):
             for (data, fingerprint, *_), trials in wanted.items()
         ]
         found = [trial for plan in plans for trial in plan.trials.values()]
+    if not found:
+        raise LabError(f"{store.root}: no trials to export; train some: labrnn train PARAMS")
     faults = {trial.folder: "; ".join(trial.damage(weights=False)) for trial in found}
     sound = [trial for trial in found if not faults[trial.folder]]
     added = tables.write(folder, sound)

@@ -5,6 +5,7 @@ corrected and the published behaviour is an option.
 """
 
 import difflib
+import os
 import re
 from collections import Counter
 from functools import cache
@@ -180,7 +181,7 @@ def find_params(name):
         LabError: no file has the name, or several have.
     """
     folder, _, short = name.rpartition("/")
-    if Path(name).suffix or Path(name).exists() or "/" in folder:
+    if Path(name).suffix or os.path.exists(name) or "/" in folder:
         return name
     known = {path.stem: str(path) for path in sorted((PARAMS / (folder or "quick")).glob("*.yaml"))}
     if short in known:

@@ -191,12 +191,14 @@ def test_every_command_says_what_one_would_do_next(reviews, tmp_path, monkeypatc
         ["trials", "--store", store, "--json"],
         ["trials", "--store", store, "verify"],
         ["trials", "--store", store, "gc"],
-        ["trials", "--store", store, "export", str(tmp_path / "tables")],
         ["trials", "--store", store, "import", str(tmp_path)],
     ):
         code, out, err = run(*words)
         assert (code, "next:" in out) == (0, False), words
         assert re.fullmatch(r"next: .+", err.splitlines()[-1]), words
+    code, out, err = run("trials", "--store", store, "export", str(tmp_path / "tables"))
+    assert (code, out) == (2, "")
+    assert f"{store}: no trials to export; train some" in err
 
 
 # Short names

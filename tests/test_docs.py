@@ -29,7 +29,7 @@ PARTS = {  # the copy has these params files and no others
 DASK = find_spec("dask_jobqueue") is not None
 LEARN = "python -m pytest tests/test_notebooks.py tests/test_commands.py"
 
-FIRST = 'labrnn report params/quick/lab2c_depth.yaml --author "Ada Lovelace"'
+FIRST = 'labrnn report lab2c --author "Ada Lovelace"'
 
 # As the page has it: the command, and what it prints or the file that it makes.
 LITERALLY = {
