@@ -49,9 +49,9 @@ TAG = re.compile(r"(?:remove|hide)[-_](input|output|cell)")
 class Block:
     """One thing to print.
 
-    Kinds: markdown (a cell), computed (Markdown of an output), html, code, parameters, print,
-    error, note, figure, headings (those of `text` alone), reference (to the label `text`),
-    appendix. `label`, `caption`, `short`, `number` are those of `labrnn.reports.notebook.show`;
+    Kinds: markdown (a cell), computed (Markdown of an output), front (the same, its headings
+    without numbers), html, code, parameters, print, error, note, figure, headings (those of `text`
+    alone), reference (to the label `text`), references (what the text cites), appendix. `label`, `caption`, `short`, `number` are those of `labrnn.reports.notebook.show`;
     `files` are the pictures that `text` names: address -> file of the document.
     """
 
@@ -85,6 +85,9 @@ class Part:
     heading: int = 0
 
 
+REFERENCES = Part("", [Block("references", "# References", level=1)])
+
+
 @dataclass
 class Document:
     parts: list
@@ -100,7 +103,7 @@ def document(nb, name, folder="."):
     doc = Document([], {}, str(nb.metadata.get("title", "")), date=str(nb.metadata.get("date", "")))
     for author in nb.metadata.get("authors", []):
         doc.authors.append(clean(author.get("name", "") if isinstance(author, dict) else author))
-    doc.parts = [part(nb, name, doc.pictures, folder), *made_by(nb)]
+    doc.parts = [part(nb, name, doc.pictures, folder), REFERENCES, *made_by(nb)]
     return doc
 
 

@@ -106,6 +106,7 @@ def _written(doc, to, **more):
     more["shown_date"] = f"{day.day} {day:%B %Y}" if day else clean(doc.date)
     if day:
         more["date"] = f"datetime(year: {day.year}, month: {day.month}, day: {day.day})"
+    more["references"] = (TEMPLATES / "references.bib").read_text("utf-8")
     result = pandoc(to, doc.parts, title=doc.title, authors=doc.authors, cover=doc.cover, **more)
     if result["problems"]:
         raise LabError(result["problems"][0])

@@ -13,7 +13,7 @@ from labrnn.parts import PARTS
 from labrnn.reports.report import package_digest
 from labrnn.trials.store import PROJECT
 
-TITLE = "LSTM and GRU on film reviews: the lab, rerun and checked"
+TITLE = "Recurrent networks for review sentiment: a reproduction"
 LINKS = {".pdf": "PDF", ".html": "Web page", ".ipynb": "Notebook"}
 
 

@@ -49,27 +49,38 @@ def show_grid(parts, label, caption, columns=2, short=None, number=None):
     _print_caption(label, entry["caption"], number)
 
 
-def say(markdown, verdicts=()):
+def say(markdown, verdicts=None):
     """Display computed sentences; the report prints them as body text, not as an output.
 
     Args:
         markdown: the sentences.
-        verdicts: `labrnn.results.verdicts.Verdict`s in them; they travel as data in the metadata,
-            where `verdicts_of` finds them.
+        verdicts: of the discussion of a part, its `labrnn.results.verdicts.Verdict`s, () if it has
+            none. They travel as data in the metadata, see `finding_of` and `verdicts_of`.
     """
-    found = [
-        {"published": v.claim.published, "outcome": v.outcome, "evidence": v.evidence}
-        for v in verdicts
-    ]
-    metadata = {"metadata": {"report": {"verdicts": found}}} if found else {}
+    metadata = {}
+    if verdicts is not None:
+        found = [
+            {"published": v.claim.published, "outcome": v.outcome, "evidence": v.evidence}
+            for v in verdicts
+        ]
+        finding = markdown.partition("\n\n")[0]
+        metadata = {"metadata": {"report": {"finding": finding, "verdicts": found}}}
     display({"text/markdown": markdown, "text/plain": markdown}, raw=True, **metadata)
 
 
 def verdicts_of(notebook):
     """The verdicts that an executed notebook displays: dicts of published, outcome, evidence."""
+    return [verdict for report in _reports(notebook) for verdict in report.get("verdicts", ())]
+
+
+def finding_of(notebook):
+    """The first paragraph of an executed notebook's discussion, which is its finding; else ''."""
+    return next((r["finding"] for r in _reports(notebook) if "finding" in r), "")
+
+
+def _reports(notebook):
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
-    reports = (output.get("metadata", {}).get("report", {}) for output in outputs)
-    return [verdict for report in reports for verdict in report.get("verdicts", ())]
+    return [output.get("metadata", {}).get("report", {}) for output in outputs]
 
 
 def _key(figure):

@@ -132,6 +132,10 @@ class Report:
             authors=[{"name": self.author}],
             date=self.day(),
             labrnn=self.facts(),
+            runs={
+                trial.key: [trial.environment["seconds"], trial.environment.get("clock", "")]
+                for trial in self.trials
+            },
         )
 
     def day(self):

@@ -1,6 +1,5 @@
-"""The one document of the lab: sections with the parts' answers, and the notebooks as appendix."""
+"""The write-up of the lab: frame, sections with the parts' answers, and the notebooks as appendix."""
 
-import re
 from pathlib import Path
 
 import nbformat
@@ -10,7 +9,7 @@ from labrnn.files import replace_file
 from labrnn.parts import PARTS
 from labrnn.reports.document import Block, Document, Part, made_by, part
 from labrnn.reports.exporter import to_html, to_pdf
-from labrnn.reports.notebook import verdicts_of
+from labrnn.reports.frame import frame
 
 STARTS = {"Questions": "questions", "Lab 1": "lab1", "Lab 2": "lab2"}
 SECTIONS = {title: [n for n in PARTS if n.startswith(start)] for title, start in STARTS.items()}
@@ -22,27 +21,28 @@ def build(notebooks, out_dir, title, authors, date):
 
     `notebooks` are paths named like the parts; a part of the lab without one is said to be not
     run, and notebooks of other names follow as further parts. A label `fig-x` of part `lab1_data`
-    is known to the other parts as `lab1_data.fig-x`. What the parts say of the published
-    conclusions stands in short before them. Raises LabError.
+    is known to the other parts as `lab1_data.fig-x`. Raises LabError.
     """
     paths = {Path(path).stem: Path(path) for path in notebooks}
     known = {name for names in SECTIONS.values() for name in names}
     further = [name for name in paths if name not in known]
-    sections = {**SECTIONS, "Further parts": further} if further else SECTIONS
+    sections = {**SECTIONS, "Beyond the lab": further} if further else SECTIONS
 
-    verdicts, body, appendix, pictures = {}, [], [_appendix()], {}
+    notebooks = {name: read(path) for name, path in paths.items() if path.exists()}
+    before, after = frame(notebooks)
+    body, appendix, pictures = [], [_appendix()], {}
     for section, names in sections.items():
         body.append(_section(f"# {section}"))
         for name in names:
-            if name in paths and paths[name].exists():
-                notebook = read(paths[name])
-                whole = part(notebook, name, pictures, paths[name].parent, prefix=f"{name}.")
+            if name in notebooks:
+                whole = part(
+                    notebooks[name], name, pictures, paths[name].parent, prefix=f"{name}."
+                )
                 body.append(_answers(whole))
-                verdicts |= _verdicts(notebook, whole)
-                appendix += [_executed(whole), *made_by(notebook, level=3)]
+                appendix += [_executed(whole), *made_by(notebooks[name], level=3)]
             else:
                 body.append(_section(f"## `{name}`\n\n*This part was not run.*", 2))
-    body = _in_short(verdicts) + body + appendix
+    body = before + body + after + appendix
     doc = Document(body, pictures, title, list(authors), str(date), cover=True)
 
     out_dir = Path(out_dir)
@@ -59,28 +59,6 @@ def _answers(whole):
     kept = [b for b in whole.blocks if b.kind in kinds or b.label or "answer" in b.tags]
     kept = [b for b in kept if "exercises" not in b.tags]
     return Part(whole.name, kept, top=3, prefix=whole.prefix, heading=2)
-
-
-def _verdicts(notebook, whole):
-    """Published conclusion -> (verdict, the part's title in short)."""
-    texts = [b.text for b in whole.blocks if b.kind in ("markdown", "computed")]
-    title = re.search(r"^# +([^,:\n]+)", "\n".join(texts), flags=re.M)
-    title = title[1] if title else whole.name
-    return {v["published"]: (v["outcome"], title) for v in verdicts_of(notebook)}
-
-
-def _in_short(verdicts):
-    if not verdicts:
-        return []
-    lines = [f"| {claim} | {outcome} | {title} |" for claim, (outcome, title) in verdicts.items()]
-    return [
-        _section(
-            "#### In short\n\nThe conclusions of the original study and our verdicts; the parts give "
-            "the evidence.\n\n| original study | verdict | part |\n|---|---|---|\n"
-            + "\n".join(lines),
-            4,
-        )
-    ]
 
 
 def _executed(whole):

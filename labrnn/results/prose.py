@@ -33,6 +33,12 @@ def render(template, **values):
     return paragraphs(*re.split(r"\n\s*\n", _templates().get_template(template).render(**values)))
 
 
+def page(template, **values):
+    """A template with headings, lists and tables, filled."""
+    text = _templates().get_template(template).render(**values)
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
 @lru_cache
 def _templates():
     import jinja2
@@ -132,8 +138,8 @@ def p_value(p):
 
 
 def interval(estimate, sign=""):
-    """`[87.6, 88.4]`, in per cent or points; empty where it is not known."""
-    if not estimate.known:
+    """`[87.6, 88.4]`, in per cent or points; empty where it is not known or too wide to be of use."""
+    if not estimate.useful:
         return ""
     bounds = (f"{100 * bound:.1f}".replace("-", "−") for bound in (estimate.low, estimate.high))
     return "[{}, {}]".format(*("0.0" if bound == "−0.0" else bound for bound in bounds))
@@ -141,7 +147,7 @@ def interval(estimate, sign=""):
 
 def accuracy(estimate):
     """`88.0 % (95 % CI [87.6, 88.4], n = 10)`."""
-    kinds = [f"{100 * CONFIDENCE:.0f} % CI {interval(estimate)}"] if estimate.known else []
+    kinds = [f"{100 * CONFIDENCE:.0f} % CI {interval(estimate)}"] if estimate.useful else []
     return f"{percent(estimate.mean)} ({', '.join([*kinds, f'n = {estimate.n}'])})"
 
 

@@ -1,6 +1,6 @@
 -- Builds one document tree from the blocks of notebooks and writes it: `pandoc lua report.lua`.
 -- In (JSON):  to ('typst', 'html', 'plain' or 'images'), title, authors, shown_date, date, cover,
---   template, as_source, parts: [{name, title, top, prefix, blocks: [Block of document.py]}]
+--   template, as_source, references (BibTeX), parts: [{name, title, top, prefix, blocks: [Block of document.py]}]
 -- Out (JSON): out (text; a list of texts for 'plain', of addresses per block for 'images'), name,
 --   formulas: [{where, tex, out}], warnings: [text], problems: [text]
 -- No text of a notebook becomes code: raw HTML passes through pandoc's reader, attributes are
@@ -176,9 +176,26 @@ local function read_markdown(source, where)
   }
 end
 
+-- Citations as in pandoc, Quarto and MyST: [@key], [@key;@other], and @key as part of a sentence.
+local references = job.references and pandoc.read(job.references, 'bibtex').meta.references or {}
+local entries = {} -- keys of the bibliography
+for _, entry in ipairs(references) do entries[stringify(entry.id)] = true end
+
+local function citations(str)
+  local before, keys, after = str.text:match('^(.-)%[@([%w;@]+)%](.*)$')
+  local mode = keys and 'NormalCitation' or 'AuthorInText'
+  if not keys then before, keys, after = str.text:match('^(.-)@(%w+)(.*)$') end
+  local cited = List{}
+  for key in (keys or ''):gmatch('%w+') do
+    if entries[key] then cited:insert(pandoc.Citation(key, mode)) end
+  end
+  return #cited > 0 and {pandoc.Str(before), pandoc.Cite({}, cited), pandoc.Str(after)} or nil
+end
+
+local prose = List{'markdown', 'computed', 'front', 'references', 'headings'}
 local function read(block)
-  if block.kind == 'markdown' or block.kind == 'computed' or block.kind == 'headings' then
-    return read_markdown(block.text, block.where).blocks
+  if prose:includes(block.kind) then
+    return read_markdown(block.text, block.where).blocks:walk{Str = citations}
   elseif block.kind == 'html' then return read_html(block.text, block.where).blocks
   elseif block.kind == 'code' or block.kind == 'parameters' then
     return pandoc.Blocks{pandoc.CodeBlock(block.text, {class = block.language})}
@@ -346,7 +363,8 @@ local function enrol(part)
       Header = function(header)
         local id = register(part.prefix .. header.identifier, stringify(header.content))
         local level = block.level or math.max(1, header.level - shallowest + (part.top or 1))
-        return pandoc.Header(level, header.content, pandoc.Attr(id))
+        local classes = (block.kind == 'front' or block.kind == 'references') and {'unnumbered'} or {}
+        return pandoc.Header(level, header.content, pandoc.Attr(id, classes))
       end,
     }
     block.caption, block.short = inlines(block.caption, block.where), inlines(block.short, block.where)
@@ -358,10 +376,13 @@ local function enrol(part)
         result.problems:insert(block.where .. ": label '" .. block.label .. "' was used before; give each "
           .. 'figure and table of a notebook its own label')
       end
-      if not block.number then
-        counters[kind] = counters[kind] + 1
-        block.number = (kind == 'figure' and 'S' or '') .. counters[kind]
+      counters[kind] = counters[kind] + 1
+      if block.number then -- the lab's own
+        local lab = 'Lab figure ' .. block.number .. '.'
+        block.short = List(block.short or block.caption) .. List{pandoc.Space(), pandoc.Str('(' .. lab:sub(1, 1):lower() .. lab:sub(2, -2) .. ')')}
+        block.caption = List{pandoc.Emph(lab), pandoc.Space()} .. List(block.caption)
       end
+      block.number = tostring(counters[kind])
       block.name = (kind == 'figure' and 'Figure ' or 'Table ') .. block.number
       register(block.label, block.name, kind)
       for k, picture in ipairs(block.pictures or {}) do
@@ -628,6 +649,7 @@ local function finish(blocks, block, part)
     out:insert(raw('];'))
     return out
   end
+  function rules.Cite(el) return el.content end
   function rules.Math(el)
     local kind, label = el.text:match('^%s*\\(e?q?ref){([^}]*)}%s*$')
     if label then
@@ -750,6 +772,11 @@ local function compose(block, part)
       return {pandoc.RawBlock('typst', ('#place-of(%s, %s)'):format(literal(target.id), literal(target.title)))}
     end
     return {pandoc.Div({pandoc.Para{pandoc.Link(target.title, '#' .. target.id)}}, {class = 'note'})}
+  elseif block.kind == 'references' and typst and #block.tree > 0 then
+    local list = finish(block.tree, block, part)
+    list:insert(2, pandoc.RawBlock('typst', '#[#set par(hanging-indent: 1.5em, justify: false)'))
+    list:insert(pandoc.RawBlock('typst', ']'))
+    return list
   elseif block.kind == 'parameters' or block.kind == 'error' then
     local code = finish(block.tree, block, part)
     if typst then
@@ -811,6 +838,17 @@ local function level_headings(blocks)
   end}
 end
 
+-- The blocks with their citations in words, and the entries cited; none where nothing is.
+local function cite(blocks)
+  local found = false
+  blocks:walk{Cite = function() found = true end}
+  if not found then return blocks end
+  blocks = pandoc.utils.citeproc(pandoc.Pandoc(blocks, {references = references, ['link-citations'] = true})).blocks
+  local list = blocks:remove(#blocks)
+  for _, entry in ipairs(list.content) do register(entry.identifier) end
+  return blocks, List(list.content)
+end
+
 local function document()
   local title, composed, lists = nil, List{}, {Figure = List{}, Table = List{}}
   for _, part in ipairs(job.parts) do enrol(part) end
@@ -825,10 +863,12 @@ local function document()
     for _, block in ipairs(part.blocks) do all:insert(pandoc.Div(block.tree)) end
     everything:insert(pandoc.Div(all))
   end
-  everything = level_headings(everything)
+  local bibliography
+  everything, bibliography = cite(level_headings(everything))
   for p, part in ipairs(job.parts) do
     for b, block in ipairs(part.blocks) do
       block.tree = everything[p].content[b].content
+      if block.kind == 'references' then block.tree = bibliography and block.tree .. bibliography or {} end
       local done = compose(block, part)
       composed:extend(done)
       if block.listed then lists[block.name:match('%a+')]:insert(block.listed) end
@@ -870,6 +910,12 @@ local function write_html(title, blocks, lists)
     HorizontalRule = function() counts, letters = {}, job.cover end,
     Header = function(header)
       if header.classes:includes('minor') then return header, false end
+      if header.classes:includes('unnumbered') then
+        if header.level < 3 then
+          contents[#contents + 1] = '<li class="level' .. header.level .. '">' .. link(header.identifier, write{pandoc.Plain(header.content)}) .. '</li>'
+        end
+        return header, false
+      end
       counts[header.level] = (counts[header.level] or 0) + 1
       for k = header.level + 1, 6 do counts[k] = nil end
       local number = letters and string.char(64 + counts[1]) or tostring(counts[1])

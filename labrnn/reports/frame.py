@@ -1,0 +1,110 @@
+"""The frame of the write-up: what stands before and after the parts, from their executed notebooks.
+
+The sentences are in `labrnn/results/templates`; their numbers come from what the notebooks carry:
+parameters, findings, verdicts, and the seconds of the training runs.
+"""
+
+import ast
+from collections import Counter
+
+from labrnn.config import TrialConfig
+from labrnn.published import published
+from labrnn.reports.document import REFERENCES, Block, Part
+from labrnn.reports.notebook import finding_of, verdicts_of
+from labrnn.results import statistics, table
+from labrnn.results.prose import counted, listing, page
+from labrnn.results.verdicts import CONFIRMED, INCONCLUSIVE, REFUTED
+
+
+def frame(notebooks):
+    """Parts before the lab's sections, and parts after them.
+
+    Args:
+        notebooks: name of a part -> its executed notebook, for those that were run.
+    """
+    values = _values(notebooks)
+
+    def text(name):
+        return Block("front", page(name, **values), "the write-up")
+
+    before = [text("abstract"), text("summary")]
+    if values["verdicts"]:
+        before.append(_table("tbl-claims", "The conclusions of the original study and our verdicts.",
+                             page("claims", **values)))
+    before += [text("effort"), text("setup"), _table("tbl-setup", "Data, defaults, limits and "
+               "computation.", page("settings", **values)), text("methods")]
+    after = [Block("computed", page("end", **values), "the write-up", level=0)]
+    return [Part("", before)], [Part("", after), REFERENCES]
+
+
+def _table(label, caption, markdown):
+    return Block("front", markdown, "the write-up", label=label, caption=caption)
+
+
+def _values(notebooks):
+    """What the templates are filled with."""
+    given = {name: parameters(notebook) for name, notebook in notebooks.items()}
+    shared = ("train_reviews", "max_tokens", "batch_size", "epochs")
+    first = next((v for v in given.values() if set(shared) <= v.keys()), {})
+    facts = [notebook.metadata.get("labrnn", {}) for notebook in notebooks.values()]
+    runs = {k: v for nb in notebooks.values() for k, v in nb.metadata.get("runs", {}).items()}
+    verdicts = {
+        verdict["published"]: {**verdict, "title": notebook.metadata.get("title", name)}
+        for name, notebook in notebooks.items()
+        for verdict in verdicts_of(notebook)
+    }
+    return {
+        "config": TrialConfig(**{name: first[name] for name in shared if name in first}),
+        "data": _distinct(facts, "data"),
+        "devices": _distinct(facts, "device"),
+        "finding": {name: finding_of(notebook) for name, notebook in notebooks.items()},
+        "hours": sum(seconds for seconds, _ in runs.values()) / 3600,
+        "limits": {name: _limits(name) for name in ("embedding_dim", "hidden_dim", "n_layers")},
+        "published": len(published()),
+        "rates": given.get("lab2a_lstm_optimizers", {}),
+        "runs": len(runs),
+        "seeds": sorted({len(v["seeds"]) for v in given.values() if "seeds" in v}),
+        "statistics": statistics,
+        "table": table,
+        "tally": tally(verdict["outcome"] for verdict in verdicts.values()),
+        "verdicts": verdicts,
+        "versions": next((f["versions"] for f in facts if f.get("versions")), {}),
+        "wall": sum(clock != "processor" for _, clock in runs.values()),
+    }
+
+
+def tally(outcomes):
+    """How many conclusions our runs confirm, refute and leave open, as the rest of a sentence."""
+    counts = Counter(outcomes)
+    words = [
+        f"{verb} {counts[outcome]}"
+        for outcome, verb in (
+            (CONFIRMED, "confirm"), (REFUTED, "refute"), (INCONCLUSIVE, "are inconclusive on"),
+        )
+        if counts[outcome]
+    ]
+    return f"Of {counted(counts.total(), 'conclusion')} of the original study, our runs {listing(words)}"
+
+
+def parameters(notebook):
+    """The values of the cells tagged `parameters` and `injected-parameters`."""
+    tags = {"parameters", "injected-parameters"}
+    cells = [cell for cell in notebook.cells if tags & set(cell.metadata.get("tags", []))]
+    values = {}
+    for node in (node for cell in cells for node in ast.parse(cell.source).body):
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            values[target.id] = ast.literal_eval(node.value)
+    return values
+
+
+def _distinct(facts, name):
+    """What the notebooks say of something, each statement once."""
+    said = [words for fact in facts if fact.get(name) for words in fact[name].split("; ")]
+    return listing(sorted(set(said)))
+
+
+def _limits(field):
+    """`1 to 256` for a field of `TrialConfig`."""
+    bounds = {type(m).__name__: m for m in TrialConfig.model_fields[field].metadata}
+    return f"{bounds['Ge'].ge} to {bounds['Le'].le}"
