@@ -1,6 +1,7 @@
 """Linear baselines, and the published choices in pairs: what is fitted on what, what is reported."""
 
 import dataclasses
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -171,9 +172,9 @@ def test_a_baseline_is_compared_with_the_networks(network, says):
     ]
     compared = beyond.baseline_comparisons(models, found)
     text = beyond.on_baselines(models, found, compared)
-    assert text.startswith("Of the linear baselines validation prefers *NB-SVM, all words*")
+    assert text.startswith("The best linear baseline on validation is *NB-SVM, all words*")
     assert says in text
-    assert "more accurate than *majority* and *NB-SVM, no stop words*." in text
+    assert "Among the baselines, *NB-SVM, all words* is significantly more accurate than *majority* and" in text
     table = beyond.baseline_table(models, found, compared)
     assert table["model"].tolist() == [*(m.name for m in models), "LSTM", "GRU"]
     assert table["n"].tolist() == ["1", "1", "1", "3", "3"]
@@ -201,7 +202,7 @@ def test_missing_baselines_and_networks_are_reported_missing():
     assert "were not run" in beyond.on_baselines([], none, [])
     models = [baseline("NB-SVM, all words", 0.9), baseline("NB-SVM, no stop words", 0.9)]
     text = beyond.on_baselines(models, none, beyond.baseline_comparisons(models, none))
-    assert text.startswith("Of the linear baselines validation prefers *NB-SVM, all words*")
+    assert text.startswith("The best linear baseline on validation is *NB-SVM, all words*")
     assert "LSTM and GRU were not run" in text
 
 
@@ -241,19 +242,24 @@ def test_texts_follow_the_runs():
         {"Forget bias 1, 3 layers": 0.90, "3 layers": 0.85, "Negations kept": 0.9}
     )
     text = beyond.on_choices(found, compared)
-    assert text.startswith(
-        "The corrected choice is significantly better in two comparisons: Forget"
+    assert re.match(
+        r"A correction has a significant effect in two of \w+ comparisons\. The corrected choice is "
+        r"better: Forget bias 1, 3 layers \(\+.*; Negations kept \(\+[^)]*\)\.",
+        text,
     )
-    assert "Negations kept (+" in text.split("Not significant")[0]
-    assert "Forget bias 1, 1 layer" in text.split("equivalent")[-1] or "Equivalent" in text
+    assert re.search(r"Equivalent within 1 point: .*Forget bias 1, 1 layer|The other comp", text)
     assert "changes a test accuracy by up to 0.10 points" in text
     assert "With stop words kept" in text
     assert "Without duplicates the split differs" in text
 
     found, compared = choices({"Negations kept": 0.8})
     text = beyond.on_choices(found, compared)
-    assert "The published choice is significantly better in one comparison: Negations kept" in text
-    assert "corrected choice is significantly better" not in text
+    assert "The published choice is better: Negations kept" in text
+    assert "corrected choice is better" not in text
+    found, compared = choices({}, spread=0.03)
+    text = beyond.on_choices(found, compared)
+    assert re.match(r"None of the \w+ comparisons shows a significant effect of a correction\.", text)
+    assert re.search(r"They are inconclusive; differences of [\d.]+ to [\d.]+ points could", text)
 
 
 def test_what_did_not_train_is_no_difference_of_accuracy():

@@ -17,6 +17,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from labrnn.errors import LabError
+from labrnn.reports.describe import description
 
 PNG_DPI = 144
 
@@ -25,9 +26,9 @@ def show(obj, label, caption, short=None, number=None, alt=None):
     """Display a matplotlib figure (closed afterwards) or a pandas table with its caption.
 
     `label` begins with `fig-` or `tbl-`; `caption` and `short` (for the lists at the front) are
-    Markdown; `number` is the lab's own figure number (3, or "8a"); figures without one are
-    counted S1, S2, ... `alt` describes a figure to readers who cannot see it; without it they hear
-    the caption. The index of a table is shown if it has a name. What a figure's label or a
+    Markdown; `number` is the lab's own figure number (3, or "8a"), which the caption names.
+    `alt` describes a figure to readers who cannot see it; without it they get a description of its
+    panels, axes and values. The index of a table is shown if it has a name. What a figure's label or a
     table's `attrs["key"]` says, how it is to be read, is added to the caption. Raises LabError.
     """
     if isinstance(obj, pd.DataFrame):
@@ -104,6 +105,7 @@ def _figure(figure, entry):
             f"label {entry['label']!r} of the report: expected a matplotlib figure or a pandas "
             f"DataFrame, found {type(figure).__name__}"
         )
+    entry = {"alt": description(figure), **entry}
     # A figure with a layout engine keeps its exact size, so that grids line up.
     box = "tight" if figure.get_layout_engine() is None else None
     vector, pixels = io.BytesIO(), io.BytesIO()
@@ -134,7 +136,7 @@ def _table(frame, caption):
 
 def _print_caption(label, caption, number=None):
     """The caption as a reader sees it in Jupyter; the reports leave this output out."""
-    name = f"**Figure {number}.** " if number else ""
+    name = f"*Lab figure {number}.* " if number else ""
     display(
         {"text/markdown": name + caption, "text/plain": name + caption},
         raw=True,

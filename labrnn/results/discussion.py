@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from labrnn.results import comparison
+from labrnn.results import comparison, prose
 from labrnn.results.comparison import of_kind
 from labrnn.results.prose import (
     capital,
@@ -20,7 +20,6 @@ from labrnn.results.prose import (
     render,
     share,
     verb,
-    verdict,
 )
 from labrnn.results.statistics import WIDE
 from labrnn.results.table import FALL, LN2
@@ -40,7 +39,7 @@ def _filled(template, results, compared=(), **more):
         part=results.part,
         compared=compared,
         training=training(results),
-        verdicts=" ".join(map(verdict, verdicts(results))),
+        verdicts=prose.verdicts(verdicts(results)),
         notes=notes(results),
         **more,
     )
@@ -210,8 +209,8 @@ def training(results, settings=None):
     apart = [s for s in run if _apart(results, s) and s not in wide]
     if apart:
         text.append(
-            f"The runs of {names(apart)} lie much further apart than those of other settings, so "
-            f"{verb(apart, 'its interval is its', 'their intervals are their')} own."
+            f"The runs of {names(apart)} differ much more than those of other settings, so their "
+            f"interval{'s use their own variances' if len(apart) > 1 else ' uses their own variance'}."
         )
     if wide:
         text.append(

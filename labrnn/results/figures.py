@@ -219,7 +219,7 @@ def compare_curves(results, settings):
         ends = []
         for k, setting in enumerate(settings):
             curves, able = results.curves(setting, "valid_accuracy")
-            _lines(axes, curves, able, look(k))
+            _lines(axes, curves, able, look(k), setting.name)
             last = curves[able if able.any() else ~able][:, -1].mean()
             ends.append((last, setting, look(k)[0] if able.any() else GREY))
         epochs = max((s.config.epochs for s in settings), default=1)

@@ -63,7 +63,6 @@ def _templates():
         accuracy=accuracy,
         difference=difference,
         comparisons=comparisons,
-        verdict=verdict,
         share=share,
         p_value=p_value,
         verb=verb,
@@ -97,7 +96,8 @@ def capital(text):
 def listing(words):
     """`a, b and c`."""
     words = list(words)
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    comma = "; " if any(", " in word for word in words) else ", "
+    return " and ".join([comma.join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def named(model):
@@ -139,7 +139,7 @@ def p_value(p):
 
 def interval(estimate, sign=""):
     """`[87.6, 88.4]`, in per cent or points; empty where it is not known or too wide to be of use."""
-    if not estimate.useful:
+    if not estimate.known:
         return ""
     bounds = (f"{100 * bound:.1f}".replace("-", "−") for bound in (estimate.low, estimate.high))
     return "[{}, {}]".format(*("0.0" if bound == "−0.0" else bound for bound in bounds))
@@ -147,7 +147,7 @@ def interval(estimate, sign=""):
 
 def accuracy(estimate):
     """`88.0 % (95 % CI [87.6, 88.4], n = 10)`."""
-    kinds = [f"{100 * CONFIDENCE:.0f} % CI {interval(estimate)}"] if estimate.useful else []
+    kinds = [f"{100 * CONFIDENCE:.0f} % CI {interval(estimate)}"] if estimate.known else []
     return f"{percent(estimate.mean)} ({', '.join([*kinds, f'n = {estimate.n}'])})"
 
 
@@ -199,7 +199,7 @@ def _same_outcome(group, to):
     ends = [f"{100 * f(c.difference.detectable for c in group):.1f}" for f in (min, max)]
     return (
         f"The difference{plural} of {who} from {to} {'are' if plural else 'is'} not significant; "
-        f"{' to '.join(dict.fromkeys(ends))} points could have been detected."
+        f"differences of {' to '.join(dict.fromkeys(ends))} points could have been detected."
     )
 
 
@@ -209,9 +209,10 @@ def _range(group):
     return f"{names(c.first for c in group)} ({' to '.join(dict.fromkeys(ends))} points)"
 
 
-def verdict(found):
-    """A `Verdict` as sentences."""
-    return (
-        f"The original study concludes that {found.claim.published}. "
-        f"**{capital(found.outcome)}**: {found.evidence}."
+def verdicts(found):
+    """Some `Verdict`s, a sentence each."""
+    return " ".join(
+        f"{'It also' if k else 'The original study'} concludes that {v.claim.published}: "
+        f"**{v.outcome}** ({v.evidence})."
+        for k, v in enumerate(found)
     )

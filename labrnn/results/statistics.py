@@ -15,7 +15,6 @@ from scipy import stats
 CONFIDENCE = 0.95
 LEVEL = 0.05
 MARGIN = 0.01  # accuracies less than a point apart are equivalent
-WIDEST = 0.2  # an interval as wide or wider is not printed
 POWER = 0.8  # of the smallest difference that a test can detect
 WIDE = 0.1  # an interval that extends further to either side says nothing: it is left out
 DOUBTLESS = 1e-6  # McNemar's p-values below this on every run decide, whatever the seeds' spread
@@ -85,11 +84,6 @@ class Estimate:
     def known(self):
         """Whether there is an interval that says something."""
         return not math.isnan(self.half_width)
-
-    @property
-    def useful(self):
-        """Whether the interval is narrow enough to print."""
-        return self.known and self.high - self.low < WIDEST
 
     def p_above(self, value):
         """One-sided p-value of the hypothesis that the true mean is at most `value`."""
