@@ -22,6 +22,7 @@ from labrnn.reports.document import FONTS, PICTURES, TEMPLATES, clean, compiled,
 
 MIMES = {suffix: mime for mime, suffix in PICTURES.items()}
 CODE = HtmlFormatter(cssclass="code")
+DARK = HtmlFormatter(cssclass="code", style="github-dark")
 
 
 def to_pdf(doc):
@@ -80,7 +81,9 @@ def _compiled(files):
 def to_html(doc):
     """Return the document as one HTML page without scripts that needs no network. Raises LabError."""
     template = (TEMPLATES / "report.html").read_text("utf-8")
-    page = _written(doc, "html", template=template, code_style=CODE.get_style_defs(".code"))["out"]
+    style = CODE.get_style_defs(".code")
+    style += f"\n@media (prefers-color-scheme: dark) {{ {DARK.get_style_defs('.code')} }}"
+    page = _written(doc, "html", template=template, code_style=style)["out"]
     page = re.sub(r'<pre class="([\w+-]+)"><code>(.*?)</code></pre>', _coloured, page, flags=re.S)
     return re.sub(
         r'src="picture:([0-9a-f]+\.\w+)"', lambda m: f'src="{address(doc.pictures, m[1])}"', page

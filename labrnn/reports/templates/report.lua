@@ -379,7 +379,10 @@ local function enrol(part)
       counters[kind] = counters[kind] + 1
       if block.number then -- the lab's own
         local lab = 'Lab figure ' .. block.number .. '.'
-        block.short = List(block.short or block.caption) .. List{pandoc.Space(), pandoc.Str('(' .. lab:sub(1, 1):lower() .. lab:sub(2, -2) .. ')')}
+        block.short = List(block.short or block.caption)
+        local last = block.short[#block.short]
+        if last.t == 'Str' then block.short[#block.short] = pandoc.Str((last.text:gsub('%.$', ''))) end
+        block.short:extend{pandoc.Space(), pandoc.Str('(lab figure ' .. lab:match('%S+$'):sub(1, -2) .. ')')}
         block.caption = List{pandoc.Emph(lab), pandoc.Space()} .. List(block.caption)
       end
       block.number = tostring(counters[kind])
@@ -868,7 +871,7 @@ local function document()
   for p, part in ipairs(job.parts) do
     for b, block in ipairs(part.blocks) do
       block.tree = everything[p].content[b].content
-      if block.kind == 'references' then block.tree = bibliography and block.tree .. bibliography or {} end
+      if block.kind == 'references' then block.tree = bibliography and block.tree .. bibliography or pandoc.Blocks{} end
       local done = compose(block, part)
       composed:extend(done)
       if block.listed then lists[block.name:match('%a+')]:insert(block.listed) end

@@ -1,0 +1,155 @@
+"""The pages of the PDFs: how full they are, where headings stand, and what a screen reader gets."""
+
+import ctypes
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pypdfium2
+import pypdfium2.raw as raw
+import pytest
+from nbformat import v4
+
+from labrnn.reports import notebook as module
+from labrnn.reports.exporter import LabPDFExporter
+from labrnn.trials.store import PROJECT
+
+REPORTS = sorted((PROJECT / "reports" / "full").glob("*.pdf"))
+TOP, BOTTOM = 71, 842 - 66  # points from the upper edge: where text begins and ends
+GAP = 48  # points: more white in a row is empty space, less is the distance of paragraphs
+LINE = 26  # points from a heading's top within which its text follows
+EMPTY = 1 / 3
+
+
+def inked(page):
+    """Whether each point of the page's height between header and footer has ink."""
+    image = np.asarray(page.render(scale=1).to_numpy())
+    return (image.min(axis=(1, 2)) < 200)[TOP:BOTTOM]
+
+
+def empty(page):
+    """The share of a page's height that long white runs take."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], inked(page), [True]]).astype(int)))
+    runs = np.diff(edges)[::2]
+    return runs[runs > GAP].sum() / (BOTTOM - TOP)
+
+
+def headings(document):
+    """(Title, page, points from the upper edge) of every bookmark."""
+    for mark in document.get_toc():
+        place = mark.get_dest()
+        page = place.get_index()
+        yield mark.get_title(), page, document[page].get_height() - place.get_view()[1][1]
+
+
+def stranded(document):
+    """The headings below which their page has nothing."""
+    return [
+        title
+        for title, page, top in headings(document)
+        if not inked(document[page])[int(top) - TOP + LINE :].any()
+    ]
+
+
+def body(document):
+    """The pages from the first heading to the last one before the appendix, its last page left out."""
+    places = {title: page for title, page, _ in headings(document)}
+    last = next((p for t, p in places.items() if "Executed notebooks" in t), len(document)) - 1
+    return range(min(places.values()), last)
+
+
+def rendered(monkeypatch, figures, paragraphs, height=3.5):
+    """A report with figures and tables under headings of one sentence."""
+    outputs = []
+
+    def display(data, raw, metadata=None):
+        outputs.append(v4.new_output("display_data", data, metadata=metadata or {}))
+
+    monkeypatch.setattr(module, "display", display)
+    cells = [v4.new_markdown_cell("# A report")]
+    for k in range(figures):
+        figure, axes = plt.subplots(figsize=(6, height), layout="constrained")
+        axes.plot([1, 2, 3], [0.5, 0.25 + k, 0.8], marker="o", label="validation")
+        axes.set(xlabel="epoch", ylabel="loss", title=f"run {k}")
+        outputs.clear()
+        module.show(figure, f"fig-{k}", f"Caption {k}.")
+        module.show(pd.DataFrame({"n": range(8)}), f"tbl-{k}", f"Table {k}.")
+        text = f"## Heading {k}\n\n[Figure](#fig-{k}) shows it."
+        cells += [v4.new_markdown_cell(text), v4.new_code_cell("x = 1", outputs=list(outputs))]
+        words = "Further words follow. " * 60
+        cells += [v4.new_markdown_cell(words) for _ in range(paragraphs)]
+    nb = v4.new_notebook(cells=cells, metadata={"date": "2026-11-24"})
+    return LabPDFExporter().from_notebook_node(nb)[0]
+
+
+@pytest.mark.parametrize(("figures", "paragraphs", "height"), [(7, 2, 3.5), (5, 3, 5.5), (6, 1, 2)])
+def test_figures_float_so_that_pages_are_full(monkeypatch, figures, paragraphs, height):
+    document = pypdfium2.PdfDocument(rendered(monkeypatch, figures, paragraphs, height))
+    assert len(document) > 3
+    shares = [empty(document[k]) for k in range(1, len(document) - 1)]
+    assert max(shares) <= EMPTY
+    assert not stranded(document)
+
+
+def test_the_write_up_has_no_empty_pages_and_no_stranded_headings():
+    with pypdfium2.PdfDocument(PROJECT / "reports" / "full" / "write_up.pdf") as document:
+        shares = {page + 1: round(empty(document[page]), 2) for page in body(document)}
+        assert len(shares) > 30
+        assert {page: share for page, share in shares.items() if share > EMPTY} == {}
+        assert stranded(document) == []
+
+
+def alternatives(page):
+    """(Kind, alternative text) of the page's figures and formulas."""
+    tree = raw.FPDF_StructTree_GetForPage(page.raw)
+    stack = [
+        raw.FPDF_StructTree_GetChildAtIndex(tree, k)
+        for k in range(raw.FPDF_StructTree_CountChildren(tree))
+    ]
+    found = []
+    while stack:
+        element = stack.pop()
+        if not element:
+            continue
+        kind = _text(raw.FPDF_StructElement_GetType, element)
+        if kind in ("Figure", "Formula"):
+            found.append((kind, _text(raw.FPDF_StructElement_GetAltText, element)))
+        children = raw.FPDF_StructElement_CountChildren(element)
+        stack += [raw.FPDF_StructElement_GetChildAtIndex(element, k) for k in range(children)]
+    raw.FPDF_StructTree_Close(tree)
+    return found
+
+
+def _text(function, handle):
+    size = function(handle, None, 0)
+    buffer = (ctypes.c_ushort * (size // 2))()
+    function(handle, buffer, size)
+    return bytes(buffer).decode("utf-16-le").rstrip("\0")
+
+
+def accessible(data):
+    """Check what PDF/UA-1 asks for; the alternative texts of the figures."""
+    assert re.search(rb"pdfuaid:part>1<|pdfuaid:part=.1", data)
+    with pypdfium2.PdfDocument(data) as document:
+        assert document.get_metadata_value("Title")
+        assert _text(raw.FPDFCatalog_GetLanguage, document.raw).startswith("en")
+        pages = [document[k].get_textpage().get_text_range() for k in range(len(document))]
+        found = [pair for k in range(len(document)) for pair in alternatives(document[k])]
+    assert all(text.strip() for _, text in found)
+    whole = re.sub(r"\s+", " ", " ".join(pages))
+    figures = [text for kind, text in found if kind == "Figure"]
+    assert not [text for text in figures if re.sub(r"\s+", " ", text) in whole]
+    return figures
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.stem)
+def test_committed_reports_are_accessible(path):
+    figures = accessible(path.read_bytes())
+    assert figures or path.stem in ("lab1_data", "questions")
+
+
+def test_a_rendered_report_is_accessible(monkeypatch):
+    assert sorted(accessible(rendered(monkeypatch, 2, 1))) == [
+        f"run {k}: loss against epoch: validation from 0.5 to 0.8." for k in range(2)
+    ]
