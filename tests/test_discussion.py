@@ -96,7 +96,7 @@ def test_numbers_are_printed_as_the_language_guide_has_them():
     assert prose.interval(Estimate(0.0001, 0.0004, 50, 3, 100)) == "[−0.1, 0.1]"
     assert prose.interval(Estimate(0.0, 0.0001, 50, 3, 100)) == "[0.0, 0.0]"
     assert prose.interval(Estimate(0.78, 0.04, 50, 3, 100)) == "[70.0, 86.0]"
-    wide = Estimate(0.78, 0.06, 50, 3, 100)
+    wide = Estimate(0.78, 0.06, 50, 3, 100)  # 12 points to either side say nothing
     assert prose.interval(wide) == ""
     assert prose.accuracy(wide) == "78.0 % (n = 3)"
     assert prose.difference(wide, 0.2) == "+78.0 points, p = 0.20"
