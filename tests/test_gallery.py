@@ -24,8 +24,9 @@ def figure(label, caption, **more):
     return new_output("display_data", {"image/svg+xml": SVG}, metadata={"report": report})
 
 
-def say(text):
-    return new_output("display_data", {"text/markdown": text, "text/plain": text})
+def say(text, **report):
+    data = {"text/markdown": text, "text/plain": text}
+    return new_output("display_data", data, metadata={"report": report})
 
 
 def write(folder, name, title, *outputs):
@@ -51,11 +52,18 @@ def root(tmp_path_factory):
         figure("fig-grid", "A grid.", group=1, sub="two", columns=2),
         figure("fig-one", "The *one* curve of $x^2$."),
         say(
-            "**Adam** is first in [Figure](#fig-one), with 0.893 in the epoch that is tested, on "
-            "all reviews. It is not told that the rest follows.\n\nNor this."
+            "The rest is not shown.",
+            finding="**Adam** [@kingma2015] is first in [Figure](#fig-one), with 0.893 in the epoch "
+            "that is tested, on all reviews. The gallery ends before this sentence.",
+            verdicts=[{"published": f"claim {k}", "outcome": "refuted"} for k in range(2)],
         ),
     )
-    write(root / "full", "lab1_data", "Reviews", say("Short. And a second. And a third."))
+    write(
+        root / "full",
+        "reproduction",
+        "Reviews",
+        say("No.", finding="Short. And a second. And a third."),
+    )
     (root / "full/write_up.pdf").write_text("rendered")
     write(
         root / "q & <b>",
@@ -90,17 +98,21 @@ def test_content(page):
     cards = page.locator("article")
     assert page.locator("h3").all_inner_texts() == [
         "Without anything",
-        "Reviews",
         "Four optimisers",
+        "Reviews",
         NASTY,
     ]
-    assert cards.nth(1).locator("p").first.inner_text() == "Short. And a second."
-    adam = cards.nth(2)
+    assert cards.nth(0).locator("p").first.inner_text() == "Prose of the notebook."
+    assert cards.nth(2).locator("p").first.inner_text() == "Short. And a second."
+    assert page.locator("strong").all_inner_texts() == [
+        "Of two conclusions of the original study, our runs refute 2. Short. And a second. And a third."
+    ]
+    adam = cards.nth(1)
     assert adam.locator("p").first.inner_text() == (
-        "Adam is first in Figure S2, with 0.893 in the epoch that is tested, on all reviews."
+        "Adam is first in Figure 2, with 0.893 in the epoch that is tested, on all reviews."
     )
-    assert adam.locator("img").get_attribute("alt").startswith("The one curve of ")
-    assert adam.locator(".facts").inner_text() == "2026-11-24 · 4 trials · reviews of mine"
+    assert adam.locator("img").get_attribute("alt").startswith("The *one* curve of ")
+    assert adam.locator(".facts").inner_text() == "2026-11-24 · four training runs"
 
 
 def test_links_lead_to_files(page, root):
@@ -186,8 +198,8 @@ def test_written_when_something_changed(root, tmp_path):
     assert page.stat().st_mtime > 1
     assert "full/write_up.html" in page.read_text()
     before = page.read_bytes()
-    (root / "full/lab1_data.ipynb").write_text("{")
-    with pytest.raises(LabError, match=r"lab1_data\.ipynb: not a readable notebook"):
+    (root / "full/reproduction.ipynb").write_text("{")
+    with pytest.raises(LabError, match=r"reproduction\.ipynb: not a readable notebook"):
         gallery.build(root)
     assert page.read_bytes() == before
     assert {path.name for path in root.iterdir() if path.is_file()} == {"index.html"}

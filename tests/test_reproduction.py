@@ -81,7 +81,7 @@ def test_what_agreement_means_is_said_beside_it():
     assert "does not reject the hypothesis that all gaps are chance" in text
     apart = reproduction.summary(reproduction.compare(results(shift=0.04)), results(shift=0.04))
     assert "A joint test rejects the hypothesis that all gaps are chance (χ², p < 0.001)" in apart
-    assert "The difference of our test accuracy from the published one is +3.9 points" in apart
+    assert "On average our test accuracy differs from the published one by +3.9 points" in apart
 
 
 def test_a_constant_guess_is_the_best_there_is(same):
@@ -168,9 +168,3 @@ def test_the_figure_draws_what_can_be_compared():
     axes = agreement(rows).axes[0]
     shown = sum(row.compared for row in rows)
     assert [len(c.lines[0].get_xdata()) for c in axes.containers] == [shown - 1, 1]
-
-
-def test_verdicts_are_counted(same):
-    counts, found = reproduction.tally(same)
-    assert sum(counts.values()) == len(found) == 16
-    assert set(counts) <= {"confirmed", "refuted", "inconclusive"}

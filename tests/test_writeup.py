@@ -9,6 +9,7 @@ from bs4 import BeautifulSoup
 from nbformat import v4
 
 from labrnn.errors import LabError
+from labrnn.reports.frame import tally
 from labrnn.reports.writeup import SECTIONS, build
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="99pt" height="99pt"><path d="M0 0h9z"/></svg>'
@@ -72,25 +73,27 @@ def test_sections_parts_and_appendix_are_in_the_labs_order(written):
     found = pages(pdf)
     assert found[0].strip() == "The whole lab A. B., C. D. · 24 November 2026"
     front, text = found[1], " ".join(found[2:])
-    order = ["1 Questions", "2 Lab 1", "2.1 Part data", "2.2 Part lstm", "2.3 lab1_gru", "3 Lab 2"]
-    order += ["3.1 Part zers", "3.2 lab2b_gru_optimizers", "4 Further parts", "4.1 Part mine"]
+    order = ["Abstract", "Reproducibility summary", "Set-up", "Methods", "1 Questions", "2 Lab 1", "2.1 Part data", "2.2 Part lstm", "2.3 lab1_gru", "3 Lab 2"]
+    order += ["3.1 Part zers", "3.2 lab2b_gru_optimizers", "4 Beyond the lab", "4.1 Part mine"]
+    order += ["5 Related work", "6 Limitations", "7 Conclusion", "References"]
     order += ["A Executed notebooks", "A.1 lab1_data.ipynb", "A.4 mine.ipynb"]
-    for where in (front, text):
-        places = [where.index(name) for name in order]
+    for where, names in ((front, order), (text, order[4:])):  # a page's head names its section
+        places = [where.index(name) for name in names]
         assert places == sorted(places)
 
 
 def test_every_list_names_the_page_where_the_thing_is(written):
     found = pages(written[0])
-    rows = re.findall(r"((?:Figure|Table) S?\d) (The \w+ of \w+)[ .]+(\d+)", found[1])
+    rows = re.findall(r"((?:Figure|Table) \d) (The \w+ of \w+)(?: \(lab figure \d\))?[ .]+(\d+)", found[1])
     assert len(rows) == 8
     for name, caption, page in rows:
-        assert f"{name}. {caption}." in found[int(page) - 1]
+        assert re.search(rf"{name}\. (Lab figure \d\. )?{caption}\.", found[int(page) - 1])
     numbers = {caption: name for name, caption, _ in rows}
-    assert numbers["The figure of lab1_lstm"] == "Figure 1"
+    assert numbers["The figure of lab1_data"] == "Figure 1"
+    assert numbers["The figure of lab1_lstm"] == "Figure 2"
     assert numbers["The figure of lab2a_lstm_optimizers"] == "Figure 3"
-    assert numbers["The figure of lab1_data"] == "Figure S1"
-    assert numbers["The figure of mine"] == "Figure S2"
+    assert numbers["The figure of mine"] == "Figure 4"
+    assert "Figure 2. Lab figure 1. The figure of lab1_lstm." in " ".join(found)
 
 
 def test_sections_are_without_code_and_the_appendix_without_repetition(written):
@@ -98,14 +101,14 @@ def test_sections_are_without_code_and_the_appendix_without_repetition(written):
     sections, appendix = text.split("A Executed notebooks", 1)
     assert "secret_code" not in sections
     assert "printed by" not in sections
-    assert "Said by mine, see Figure S2." in sections
+    assert "Said by mine, see Figure 4." in sections
     assert appendix.count("secret_code = 1") == 4
     assert "printed by mine" in appendix
     assert "Prose" not in appendix
     assert "The figure of" not in appendix
     assert "device cpu of mine" in appendix
-    page = next(k for k, x in enumerate(pages(written[0]), 1) if "Figure S2. The figure" in x)
-    assert f"Figure S2, page {page}" in appendix
+    page = next(k for k, x in enumerate(pages(written[0]), 1) if "Figure 4. The figure" in x)
+    assert f"Figure 4, page {page}" in appendix
 
 
 def test_no_page_of_the_appendix_ends_with_a_heading(tmp_path):
@@ -115,21 +118,64 @@ def test_no_page_of_the_appendix_ends_with_a_heading(tmp_path):
 
 
 def test_parts_refer_to_their_own_labels_and_by_name_to_those_of_others(written):
-    assert "As in Figure 1 and Figure 3." in " ".join(pages(written[0]))
+    assert "As in Figure 2 and Figure 3." in " ".join(pages(written[0]))
 
 
-def test_verdicts_stand_in_short_at_the_front(tmp_path):
-    path = part(tmp_path, "lab1_lstm")
+def run(folder, name, verdicts=(), finding="", runs=None, parameters=""):
+    """A part whose discussion has verdicts and a finding, as a report of the package leaves it."""
+    path = part(folder, name)
     nb = nbformat.read(path, as_version=4)
-    said = [("more is better", "inconclusive"), ("less is more", "confirmed")]
-    verdicts = [{"published": claim, "outcome": outcome, "evidence": ""} for claim, outcome in said]
-    nb.cells[1].outputs[3].metadata = {"report": {"verdicts": verdicts}}
+    found = [{"published": claim, "outcome": outcome} for claim, outcome in verdicts]
+    nb.cells[1].outputs[3].metadata = {"report": {"verdicts": found, "finding": finding}}
+    nb.cells.insert(1, v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    nb.metadata["runs"] = runs or {}
     nbformat.write(nb, path)
-    pdf, page = write(tmp_path, path)
-    text = " ".join(pages(pdf))
-    assert text.index("In short") < text.index("This part was not run.")
-    assert "more is better inconclusive Part lstm less is more confirmed Part lstm" in text
+    return path
+
+
+def test_the_frame_states_what_the_parts_found(tmp_path):
+    parameters = "seeds: list[int] = [5, 6]\ntrain_reviews = 0\nmax_tokens = 99\nbatch_size = 17\nepochs = 3"
+    said = [("more is better", "inconclusive"), ("less is more", "refuted")]
+    paths = [
+        run(tmp_path, "lab1_lstm", said, runs={"a": [1800.0, "processor"], "b": [5400.0, ""]}),
+        run(tmp_path, "reproduction", (), "We repeated 3 runs.", {"a": [1800.0, "processor"]}, parameters),
+    ]
+    pdf, page = write(tmp_path, *paths)
+    abstract, _, text = " ".join(pages(pdf)[2:]).partition("Reproducibility summary")
+    assert "our runs refute 1 and are inconclusive on 1. We repeated 3 runs." in abstract
+    assert "(Maas et al. 2011)" in abstract
+    front, _, text = text.partition("1 Questions")
+    assert "more is better inconclusive" in front + text
+    assert "less is more refuted" in front + text
+    assert "rest on two training runs and 2.0 processor hours" in front
+    assert "For 1 of the runs only the wall-clock time" in front
+    assert "3 epochs, batches of 17 reviews, 2 seeds a setting" in front
+    assert "at most 99 known words" in front
+    assert "The following does not hold: less is more." in text
+    assert "Maas, Andrew L." in text.split("References", 1)[1]
     assert "less is more" in page.read_text()
+
+
+def test_the_frame_of_a_lab_without_results(written, tmp_path):
+    front = " ".join(pages(written[0])[2:]).split("1 Questions")[0]
+    assert "No training run is stored yet" in front
+    assert "No conclusion of the original study has been tested yet." in front
+    assert "No run was trained." in front
+    assert not re.search(r"nan|None|\{|\}|\[\]| \.| ,", front.replace("No training", ""))
+    reduced = "train_reviews = 800\nmax_tokens = 99\nbatch_size = 17\nepochs = 3\nseeds = [5]"
+    pdf, _ = write(tmp_path, run(tmp_path, "lab1_gru", parameters=reduced))
+    assert "a reduced setting with 800 training reviews" in " ".join(pages(pdf))
+
+
+def test_conclusions_are_counted():
+    assert tally(["confirmed"]) == (
+        "Of one conclusion of the original study, our runs confirm 1"
+    )
+    three = ["confirmed", "inconclusive", "refuted", "confirmed"]
+    assert tally(three) == (
+        "Of four conclusions of the original study, our runs confirm 2, refute 1 and are inconclusive "
+        "on 1"
+    )
 
 
 def test_parts_that_were_not_run_are_named(written):
@@ -146,7 +192,7 @@ def test_html_holds_the_same_with_distinct_ids(written):
     assert len(ids) == len(set(ids))
     assert {link["href"] for link in page.find_all("a")} <= {f"#{name}" for name in ids}
     text = " ".join(page.get_text().split())
-    for said in ("As in Figure 1 and Figure 3.", "3.1 Part zers", "A.4 mine.ipynb"):
+    for said in ("As in Figure 2 and Figure 3.", "3.1 Part zers", "A.4 mine.ipynb"):
         assert said in text
     assert text.count("This part was not run.") == 8
     assert len(page.find_all("img")) == 4

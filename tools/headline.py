@@ -14,9 +14,11 @@ from labrnn.files import replace_file
 from labrnn.parts import read_params
 from labrnn.results import baselines, beyond
 from labrnn.results.figures import agreement
-from labrnn.results.prose import counted, difference, named
-from labrnn.results.reproduction import compare, setting_name, tally
+from labrnn.reports.frame import tally
+from labrnn.results.prose import comparisons, counted, named
+from labrnn.results.reproduction import compare, setting_name, summary
 from labrnn.results.tables import accuracy_cell
+from labrnn.results.verdicts import CONFIRMED, INCONCLUSIVE, REFUTED, verdicts
 from labrnn.trials.plan import plan_trials
 from labrnn.trials.store import PROJECT, Store
 
@@ -38,23 +40,21 @@ def results(name="reproduction"):
 def block(found):
     """The Markdown between the README's two marks."""
     rows = compare(found)
-    run, shown = [r for r in rows if r.runs.n], [r for r in rows if r.compared]
-    agreeing = sum(row.agrees for row in shown)
-    counts, _ = tally(found)
-    outcomes = ", ".join(f"{counts[o]} {o}" for o in ("confirmed", "refuted", "inconclusive"))
-    lines = [
-        f"Of {sum(counts.values())} conclusions of the original study, our runs leave {outcomes}. We "
-        f"repeated {len(run)} of its 79 runs on the 50,000 reviews; in {len(shown)} of them a run "
-        "trained on both sides, and the prediction interval of the difference contains 0 in "
-        f"{agreeing}:",
+    finding = summary(rows, found).partition("\n\n")[0]
+    judged = verdicts(found)
+    lines = [f"{tally(v.outcome for v in judged)}. {finding}", ""]
+    for outcome in (CONFIRMED, REFUTED, INCONCLUSIVE):
+        claims = [v.claim.published for v in judged if v.outcome == outcome]
+        lines += [f"- **{outcome.capitalize()}:** {'; '.join(claims)}."] * bool(claims)
+    lines += [
         "",
-        "![Each published run and ours](docs/headline.svg)",
+        "![The difference of each of our test accuracies from the published one](docs/headline.svg)",
         "",
         "| setting | parameters | published, % | ours, last epoch, % | ours, best epoch, % [95 % CI] "
         "| runs that trained |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    lines += [_line(row) for row in run if row.published.figure in SHOWN]
+    lines += [_line(row) for row in rows if row.runs.n and row.published.figure in SHOWN]
     return "\n".join([*lines, "", best(), "", speed(), ""])
 
 
@@ -77,10 +77,9 @@ def best():
     c = next(c for c in compared if c.first is linear and c.second == networks[0])
     reached = [f"{accuracy_cell(found.accuracy(m))} %" for m in (*networks, linear)]
     return (
-        f"The best recurrent classifier reaches {reached[0]} on the test reviews "
+        f"Beyond the lab, the best recurrent classifier reaches {reached[0]} on the test reviews "
         f"({counted(found.accuracy(networks[0]).n, 'run')}), its network alone {reached[1]}, and the "
-        f"best linear baseline, {named(linear)}, {reached[2]}. The baseline is "
-        f"{difference(c.difference, c.p)} from the classifier ({c.outcome})."
+        f"best linear baseline, {named(linear)}, {reached[2]}. {comparisons([c], 'the classifier')}"
     )
 
 
@@ -94,11 +93,12 @@ def speed():
             for model, rows in kept["races"].items()
             if "packed sequences" in rows
         }
-        ratios = ", ".join(f"{ratio:.0f} times ({model})" for model, ratio in times.items())
-        sentences.append(f"{ratios} on one core of an {kept['machine']['cpu']}")
+        ratios = ", ".join(f"{ratio:.0f} ({model})" for model, ratio in times.items())
+        sentences.append(f"on one core of an {kept['machine']['cpu']}, {ratios}")
     return (
-        "A training step as published, with packed sequences in plain PyTorch, takes as many times "
-        f"as long as ours: {'; '.join(sentences)}. More in [benchmarks](benchmarks/README.md)."
+        "Training is faster than with packed sequences in plain PyTorch, as in the original study. The "
+        f"ratios of the time of a step are: {'; '.join(sentences)}. More in "
+        "[benchmarks](benchmarks/README.md)."
     )
 
 

@@ -5,7 +5,7 @@ parameters, findings, verdicts, and the seconds of the training runs.
 """
 
 import ast
-from collections import Counter
+from collections import Counter, defaultdict
 
 from labrnn.config import TrialConfig
 from labrnn.published import published
@@ -57,7 +57,7 @@ def _values(notebooks):
         "config": TrialConfig(**{name: first[name] for name in shared if name in first}),
         "data": _distinct(facts, "data"),
         "devices": _distinct(facts, "device"),
-        "finding": {name: finding_of(notebook) for name, notebook in notebooks.items()},
+        "finding": defaultdict(str, {name: finding_of(nb) for name, nb in notebooks.items()}),
         "hours": sum(seconds for seconds, _ in runs.values()) / 3600,
         "limits": {name: _limits(name) for name in ("embedding_dim", "hidden_dim", "n_layers")},
         "published": len(published()),

@@ -10,7 +10,10 @@ from urllib.parse import quote
 from labrnn.errors import LabError
 from labrnn.files import replace_file
 from labrnn.parts import PARTS
+from labrnn.reports.frame import tally
+from labrnn.reports.notebook import finding_of, verdicts_of
 from labrnn.reports.report import package_digest
+from labrnn.results.prose import counted
 from labrnn.trials.store import PROJECT
 
 TITLE = "Recurrent networks for review sentiment: a reproduction"
@@ -83,42 +86,53 @@ def _page(root, reports, key):
         menu += f'<li><a href="#part-{k}">{name}</a></li>'
         whole = whole and f"<p>All parts in one document:</p>{whole}"
         body = "".join(card.html(root) for card in row)
-        sections += f'<section aria-labelledby="part-{k}"><h2 id="part-{k}">{name}</h2>{whole}'
+        sections += f'<section aria-labelledby="part-{k}"><h2 id="part-{k}">{name}</h2>'
+        sections += f"{_headline(row)}{whole}"
         sections += f'<div class="cards">{body}</div></section>\n'
     template = string.Template((TEMPLATES / "gallery.html").read_text("utf-8"))
     return template.substitute(key=key, title=escape(TITLE), menu=menu, sections=sections)
 
 
+def _headline(cards):
+    """What the original study's conclusions turned out to be, and how far its figures are from ours."""
+    outcomes = {v["published"]: v["outcome"] for card in cards for v in card.verdicts}
+    distance = [card.said for card in cards if card.path.stem == "reproduction"]
+    said = [f"{tally(outcomes.values())}."] * bool(outcomes) + distance
+    return f"<p><strong>{escape(' '.join(said))}</strong></p>" if said else ""
+
+
 class _Card:
-    """Of an executed notebook the first single figure, and the first sentence that it computed."""
+    """Of an executed notebook the first single figure and the finding, else what it is about."""
 
     def __init__(self, path):
-        from labrnn.reports.document import pandoc, part
+        from labrnn.reports.document import Block, pandoc, part
         from labrnn.reports.writeup import read
 
         self.path, nb, self.pictures = path, read(path), {}
         self.title = str(nb.metadata.get("title", path.stem))
-        made = nb.metadata.get("labrnn", {})
-        trials = made.get("trials") and f"{made['trials']} trial{'s' * (made['trials'] != 1)}"
-        self.facts = " · ".join(filter(None, [nb.metadata.get("date"), trials, made.get("data")]))
+        runs = nb.metadata.get("labrnn", {}).get("trials", 0)
+        self.facts = " · ".join(
+            filter(None, [nb.metadata.get("date"), runs and counted(runs, "training run")])
+        )
+        self.verdicts = verdicts_of(nb)
+        intro = next((c.source for c in nb.cells if c.cell_type == "markdown"), "")
+        about = finding_of(nb) or "".join(re.split(r"\n\s*\n", intro)[1:2])
         nb.cells = [cell for cell in nb.cells if cell.cell_type == "code"]
         outputs = part(nb, path.stem, self.pictures)
-        texts = pandoc("plain", [outputs])["out"] if outputs.blocks else []
-        blocks = list(zip(outputs.blocks, texts, strict=True))
-        figures = [(block, text) for block, text in blocks if block.kind == "figure"]
-        single = [(block, text) for block, text in figures if not block.pictures[0]["sub"]]
-        self.figure = next(iter(single + figures), None)
-        said = (text for block, text in blocks if block.kind == "computed")
-        self.said = next((text for text in said if re.search(r"\w", text)), None)
+        figures = [block for block in outputs.blocks if block.kind == "figure"]
+        figures.sort(key=lambda block: bool(block.pictures[0]["sub"]))
+        self.figure = next(iter(figures), None)
+        outputs.blocks.append(Block("computed", about, path.stem))
+        self.said = re.sub(r"\s*\[@[\w;@]+\]", "", pandoc("plain", [outputs])["out"][-1])
 
     def html(self, root):
         from labrnn.reports.exporter import address
 
         page = f"<article><h3>{escape(self.title)}</h3>"
         if self.figure:
-            block, alt = self.figure
-            picture = address(self.pictures, block.pictures[0]["file"])
-            page += f'<img src="{picture}" alt="{escape(alt)}">'
+            shown = self.figure.pictures[0]
+            alt = shown["alt"] or self.figure.caption
+            page += f'<img src="{address(self.pictures, shown["file"])}" alt="{escape(alt)}">'
         if self.said:
             sentences = re.split(r"(?<=[.!?]) (?=[A-Z0-9])", self.said)
             page += f"<p>{escape(' '.join(sentences[: 1 + (len(sentences[0]) < 80)]))}</p>"

@@ -1,6 +1,5 @@
 """Our runs beside the published ones, run by run, and how much their agreement means."""
 
-from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +13,6 @@ from labrnn.results.prose import difference, points, render
 from labrnn.results.statistics import CONFIDENCE, NOT_RUN, Estimate, Share
 from labrnn.results.table import ABOVE
 from labrnn.results.tables import accuracy_cell, printed
-from labrnn.results.verdicts import verdicts
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def table(rows):
     lines = []
     for row in rows:
         line = {
-            "figure": row.published.figure or "",
+            "lab figure": row.published.figure or "",
             "setting": setting_name(row.setting.config),
             "parameters": f"{row.parameters:,}",
             "published, %": f"{100 * row.published.test_acc:.1f}",
@@ -145,12 +143,6 @@ def agreement_means(shown):
         "chi2_p": float(stats.chi2.sf(squares, len(shown))),
         "detectable": sorted(row.gap.detectable for row in shown),
     }
-
-
-def tally(results):
-    """Verdict -> number of published conclusions, and the verdicts themselves."""
-    found = verdicts(results)
-    return Counter(v.outcome for v in found), found
 
 
 def setting_name(config):

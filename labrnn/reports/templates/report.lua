@@ -379,11 +379,11 @@ local function enrol(part)
       counters[kind] = counters[kind] + 1
       if block.number then -- the lab's own
         local lab = 'Lab figure ' .. block.number .. '.'
-        block.short = List(block.short or block.caption)
+        block.short = (block.short or block.caption):clone()
         local last = block.short[#block.short]
         if last.t == 'Str' then block.short[#block.short] = pandoc.Str((last.text:gsub('%.$', ''))) end
         block.short:extend{pandoc.Space(), pandoc.Str('(lab figure ' .. lab:match('%S+$'):sub(1, -2) .. ')')}
-        block.caption = List{pandoc.Emph(lab), pandoc.Space()} .. List(block.caption)
+        block.caption = pandoc.Inlines{pandoc.Emph(lab), pandoc.Space()} .. block.caption
       end
       block.number = tostring(counters[kind])
       block.name = (kind == 'figure' and 'Figure ' or 'Table ') .. block.number
