@@ -174,7 +174,10 @@ def test_a_baseline_is_compared_with_the_networks(network, says):
     text = beyond.on_baselines(models, found, compared)
     assert text.startswith("The best linear baseline on validation is *NB-SVM, all words*")
     assert says in text
-    assert "Among the baselines, *NB-SVM, all words* is significantly more accurate than *majority* and" in text
+    assert (
+        "Among the baselines, *NB-SVM, all words* is significantly more accurate than *majority* and"
+        in text
+    )
     table = beyond.baseline_table(models, found, compared)
     assert table["model"].tolist() == [*(m.name for m in models), "LSTM", "GRU"]
     assert table["n"].tolist() == ["1", "1", "1", "3", "3"]
@@ -258,7 +261,9 @@ def test_texts_follow_the_runs():
     assert "corrected choice is better" not in text
     found, compared = choices({}, spread=0.03)
     text = beyond.on_choices(found, compared)
-    assert re.match(r"None of the \w+ comparisons shows a significant effect of a correction\.", text)
+    assert re.match(
+        r"None of the \w+ comparisons shows a significant effect of a correction\.", text
+    )
     assert re.search(r"They are inconclusive; differences of [\d.]+ to [\d.]+ points could", text)
 
 

@@ -134,7 +134,9 @@ def test_a_loss_that_falls():
 
 def test_seeds_that_do_not_agree():
     text = discussion.sgd(results(Lstm(seeds=SEEDS, **FULL), {"LSTM": [0.5, 0.8, 0.5, 0.8, 0.5]}))
-    assert text.startswith("The training loss of the LSTM does not fall steadily under SGD: its mean")
+    assert text.startswith(
+        "The training loss of the LSTM does not fall steadily under SGD: its mean"
+    )
     assert "2 of 5 runs trained (95 % CI [5 %, 85 %]), with a test accuracy of 80.0 %" in text
     assert "**inconclusive**" in text
 
@@ -248,8 +250,9 @@ def test_embedding():
 
 def test_runs_that_lie_far_apart_are_reported():
     found = widths([0.86, 0.87, 0.76, 0.88, 0.78], 0.87, 0.87)
-    assert "The runs of 20 units differ much more than those of other settings, so their interval uses" in (
-        discussion.width(found)
+    assert (
+        "The runs of 20 units differ much more than those of other settings, so their interval uses"
+        in (discussion.width(found))
     )
     assert "much more than" not in discussion.width(widths(0.87, 0.87, 0.87))
 
@@ -266,9 +269,7 @@ def test_compound_answers_its_three_questions():
         grid(lambda c: 0.5 if c.n_layers == 4 and c.embedding_dim > 1 else 0.86)
     )
     assert "We ran all 48 combinations; 36 trained." in text
-    assert (
-        "There is no evidence that compound scaling beats a single dimension." in text
-    )
+    assert "There is no evidence that compound scaling beats a single dimension." in text
     assert "**Which settings are as good as the best?** Of the 35 other settings" in text
     assert "**Which is best for its size?** On the Pareto front" in text
 

@@ -49,7 +49,7 @@ def shown(monkeypatch):
 
 def curve(width=3.3, height=2.2):
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
-    axes.plot([1, 2, 3], [0.5, 0.7, 0.8])
+    axes.plot([1, 2, 3], [0.5, 0.7, 0.8], marker="o")
     return figure
 
 
@@ -99,15 +99,20 @@ def test_figures_and_tables_are_numbered_listed_and_referred_to(shown):
         cell(outputs=shown),
     )
     said = (
-        "See Figure 3, Figure 3c, Figure 8a, Figure S2, Table 1, the first, "
+        "See Figure 2, Figure 2c, Figure 3, Figure 4, Table 1, the first, "
         "a figure not shown here, Figure 5 and a table not shown here. "
         "A figure not shown here comes first."
     )
     text = " ".join(pages(pdf(nb)))
     assert said in text
-    assert re.search(r"List of figures Figure S1 Our own figure[ .]+\d Figure 3 Three[ .]+\d", text)
-    assert re.search(r"Figure 8a Eighth[ .]+\d .*List of tables Table 1 Gates[ .]+\d", text)
-    assert "Figure 8a. A part of the lab’s eighth." in text
+    assert re.search(
+        r"List of figures Figure 1 Our own figure[ .]+\d Figure 2 Three \(lab figure 3\)[ .]+\d",
+        text,
+    )
+    assert re.search(
+        r"Figure 3 Eighth \(lab figure 8a\)[ .]+\d .*List of tables Table 1 Gates[ .]+\d", text
+    )
+    assert "Figure 3. Lab figure 8a. A part of the lab’s eighth." in text
     assert all(f"({letter}) sub {name}" in text for letter, name in zip("abc", "xyz", strict=True))
 
     page = BeautifulSoup(html(nb), "html.parser")
@@ -115,7 +120,8 @@ def test_figures_and_tables_are_numbered_listed_and_referred_to(shown):
     ids = [tag["id"] for tag in page.find_all(id=True)]
     assert len(ids) == len(set(ids))
     assert {link["href"][1:] for link in page.find_all("a")} <= set(ids)
-    assert [img["alt"] for img in page.find_all("img")][:2] == ["Our own figure.", "sub x"]
+    said = "Panel: line from 0.5 to 0.8."
+    assert {img["alt"] for img in page.find_all("img")} == {said}
     assert page.find("th", scope="col").get_text() == "gate"
 
 
@@ -319,7 +325,7 @@ def test_a_grid_of_eight_fits_a_page(shown):
     module.show_grid([(curve(4, 3), f"width {k}") for k in range(8)], "fig-8", "Eight.")
     (page,) = [page for page in pages(pdf(notebook("# T", cell(outputs=shown)))) if "(a)" in page]
     assert "(h) width 7" in page
-    assert "Figure S1. Eight." in page
+    assert "Figure 1. Eight." in page
 
 
 def test_tables_of_pandas_are_read_as_they_are():
@@ -352,7 +358,7 @@ def test_code_and_headings_stay_with_what_follows_them(shown):
         found = pages(pdf(notebook("# T", text, "## Head", cell("drawn = 1", shown[:1]))))
         assert len(found) == 2
         assert "1 Head drawn = 1" in found[1]
-        assert "Figure S1. " in found[1]
+        assert "Figure 1. " in found[1]
 
 
 def test_how_to_read_a_thing_is_added_to_its_caption_and_not_to_the_lists(shown):
@@ -363,7 +369,7 @@ def test_how_to_read_a_thing_is_added_to_its_caption_and_not_to_the_lists(shown)
     frame.attrs["key"] = "n: seeds."
     module.show(frame, "tbl-a", "The table.")
     text = " ".join(pages(pdf(notebook("# T", cell("x", shown)))))
-    assert text.count("Figure S1. The figure. Dotted is chance.") == 1
+    assert text.count("Figure 1. The figure. Dotted is chance.") == 1
     assert text.count("Table 1. The table. n: seeds.") == 1
     assert text.count("Dotted is chance") == 1
 
@@ -418,7 +424,7 @@ def test_jupyter_shows_the_caption_and_closes_the_figure(shown):
     module.show(figure, "fig-x", "A *caption*.", number=3)
     assert not plt.fignum_exists(figure.number)
     assert next(iter(shown[0].data)) == "image/svg+xml"
-    assert shown[1].data["text/markdown"] == "**Figure 3.** A *caption*."
+    assert shown[1].data["text/markdown"] == "*Lab figure 3.* A *caption*."
     module.show(pd.DataFrame({"a<b": ["<i>"]}), "tbl-x", "1 < 2")
     page = shown[2].data["text/html"]
     assert "<caption>1 &lt; 2</caption>" in page
@@ -452,7 +458,7 @@ def test_a_document_can_be_rendered_twice(shown):
     module.show(curve(), "fig-x", "x")
     doc = document(notebook("# T\n\n[](#fig-x)", cell(outputs=shown)), "x")
     first = to_pdf(doc)
-    assert "Figure S1" in to_html(doc)
+    assert "Figure 1" in to_html(doc)
     assert to_pdf(doc) == first
 
 
@@ -858,3 +864,31 @@ def test_a_notebook_is_executed_where_it_lies(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = {"ExecutePreprocessor": {"enabled": True}}
     assert images(LabPDFExporter(config=config).from_filename("deep/nb.ipynb")[0]) == [1]
+
+
+def test_citations_are_set_and_listed(shown, caplog):
+    module.say("Said of Adam [@kingma2015].")
+    nb = notebook(
+        "# T\n\nAs in [@maas2011;@wang2012]. @holm1979 corrects; @nobody2020 and [@nobody2020] do "
+        "not. `[@holm1979]` is code.",
+        cell("x", shown),
+        labrnn={"device": "cpu"},
+    )
+    said = [
+        "As in (Maas et al. 2011; Wang and Manning 2012). Holm (1979) corrects; @nobody2020 and "
+        "[@nobody2020] do not. [@holm1979] is code.",
+        "Said of Adam (Kingma and Ba 2015).",
+    ]
+    for text in ways(nb):
+        assert all(x.replace(" ", "") in text.replace(" ", "") for x in said)
+        listed = text.split("References")[-1]
+        names = ["Holm, Sture", "Kingma, Diederik", "Maas, Andrew", "Wang, Sida", "How this report"]
+        places = [listed.index(name) for name in names]
+        assert places == sorted(places)
+        assert "Platt" not in text
+    page = BeautifulSoup(html(nb), "html.parser")
+    targets = {link["href"][1:] for link in page.main.find_all("a")}
+    assert (
+        {"ref-holm1979", "ref-maas2011"} <= targets <= {tag["id"] for tag in page.find_all(id=True)}
+    )
+    assert "References" not in " ".join(ways(notebook("# T", "Nothing is cited.")))

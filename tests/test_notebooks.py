@@ -17,6 +17,7 @@ from tiny import write_reviews
 
 from labrnn import lab
 from labrnn.parts import PARTS
+from labrnn.reports.document import TEMPLATES
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -227,3 +228,13 @@ def test_a_bad_value_is_refused(tmp_path, reviews):
     process, _ = mill("lab1_lstm", {"lr": "1e-3x"}, tmp_path, reviews)
     assert process.returncode != 0
     assert "lr = '1e-3x'" in process.stderr
+
+
+def test_every_work_that_is_cited_is_in_the_bibliography_and_the_other_way_round():
+    entries = set(
+        re.findall(r"^@\w+\{(\w+),", (TEMPLATES / "references.bib").read_text("utf-8"), re.M)
+    )
+    texts = [c.source for path in NOTEBOOKS for c in read(path).cells if c.cell_type == "markdown"]
+    folder = FOLDER.parent / "labrnn" / "results" / "templates"
+    texts += [path.read_text("utf-8") for path in folder.glob("*.md")]
+    assert set(re.findall(r"@([a-z]+\d{4})", "\n".join(texts))) == entries

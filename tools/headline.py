@@ -12,9 +12,9 @@ import matplotlib as mpl
 from labrnn import lab
 from labrnn.files import replace_file
 from labrnn.parts import read_params
+from labrnn.reports.frame import tally
 from labrnn.results import baselines, beyond
 from labrnn.results.figures import agreement
-from labrnn.reports.frame import tally
 from labrnn.results.prose import comparisons, counted, named
 from labrnn.results.reproduction import compare, setting_name, summary
 from labrnn.results.tables import accuracy_cell

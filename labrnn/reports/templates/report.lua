@@ -813,9 +813,9 @@ local function compose(block, part)
   end
   if not block.label then return {pandoc.RawBlock('typst', '#' .. body)} end
   local function content(text) return '[' .. write{pandoc.Plain(text)} .. ']' end
-  return {pandoc.RawBlock('typst', ('#numbered(%s, "%s", %s, %s, %s, %s, %s)'):format(kind,
+  return {pandoc.RawBlock('typst', ('#numbered(%s, "%s", %s, %s, %s, %s, %s, %s)'):format(kind,
     block.name:match('%a+'), literal(block.number), literal(block.label), (content(short):gsub('%.%]$', ']')),
-    content(caption), body))}
+    content(caption), tostring(block.kind ~= 'front'), body))}
 end
 
 local function read_all()
