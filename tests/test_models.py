@@ -12,7 +12,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.network.batches import Batches
-from labrnn.network.models import Classifier, count_parameters, find_device
+from labrnn.network.cells import count_parameters
+from labrnn.network.models import Classifier, find_device
 from labrnn.network.packing import Packing
 from labrnn.network.recurrent import run_layers
 

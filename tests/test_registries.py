@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from labrnn.config import TrialConfig
 from labrnn.network import recurrent
-from labrnn.network.cells import CELLS
-from labrnn.network.models import Classifier, count_parameters
+from labrnn.network.cells import CELLS, count_parameters
+from labrnn.network.models import Classifier
 from labrnn.network.optimizers import OPTIMIZERS, LazyRows, Optimizer, takes_rows
 from labrnn.network.packing import Packing
 from labrnn.network.recurrent import run_layers

@@ -34,3 +34,15 @@ def known(table, name, field):
     if name not in table:
         raise ValueError(f"{field} = {name!r}: unknown; choose one of: {', '.join(table)}")
     return table[name]
+
+
+def count_parameters(config, vocabulary_size):
+    """Trainable parameters by the lab's formula, without building the model."""
+    cell = known(CELLS, config.cell, "cell")
+    directions = 1 + config.bidirectional
+    units, total = config.hidden_dim, vocabulary_size * config.embedding_dim
+    for layer in range(config.n_layers):
+        inputs = directions * units if layer else config.embedding_dim
+        total += directions * cell.parameters(inputs, units)
+    total += 2 * (directions * units + 1)
+    return total + (vocabulary_size + 1 if config.linear_path else 0)

@@ -138,18 +138,6 @@ class LinearPath(nn.Module):
         return torch.stack([torch.zeros_like(odds), odds], dim=1)
 
 
-def count_parameters(config, vocabulary_size):
-    """Trainable parameters by the lab's formula, without building the model."""
-    cell = known(CELLS, config.cell, "cell")
-    directions = 1 + config.bidirectional
-    units, total = config.hidden_dim, vocabulary_size * config.embedding_dim
-    for layer in range(config.n_layers):
-        inputs = directions * units if layer else config.embedding_dim
-        total += directions * cell.parameters(inputs, units)
-    total += 2 * (directions * units + 1)
-    return total + (vocabulary_size + 1 if config.linear_path else 0)
-
-
 def find_device(name=""):
     """The named device, or the best at hand: CUDA, Apple's MPS, CPU.
 

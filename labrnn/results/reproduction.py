@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from labrnn.network.models import count_parameters
+from labrnn.network.cells import count_parameters
 from labrnn.parts import OPTIMIZERS
 from labrnn.published import TEST_REVIEWS, VOCABULARY_SIZE, published
 from labrnn.results import statistics

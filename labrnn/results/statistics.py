@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import stats
+import scipy
 
 CONFIDENCE = 0.95
 LEVEL = 0.05
@@ -98,7 +98,7 @@ class Estimate:
             return math.nan
         if self.error == 0:
             return float(gap <= 0)
-        return float(stats.t.sf(gap / self.error, self.freedom))
+        return float(scipy.stats.t.sf(gap / self.error, self.freedom))
 
     @property
     def p(self):
@@ -117,7 +117,7 @@ class Estimate:
         return (self._quantile((1 + CONFIDENCE) / 2) + self._quantile(POWER)) * self.error
 
     def _quantile(self, share):
-        return float(stats.t.ppf(share, self.freedom))
+        return float(scipy.stats.t.ppf(share, self.freedom))
 
 
 NOT_RUN = Estimate(math.nan, math.nan, math.nan, 0, 0)
@@ -164,7 +164,7 @@ def pool(groups):
         for name, own in stable.items():
             rest = (squares - own.variance * own.freedom) / (freedom - own.freedom)
             ratio = own.variance / rest if rest > 0 else 0.0
-            apart[name] = stats.f.sf(ratio, own.freedom, freedom - own.freedom)
+            apart[name] = scipy.stats.f.sf(ratio, own.freedom, freedom - own.freedom)
         worst = min(apart, key=apart.get)
         if apart[worst] >= UNSTABLE:
             break
@@ -265,19 +265,19 @@ class Share:
     high: float = field(init=False)
 
     def __post_init__(self):
-        result = stats.binomtest(self.count, self.n) if self.n else None
+        result = scipy.stats.binomtest(self.count, self.n) if self.n else None
         low, high = result.proportion_ci(CONFIDENCE) if result else (0.0, 1.0)
         self.__dict__.update(low=float(low), high=float(high))
 
     @property
     def p_fewer(self):
         """One-sided p-value of the hypothesis that half of all seeds train, or more."""
-        return float(stats.binom.cdf(self.count, self.n, 0.5))
+        return float(scipy.stats.binom.cdf(self.count, self.n, 0.5))
 
     @property
     def p_more(self):
         """One-sided p-value of the hypothesis that half of all seeds train, or fewer."""
-        return float(stats.binom.sf(self.count - 1, self.n, 0.5))
+        return float(scipy.stats.binom.sf(self.count - 1, self.n, 0.5))
 
 
 def mcnemar(correct, other):
@@ -285,7 +285,7 @@ def mcnemar(correct, other):
     only_first, only_second = int((correct & ~other).sum()), int((~correct & other).sum())
     if only_first + only_second == 0:
         return 1.0
-    return float(stats.binomtest(only_first, only_first + only_second).pvalue)
+    return float(scipy.stats.binomtest(only_first, only_first + only_second).pvalue)
 
 
 def holm(p_values):
