@@ -135,14 +135,15 @@ class Tables:
 
         path = self.folder / PREDICTIONS
         try:
-            return pd.read_parquet(io.BytesIO(read_file(path, MOST_WEIGHTS)))
+            table = pd.read_parquet(io.BytesIO(read_file(path, MOST_WEIGHTS)))
+            return table.astype({"fingerprint": "category"})  # compared once a trial
         except Exception as error:  # pyarrow raises many kinds
             message = " ".join(str(error).split())[:200]
             raise LabError(f"{path}: cannot be read ({message}); export the trials again") from None
 
     def predictions(self, fingerprint, key):
         """A trial's data frame of row, label, best, last; LabError where it has none."""
-        if not {f"{key}_{which}" for which in CHECKPOINTS} <= {*self._predictions}:
+        if not all(f"{key}_{which}" in self._predictions for which in CHECKPOINTS):
             raise LabError(f"{self.folder / PREDICTIONS}: trial {key} has no columns")
         return _of(self._predictions, fingerprint, key)
 
