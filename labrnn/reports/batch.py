@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from labrnn.errors import LabError
@@ -28,7 +29,7 @@ from labrnn.trials.store import PROJECT, default_store
 
 # Expected seconds of one core, for the time left.
 REPORT_SECONDS, WRITE_UP_SECONDS, BASELINES_SECONDS = 4, 8, 30
-GALLERY_SECONDS = 10  # between two states of the gallery while reports are made
+GALLERY_SECONDS = 30  # between two states of the gallery while reports are made
 
 
 def plan(params, out=None, author="labrnn"):
@@ -44,10 +45,10 @@ def plan(params, out=None, author="labrnn"):
     return sorted(reports, key=lambda report: order.index(report.name))
 
 
-def with_trials(report, known=None):
+def with_trials(report, known=None, store=None):
     """The report with the stored trials that it reads, and the fingerprint of its reviews."""
     part = report.part
-    store = default_store(part.store)
+    store = store or default_store(part.store)
     found = plan_trials(
         part.trials(), part.data, part.fingerprint, store, part.train, known=known
     )
@@ -96,6 +97,7 @@ class _Batch:
         self.lock, self.gallery_built = threading.Lock(), time.monotonic()
         self.failures, self.current = 0, []
         self.known = {_source(report.part): {} for report in reports}  # stored trials, by config
+        self.store = cache(default_store)  # one for all reports: its tables are read once
         self.waits = [set() for _ in reports]  # what must end before each of them
 
     def train(self):
@@ -119,7 +121,7 @@ class _Batch:
             self.futures.append(self.threads.submit(self._fit, part))
         self._ended(None)
         for place, found in plans.items():
-            source, store = place[:3], default_store(place[2])
+            source, store = place[:3], self.store(place[2])
             for config in found.failures:
                 self._trained(source, found, config)
             train_missing(
@@ -140,7 +142,7 @@ class _Batch:
             for config in part.trials():
                 stage.setdefault(config, number)
         return {
-            place: plan_trials(configs, *place[:2], default_store(place[2]), stage=stage)
+            place: plan_trials(configs, *place[:2], self.store(place[2]), stage=stage)
             for place, configs in by_source(parts).items()
         }
 
@@ -148,12 +150,12 @@ class _Batch:
         if not part.train:
             return False
         fingerprint = part.fingerprint or load_corpus(part.base, part.data).fingerprint
-        return default_store(part.store).recall(fingerprint, baselines.kept_file(part)) is None
+        return self.store(part.store).recall(fingerprint, baselines.kept_file(part)) is None
 
     def _fit(self, part):
         log = self.reports[0].out / ".logs" / f"{part.name}.baselines.log"
         # Where it fails, the notebook says why.
-        self.processes.run(log, baselines.find, part, default_store(part.store))
+        self.processes.run(log, baselines.find, part, self.store(part.store))
         self.estimate.reduce(part.name)
         self._ended(part.name)
 
@@ -173,7 +175,8 @@ class _Batch:
                         self.futures.append(self.threads.submit(self._make, report))
 
     def _make(self, report):
-        report = with_trials(report, self.known[_source(report.part)])
+        part = report.part
+        report = with_trials(report, self.known[_source(part)], self.store(part.store))
         if report.is_done():
             self.current.append(report)
         elif self._run(report.log, report.make):
