@@ -111,6 +111,7 @@ def _figure(figure, entry):
     vector, pixels = io.BytesIO(), io.BytesIO()
     with plt.rc_context({"svg.hashsalt": entry["label"], "svg.fonttype": "path"}):
         figure.savefig(vector, format="svg", bbox_inches=box, metadata={"Date": None})
+    figure.set_layout_engine("none")  # the positions stay: they need not be found twice
     figure.savefig(pixels, format="png", bbox_inches=box, dpi=PNG_DPI)
     plt.close(figure)
     width, height = (int.from_bytes(pixels.getvalue()[k : k + 4], "big") for k in (16, 20))
