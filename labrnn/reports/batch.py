@@ -11,7 +11,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 from labrnn.errors import LabError
@@ -45,10 +44,10 @@ def plan(params, out=None, author="labrnn"):
     return sorted(reports, key=lambda report: order.index(report.name))
 
 
-def with_trials(report, known=None, store=None):
+def with_trials(report, known=None):
     """The report with the stored trials that it reads, and the fingerprint of its reviews."""
     part = report.part
-    store = store or default_store(part.store)
+    store = default_store(part.store)
     found = plan_trials(
         part.trials(), part.data, part.fingerprint, store, part.train, known=known
     )
@@ -97,7 +96,6 @@ class _Batch:
         self.lock, self.gallery_built = threading.Lock(), time.monotonic()
         self.failures, self.current = 0, []
         self.known = {_source(report.part): {} for report in reports}  # stored trials, by config
-        self.store = cache(default_store)  # one for all reports: its tables are read once
         self.waits = [set() for _ in reports]  # what must end before each of them
 
     def train(self):
@@ -106,6 +104,8 @@ class _Batch:
         for place, found in plans.items():
             self.known[place[:3]] |= found.trials
         fits = [r.part for r in self.reports if r.part.fits_baselines and self._is_to_fit(r.part)]
+        if not all(report.record.path.exists() for report in self.reports):
+            self.processes.prepare()
         for waits, report in zip(self.waits, self.reports, strict=True):
             trials = report.part.trials()
             source = _source(report.part)
@@ -121,7 +121,7 @@ class _Batch:
             self.futures.append(self.threads.submit(self._fit, part))
         self._ended(None)
         for place, found in plans.items():
-            source, store = place[:3], self.store(place[2])
+            source, store = place[:3], default_store(place[2])
             for config in found.failures:
                 self._trained(source, found, config)
             train_missing(
@@ -142,7 +142,7 @@ class _Batch:
             for config in part.trials():
                 stage.setdefault(config, number)
         return {
-            place: plan_trials(configs, *place[:2], self.store(place[2]), stage=stage)
+            place: plan_trials(configs, *place[:2], default_store(place[2]), stage=stage)
             for place, configs in by_source(parts).items()
         }
 
@@ -150,12 +150,12 @@ class _Batch:
         if not part.train:
             return False
         fingerprint = part.fingerprint or load_corpus(part.base, part.data).fingerprint
-        return self.store(part.store).recall(fingerprint, baselines.kept_file(part)) is None
+        return default_store(part.store).recall(fingerprint, baselines.kept_file(part)) is None
 
     def _fit(self, part):
         log = self.reports[0].out / ".logs" / f"{part.name}.baselines.log"
         # Where it fails, the notebook says why.
-        self.processes.run(log, baselines.find, part, self.store(part.store))
+        self.processes.run(log, baselines.find, part, default_store(part.store))
         self.estimate.reduce(part.name)
         self._ended(part.name)
 
@@ -175,8 +175,7 @@ class _Batch:
                         self.futures.append(self.threads.submit(self._make, report))
 
     def _make(self, report):
-        part = report.part
-        report = with_trials(report, self.known[_source(part)], self.store(part.store))
+        report = with_trials(report, self.known[_source(report.part)])
         if report.is_done():
             self.current.append(report)
         elif self._run(report.log, report.make):

@@ -1,20 +1,18 @@
 """A process for each report, and a kernel for its notebook.
 
 Importing PyTorch, SciPy, pandas and Matplotlib takes longer than most notebooks do. On Linux a server
-imports them once; each report's process is forked from it, and the kernel from that process before
-it has threads. Elsewhere, where a fork is not safe, both start afresh.
+does it once (`preload`); each report's process is forked from it, and the kernel from that process
+before it has threads. Elsewhere, where a fork is not safe, both start afresh.
 """
 
 import multiprocessing
 import os
-import pkgutil
 import signal
 import sys
 import threading
 import uuid
 from pathlib import Path
 
-import labrnn.results
 from labrnn.errors import LabError
 
 FORKS = sys.platform == "linux"
@@ -31,11 +29,14 @@ class Processes:
         if FORKS:
             # Matplotlib reads this as it is imported; a kernel sets it only later.
             os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-            names = pkgutil.iter_modules(labrnn.results.__path__, "labrnn.results.")
-            modules = ["labrnn.lab", "labrnn.reports.report", "labrnn.reports.exporter"]
-            self.context.set_forkserver_preload(
-                [*modules, "papermill", "ipykernel.kernelapp", *(name for _, name, _ in names)]
-            )
+            self.context.set_forkserver_preload(["labrnn.reports.preload"])
+
+    def prepare(self):
+        """Let the server begin with its imports: something will be made."""
+        if FORKS:
+            from multiprocessing import forkserver
+
+            forkserver.ensure_running()
 
     def run(self, log, function, *arguments):
         """Call a function in a process of its own and wait for it.

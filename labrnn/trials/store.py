@@ -37,7 +37,7 @@ from labrnn.files import (
 from labrnn.folders import absolute
 from labrnn.trials import kept
 from labrnn.trials.ours import KEPT, MARK, TENSORS, discard, inside, is_file, ours, stranger
-from labrnn.trials.tables import DESCRIPTIONS, TRIALS, Tables
+from labrnn.trials.tables import DESCRIPTIONS, TRIALS, opened
 from labrnn.trials.trial import (
     CODE_VERSION,
     FORMAT,
@@ -82,7 +82,7 @@ class Store:
         self.root, self.shelves = _absolute(root), [_absolute(s) for s in shelves]
         self.logs = self.root / ".logs"
         self._tables = {
-            root: Tables(root) for root in (self.root, *self.shelves) if is_file(root / TRIALS)
+            root: opened(root) for root in (self.root, *self.shelves) if is_file(root / TRIALS)
         }
 
     # Reading

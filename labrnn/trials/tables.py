@@ -13,8 +13,9 @@ import csv
 import hashlib
 import io
 import json
+import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -149,12 +150,31 @@ class Tables:
 
     def trial(self, fingerprint, key):
         """The trial of that name; `finished` says whether it is there."""
-        return TableTrial(self.folder / fingerprint / key, self)
+        there = self._trials.get((fingerprint, key))
+        return there or TableTrial(self.folder / fingerprint / key, self)
 
     def trials(self):
         """All trials, in the order of the table."""
-        for name in self.lines:
-            yield self.trial(*name)
+        yield from self._trials.values()
+
+    @cached_property
+    def _trials(self):
+        return {name: TableTrial(self.folder.joinpath(*name), self) for name in self.lines}
+
+
+def opened(folder):
+    """The `Tables` of a folder, read once a process as long as its files stay the same."""
+    files = [
+        os.stat(folder / name)
+        for name in (TRIALS, HISTORY, PREDICTIONS)
+        if (folder / name).exists()
+    ]
+    return _opened(folder, tuple((file.st_ino, file.st_size, file.st_mtime_ns) for file in files))
+
+
+@lru_cache(maxsize=4)
+def _opened(folder, _):
+    return Tables(folder)
 
 
 def write(folder, trials):

@@ -1,0 +1,22 @@
+"""What every report needs, imported and read once by the server that its process is forked from."""
+
+import importlib
+import pkgutil
+from contextlib import suppress
+
+import ipykernel.kernelapp  # noqa: F401
+import papermill  # noqa: F401
+
+import labrnn.lab  # noqa: F401
+import labrnn.reports.exporter
+import labrnn.reports.report  # noqa: F401
+import labrnn.results
+from labrnn.errors import LabError
+from labrnn.results.table import Runs
+from labrnn.trials.store import PROJECT
+from labrnn.trials.tables import opened
+
+for _, name, _ in pkgutil.iter_modules(labrnn.results.__path__, "labrnn.results."):
+    importlib.import_module(name)
+with suppress(LabError):  # the notebook that needs it reports it
+    _ = Runs(opened(PROJECT / "reports" / "full").trials()).table
