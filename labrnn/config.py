@@ -18,6 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from labrnn.errors import LabError
 
 PARAMS = Path(__file__).resolve().parents[1] / "params"
+# The optimisers and what the reports call them; labrnn/network/optimizers.py has what they do.
+OPTIMIZERS = {
+    "sgd": "SGD",
+    "adagrad": "Adagrad",
+    "adam": "Adam",
+    "rmsprop": "RMSprop",
+    "sparse_adam": "SparseAdam",
+}
+Optim = Literal[tuple(OPTIMIZERS)]
 MOST_BYTES = 1 << 18  # of a params file; the whole lab in one file takes less than a tenth
 
 
@@ -48,7 +57,7 @@ class TrialConfig(Strict):
     """One training run: data, model, optimisation, seed.
 
     Configurations of equal training runs are equal: a field without influence (the readout of a
-    unidirectional model, the forget bias of a GRU) is set to its default.
+    unidirectional model, the forget bias of a cell without such a gate) is set to its default.
     """
 
     # data
@@ -87,7 +96,7 @@ class TrialConfig(Strict):
     )
     forget_bias: float = Field(0.0, ge=-10, le=10)
     # optimisation
-    optim: Literal["sgd", "adagrad", "adam", "rmsprop", "sparse_adam"] = Field(
+    optim: Optim = Field(
         "sgd",
         description="`sparse_adam` is Adam that updates only the embedding rows of a batch",
     )
@@ -113,7 +122,7 @@ class TrialConfig(Strict):
     def _reset_what_has_no_influence(self):
         if self.readout == "last_step" and not self.bidirectional:
             self.__dict__["readout"] = "final_state"
-        if self.cell == "gru":
+        if self.cell != "lstm":
             self.__dict__["forget_bias"] = 0.0
         return self
 

@@ -14,12 +14,15 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
-from labrnn.config import Strict, TrialConfig, read_yaml, validated
+from labrnn.config import OPTIMIZERS, Optim, Strict, TrialConfig, read_yaml, validated
 from labrnn.errors import LabError
-from labrnn.published import name_of, published
+from labrnn.published import conclusions, name_of, published
 
-Optim = Literal["sgd", "adagrad", "adam", "rmsprop"]
 T = TypeVar("T")
+# The limits of `TrialConfig`.
+Rate = Annotated[float, Field(gt=0, le=10)]
+Units = Annotated[int, Field(ge=10, le=320)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 # How and where a part runs: no cell of a notebook lists these fields, `Lab` takes them by name.
 PLUMBING = ("data", "fingerprint", "store", "train", "jobs", "device")
 Several = Annotated[list[T], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
@@ -65,10 +68,10 @@ class Claim:
     """A published conclusion as a statement that data can decide, see docs/verdicts.md.
 
     Attributes:
-        published: what the original study concludes.
-        statement: what is tested; it is about every pair.
-        rule: of `labrnn.results.verdicts.RULES`.
-        pairs: of settings that the rule compares; the second is None where it compares none.
+        published, statement, rule: of `published_claims.yaml`; the rule is one of
+            `labrnn.results.verdicts.RULES`.
+        pairs: of settings that the rule compares; the second is None where it compares none. The
+            statement is about every pair.
     """
 
     published: str
@@ -147,9 +150,18 @@ class Part(Strict):
         """Name -> settings; the best of each on validation are compared with each other."""
         return {}
 
+    def conclusions(self):
+        """Name in `published_claims.yaml` -> pairs of settings that test it, none if left out."""
+        return {}
+
     def claims(self):
-        """The published conclusions that the part tests."""
-        return []
+        """The published conclusions that the part can test under its parameters."""
+        cell = getattr(self, "cell", "").upper()
+        return [
+            Claim(**{k: text.format(cell=cell) for k, text in texts.items()}, pairs=tuple(pairs))
+            for name, pairs in self.conclusions().items()
+            if pairs and (texts := conclusions()[name])
+        ]
 
     def trials(self):
         """Every trial of the part."""
@@ -165,9 +177,9 @@ class Lstm(Part):
     name, title = "lab1_lstm", "The LSTM classifier, trained with SGD"
     cell: ClassVar[str] = "lstm"
 
-    lr: float = Field(0.01, gt=0, le=10, description="learning rate of SGD after the warm-up")
-    reader_lr: float = Field(
-        0.003, gt=0, le=10, description="of the model that reads sentences; the lab takes 0.001"
+    lr: Rate = Field(0.01, description="learning rate of SGD after the warm-up")
+    reader_lr: Rate = Field(
+        0.003, description="of the model that reads sentences; the lab takes 0.001"
     )
 
     def settings(self):
@@ -181,16 +193,8 @@ class Lstm(Part):
     def others(self):
         return [Setting("reader", self.reader)]
 
-    def claims(self):
-        [setting] = self.settings()
-        return [
-            Claim(
-                f"the {setting.name} does not train with SGD at 0.01 in five epochs",
-                f"The {setting.name} trains with SGD in fewer than half of the seeds",
-                "rarely trains",
-                ((setting, None),),
-            )
-        ]
+    def conclusions(self):
+        return {"sgd": [(setting, None) for setting in self.settings()]}
 
 
 class Gru(Lstm):
@@ -198,7 +202,6 @@ class Gru(Lstm):
     cell = "gru"
 
 
-OPTIMIZERS = {"adagrad": "Adagrad", "adam": "Adam", "rmsprop": "RMSprop", "sgd": "SGD"}
 TUNED = ("adam", "rmsprop")  # the optimisers whose rate is tuned
 
 
@@ -206,9 +209,11 @@ class LstmOptimizers(Part):
     name, title = "lab2a_lstm_optimizers", "Four optimisers for the LSTM"
     cell: ClassVar[str] = "lstm"
 
-    optimizers: Several[Optim] = Field(list(OPTIMIZERS), description="which to compare")
-    lr: float = Field(0.003, gt=0, le=10, description="of the adaptive ones; the lab takes 0.001")
-    sgd_lr: float = Field(0.01, gt=0, le=10, description="learning rate of SGD")
+    optimizers: Several[Optim] = Field(
+        ["adagrad", "adam", "rmsprop", "sgd"], description="which to compare"
+    )
+    lr: Rate = Field(0.003, description="of the adaptive ones; the lab takes 0.001")
+    sgd_lr: Rate = Field(0.01, description="learning rate of SGD")
     rates: list[float] = Field([], description="of Adam and RMSprop, to choose from on validation")
 
     def settings(self):
@@ -236,26 +241,14 @@ class LstmOptimizers(Part):
             if self.rates and o in self.optimizers
         }
 
-    def claims(self):
-        ours, cell = self._of(self.cell), self.cell.upper()
-        best = tuple((ours["rmsprop"], s) for s in ours.values()) if "rmsprop" in ours else ()
+    def conclusions(self):
+        ours = self._of(self.cell)
+        best, slow = ours.get("rmsprop"), ours.get("adagrad")
         fast = [ours[o] for o in ("adam", "rmsprop") if o in ours]
-        slow = tuple((ours["adagrad"], s) for s in fast) if "adagrad" in ours else ()
-        return _claims(
-            (
-                f"RMSprop is the best optimiser of the {cell}",
-                f"RMSprop is among the {cell}'s optimisers that the data cannot tell from the best",
-                "among the best",
-                [pair for pair in best if pair[0] != pair[1]],
-            ),
-            (
-                f"Adagrad is slow for the {cell}",
-                f"Over the epochs the {cell}'s mean validation accuracy is more than 1 point lower with "
-                "Adagrad than with Adam and with RMSprop",
-                "slower",
-                slow,
-            ),
-        )
+        return {
+            "rmsprop": [(best, s) for s in ours.values() if best and s != best],
+            "adagrad": [(slow, s) for s in fast if slow],
+        }
 
     def _of(self, cell):
         """Optimiser -> setting."""
@@ -266,11 +259,6 @@ class LstmOptimizers(Part):
             )
             for o in self.optimizers
         }
-
-
-def _claims(*claims):
-    """`Claim`s of those that have settings to compare under the part's parameters."""
-    return [Claim(*texts, tuple(pairs)) for *texts, pairs in claims if pairs]
 
 
 class GruOptimizers(LstmOptimizers):
@@ -287,28 +275,15 @@ class GruOptimizers(LstmOptimizers):
     def pairs(self):
         return super().pairs() + [Pair(*rivals, "cells") for rivals in self.rivals()]
 
-    def claims(self):
+    def conclusions(self):
         adaptive = [(lstm, gru) for gru, lstm in self.rivals() if gru.config.optim != "sgd"]
-        return super().claims() + _claims(
-            (
-                "GRUs train faster than LSTMs",
-                "Over the epochs the LSTM's mean validation accuracy is more than 1 point lower than "
-                "the GRU's, with every adaptive optimiser",
-                "slower",
-                adaptive,
-            ),
-            (
-                "GRUs have fewer parameters than LSTMs",
-                "The GRU has fewer parameters than the LSTM",
-                "smaller",
-                self.rivals()[:1],
-            ),
-        )
+        own = {"gru_speed": adaptive, "gru_size": self.rivals()[:1]}
+        return super().conclusions() | own
 
 
 class _Tuned(Part):
     optim: Optim = Field("rmsprop", description="optimiser of all trials")
-    lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
+    lr: Rate = Field(0.003, description="learning rate; the lab takes 0.001")
 
     @property
     def tuned(self):
@@ -319,18 +294,17 @@ class _Tuned(Part):
 class _OneDimension(_Tuned):
     """One dimension of the LSTM changed, the others as they are.
 
-    `field` is the dimension, `unit` what it counts, `usual` the lab's own value.
+    `values` is the parameter that lists the dimension's values, `field` the dimension, `unit` what
+    it counts, `usual` the lab's own value.
     """
 
+    values: ClassVar[str]
     field: ClassVar[str]
     unit: ClassVar[str]
     usual: ClassVar[int]
 
-    def values(self):
-        raise NotImplementedError
-
     def settings(self):
-        return [self._setting(value) for value in self.values()]
+        return [self._setting(value) for value in getattr(self, self.values)]
 
     def _setting(self, value):
         unit = self.unit if value != 1 else self.unit.removesuffix("s")
@@ -338,101 +312,55 @@ class _OneDimension(_Tuned):
 
     def reference(self):
         """The setting that the others are compared with: the lab's own value, if it is there."""
-        return self._setting(self.usual) if self.usual in self.values() else None
+        usual = self._setting(self.usual)
+        return usual if usual in self.settings() else None
 
     def pairs(self):
         return [Pair(setting, self.reference()) for setting in self.settings()]
 
     def _against_usual(self, *values):
         """Pairs for a claim about these values; none if the part leaves one out."""
-        if not {self.usual, *values} <= {*self.values()}:
-            return ()
-        return tuple((self._setting(value), self._setting(self.usual)) for value in values)
+        pairs = [(self._setting(value), self._setting(self.usual)) for value in values]
+        return pairs if {s for pair in pairs for s in pair} <= {*self.settings()} else []
 
     def _alone(self, *values):
-        return tuple((s, None) for s, _ in self._against_usual(*values))
+        return [(setting, None) for setting, _ in self._against_usual(*values)]
 
 
 class Depth(_OneDimension):
     name, title = "lab2c_depth", "Deeper: one to four layers"
-    field, unit = "n_layers", "layers"
-    usual = 1
+    values, field, unit, usual = "depths", "n_layers", "layers", 1
     depths: Several[int] = Field([1, 2, 3, 4], description="numbers of layers to compare")
 
-    def values(self):
-        return self.depths
-
-    def claims(self):
-        return _claims(
-            (
-                "two layers equal one",
-                "The accuracy of 2 layers is within 1 point of that of 1 layer",
-                "within 1 point",
-                self._against_usual(2),
-            ),
-            (
-                "three layers hardly train and four do not",
-                "3 layers, and 4 layers, train in fewer than half of the seeds",
-                "rarely trains",
-                self._alone(3, 4),
-            ),
-        )
+    def conclusions(self):
+        return {"two_layers": self._against_usual(2), "more_layers": self._alone(3, 4)}
 
 
 class Width(_OneDimension):
     name, title = "lab2d_width", "Wider: hidden states of 10 to 319 units"
-    field, unit = "hidden_dim", "units"
+    values, field, unit, usual = "widths", "hidden_dim", "units", 100
     widths: Several[int] = Field(
         [10, 16, 20, 32, 50, 64, 100, 128],
         max_length=8,
         description="units to compare; the lab goes to 319",
     )
-    usual = 100
 
-    def values(self):
-        return self.widths
-
-    def claims(self):
-        return _claims(
-            (
-                "widths of 10 to 285 units are about equal",
-                "The accuracy of every width from 10 to 285 units is within 1 point of that of 100 "
-                "units",
-                "within 1 point",
-                self._against_usual(10, 20, 150, 200, 260, 285),
-            ),
-            (
-                "a width of 319 units fails",
-                "319 units train in fewer than half of the seeds",
-                "rarely trains",
-                self._alone(319),
-            ),
-        )
+    def conclusions(self):
+        equal = self._against_usual(10, 20, 150, 200, 260, 285)
+        return {"widths": equal, "largest_width": self._alone(319)}
 
 
 class EmbeddingSize(_OneDimension):
     name, title = "lab2e_embedding", "Embeddings of one to 256 dimensions"
-    field, unit = "embedding_dim", "dimensions"
+    values, field, unit, usual = "sizes", "embedding_dim", "dimensions", 1
     sizes: Several[int] = Field(
         [1, 2, 4, 8, 16, 32, 64, 100],
         max_length=8,
         description="embedding dimensions; the lab goes to 256",
     )
-    usual = 1
 
-    def values(self):
-        return self.sizes
-
-    def claims(self):
-        return _claims(
-            (
-                "the size of the embedding hardly matters",
-                "The accuracy of every size from 2 to 256 dimensions is within 1 point of that of 1 "
-                "dimension",
-                "within 1 point",
-                self._against_usual(2, 8, 32, 64, 128, 188, 256),
-            ),
-        )
+    def conclusions(self):
+        return {"embeddings": self._against_usual(2, 8, 32, 64, 128, 188, 256)}
 
 
 class Compound(_Tuned):
@@ -495,24 +423,14 @@ class Compound(_Tuned):
         alone = {name: study.settings() for name, study in self.studies().items()}
         return {"the grid": self.settings()} | alone
 
-    def claims(self):
+    def conclusions(self):
         grid = {s.name: s for s in self.settings()}
         best, small = grid.get("E32 H305 L2"), grid.get("E32 H20 L1")
-        return _claims(
-            (
-                "the best compound model is E32 H305 L2",
-                "E32 H305 L2 is among the settings of the grid that the data cannot tell from the "
-                "best",
-                "among the best",
-                [(best, s) for s in grid.values() if best and s != best],
-            ),
-            (
-                "the best by accuracy per parameter is E32 H20 L1",
-                "No larger setting of the grid is more than 1 point more accurate than E32 H20 L1",
-                "not better by 1 point",
-                [(s, small) for s in grid.values() if small and s != small and _holds(s, small)],
-            ),
-        )
+        larger = [s for s in grid.values() if small and s != small and _holds(s, small)]
+        return {
+            "best_compound": [(best, s) for s in grid.values() if best and s != best],
+            "best_for_its_size": [(s, small) for s in larger],
+        }
 
 
 def _holds(large, small):
@@ -529,8 +447,8 @@ def compound_dropout(n_layers, hidden_dim, embedding_dim):
 class Bidirectional(_Tuned):
     name, title = "lab2g_bidirectional", "Bidirectional models"
 
-    wide: int = Field(64, ge=10, le=320, description="units of the large model; the lab takes 305")
-    narrow: int = Field(20, ge=10, le=320, description="units of the small model")
+    wide: Units = Field(64, description="units of the large model; the lab takes 305")
+    narrow: Units = Field(20, description="units of the small model")
     embedding_dim: int = Field(32, ge=1, le=256, description="embedding dimensions of all trials")
 
     def models(self):
@@ -574,16 +492,8 @@ class Bidirectional(_Tuned):
         ]
         return ways + readouts
 
-    def claims(self):
-        return _claims(
-            (
-                "bidirectional models are not better",
-                "No bidirectional model is more than 1 point more accurate than its unidirectional "
-                "partner",
-                "not better by 1 point",
-                [(both, single) for both, single, _ in self.models()],
-            )
-        )
+    def conclusions(self):
+        return {"bidirectional": [(both, single) for both, single, _ in self.models()]}
 
 
 class _TwoCells(_Tuned):
@@ -605,8 +515,8 @@ class Reproduction(Part):
     trains: ClassVar[bool] = False
 
     train: bool = Field(False, description="it shows what is stored and trains nothing")
-    lr: float = Field(0.003, gt=0, le=10, description="of the adaptive ones; the lab takes 0.001")
-    sgd_lr: float = Field(0.01, gt=0, le=10, description="learning rate of SGD")
+    lr: Rate = Field(0.003, description="of the adaptive ones; the lab takes 0.001")
+    sgd_lr: Rate = Field(0.01, description="learning rate of SGD")
 
     def settings(self):
         """As published: bidirectional models are read at the last time step."""
@@ -682,12 +592,10 @@ class BeyondDefects(Part):
     train_reviews: int = Field(3000, ge=0, description="training reviews in use, 0 for all")
     max_tokens: int = Field(64, ge=1, le=4096, description="known words kept of a review")
     optim: Optim = Field("adam", description="optimiser of all trials; the lab takes rmsprop")
-    lr: float = Field(0.003, gt=0, le=10, description="learning rate; the lab takes 0.001")
-    hidden_dim: int = Field(
-        20, ge=10, le=320, description="units of unidirectional models; the lab: 100"
-    )
+    lr: Rate = Field(0.003, description="learning rate; the lab takes 0.001")
+    hidden_dim: Units = Field(20, description="units of unidirectional models; the lab: 100")
     depth: int = Field(3, ge=2, le=4, description="layers of the deep models")
-    narrow: int = Field(20, ge=10, le=320, description="units of the bidirectional model")
+    narrow: Units = Field(20, description="units of the bidirectional model")
     embedding_dim: int = Field(32, ge=1, le=256, description="of the bidirectional model")
 
     def pairs(self):
@@ -738,13 +646,13 @@ class BeyondBest(Part):
     seeds: Several[int] = Field([5, 6, 7], description="each setting has each of them")
     epochs: int = Field(4, ge=1, le=100, description="passes over the training reviews")
     longest: int = Field(400, ge=1, le=4096, description="known words kept, instead of max_tokens")
-    lr: float = Field(0.002, gt=0, le=10, description="of Adam, after the warm-up")
-    hidden_dim: int = Field(32, ge=10, le=320, description="units of each direction")
+    lr: Rate = Field(0.002, description="of Adam, after the warm-up")
+    hidden_dim: Units = Field(32, description="units of each direction")
     embedding_dim: int = Field(32, ge=1, le=256, description="of words and of bigrams")
     min_bigram_count: int = Field(5, ge=1, description="a bigram's least occurrences in training")
-    word_dropout: float = Field(0.6, ge=0, lt=1, description="of words and bigrams as a whole")
-    embedding_dropout: float = Field(0.6, ge=0, lt=1, description="of the recurrent layer's input")
-    dropout_rate: float = Field(0.5, ge=0, lt=1, description="before the linear layer")
+    word_dropout: Share = Field(0.6, description="of words and bigrams as a whole")
+    embedding_dropout: Share = Field(0.6, description="of the recurrent layer's input")
+    dropout_rate: Share = Field(0.5, description="before the linear layer")
 
     def components(self):
         """The fields of each component; without it they are the lab's."""

@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pandas as pd
 
-from labrnn.config import TrialConfig
+from labrnn.config import TrialConfig, read_yaml
 
 VOCABULARY_SIZE = 56_729
 TEST_REVIEWS = 10_000
@@ -16,6 +16,12 @@ def published():
     """A row a training: part, figure, configuration, history, test accuracy (batch means)."""
     with (files("labrnn") / "published_results.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file, dtype={"figure": str, "part": str}).fillna({"figure": ""})
+
+
+@lru_cache
+def conclusions():
+    """Name -> what the original study concludes, the statement that tests it, and its rule."""
+    return read_yaml(files("labrnn") / "published_claims.yaml")
 
 
 def name_of(row):

@@ -27,6 +27,7 @@ PARTS = {  # the copy has these params files and no others
     "full/lab2c_depth": {**TINY, "depths": [1], "train": False},
 }
 DASK = find_spec("dask_jobqueue") is not None
+REGISTRIES = "python -m pytest tests/test_registries.py"
 LEARN = "python -m pytest tests/test_notebooks.py tests/test_commands.py"
 
 FIRST = 'labrnn report lab2c --author "Ada Lovelace"'
@@ -81,6 +82,7 @@ ELSEWHERE = {
     "pip install -c constraints.txt -e '.[cluster]'": "test_the_extra_can_be_installed",
     "conda env create -f environment.yml": "test_conda_reads_the_environment",
     "cp notebooks/lab2c_depth.ipynb notebooks/dropout.ipynb": "test_a_part_is_added_by_the_page",
+    REGISTRIES: "test_something_is_added_by_the_page",
     LEARN: "test_a_part_is_added_by_the_page",
     "labrnn report params/quick/dropout.yaml": "test_a_part_is_added_by_the_page",
 }
@@ -186,7 +188,76 @@ def test_conda_reads_the_environment():
     assert {"name", "channels", "dependencies"} <= set(found)
 
 
-# Adding a part
+# Adding something
+
+
+def follow(section, tree):
+    """Change the files of the tree as the diffs of a section of the page say; returns the files."""
+    page = (PROJECT / "docs/how-to.md").read_text("utf-8")
+    text = page[page.index(f"## {section}\n") :]
+    text = text[: text.find("\n## ", 1)]
+    steps = [
+        (re.findall(r"`(labrnn/[\w/]+\.py)`", text[: found.start()])[-1], found[1])
+        for found in re.finditer(r"```diff\n(.*?)```", text, re.S)
+    ]
+    for file, diff in steps:
+        lines = [(line[:1], line[1:] + "\n") for line in diff.splitlines()]
+        before, after = ("".join(x for sign, x in lines if sign != other) for other in "+-")
+        code = (tree / file).read_text()
+        assert code.count(before) == 1, (file, before)
+        (tree / file).write_text(code.replace(before, after))
+    return [file for file, _ in steps]
+
+
+TRAINS = """
+import sys, torch
+from labrnn.config import TrialConfig
+from labrnn.network.training import train
+from labrnn.reviews.text import load_corpus
+from labrnn.trials.trial import trial_key
+usual = TrialConfig(train_reviews=100, max_tokens=16, epochs=1, batch_size=32, hidden_dim=10,
+                    optim="adam", warmup_steps=1)
+other = usual.replace(**{sys.argv[1]: sys.argv[2]})
+losses = [train(c, load_corpus(c)).history[0]["train_loss"] for c in (usual, other)]
+print("another result" if losses[0] != losses[1] else "the same", trial_key(usual))
+"""
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "most"),
+    [
+        ("Add an optimiser", "optim nadam", 2),
+        ("Add a cell", "cell rnn", 2),
+        ("Add a hyperparameter", "clip_norm 0.001", 2),
+    ],
+)
+def test_something_is_added_by_the_page(section, change, most, reviews, tmp_path):
+    tree = plant(tmp_path)
+    write_reviews(reviews, tree / "tiny.csv")
+    (tree / "trains.py").write_text(TRAINS)
+    _, before = in_tree("python trains.py hidden_dim 11", tree)
+    assert in_tree(f"python trains.py {change}", tree)[0] != 0
+    files = follow(section, tree)
+    assert len(files) == len(set(files)) == most
+    code, now = in_tree(f"python trains.py {change}", tree)
+    assert code == 0, now
+    assert now == before  # the same key as before, and another result
+    assert now.startswith("another result")
+    code, shown = in_tree(REGISTRIES, tree)
+    assert code == 0, shown
+
+
+def test_an_added_optimiser_is_compared_under_its_name(tmp_path):
+    tree = plant(tmp_path)
+    follow("Add an optimiser", tree)
+    params = tree / "params/quick/lab2a_lstm_optimizers.yaml"
+    params.write_text("optimizers: [adam, nadam]\n")
+    code, shown = in_tree(
+        "python -c 'from labrnn.parts import read_params; "
+        f'print(*[s.name for s in read_params("{params}").settings()])\'',
+        tree,
+    )
+    assert (code, shown.strip()) == (0, "Adam NAdam"), shown
 
 
 def test_a_part_is_added_by_the_page(tree):

@@ -8,12 +8,14 @@ class Cell:
     """One kind of recurrent layer.
 
     Attributes:
-        name: of the class in `torch.nn`, of its `mode`, and of the entry in `kernels.KERNELS`.
+        name: of the class in `torch.nn`.
+        mode: its `mode`, and the name of its entry in `kernels.KERNELS`, if it has one.
         gates: blocks of `units` rows in each weight.
         forget_gate: index of the forget gate's block, None without one.
     """
 
     name: str
+    mode: str
     gates: int
     forget_gate: int | None = None
 
@@ -22,7 +24,10 @@ class Cell:
         return self.gates * units * (inputs + units + 2)
 
 
-CELLS = {"lstm": Cell("LSTM", gates=4, forget_gate=1), "gru": Cell("GRU", gates=3)}
+CELLS = {
+    "lstm": Cell("LSTM", "LSTM", gates=4, forget_gate=1),
+    "gru": Cell("GRU", "GRU", gates=3),
+}
 
 
 def known(table, name, field):

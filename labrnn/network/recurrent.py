@@ -1,4 +1,4 @@
-"""A stack of LSTM or GRU layers over packed tokens, by the fastest exact backend for the device."""
+"""A stack of recurrent layers over packed tokens, by the fastest exact backend for the device."""
 
 from functools import partial
 
@@ -11,16 +11,16 @@ from labrnn.network.cells import CELLS, known
 
 try:
     from labrnn.network import products
-    from labrnn.network.kernels import FusedLayer
+    from labrnn.network.kernels import KERNELS, FusedLayer
 except ImportError:  # Numba has no build for this platform: the dense backend serves
-    FusedLayer = None
+    KERNELS, FusedLayer = {}, None
 
 
 def run_layers(rnn, x, packing, backend=None, precision="float32"):
     """Outputs of the last layer at every real token.
 
     Args:
-        rnn: `nn.LSTM` or `nn.GRU`; its dropout acts between layers while it is in training mode.
+        rnn: a layer of one of `CELLS`; its dropout acts between layers in training mode.
         x: inputs, [N, in], in the order of `packing`.
         backend: `fused`, `dense` or `packed`; the fastest exact one for the device where None.
         precision: `float32` or `bf16`, of the fused kernels' matrix products; a machine without
@@ -32,7 +32,7 @@ def run_layers(rnn, x, packing, backend=None, precision="float32"):
     Raises:
         ValueError: the layers are of another cell.
     """
-    known({cell.name: cell for cell in CELLS.values()}, rnn.mode, "cell")
+    known({cell.mode: cell for cell in CELLS.values()}, rnn.mode, "cell")
     backend = backend or fastest_backend(rnn, x)
     if backend == "packed":
         sizes = torch.tensor(packing.counts)
@@ -48,10 +48,11 @@ def run_layers(rnn, x, packing, backend=None, precision="float32"):
 
 
 def fastest_backend(rnn, x):
-    """Fused kernels for float32 on a CPU; on CUDA, cuDNN's persistent kernels take only dense input
-    and small layers, everything else runs as fast packed; elsewhere dense."""
+    """On a CPU the fused kernels for float32, if the cell has one; on CUDA, cuDNN's persistent
+    kernels take only dense input and small layers, everything else runs as fast packed; elsewhere
+    dense."""
     if x.device.type == "cpu":
-        return "fused" if FusedLayer and x.dtype == torch.float32 else "dense"
+        return "fused" if rnn.mode in KERNELS and x.dtype == torch.float32 else "dense"
     if x.device.type == "cuda" and (rnn.hidden_size > 128 or rnn.bidirectional):
         return "packed"
     return "dense"

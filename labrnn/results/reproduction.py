@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
+from labrnn.config import OPTIMIZERS
 from labrnn.network.cells import count_parameters
-from labrnn.parts import OPTIMIZERS
 from labrnn.published import TEST_REVIEWS, VOCABULARY_SIZE, published
 from labrnn.results import statistics
 from labrnn.results.prose import difference, points, render
