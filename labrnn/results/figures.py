@@ -22,8 +22,13 @@ from labrnn.results.table import LN2
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#1f5a99", "#c8561b", "#2c7a4b", "#75459c", "#6b6b6b"
 SERIES = [(BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D")]
 BASELINE = {"color": PURPLE, "linestyle": (0, (6, 2)), "linewidth": 0.7, "zorder": 1}
-BASELINE_NAME = {"color": PURPLE, "fontsize": 6}
 FAILED = {"color": GREY, "linewidth": 0.6, "alpha": 0.8}
+# Marks of settings: means with intervals, published values, runs that did not train.
+MEAN = {"capsize": 2, "elinewidth": 0.8, "markersize": 4, "fillstyle": "none", "label": "ours"}
+PUBLISHED = {"color": ORANGE, "fillstyle": "none", "markersize": 5, "linestyle": "none"}
+PUBLISHED |= {"marker": "D", "label": "published, one run, last epoch"}
+FAILED_RUN = {"marker": "x", "markersize": 5, "linestyle": "none", "label": "did not train"}
+AT_EDGE = {"clip_on": False, "zorder": 5}
 # How figures are to be read: `show` adds it to their captions.
 LINES = (
     "Thin lines: runs; thick: mean of those that trained; grey: runs that did not; dotted: chance."
@@ -69,6 +74,11 @@ def look(k):
     return color, dash, marker
 
 
+def note(axes, text, place, shift, **style):
+    """Put a small text `shift` points away from a place."""
+    axes.annotate(text, place, shift, textcoords="offset points", **{"fontsize": 6} | style)
+
+
 def training_curve(results, setting, width=4.2):
     """`training_curves` of a single setting (figures 1 and 2)."""
     return training_curves(results, [setting], 1, width)
@@ -85,15 +95,9 @@ def training_curves(results, settings, columns=2, width=WIDTH):
     shared, own = _differences(results, settings)
     # Panels of a loss that stays at ln 2 show how it moves there.
     flat = not results.able(settings)
-    with page(
-        width,
-        0.6 + 2.15 * rows,
-        2 * rows,
-        columns,
-        key=LINES,
-        squeeze=False,
-        height_ratios=([1.2, 1] if flat else [2.2, 1]) * rows,
-    ) as (figure, panels):
+    size, heights = (width, 0.6 + 2.15 * rows), [1.2 if flat else 2.2, 1] * rows
+    grid = {"squeeze": False, "height_ratios": heights}
+    with page(*size, 2 * rows, columns, key=LINES, **grid) as (figure, panels):
         for k, setting in enumerate(settings):
             row, column = divmod(k, columns)
             pair = panels[2 * row, column], panels[2 * row + 1, column]
@@ -106,16 +110,15 @@ def training_curves(results, settings, columns=2, width=WIDTH):
         for axes in panels.T.flat:
             axes.set_visible(axes.has_data())
         figure.suptitle(textwrap.fill(shared, int(15 * width)), size=7)
-        kinds = [("training", look(0), 1), ("validation", look(1), 1)]
-        figure.legend(
-            handles=[
-                Line2D([], [], color=c, linestyle=d, marker=m, label=n) for n, (c, d, m), _ in kinds
-            ],
-            loc="outside lower center",
-            ncols=2,
-            handlelength=2.6,
-        )
+        handles = [_line(look(k), name) for k, name in enumerate(("training", "validation"))]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=2.6)
         return figure
+
+
+def _line(style, name, **more):
+    """An entry of a legend."""
+    color, dash, marker = style
+    return Line2D([], [], color=color, linestyle=dash, marker=marker, label=name, **more)
 
 
 def _differences(results, settings):
@@ -148,18 +151,11 @@ def _panel(top, bottom, results, setting, title, flat):
     validation, able = results.curves(setting, "valid_accuracy")
     able = able if able.any() else ~able
     best = validation[able].max(axis=1).mean()
-    top.annotate(
-        f"best validation {best:.3f}",
-        (0.98, 0.12),
-        xycoords="axes fraction",
-        ha="right",
-        va="bottom",
-        fontsize=6,
-        color=look(1)[0],
-    )
+    inside = {"xycoords": "axes fraction", "ha": "right", "va": "bottom"}
+    note(top, f"best validation {best:.3f}", (0.98, 0.12), (0, 0), color=look(1)[0], **inside)
     if flat:
-        reach = max(0.002, np.abs(bottom.dataLim.intervaly - LN2).max())
-        bottom.set_ylim(LN2 - 1.2 * reach, LN2 + 1.2 * reach)
+        half = 1.2 * max(0.002, np.abs(bottom.dataLim.intervaly - LN2).max())
+        bottom.set_ylim(LN2 - half, LN2 + half)
         bottom.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.4f}"))
     else:
         bottom.set_ylim(0, min(2, max(0.8, 1.05 * bottom.dataLim.ymax)))
@@ -186,17 +182,15 @@ def _baseline(axes, results, kind="accuracy"):
     if results.baseline:
         value = getattr(results.baseline, kind)
         axes.axhline(value, **BASELINE)
-        place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-        axes.annotate(
-            _named(results.baseline, kind), (0.01, value), (0, 2), **BASELINE_NAME, **place
-        )
+        place = {"xycoords": axes.get_yaxis_transform(), "color": PURPLE}
+        note(axes, _named(results.baseline, kind), (0.01, value), (0, 2), **place)
 
 
 def _named(baseline, kind="accuracy"):
     return f"{baseline.name}: {percent(getattr(baseline, kind))}"
 
 
-def _lines(axes, curves, able, style, label=None):
+def _lines(axes, curves, able, style):
     """A thin line a run, grey where it did not train, and the mean of the others."""
     color, dash, marker = style
     epochs = np.arange(1, curves.shape[1] + 1)
@@ -206,7 +200,7 @@ def _lines(axes, curves, able, style, label=None):
             axes.plot(epochs, curve, linestyle=dash, **thin)
     if able.any():
         mean = curves[able].mean(axis=0)
-        axes.plot(epochs, mean, color=color, linestyle=dash, marker=marker, label=label)
+        axes.plot(epochs, mean, color=color, linestyle=dash, marker=marker)
 
 
 def compare_curves(results, settings):
@@ -270,15 +264,13 @@ def one_dimension(results, label):
         if not values:
             top.text(0.5, 0.5, "not run", transform=top.transAxes, ha="center", color=GREY)
             return figure
-        known = {
-            v: p
-            for v, s in zip(values, settings, strict=True)
-            if (p := published_accuracy(s.config))
-        }
+        known = {v: published_accuracy(s.config) for v, s in zip(values, settings, strict=True)}
         places = [(value, s, BLUE, "o") for value, s in zip(values, settings, strict=True)]
         _baseline(top, results)
-        _runs(top, results, places, known)
-        figure.legend(loc="outside upper center", ncols=3)
+        _runs(top, results, places, {v: accuracy for v, accuracy in known.items() if accuracy})
+        handles, labels = top.get_legend_handles_labels()
+        once = dict(zip(labels, handles, strict=True))
+        figure.legend(once.values(), once.keys(), loc="outside upper center", ncols=3)
         seconds = [results.seconds(s) for s in settings]
         bottom.plot(values, seconds, color=GREEN, marker="^", linestyle="-.")
         if np.isnan(seconds).all():
@@ -288,82 +280,42 @@ def one_dimension(results, label):
         return figure
 
 
-def _runs(axes, results, places, known=()):
+def _runs(axes, results, places, known=None):
     """Each run, with mean and interval of those that trained; the others as crosses at the edge.
 
     Args:
         places: (x, setting, colour, marker) of each.
         known: x -> published accuracy.
     """
-    column, shown, names = f"{results.tested}_accuracy", [], set()
-    failed = [(x, 0, color) for x, *_, color in ()]
+    known, shown, failed = known or {}, [], []
     for x, setting, color, marker in places:
         rows, estimate = results.rows(setting), results.accuracy(setting)
-        able = rows[rows["trained"]][column].to_numpy()
-        axes.plot([x] * len(able), able, ".", color=color, markersize=3, alpha=0.6)
-        if missed := len(rows) - len(able):
-            failed.append((x, missed, color))
-        if len(able):
+        able = rows[rows["trained"]][f"{results.tested}_accuracy"].tolist()
+        if able:
             half = np.nan_to_num(estimate.half_width)
-            axes.errorbar(
-                x,
-                estimate.mean,
-                half,
-                color=color,
-                marker=marker,
-                capsize=2,
-                elinewidth=0.8,
-                markersize=4,
-                fillstyle="none",
-                label=None if "ours" in names else "ours",
-            )
-            names.add("ours")
+            axes.plot([x] * len(able), able, ".", color=color, markersize=3, alpha=0.6)
+            axes.errorbar(x, estimate.mean, half, color=color, marker=marker, **MEAN)
             shown += [*able, estimate.mean - half, estimate.mean + half]
-    inside = {x: p for x, p in dict(known).items() if not shown or p > min(shown) - 0.05}
+        if len(able) < len(rows):
+            failed.append((x, len(rows) - len(able), color))
+    low = min(shown, default=0.0) - 0.05
+    inside = {x: accuracy for x, accuracy in known.items() if accuracy > low}
     if shown:
-        low, high = min([*shown, *inside.values()]), max([*shown, *inside.values()])
-        if results.baseline:
-            high = max(high, results.baseline.accuracy)
+        best = [results.baseline.accuracy] if results.baseline else []
+        low, high = min([*shown, *inside.values()]), max([*shown, *inside.values(), *best])
         edge = 0.08 * (high - low)
         axes.set_ylim(low - edge * (2.5 if failed else 1), high + edge)
     else:
         axes.set_ylim(0.45, 1.0)
-    bottom = {"clip_on": False, "zorder": 5, "linestyle": "none"}
     floor = axes.get_ylim()[0]
-    look = {
-        "color": ORANGE,
-        "fillstyle": "none",
-        "markersize": 5,
-        "linestyle": "none",
-        "marker": "D",
-    }
     if known:
-        axes.plot(
-            list(inside), list(inside.values()), label="published, one run, last epoch", **look
-        )
-    for x, accuracy in dict(known).items():
-        if x not in inside:
-            axes.plot(x, floor, **look | bottom)
-            axes.annotate(
-                f"{accuracy:.2f} ↓",
-                (x, floor),
-                (0, 7),
-                textcoords="offset points",
-                ha="center",
-                fontsize=6,
-                color=ORANGE,
-            )
-    for k, (x, missed, color) in enumerate(failed):
-        axes.plot(
-            x,
-            floor,
-            marker="x",
-            color=color,
-            markersize=5,
-            **bottom,
-            label=None if k else "did not train",
-        )
-        axes.annotate(f"{missed}×", (x, floor), (5, 3), textcoords="offset points", fontsize=6)
+        axes.plot(list(inside), list(inside.values()), **PUBLISHED)
+    for x in known.keys() - inside:
+        axes.plot(x, floor, **PUBLISHED | AT_EDGE)
+        note(axes, f"{known[x]:.2f} ↓", (x, floor), (0, 7), ha="center", color=ORANGE)
+    for x, missed, color in failed:
+        axes.plot(x, floor, color=color, **FAILED_RUN | AT_EDGE)
+        note(axes, f"{missed}×", (x, floor), (5, 3))
 
 
 def _value_axis(axes, values):
@@ -394,17 +346,17 @@ def compound_scatter(results):
         axes.xaxis.set_minor_formatter(FuncFormatter(_two_and_five))
         axes.tick_params(axis="x", which="both", labelsize=7, length=3)
         axes.set(xlabel="trainable parameters", ylabel="test accuracy")
-        kinds = [("one dimension alone", GREY, "o")]
-        kinds += [
-            (f"{n} layer{'s' * (n > 1)}", look(n - 1)[0], look(n - 1)[2])
-            for n in results.part.depths
-        ]
-        handles = [
-            Line2D([], [], color=c, marker=m, linestyle="none", fillstyle="none", label=name)
-            for name, c, m in kinds
-        ]
+        hollow = {"fillstyle": "none"}
+        handles = [_line((GREY, "none", "o"), "one dimension alone", **hollow)]
+        for n in results.part.depths:
+            color, _, marker = look(n - 1)
+            handles.append(_line((color, "none", marker), _layers(n), **hollow))
         figure.legend(handles=handles, loc="outside upper center", ncols=5)
         return figure
+
+
+def _layers(n):
+    return f"{n} layer{'s' * (n > 1)}"
 
 
 def _two_and_five(value, _):
@@ -421,25 +373,21 @@ def compound_heat(results):
     }
     known = [value for value in cells.values() if value == value]
     low, high = min(known, default=0.5), max(known, default=1.0)
-    key = "–: not run; ×: did not train."
-    with page(WIDTH, 2.2, 1, len(part.depths), key=key, sharey=True, squeeze=False) as (
-        figure,
-        (panels,),
-    ):
+    grid = {"key": "–: not run; ×: did not train.", "sharey": True, "squeeze": False}
+    with page(WIDTH, 2.2, 1, len(part.depths), **grid) as (figure, (panels,)):
         for axes, depth in zip(panels, part.depths, strict=True):
             places = [[(depth, h, e) for e in part.sizes] for h in part.widths]
             grid = np.array([[cells.get(place, np.nan) for place in row] for row in places])
             axes.pcolormesh(grid, cmap="Blues", vmin=low - 0.02, vmax=high, edgecolors="white")
             for (row, column), value in np.ndenumerate(grid):
-                ink = "white" if value > low + 0.6 * (high - low) else "black"
+                style = {"color": "white" if value > low + 0.6 * (high - low) else "black"}
                 absent = "×" if places[row][column] in cells else "–"
                 text = absent if np.isnan(value) else f"{100 * value:.1f}"
-                axes.text(
-                    column + 0.5, row + 0.5, text, ha="center", va="center", color=ink, fontsize=6.5
-                )
+                style |= {"ha": "center", "va": "center", "fontsize": 6.5}
+                axes.text(column + 0.5, row + 0.5, text, **style)
             axes.set_xticks(np.arange(len(part.sizes)) + 0.5, part.sizes)
             axes.set_yticks(np.arange(len(part.widths)) + 0.5, part.widths)
-            axes.set(title=f"{depth} layer{'s' * (depth > 1)}", xlabel="embedding")
+            axes.set(title=_layers(depth), xlabel="embedding")
             axes.tick_params(length=0)
             axes.grid(visible=False)
         panels[0].set_ylabel("hidden units")
@@ -479,22 +427,15 @@ def accuracies(results, models):
     shown = [(m, e) for m in models if (e := results.accuracy(m)).mean > 0.6]
     with page(WIDTH, 0.5 + 0.22 * len(shown), key=key) as (figure, axes):
         for place, (model, e) in enumerate(shown):
-            linear = hasattr(model, "correct")
-            axes.errorbar(
-                100 * e.mean,
-                place,
-                xerr=100 * np.nan_to_num(e.half_width),
-                fmt="o" if linear else "s",
-                color=BLUE if linear else ORANGE,
-                fillstyle="full" if linear else "none",
-                capsize=2,
-            )
+            linear, half = hasattr(model, "correct"), 100 * np.nan_to_num(e.half_width)
+            style = {"fmt": "o", "color": BLUE} if linear else {"fmt": "s", "color": ORANGE}
+            style["fillstyle"] = "full" if linear else "none"
+            axes.errorbar(100 * e.mean, place, xerr=half, capsize=2, **style)
         if results.baseline:
-            axes.axvline(100 * results.baseline.accuracy, **BASELINE)
-            place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
-            place |= {"ha": "right", "va": "bottom"}
             best = 100 * results.baseline.accuracy
-            axes.annotate(_named(results.baseline), (best, 1), (0, 2), **BASELINE_NAME, **place)
+            axes.axvline(best, **BASELINE)
+            place = {"xycoords": axes.get_xaxis_transform(), "ha": "right", "va": "bottom"}
+            note(axes, _named(results.baseline), (best, 1), (0, 2), color=PURPLE, **place)
         axes.set_yticks(range(len(shown)), [capital(model.name) for model, _ in shown])
         axes.set(xlabel="test accuracy, %", ylim=(len(shown) - 0.5, -0.5))
         return figure
@@ -511,14 +452,8 @@ def first_steps(losses):
         for k, (seed, values) in enumerate(losses.items()):
             color, dash, _ = look(k)
             smooth = np.convolve(values, np.ones(5) / 5, "valid")
-            axes.plot(
-                np.arange(3, 3 + len(smooth)),
-                smooth,
-                color=color,
-                linestyle=dash,
-                linewidth=1,
-                label=f"seed {seed}",
-            )
+            style = {"color": color, "linestyle": dash, "linewidth": 1}
+            axes.plot(np.arange(3, 3 + len(smooth)), smooth, label=f"seed {seed}", **style)
         axes.set(xlabel="step", ylabel="training loss")
         figure.legend(loc="outside upper center", ncols=6)
         return figure
@@ -536,22 +471,12 @@ def review_lengths(lengths, max_tokens):
         for k, (name, values) in enumerate(lengths.items()):
             color, dash, _ = look(k)
             shares, _ = np.histogram(np.minimum(values, bins[-1] - 1), bins)
-            axes.stairs(
-                100 * shares / len(values),
-                bins,
-                color=color,
-                linestyle=dash,
-                linewidth=1.3,
-                label=f"{name}, median {np.median(values):.0f}",
-            )
+            label = f"{name}, median {np.median(values):.0f}"
+            style = {"color": color, "linestyle": dash, "linewidth": 1.3}
+            axes.stairs(100 * shares / len(values), bins, label=label, **style)
         axes.axvline(max_tokens, color=GREY, linestyle=":")
-        axes.annotate(
-            f"cut after {max_tokens}",
-            (max_tokens, axes.get_ylim()[1]),
-            (4, -8),
-            textcoords="offset points",
-            color=GREY,
-        )
+        place, style = (max_tokens, axes.get_ylim()[1]), {"color": GREY, "fontsize": 8}
+        note(axes, f"cut after {max_tokens}", place, (4, -8), **style)
         axes.set(xlabel="words in a review (600 and more in the last bin)", ylabel="reviews, %")
         axes.legend(loc="upper right", bbox_to_anchor=(1, 0.85))
         return figure
@@ -570,14 +495,8 @@ def word_frequencies(counts, min_count):
         axes.loglog(rank, ordered[rank - 1], color=BLUE)
         kept = int((ordered >= min_count).sum())
         axes.axvline(kept, color=GREY, linestyle=":")
-        axes.annotate(
-            f"{kept:,} words occur {min_count} times or more",
-            (kept, ordered[0]),
-            (-4, -6),
-            textcoords="offset points",
-            ha="right",
-            color=GREY,
-        )
+        text, style = f"{kept:,} words occur {min_count} times or more", {"color": GREY}
+        note(axes, text, (kept, ordered[0]), (-4, -6), ha="right", fontsize=8, **style)
         axes.set(xlabel="rank of the word", ylabel="occurrences")
         return figure
 
@@ -623,40 +542,21 @@ def agreement(rows):
     shown = [row for row in rows if row.compared]
     with page(WIDTH, 2.6, key=key) as (figure, axes):
         for agrees, color, marker in ((True, BLUE, "o"), (False, ORANGE, "s")):
-            some = [(k, row) for k, row in enumerate(shown) if row.agrees == agrees]
-            axes.errorbar(
-                [k for k, _ in some],
-                [100 * row.gap.mean for _, row in some],
-                [100 * row.gap.half_width for _, row in some],
-                fmt=marker,
-                color=color,
-                elinewidth=0.5,
-                markersize=3,
-                label="interval contains 0" if agrees else "does not",
-            )
+            places = [k for k, row in enumerate(shown) if row.agrees == agrees]
+            gaps = [100 * shown[k].gap.mean for k in places]
+            halves = [100 * shown[k].gap.half_width for k in places]
+            style = {"fmt": marker, "color": color, "elinewidth": 0.5, "markersize": 3}
+            label = "interval contains 0" if agrees else "does not"
+            axes.errorbar(places, gaps, halves, label=label, **style)
         for k, row in enumerate(shown):
-            gap = 100 * row.gap.mean
-            if abs(gap) > FRAME:
-                edge, shift = (FRAME, -8) if gap > 0 else (-FRAME, 3)
-                place = {"ha": "center", "fontsize": 6, "textcoords": "offset points"}
-                axes.annotate(
-                    f"{points(row.gap.mean)} {'↑' if gap > 0 else '↓'}",
-                    (k, edge),
-                    (0, shift),
-                    **place,
-                )
+            if abs(gap := 100 * row.gap.mean) > FRAME:
+                edge, shift, arrow = (FRAME, -8, "↑") if gap > 0 else (-FRAME, 3, "↓")
+                note(axes, f"{points(row.gap.mean)} {arrow}", (k, edge), (0, shift), ha="center")
         starts = [k for k, row in enumerate(shown) if not k or shown[k - 1].section != row.section]
+        below = {"xycoords": axes.get_xaxis_transform(), "ha": "center", "fontsize": 7}
         for start, end in pairwise([*starts, len(shown)]):
             axes.axvline(start - 0.5, color=GREY, linewidth=0.4)
-            axes.annotate(
-                shown[start].section,
-                ((start + end - 1) / 2, 0),
-                (0, -10),
-                xycoords=axes.get_xaxis_transform(),
-                textcoords="offset points",
-                ha="center",
-                fontsize=7,
-            )
+            note(axes, shown[start].section, ((start + end - 1) / 2, 0), (0, -10), **below)
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set(xlim=(-0.5, max(1, len(shown)) - 0.5), ylim=(-FRAME, FRAME), xticks=[])
         axes.set(ylabel="ours − published, points")
