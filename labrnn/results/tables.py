@@ -17,34 +17,7 @@ COMPARED = (
 )
 
 
-def results_table(results, compared=(), name="setting"):
-    """A line a setting: size, runs that trained, test accuracy, time, difference.
-
-    Args:
-        compared: `Comparison`s; a setting's own difference is that in which it stands first.
-        name: heading of the first column.
-    """
-    found = {c.first: c for c in compared}
-    lines = []
-    for setting in results.settings:
-        line = {name: setting.name, "parameters": "not run"}
-        if results.run([setting]):
-            runs = results.trained(setting)
-            line |= {
-                "parameters": f"{results.parameters(setting):,}",
-                "trained": f"{runs.count} of {runs.n}",
-                ACCURACY: accuracy_cell(results.accuracy(setting)),
-                "s/epoch": seconds_cell(results, setting),
-            }
-        lines.append(line | (compared_cells(found[setting]) if setting in found else {}))
-    return printed(lines, KEY + (COMPARED if found else ""))
-
-
-def printed(lines, key=""):
-    """A table with a dash where a line has no value."""
-    table = pd.DataFrame(lines).fillna("–").astype(str)
-    table.attrs["key"] = key
-    return table
+# The cells
 
 
 def accuracy_cell(estimate):
@@ -53,9 +26,34 @@ def accuracy_cell(estimate):
     return f"{mean} {interval(estimate)}".rstrip()
 
 
-def seconds_cell(results, setting):
+def _trained(results, setting):
+    runs = results.trained(setting)
+    return f"{runs.count} of {runs.n}"
+
+
+def _seconds(results, setting):
     seconds = results.seconds(setting)
     return "–" if math.isnan(seconds) else f"{seconds:.1f}"
+
+
+def _first_epoch(results, setting):
+    return f"{100 * results.rows(setting)['first_validation'].mean():.1f}"
+
+
+COLUMNS = {
+    "parameters": lambda results, setting: f"{results.parameters(setting):,}",
+    "trained": _trained,
+    "n": lambda results, setting: str(results.accuracy(setting).n),
+    ACCURACY: lambda results, setting: accuracy_cell(results.accuracy(setting)),
+    "validation, %": lambda results, setting: f"{100 * results.validation(setting):.1f}",
+    "s/epoch": _seconds,
+    "epoch 1, %": _first_epoch,
+}
+
+
+def columns(results, setting, *names):
+    """Some of `COLUMNS` for a setting that was run."""
+    return {name: COLUMNS[name](results, setting) for name in names}
 
 
 def compared_cells(comparison):
@@ -69,41 +67,56 @@ def compared_cells(comparison):
     }
 
 
+def printed(lines, key=""):
+    """A table with a dash where a line has no value."""
+    table = pd.DataFrame(lines).fillna("–").astype(str)
+    table.attrs["key"] = key
+    return table
+
+
+# Settings and comparisons
+
+
+def results_table(results, compared=(), name="setting"):
+    """A line a setting: size, runs that trained, test accuracy, time, difference.
+
+    Args:
+        compared: `Comparison`s; a setting's own difference is that in which it stands first.
+        name: heading of the first column.
+    """
+    found = {c.first: compared_cells(c) for c in compared}
+    lines = []
+    for s in results.settings:
+        line = {name: s.name, "parameters": "not run"}
+        if results.run([s]):
+            line |= columns(results, s, "parameters", "trained", ACCURACY, "s/epoch")
+        lines.append(line | found.get(s, {}))
+    return printed(lines, KEY + (COMPARED if found else ""))
+
+
 def pairs_table(results, compared, first="first", second="second"):
     """A line a comparison, both sides with their accuracy."""
-    last = results.at("last")
-    lines = [
-        {
-            first: c.first.name,
-            ACCURACY: accuracy_cell(results.accuracy(c.first)),
-            second: c.second.name,
-            f"{ACCURACY} ": accuracy_cell(
-                (last if c.kind == "checkpoint" else results).accuracy(c.second)
-            ),
-            "n": f"{results.accuracy(c.first).n}, {results.accuracy(c.second).n}",
-            **compared_cells(c),
-        }
-        for c in compared
-    ]
+    lines = []
+    for c in compared:
+        mine = results.accuracy(c.first)
+        tested = results.at("last") if c.kind == "checkpoint" else results
+        sides = {first: c.first.name, ACCURACY: accuracy_cell(mine), second: c.second.name}
+        sides[f"{ACCURACY} "] = accuracy_cell(tested.accuracy(c.second))
+        runs = f"{mine.n}, {results.accuracy(c.second).n}"
+        lines.append({**sides, "n": runs, **compared_cells(c)})
     return printed(lines, "n: runs that trained on either side." + COMPARED)
 
 
 def cells_table(results, compared):
     """GRU beside LSTM under each optimiser."""
-    lines = [
-        {
-            "optimiser": c.first.name,
-            "LSTM, %": accuracy_cell(results.accuracy(c.second)),
-            "GRU, %": accuracy_cell(results.accuracy(c.first)),
-            **compared_cells(c),
-            "s/epoch": " / ".join(seconds_cell(results, s) for s in (c.second, c.first)),
-            "epoch 1, %": " / ".join(
-                f"{100 * results.rows(s)['first_validation'].mean():.1f}"
-                for s in (c.second, c.first)
-            ),
-        }
-        for c in of_kind(compared, "cells")
-    ]
+    lines = []
+    for c in of_kind(compared, "cells"):
+        gru, lstm = (
+            columns(results, s, ACCURACY, "s/epoch", "epoch 1, %") for s in (c.first, c.second)
+        )
+        line = {"optimiser": c.first.name, "LSTM, %": lstm[ACCURACY], "GRU, %": gru[ACCURACY]}
+        costs = {name: f"{lstm[name]} / {gru[name]}" for name in ("s/epoch", "epoch 1, %")}
+        lines.append(line | compared_cells(c) | costs)
     return printed(lines, "Epoch 1: validation accuracy after it." + COMPARED)
 
 
@@ -113,18 +126,11 @@ def ranking(results, settings, compared=()):
     A setting is on the front if none with at most its parameters has a higher test accuracy.
     """
     ranked = sorted(settings, key=lambda s: -results.accuracy(s).mean)
-    found, best = {c.first: c for c in compared}, front(results, settings)
+    found, best = {c.first: c.outcome for c in compared}, front(results, settings)
     lines = [
-        {
-            "": str(place),
-            "setting": s.name,
-            "parameters": f"{results.parameters(s):,}",
-            "n": str(results.accuracy(s).n),
-            ACCURACY: accuracy_cell(results.accuracy(s)),
-            "validation, %": f"{100 * results.validation(s):.1f}",
-            "front": "yes" if s in best else "",
-            "result": found[s].outcome if s in found else "–",
-        }
+        {"": str(place), "setting": s.name}
+        | columns(results, s, "parameters", "n", ACCURACY, "validation, %")
+        | {"front": "yes" if s in best else "", "result": found.get(s, "–")}
         for place, s in enumerate(ranked, 1)
     ]
     return printed(
@@ -145,13 +151,9 @@ def rates_table(results, settings):
     """A line a learning rate of an optimiser, with what validation says of it."""
     best = comparison.leaders(results).values()
     lines = [
-        {
-            "optimiser": s.name,
-            "trained": f"{results.trained(s).count} of {results.trained(s).n}",
-            "validation, %": f"{100 * results.validation(s):.1f}",
-            ACCURACY: accuracy_cell(results.accuracy(s)),
-            "chosen": "yes" if s in best else "",
-        }
+        {"optimiser": s.name}
+        | columns(results, s, "trained", "validation, %", ACCURACY)
+        | {"chosen": "yes" if s in best else ""}
         for s in results.run(settings)
     ]
     return printed(lines, "Chosen: the rate that validation prefers for its optimiser.")
