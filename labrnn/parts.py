@@ -482,7 +482,7 @@ class Bidirectional(_Tuned):
         return drawn + [last_step for *_, last_step in self.models()]
 
     def pairs(self):
-        ways = [
+        directions = [
             Pair(both, single, "direction", f"{both.name} − unidirectional")
             for both, single, _ in self.models()
         ]
@@ -490,7 +490,7 @@ class Bidirectional(_Tuned):
             Pair(both, last, "readout", f"{both.name} − at the last time step")
             for both, _, last in self.models()
         ]
-        return ways + readouts
+        return directions + readouts
 
     def conclusions(self):
         return {"bidirectional": [(both, single) for both, single, _ in self.models()]}

@@ -39,8 +39,8 @@ def run(config, accuracy, last=None, seconds=2.0, reviews=REVIEWS, learns_by=1, 
         }
         for e in epochs
     ]
-    hits = {"best": _hits(config, accuracy, reviews)}
-    hits["last"] = hits["best"] if last == accuracy else _hits(config, last, reviews)
+    correct = {"best": _correct(config, accuracy, reviews)}
+    correct["last"] = correct["best"] if last == accuracy else _correct(config, last, reviews)
     metrics = {
         which: {
             "epoch": min(3, config.epochs) if which == "best" else config.epochs,
@@ -49,7 +49,7 @@ def run(config, accuracy, last=None, seconds=2.0, reviews=REVIEWS, learns_by=1, 
             "loss": 0.3,
             "loss_batch_mean": 0.3,
         }
-        for which, right in hits.items()
+        for which, right in correct.items()
     }
     return FakeTrial(
         config=config,
@@ -62,12 +62,15 @@ def run(config, accuracy, last=None, seconds=2.0, reviews=REVIEWS, learns_by=1, 
         fingerprint="0" * 16,
         predictions={
             "label": labels,
-            **{which: np.where(right == (labels == 1), 0.9, 0.1) for which, right in hits.items()},
+            **{
+                which: np.where(right == (labels == 1), 0.9, 0.1)
+                for which, right in correct.items()
+            },
         },
     )
 
 
-def _hits(config, accuracy, reviews):
+def _correct(config, accuracy, reviews):
     """Right on this share of the reviews: the easiest, by what is hard for all and by luck."""
     own = np.random.default_rng([config.seed, *f"{config.cell},{config.difference()}".encode()])
     hard = np.random.default_rng(0).normal(size=reviews)

@@ -185,8 +185,8 @@ def accuracy(correct, over_seeds, bounds=(0.0, 1.0)):
     return _combined(correct.mean(), shares, runs, reviews, bounds)
 
 
-def difference(correct, other, over_seeds, others):
-    """Accuracy of a setting minus another's on the same reviews, an `Estimate`.
+def difference(correct, other, over_seeds, others, paired=True):
+    """Accuracy of a setting minus another's, an `Estimate`.
 
     Reviews are paired, seeds are not: a seed has nothing in common in two settings.
 
@@ -194,31 +194,24 @@ def difference(correct, other, over_seeds, others):
         correct, other: bool [runs, reviews]; the numbers of runs may differ.
         over_seeds, others: the `Spread` of each, `EXACT` for a model without a seed, None where it
             is not known.
+        paired: whether both are tested on the same reviews.
     """
     sides = [(over_seeds, len(correct)), (others, len(other))]
-    gaps = correct.mean(axis=0) - other.mean(axis=0)
-    shares = _shares(sides) + _of_reviews(gaps, sides)
-    decided = _on_every_run(correct, other) if EXACT in (over_seeds, others) else math.nan
+    mine, theirs = correct.mean(axis=0), other.mean(axis=0)
+    decided = math.nan
+    if paired:
+        gaps = mine - theirs
+        mean, of_reviews = gaps.mean(), _of_reviews(gaps, sides)
+        if EXACT in (over_seeds, others):
+            decided = _on_every_run(correct, other)
+    else:
+        mean = mine.mean() - theirs.mean()
+        of_reviews = _of_reviews(mine, sides[:1]) + _of_reviews(theirs, sides[1:])
+    reviews = min(len(mine), len(theirs))
     runs = min((n for s, n in sides if s is not EXACT), default=1)
-    estimate = _combined(gaps.mean(), shares, runs, len(gaps), mcnemar=decided)
-    return replace(estimate, lone=_lone(estimate.mean, sides))
-
-
-def unpaired(correct, other, over_seeds, others):
-    """`difference` where each setting has test reviews of its own."""
-    shares = _shares([(over_seeds, len(correct)), (others, len(other))])
-    shares += _of_reviews(correct.mean(axis=0), [(over_seeds, len(correct))])
-    shares += _of_reviews(other.mean(axis=0), [(others, len(other))])
-    runs, reviews = np.minimum(correct.shape, other.shape).tolist()
-    estimate = _combined(correct.mean() - other.mean(), shares, runs, reviews)
-    sides = [(over_seeds, len(correct)), (others, len(other))]
-    return replace(estimate, lone=_lone(estimate.mean, sides))
-
-
-def _lone(mean, sides):
-    """Whether the lower side is a single run of a setting."""
-    over_seeds, runs = sides[0] if mean < 0 else sides[1]
-    return runs == 1 and over_seeds is not EXACT
+    estimate = _combined(mean, _shares(sides) + of_reviews, runs, reviews, mcnemar=decided)
+    lower, n = sides[0] if mean < 0 else sides[1]
+    return replace(estimate, lone=n == 1 and lower is not EXACT)
 
 
 def welch(values, other):

@@ -269,9 +269,9 @@ class Results:
         if not all(map(len, sides)):
             return NOT_RUN
         configs = [getattr(model, "config", self.part.base) for model in (first, second)]
-        same_split = configs[0].duplicates == configs[1].duplicates
-        compare = statistics.difference if same_split else statistics.unpaired
-        return compare(*sides, self.spread(first), self.spread(second))
+        same_reviews = configs[0].duplicates == configs[1].duplicates
+        spreads = self.spread(first), self.spread(second)
+        return statistics.difference(*sides, *spreads, paired=same_reviews)
 
     def mean(self, setting, column):
         """Mean of a column over the setting's runs that trained, else over all of them."""

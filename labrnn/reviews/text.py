@@ -312,8 +312,8 @@ def code_bigrams(ids, offsets, words):
 
 def _frequent(codes, offsets, rows, least):
     """The codes, sorted, that these reviews hold `least` times or more."""
-    met = np.concatenate([codes[offsets[row] + 1 : offsets[row + 1]] for row in rows])
-    found, counts = np.unique(met, return_counts=True)
+    seen = np.concatenate([codes[offsets[row] + 1 : offsets[row + 1]] for row in rows])
+    found, counts = np.unique(seen, return_counts=True)
     return found[counts >= least]
 
 
