@@ -390,18 +390,10 @@ def predict(texts, data, trial, as_json, explain):
     if explain and len(texts) != 1:
         raise LabError(f"--explain takes one text, {len(texts)} were given; ask for one at a time")
     answers = ask(trial, corpus, texts) if texts else []
+    names = {"trial": trial.key, "model": describe(trial.config)}
     for text, answer in zip(texts, answers, strict=True):
         if as_json:
-            show(
-                json.dumps(
-                    {
-                        "text": text,
-                        **asdict(answer),
-                        "trial": trial.key,
-                        "model": describe(trial.config),
-                    }
-                )
-            )
+            show(json.dumps({"text": text, **asdict(answer), **names}))
             continue
         show(f"{answer.label} {answer.probability:.3f}  {text}")
         if not answer.known:
@@ -624,20 +616,15 @@ def import_(store, folder):
     """Copy the trials of FOLDER, tables or a store, to this store; what is there already stays."""
     from labrnn.trials.store import Store
 
-    source = Store(folder)
-    copy(list(source.trials()), source, store, weights=True)
-
-
-def copy(found, source, store, weights):
-    """Copy trials and report the outcomes; exit code 1 if one could not be copied."""
-    counts = Counter()
+    source, counts = Store(folder), Counter()
+    found = list(source.trials())
     for fingerprint in sorted({trial.fingerprint for trial in found}):
         for path, fault in store.take_kept(source, fingerprint):
             counts["not copied"] += 1
             show(f"{path}: {fault}; not copied", err=True)
     for trial in found:
         try:
-            outcome = store.take(trial, weights)
+            outcome = store.take(trial)
         except LabError as error:
             outcome = "not copied"
             show(error, err=True)

@@ -190,7 +190,7 @@ def _named(baseline, kind="accuracy"):
     return f"{baseline.name}: {percent(getattr(baseline, kind))}"
 
 
-def _lines(axes, curves, able, style):
+def _lines(axes, curves, able, style, label=None):
     """A thin line a run, grey where it did not train, and the mean of the others."""
     color, dash, marker = style
     epochs = np.arange(1, curves.shape[1] + 1)
@@ -200,7 +200,7 @@ def _lines(axes, curves, able, style):
             axes.plot(epochs, curve, linestyle=dash, **thin)
     if able.any():
         mean = curves[able].mean(axis=0)
-        axes.plot(epochs, mean, color=color, linestyle=dash, marker=marker)
+        axes.plot(epochs, mean, color=color, linestyle=dash, marker=marker, label=label)
 
 
 def compare_curves(results, settings):

@@ -64,13 +64,11 @@ class Row(NamedTuple):
     Attributes:
         place: where in the source, for messages.
         text, label: the values, of any type.
-        half: `train` or `test`; None where the source does not say.
     """
 
     place: str
     text: Any
     label: Any
-    half: str | None = None
 
 
 class Member(NamedTuple):
@@ -362,8 +360,8 @@ def _folder_rows(path: Path) -> Iterator[Row]:
             " test*.parquet or train/*.parquet and test/*.parquet"
         )
     (halves,) = tables.values()
-    found = [(half, file) for half in ("train", "test") for file in halves.get(half, [])]
-    return (row for half, file in found for row in _parquet_rows(file, half))
+    files = [file for half in ("train", "test") for file in halves.get(half, [])]
+    return (row for file in files for row in _parquet_rows(file))
 
 
 def _folder_members(root: Path, folders: Iterable[Path]) -> Iterator[Member]:
@@ -392,12 +390,12 @@ def _imdb_rows(path: Path, members: Iterable[Member]) -> Iterator[Row]:
         found[key] = name, read()
         total += len(found[key][1])
         _check_size(path, total)
-    for (test, negative, _), (name, raw) in sorted(found.items()):
+    for (_, negative, _), (name, raw) in sorted(found.items()):
         text = decoded(path, raw, member=f"{name}, ")
-        yield Row(name, text, "neg" if negative else "pos", "test" if test else "train")
+        yield Row(name, text, "neg" if negative else "pos")
 
 
-def _parquet_rows(path: Path, half: str | None = None) -> Iterator[Row]:
+def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
@@ -411,7 +409,7 @@ def _parquet_rows(path: Path, half: str | None = None) -> Iterator[Row]:
                 _check_size(path, size)
                 for text, label in zip(*(batch[c].to_pylist() for c in columns), strict=True):
                     number += 1
-                    yield Row(f"{path.name}, row {number}", text, label, half)
+                    yield Row(f"{path.name}, row {number}", text, label)
     except (pyarrow.ArrowException, UnicodeDecodeError) as fault:
         raise LabError(
             f"{path}: not a complete Parquet file of texts ({short(fault)}); download it again"

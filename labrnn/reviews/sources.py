@@ -38,8 +38,6 @@ class Reviews:
         path: of the source.
         fingerprint: first 16 hex digits of a sha256 over labels and texts in row order; it does not
             depend on format or compression.
-        official: True on the published test half, bool [reviews]; None where the source does not
-            say.
     """
 
     texts: list[str]
@@ -47,7 +45,6 @@ class Reviews:
     name: str
     path: Path | None
     fingerprint: str
-    official: np.ndarray | None = None
 
 
 def find_source(
@@ -131,15 +128,14 @@ def read_reviews(path: str | os.PathLike) -> Reviews:
     # column of that name.
     packaged = _packaged()
     is_packaged = packaged is not None and path.resolve() == packaged.resolve()
-    texts, labels, halves, size, digest = [], [], [], 0, hashlib.sha256()
-    for place, text, label, half in read_rows(path, ("source", "imdb") if is_packaged else None):
+    texts, labels, size, digest = [], [], 0, hashlib.sha256()
+    for place, text, label in read_rows(path, ("source", "imdb") if is_packaged else None):
         raw = _checked(text, f"{path}: {place}")
         known = _label(label, f"{path}: {place}")
         digest.update(b"%d %d\n" % (known, len(raw)))
         digest.update(raw)
         texts.append(text)
         labels.append(known)
-        halves.append(half)
         size += sys.getsizeof(text)
         if size > MAX_BYTES:
             raise LabError(
@@ -156,8 +152,7 @@ def read_reviews(path: str | os.PathLike) -> Reviews:
     name = os.fsencode(path.name).decode("utf-8", "replace")  # reports print it
     if is_packaged:
         name = f"embedded reviews ({_PACKAGE} {metadata.version(_PACKAGE)})"
-    official = np.array(halves) == "test" if set(halves) == {"train", "test"} else None
-    return Reviews(texts, labels, name, path, digest.hexdigest()[:16], official)
+    return Reviews(texts, labels, name, path, digest.hexdigest()[:16])
 
 
 def _checked(text: object, place: str) -> bytes:
