@@ -1,16 +1,18 @@
 """A notebook's handle on its part: validated parameters, trials, results."""
 
 import ast
+from contextlib import suppress
 
 from labrnn.config import validated
 from labrnn.errors import LabError
 from labrnn.parts import part_named
-from labrnn.results import baselines
+from labrnn.results import baselines, reading
 from labrnn.results.table import Results, Runs, stored
-from labrnn.reviews.description import describe_data
+from labrnn.reviews.description import describe_data, remembered
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.running import run_trials
 from labrnn.trials.store import default_store
+from labrnn.trials.trial import trial_key
 
 INJECTED = "# Parameters"  # how papermill begins the cell that it puts in
 
@@ -62,18 +64,28 @@ class Lab:
         self.results = results(part, outcome.trials.values(), self.store)
         return self.results
 
-    def load_reader(self, model):
-        """Load the weights of the part's reader into a notebook's own model; returns whether.
+    def reader(self):
+        """Find the trained model that reads sentences: a stored run with weights, or what was kept.
 
-        False where they are not at hand, or belong to other reviews than those at hand.
+        Returns:
+            dict of `weights` (tensors by name), `vocab` (index by word) and `review` (a short test
+            review as `reading.short_review` returns it); None where neither is at hand.
         """
-        for seed in self.part.seeds:
-            trial = self.results.runs.trials.get(self.part.reader.replace(seed=seed))
-            if trial and trial.has_weights and self.corpus:
-                model.load_state_dict(trial.weights())
-                model.eval()
-                return True
-        return False
+        part = self.part
+        for config in (part.reader.replace(seed=seed) for seed in part.seeds):
+            identity = [reading.READER_FORMAT, trial_key(config)]
+
+            def make(_, config=config):
+                trial = self.results.runs.trials.get(config)
+                if not trial or not trial.has_weights:
+                    raise LabError(f"{part.name}: no run of its reader has weights here")
+                return reading.pack_reader(trial.weights(), load_corpus(config, part.data))
+
+            with suppress(LabError):
+                return reading.unpack_reader(
+                    remembered("reader", identity, part.data, part.fingerprint, self.store, make)
+                )
+        return None
 
     def describe_data(self):
         """What the part's reviews look like, see `labrnn.reviews.description`."""

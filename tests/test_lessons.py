@@ -23,9 +23,9 @@ from labrnn.network.batches import Batches
 from labrnn.network.models import Classifier
 from labrnn.network.optimizers import Optimizer
 from labrnn.network.prediction import predict
-from labrnn.parts import PARTS
+from labrnn.parts import PARTS, read_params
 from labrnn.reviews.text import stop_words
-from labrnn.trials.store import PROJECT
+from labrnn.trials.store import PROJECT, Store
 
 CPU = torch.device("cpu")
 SMALL = {"train_reviews": 0, "max_tokens": 24, "batch_size": 8, "epochs": 2}
@@ -58,6 +58,7 @@ def lessons(real_reviews, tmp_path_factory):
         plt.close("all")
         return namespace
 
+    run.data = data
     return run
 
 
@@ -244,6 +245,67 @@ def test_gates_lead_to_the_models_own_state(lesson, cell):
     assert len(words) == len(opinions) == len(mine["ids"])
     whole = mine["predict_sentiment"](mine["review"], mine["reader"], mine["vocab"])
     assert opinions[-1] == whole
+
+
+# The model that reads sentences
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A cell -> the handle of its full part, as in a fresh clone: other reviews, no weights."""
+
+    def handle(name, store):
+        monkeypatch.delenv("LABRNN_DATA", raising=False)
+        monkeypatch.setenv("LABRNN_STORE", str(store))
+        part = read_params(PROJECT / f"params/full/{name}.yaml")
+        return lab.Lab(name, part.model_dump(), fingerprint=part.fingerprint)
+
+    return handle
+
+
+@rnn
+def test_a_fresh_clone_has_a_reader_of_the_full_lab(lesson, full, tmp_path, cell):
+    """It fits the notebook's own class, tells good from bad, and is of the lab's own setting."""
+    mine, handle = lesson(f"lab1_{cell}"), full(f"lab1_{cell}", tmp_path)
+    assert (handle.part.reader.optim, handle.part.reader.lr) == ("rmsprop", 0.001)
+    found = handle.reader()
+    vocab = found["vocab"]
+    model = mine[cell.upper()](len(vocab))
+    model.load_state_dict(found["weights"])
+    good, bad = (
+        mine["predict_sentiment"](text, model, vocab)
+        for text in ("A wonderful film, superb and moving.", "The worst film. Awful and boring.")
+    )
+    assert bad < 0.3 < 0.7 < good
+    review, label = found["review"]
+    assert label in ("negative", "positive")
+    assert all(vocab[word] > 1 for word in review.split())
+    assert list(handle.store.damaged()) == []
+
+
+@rnn
+def test_a_reader_is_kept_for_those_without_its_weights(
+    lesson, lessons, cell, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LABRNN_DATA", lessons.data)
+    mine = lesson(f"lab1_{cell}")
+    handle, model = mine["lab"], mine[cell.upper()](len(mine["vocab"]), 2, 12)
+    monkeypatch.setattr(handle, "store", Store(tmp_path))
+    assert handle.reader() is None
+    config = handle.part.reader.replace(seed=handle.part.seeds[0])
+    trial = SimpleNamespace(has_weights=True, weights=model.state_dict)
+    monkeypatch.setitem(handle.results.runs.trials, config, trial)
+    first = handle.reader()
+    trial.has_weights = False
+    again = handle.reader()
+    assert first["vocab"] == again["vocab"] == mine["vocab"]
+    assert first["review"] == again["review"]
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(first["weights"][name], tensor, rtol=1e-3, atol=1e-6)
+        assert torch.equal(first["weights"][name], again["weights"][name])
+    (path,) = tmp_path.glob("*/reader-*.json")
+    path.write_text(path.read_text().replace("positive", "excellent").replace("negative", "bad"))
+    assert handle.reader() is None
 
 
 # Exercises, solved as docs/assistants.md solves them

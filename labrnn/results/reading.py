@@ -13,6 +13,7 @@ from matplotlib.textpath import TextPath
 from labrnn.results.figures import BLUE, GREY, ORANGE, WIDTH, page
 from labrnn.results.prose import UNPRINTABLE
 
+READER_FORMAT = 1  # of what `pack_reader` makes
 LINE, SIZE, GAP, HEIGHT = 390, 8, 9, 23  # points: a line of words, type, space, line to line
 TINT = 0.7  # of the colour behind a word of which the classifier is sure
 PAGE = string.Template(
@@ -36,6 +37,38 @@ negative. $dropped</p>
 </html>
 """
 )
+
+
+def short_review(corpus):
+    """The known words of a short test review, joined by spaces, and its label, a word."""
+    row = min(corpus.rows["test"], key=lambda row: abs(corpus.lengths[row] - 30))
+    words = corpus.vocabulary.words_at(corpus.example(row)["ids"])
+    return [" ".join(words), ["negative", "positive"][corpus.labels[row]]]
+
+
+def pack_reader(weights, corpus):
+    """A trained model with its vocabulary and a test review, as plain values of half precision."""
+    from safetensors.torch import save
+
+    half = save({name: tensor.half() for name, tensor in weights.items()})
+    return {
+        "words": corpus.words,
+        "weights": base64.b64encode(half).decode(),
+        "review": short_review(corpus),
+    }
+
+
+def unpack_reader(packed):
+    """What `pack_reader` packed: `weights`, `vocab` and `review`, see `Lab.reader`."""
+    from safetensors.torch import load
+
+    weights = load(base64.b64decode(packed["weights"]))
+    words = ["<pad>", "<unk>", *packed["words"]]
+    return {
+        "weights": {name: tensor.float() for name, tensor in weights.items()},
+        "vocab": {word: index for index, word in enumerate(words)},
+        "review": packed["review"],
+    }
 
 
 def tint(probability):

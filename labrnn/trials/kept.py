@@ -125,11 +125,18 @@ class _Models(Plain):
     gates: _Gates
 
 
+class _Reader(Plain):
+    words: Annotated[list[str], Some]
+    weights: Annotated[str, Field(pattern="^[A-Za-z0-9+/]+=*$")]
+    review: Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
 KINDS = {
     "data": TypeAdapter(_Description),
     "baselines": TypeAdapter(_Baselines),
     "insight": TypeAdapter(_Insight),
     "models": TypeAdapter(_Models),
+    "reader": TypeAdapter(_Reader),
 }
 
 
