@@ -1,4 +1,4 @@
-# make report | test | lab | full-report | bench | tidy | mutants | constraints
+# make report | test | lab | full-report | bench | tidy | mutants | lock
 # Each sets up .venv first, if need be.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Of another Python: ours would not start with it.
 unexport PYTHONHOME
 
-.PHONY: report full-report test coverage lab bench tidy mutants constraints setup
+.PHONY: report full-report test coverage lab bench tidy mutants lock setup
 
 report: setup
 	$(BIN)/labrnn report params/quick/*.yaml
@@ -16,6 +16,7 @@ full-report: setup
 
 # One thread a process: several OpenMP teams on the same cores get in each other's way.
 test: export OMP_NUM_THREADS = 1
+test: EXTRAS = test
 test: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PYTEST)
 
@@ -37,6 +38,7 @@ bench: setup .venv-bench/ready
 	$(BIN)/python -m pip --python .venv-bench/bin/python install --quiet -r $<
 	touch $@
 
+tidy: EXTRAS = test
 tidy: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -45,19 +47,18 @@ tidy: setup
 
 # Which faults in the code of the store do its tests notice? An hour or so on two cores.
 mutants: export OMP_NUM_THREADS = 1
+mutants: EXTRAS = test
 mutants: setup
 	$(BIN)/python -m pip install --quiet mutmut
 	$(BIN)/mutmut run $(MUTANTS)
 	$(BIN)/mutmut export-cicd-stats && cat mutants/mutmut-cicd-stats.json
 
 # Keeps the versions that are there and adds what is new; UPGRADE=--upgrade renews them.
-constraints: setup
+lock: setup
 	$(BIN)/python -m pip install --quiet uv
-	UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip compile --quiet --universal --python-version 3.10 \
-	    --all-extras --no-annotate --custom-compile-command "make constraints" $(UPGRADE) \
-	    --output-file constraints.txt pyproject.toml
+	UV_PYTHON_DOWNLOADS=never $(BIN)/python tools/lock.py $(UPGRADE)
 
 setup:
 	@command -v $(PYTHON) >/dev/null || { echo "labrnn needs Python 3.10 or newer; on Debian and \
 	Ubuntu: apt install python3"; exit 1; }
-	@$(PYTHON) tools/bootstrap.py
+	@$(PYTHON) tools/bootstrap.py $(EXTRAS)

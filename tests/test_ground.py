@@ -1,22 +1,28 @@
 """What the project stands on: set-up, pinned versions, clean sources."""
 
 import ast
+import json
 import os
 import re
 import runpy
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import packages_distributions, requires
+from importlib.metadata import metadata, packages_distributions, requires
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.tags import compatible_tags, cpython_tags, mac_platforms
 from packaging.utils import canonicalize_name
+from pydantic import BaseModel, ConfigDict, Field
+from tree import lock
 
 ROOT = Path(__file__).resolve().parent.parent
+SYSTEMS = ["linux-x86_64", "linux-aarch64", "darwin-arm64", "win32-AMD64"]
 
 
 def run(*command, **kwargs):
@@ -36,22 +42,35 @@ def sources():
         yield from (here / name for name in files if name != ".git")  # a file in a worktree
 
 
-def pins(python="3.11", system="linux"):
-    """Canonical name -> exact version, as constraints.txt says for that Python and system."""
-    environment = {
+def system(python, name):
+    """Environment and tags of a Python on a system, as `Pylock.select` takes them."""
+    platform, machine = name.split("-")
+    values = {
         "python_version": python,
         "python_full_version": f"{python}.9",
-        "sys_platform": system,
-        "os_name": "nt" if system == "win32" else "posix",
-        "platform_machine": "x86_64",
+        "sys_platform": platform,
+        "platform_system": {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}[platform],
+        "os_name": "nt" if platform == "win32" else "posix",
+        "platform_machine": machine,
         "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
     }
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    wanted = [Requirement(line) for line in lines if not line.startswith("#")]
-    held = [r for r in wanted if r.marker is None or r.marker.evaluate(environment)]
-    found = {canonicalize_name(r.name): str(r.specifier) for r in held}
-    assert len(found) == len(held)
-    return found
+    places = {
+        "linux": [f"manylinux_2_{n}_{machine}" for n in range(28, 4, -1)]
+        + [f"manylinux{year}_{machine}" for year in (2014, 2010, 1)],
+        "darwin": list(mac_platforms((14, 0), machine)),
+        "win32": ["win_amd64"],
+    }[platform]
+    version = tuple(map(int, python.split(".")))
+    tags = [*cpython_tags(version, platforms=places)]
+    tags += compatible_tags(version, f"cp{version[0]}{version[1]}", places)
+    return {"environment": values, "tags": tags}
+
+
+def pins(python="3.11", name="linux-x86_64", extras=("test", "cluster", "torch")):
+    """Canonical name -> exact version, as pylock.toml selects for that Python and system."""
+    selected = lock().select(**system(python, name), extras=extras)
+    return {package.name: f"=={package.version}" for package, _ in selected}
 
 
 # Sources
@@ -88,14 +107,30 @@ def test_sources_name_no_machine():
 
 
 @pytest.mark.parametrize(
-    ("python", "system"),
-    list(product(["3.10", "3.11", "3.12", "3.13", "3.14"], ["linux", "darwin", "win32"])),
+    ("python", "name"),
+    list(product(["3.10", "3.11", "3.12", "3.13", "3.14"], SYSTEMS)),
 )
-def test_every_dependency_is_pinned(python, system):
-    names = {canonicalize_name(Requirement(line).name) for line in requires("labrnn")}
-    pinned = pins(python, system)
-    assert names <= set(pinned), names - set(pinned)
-    assert all(re.fullmatch(r"==[\w.]+", version) for version in pinned.values())
+def test_the_lock_has_a_wheel_of_every_dependency(python, name):
+    """`select` raises where a package has no wheel for the system."""
+    wanted = {}
+    for line in (Requirement(line) for line in requires("labrnn")):
+        wanted[canonicalize_name(line.name)] = line.specifier
+    pinned = pins(python, name)
+    assert set(wanted) <= set(pinned), set(wanted) - set(pinned)
+    assert all(wanted[each].contains(pinned[each].removeprefix("==")) for each in wanted)
+    plain = pins(python, name, extras=())
+    assert {"torch", "pytest", "dask"} & set(plain) == set()
+    assert plain.items() < pinned.items()
+
+
+def test_the_lock_names_no_address_and_hashes_every_wheel():
+    text = (ROOT / "pylock.toml").read_text()
+    assert "://" not in text
+    for package in lock().packages:
+        for wheel in package.wheels:
+            assert wheel.path == f"wheels/{wheel.filename}"
+            assert re.fullmatch("[0-9a-f]{64}", wheel.hashes["sha256"])
+            assert wheel.size > 0
 
 
 def test_environment_yml_equals_the_tested_versions():
@@ -103,11 +138,11 @@ def test_environment_yml_equals_the_tested_versions():
     lines = [line for line in text.splitlines() if "- " in line and not line.endswith("pip:")]
     assert all(re.search(r" # \w", line) for line in lines)
     pip = yaml.safe_load(text)["dependencies"][-1]["pip"]
-    assert [pip[0], pip[-1]] == ["--constraint constraints.txt", "--editable ."]
+    assert pip[-1] == "--editable ."
     wanted = (Requirement(line) for line in requires("labrnn"))
     names = {r.name for r in wanted if not r.marker or r.marker.evaluate({"extra": "test"})}
     tested = pins()
-    assert sorted(pip[1:-1]) == sorted(f"{name}{tested[canonicalize_name(name)]}" for name in names)
+    assert sorted(pip[:-1]) == sorted(f"{name}{tested[canonicalize_name(name)]}" for name in names)
 
 
 def imported(path):
@@ -138,12 +173,27 @@ def test_every_import_is_declared():
 
 PIP = """
 import os, sys, sysconfig
-if sys.argv[1] == "check":
+verb, options = sys.argv[1], sys.argv[2:]
+assert "PYTHONPATH" not in os.environ
+if verb == "check":
     sys.exit(os.environ.get("PIP_CHECK"))
+if verb == "download":
+    asked = options[-1]
+    with open(os.path.join(sys.prefix, "downloads"), "a") as file:
+        file.write((open(asked).read() if asked.endswith(".txt") else asked) + chr(10))
+    if "+cpu" in asked and "PIP_NO_CPU" not in os.environ:
+        place = options[options.index("--dest") + 1]
+        name = asked.replace("==", "-") + "-py3-none-any.whl"
+        open(os.path.join(place, name), "wb").write(b"0" * 3_000_000)
+    sys.exit("+cpu" in asked and os.environ.get("PIP_NO_CPU"))
+assert verb == "install" and "--no-deps" in options
+assert options[options.index("--prefix") + 1] == sys.prefix and "--no-user" in options
+with open(os.path.join(sys.prefix, "installs"), "a") as file:
+    file.write(" ".join(options) + chr(10))
+if "--editable" not in options:
+    assert "--no-index" in options
+    sys.exit(0)
 open(os.path.join(sys.prefix, "calls"), "a").write(".")
-options = sys.argv[2:]
-place = options[options.index("--prefix") + 1]
-assert place == sys.prefix and "--no-user" in options and "PYTHONPATH" not in os.environ
 if "PIP_NOTHING" not in os.environ:
     os.makedirs(sysconfig.get_path("purelib") + "/labrnn-1.dist-info", exist_ok=True)
     with open(sysconfig.get_path("purelib") + "/labrnn-1.dist-info/METADATA", "w") as file:
@@ -156,26 +206,78 @@ sys.exit(int(os.environ.get("PIP_FAILS", "0")))
 def project(tmp_path):
     folder = tmp_path / "a project"
     (folder / "tools").mkdir(parents=True)
-    for name in ("tools/bootstrap.py", "pyproject.toml", "constraints.txt"):
+    for name in ("tools/bootstrap.py", "pyproject.toml", "pylock.toml"):
         (folder / name).write_bytes((ROOT / name).read_bytes())
-    with zipfile.ZipFile(folder / "tools/pip-0.whl", "w") as wheel:
-        wheel.writestr(
-            "pip/__main__.py",
-            PIP,
-        )
+    with (
+        zipfile.ZipFile(next(ROOT.glob("tools/pip-*.whl"))) as real,
+        zipfile.ZipFile(folder / "tools/pip-0.whl", "w") as wheel,
+    ):
+        for name in real.namelist():
+            wheel.writestr(name, PIP if name == "pip/__main__.py" else real.read(name))
     return folder
 
 
-def set_up(folder, fails="0", **variables):
+def set_up(folder, *extras, fails="0", **variables):
     """Exit code, what was printed, and how often pip has run since .venv was made."""
-    environment = os.environ | {"PIP_FAILS": fails} | variables
-    result = run(sys.executable, folder / "tools/bootstrap.py", env=environment)
+    environment = os.environ | {"PIP_FAILS": fails, "LABRNN_TORCH": "cpu"} | variables
+    result = run(sys.executable, folder / "tools/bootstrap.py", *extras, env=environment)
     return result.returncode, result.stdout + result.stderr, (folder / ".venv/calls").stat().st_size
 
 
 def test_set_up_is_done_once(project):
     assert set_up(project)[::2] == (0, 1)
     assert set_up(project) == (0, "", 1)
+    assert not (project / "wheels").exists()
+
+
+def test_extras_are_added_and_stay(project):
+    assert "--requirement " + f"{project}/pylock.toml\n" in installed(project, set_up(project))
+    assert "pylock.toml[test]" in installed(project, set_up(project, "test"))
+    assert "pylock.toml[cluster,test]" in installed(project, set_up(project, "cluster"))
+    assert set_up(project, "test") == (0, "", 3)
+    assert set_up(project) == (0, "", 3)
+
+
+def installed(project, done):
+    """The options of the last installation from the lock."""
+    assert done[0] == 0, done[1]
+    return (project / ".venv/installs").read_text().splitlines(keepends=True)[-2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="one build elsewhere")
+def test_torch_without_a_gpu(project):
+    """The build for the CPU alone, none of CUDA's libraries; what was downloaded is counted."""
+    code, said, _ = set_up(project)
+    asked = (project / ".venv/downloads").read_text()
+    assert code == 0
+    assert f"torch{pins()['torch']}+cpu, the build for the CPU" in said
+    assert "Downloaded 3 MB." in said
+    assert "nvidia" not in asked
+    names = {line.partition("==")[0] for line in asked.split("\n")[1:] if line}
+    assert all("--hash=sha256:" in line for line in asked.split("\n")[1:] if line)
+    assert names == {package.name for package, _ in lock().select()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="one build elsewhere")
+@pytest.mark.parametrize(
+    ("wish", "no_cpu", "code", "says"),
+    [
+        ("cuda", None, 0, ""),
+        ("cpu", "1", 1, "Set-up did not finish"),
+        ("", "1", 0, "is not reached: PyTorch comes with its CUDA libraries"),
+    ],
+)
+def test_torch_by_wish_and_by_what_is_reached(project, wish, no_cpu, code, says):
+    variables = {"PIP_NO_CPU": no_cpu} if no_cpu else {}
+    if not wish and Path("/proc/driver/nvidia").exists():
+        pytest.skip("this machine has an NVIDIA device")
+    (project / ".venv").mkdir()
+    (project / ".venv/calls").touch()
+    done, said, _ = set_up(project, LABRNN_TORCH=wish, **variables)
+    assert (done, says in said) == (code, True)
+    asked = (project / ".venv/downloads").read_text()
+    assert ("+cpu" in asked) == (wish != "cuda")
+    assert ("nvidia-nccl" in asked) == (code == 0)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +326,7 @@ def test_pip_installs_into_the_environment_whatever_its_settings_are(project, tm
 
 def test_set_up_follows_new_versions(project):
     set_up(project)
-    with (project / "constraints.txt").open("a") as file:
+    with (project / "pylock.toml").open("a") as file:
         file.write("# newer\n")
     assert set_up(project)[::2] == (0, 2)
 
@@ -254,9 +356,89 @@ def test_environment_of_the_user_is_kept(project):
 
 def test_failed_update_keeps_what_was_there(project):
     set_up(project)
-    (project / "constraints.txt").write_text("# newer\n")
+    with (project / "pylock.toml").open("a") as file:
+        file.write("# newer\n")
     assert set_up(project, fails="1")[::2] == (1, 2)
     assert set_up(project)[::2] == (0, 3)
+
+
+# What others' machines read
+
+
+def test_the_workflow_runs_the_ci(tmp_path):
+    """On the oldest and the newest Python that the lock covers; the PDFs are kept."""
+    text = (ROOT / ".github/workflows/ci.yml").read_text()
+    found = yaml.safe_load(text)
+    assert set(found[True]) == {"push", "pull_request"}  # YAML reads `on` as a boolean
+    job = found["jobs"]["test"]
+    assert job["strategy"]["matrix"]["python"] == ["3.10", "3.14"]
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands[0] == "bash .ci/run"
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    for command in commands[1:]:
+        program, target = command.split()
+        assert (program, target in targets) == ("make", True), command
+    steps = (ROOT / ".ci/run").read_text()
+    assert re.findall(r"^make .*", steps, re.M) == ['make setup EXTRAS="test cluster"', "make test"]
+    kept = [step["with"]["path"] for step in job["steps"] if "upload" in step.get("uses", "")]
+    assert [list(ROOT.glob(path)) != [] for path in kept] == [True]
+
+
+class Person(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    family: str | None = Field(None, alias="family-names")
+    given: str | None = Field(None, alias="given-names")
+    name: str | None = None
+
+
+class Citation(BaseModel):
+    """What the Citation File Format 1.2.0 requires, of the fields that we use."""
+
+    model_config = ConfigDict(extra="forbid")
+    version_of_format: Literal["1.2.0"] = Field(alias="cff-version")
+    title: str
+    message: str
+    type: Literal["software", "dataset"]
+    authors: list[Person] = Field(min_length=1)
+    version: str
+    license: str
+    abstract: str
+    keywords: list[str]
+    references: list[dict]
+
+
+def test_the_citation_file_is_valid_and_names_this_version():
+    # pyyaml reads 1.2.0 as text, and 0.1.0 too
+    found = Citation(**yaml.safe_load((ROOT / "CITATION.cff").read_text()))
+    ours = metadata("labrnn")
+    assert (found.version, found.license) == (ours["Version"], ours["License-Expression"])
+    for reference in found.references:
+        assert {"type", "title", "authors"} <= set(reference)
+        assert [Person(**author) for author in reference["authors"]]
+
+
+def test_the_container_is_set_up_as_the_readme_says():
+    found = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    assert found["postCreateCommand"] == "make setup EXTRAS=test"
+    python = re.search(r"python:(3\.\d+)$", found["image"])[1]
+    assert pins(python)
+    interpreter = found["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]
+    assert interpreter == ".venv/bin/python"
+
+
+def test_the_changelog_begins_with_what_is_not_released():
+    headings = re.findall(r"^## (.*)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert headings[0] == "Unreleased"
+
+
+def test_contributors_find_what_the_page_names():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    for path in re.findall(r"\]\(([^)]+)\)", page):
+        assert (ROOT / path).exists(), path
+    for target in re.findall(r"\bmake (\w+)", page):
+        assert f"\n{target}:" in (ROOT / "Makefile").read_text(), target
+    (test,) = re.findall(r"pytest (tests/\S+) -k (\w+)", page)
+    assert re.search(rf"def test_\w*{test[1]}", (ROOT / test[0]).read_text())
 
 
 # Start-up and storage

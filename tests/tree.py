@@ -7,15 +7,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+from packaging.pylock import Pylock
 from tiny import PATIENCE
 
 from labrnn.trials.store import PROJECT
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 KEPT = [
-    *("Makefile", "README.md", "constraints.txt", "environment.yml", "pyproject.toml"),
+    *("Makefile", "README.md", "pylock.toml", "environment.yml", "pyproject.toml"),
     *("benchmarks", "docs", "labrnn", "notebooks", "params", "tests", "tools"),
 ]
 PROGRAMS = ["jupyter", "labrnn", "nbstripout", "papermill", "python", "ruff"]
+
+
+def lock():
+    """The project's pylock.toml."""
+    return Pylock.from_dict(tomllib.loads((PROJECT / "pylock.toml").read_text()))
 
 
 def plant(folder):

@@ -1,12 +1,19 @@
-"""Make .venv, or bring it up to date: labrnn, editable, with the versions in constraints.txt.
+"""Make .venv, or bring it up to date: labrnn, editable, with the wheels that pylock.toml names.
 
-Needs Python 3.10+ and nothing else: Debian's own Python has neither pip nor ensurepip, so the pip
-that does the work lies beside this file. That pip reads the user's settings (PIP_INDEX_URL,
-PIP_FIND_LINKS, proxies, pip.conf), except for those that name another place to install to.
+Arguments are extras: `test`, `cluster`. Needs Python 3.10+ and nothing else: Debian's own Python has
+neither pip nor ensurepip, so the pip that does the work lies beside this file. That pip reads the
+user's settings (PIP_INDEX_URL, PIP_FIND_LINKS, proxies, pip.conf), except for those that name
+another place to install to.
+
+On Linux PyTorch has two builds: the package index's needs gigabytes of CUDA libraries, PyTorch's own
+index has one for the CPU. Without an NVIDIA device the set-up takes the latter where it is reached.
+LABRNN_TORCH=cpu or cuda decides instead.
 """
 
 import hashlib
 import os
+import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -22,11 +29,33 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 PIP = next(ROOT.glob("tools/pip-*.whl"))
+LOCK, WHEELS = ROOT / "pylock.toml", ROOT / "wheels"  # pylock.toml expects the wheels there
+CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
 STAMP = VENV / "labrnn-setup.txt"
 
 
 # Options beat the user's variables and pip.conf; no target, and the root of the file system.
 PLACE = ["--no-user", "--target", "", "--root", VENV.anchor, "--prefix", str(VENV)]
+# The requirements that pylock.toml selects for this Python, without those that are there already.
+MISSING = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from importlib.metadata import PackageNotFoundError, version
+from pip._internal.utils.compat import tomllib
+from pip._vendor.packaging.pylock import Pylock
+
+def there(name):
+    try:
+        return version(name).partition("+")[0]
+    except PackageNotFoundError:
+        return None
+
+with open(sys.argv[2], "rb") as file:
+    lock = Pylock.from_dict(tomllib.load(file))
+for package, wheel in lock.select(extras=sys.argv[3:]):
+    if there(package.name) != str(package.version):
+        print(f"{package.name}=={package.version} --hash=sha256:{wheel.hashes['sha256']}")
+"""
 # A line for each fault; pip's own check then looks at what the packages need of each other.
 CHECK = """
 import importlib.metadata, sys
@@ -45,15 +74,75 @@ def environment() -> dict[str, str]:
 
 def wanted() -> tuple[str, str]:
     """What the stamp of a finished set-up says: where and for which Python, and what is in it."""
-    sources = [ROOT / "pyproject.toml", ROOT / "constraints.txt", PIP]
+    sources = [ROOT / "pyproject.toml", LOCK, PIP]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     return f"Python {sys.version_info[0]}.{sys.version_info[1]} in {VENV}\n", digest
+
+
+def missing(*extras: str) -> list[str]:
+    """Lines of a requirements file, with hashes: what the lock has and the environment lacks."""
+    command = [PYTHON, "-s", "-c", MISSING, PIP, LOCK, *extras]
+    return subprocess.check_output(command, env=environment(), text=True).splitlines()
+
+
+def install(pip: list, extras: list[str]) -> None:
+    """Download what is missing to `wheels/`, then install it from there, and labrnn."""
+    WHEELS.mkdir(exist_ok=True)
+    requirements, download = WHEELS / "requirements.txt", [*pip, "download", "--no-input"]
+    download += ["--no-deps", "--only-binary", ":all:", "--dest", WHEELS]
+    torch = next((line for line in missing("torch") if line.startswith("torch==")), "")
+    if torch and wants_cpu_build():
+        build = f"{torch.split()[0]}+cpu"
+        print(f"No NVIDIA device: {build}, the build for the CPU, is looked for.", flush=True)
+        cpu = [
+            *download,
+            "--retries",
+            "1",
+            "--timeout",
+            "20",
+            "--extra-index-url",
+            CPU_BUILDS,
+            build,
+        ]
+        done = subprocess.run(cpu, env=environment())
+        if done.returncode and os.environ.get("LABRNN_TORCH") == "cpu":
+            raise subprocess.CalledProcessError(done.returncode, cpu)
+        if done.returncode:
+            print(
+                f"{CPU_BUILDS} is not reached: PyTorch comes with its CUDA libraries.", flush=True
+            )
+        else:
+            torch = ""
+    if torch:
+        extras = [*extras, "torch"]
+    requirements.write_text("\n".join(missing(*extras)) + "\n")
+    locked = ["--require-hashes", "--requirement", requirements]
+    subprocess.run([*download, *locked], check=True, env=environment())
+
+    command = [*pip, "install", "--no-input", "--no-warn-script-location", "--no-deps", *PLACE]
+    lock = f"{LOCK}[{','.join(extras)}]" if extras else LOCK
+    locked = ["--no-index", "--requirement", lock]
+    subprocess.run([*command, *locked], check=True, env=environment())
+    rest = [*WHEELS.glob("torch-*+cpu-*.whl"), PIP, "--editable", ROOT]
+    subprocess.run([*command, *rest], check=True, env=environment())
+    size = sum(path.stat().st_size for path in WHEELS.glob("*.whl"))
+    print(f"Downloaded {size / 1e6:.0f} MB.")
+    shutil.rmtree(WHEELS)
+
+
+def wants_cpu_build() -> bool:
+    """Whether PyTorch's index is asked: elsewhere than on Linux the usual build is for the CPU."""
+    wish = os.environ.get("LABRNN_TORCH", "")
+    nvidia = Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi")
+    return sys.platform == "linux" and (wish == "cpu" or not (wish == "cuda" or nvidia))
 
 
 def main() -> None:
     place, digest = wanted()
     found = STAMP.read_text() if STAMP.exists() else None
-    if PYTHON.exists() and found == place + digest:
+    extras = sorted({*sys.argv[1:], *re.findall(r"^extra (\w+)$", found or "", re.M)})
+    finished = place + digest + "".join(f"\nextra {name}" for name in extras)
+    if PYTHON.exists() and found == finished:
         return
     print(f"Setting up {VENV}: some minutes the first time.", flush=True)
     # What an interrupted set-up left is not to be trusted, and a moved environment still points to
@@ -65,10 +154,8 @@ def main() -> None:
     if not users_own:
         STAMP.write_text("unfinished\n")
     pip = [PYTHON, "-s", PIP / "pip"]
-    command = [*pip, "install", "--no-input", "--no-warn-script-location", *PLACE]
-    command += ["--constraint", ROOT / "constraints.txt", PIP, "--editable", f"{ROOT}[test]"]
     try:
-        subprocess.run(command, check=True, env=environment())
+        install(pip, extras)
     except (subprocess.CalledProcessError, KeyboardInterrupt) as fault:
         if found and not stale and not isinstance(fault, KeyboardInterrupt):
             STAMP.write_text(found)  # no network, say: pip left what was there as it was
@@ -82,7 +169,7 @@ def main() -> None:
                 f"A setting of pip keeps packages away ({', '.join(named) or 'no PIP_ variable'}; "
                 "`pip config list` shows pip.conf). Remove it and run the same command again."
             )
-    STAMP.write_text(place + digest)
+    STAMP.write_text(finished)
 
 
 if __name__ == "__main__":
