@@ -311,6 +311,10 @@ MALFORMED = [
     ("insight", at("lengths", value=["long"])),
     ("models", at("gates", "histogram", value=[])),
     ("models", dropped("words", "GRU", "reach")),
+    ("reader", at("words", value=[])),
+    ("reader", at("weights", value="AAAA")),
+    ("reader", at("weights", value="no base64")),
+    ("reader", at("review", value=["one"])),
 ]
 
 

@@ -4,12 +4,14 @@ A file holds `{"sha256": ..., "value": ...}`; its name is `<kind>-<16 hexadecima
 The digest shows that nothing changed, the form here that it was right from the beginning.
 """
 
+import base64
 import hashlib
 import json
 import math
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError, deserialize
 
 from labrnn.files import read_file
 from labrnn.trials.trial import HEX, NO_FILE, Plain, Share, UnreadableError, read_plain
@@ -125,9 +127,17 @@ class _Models(Plain):
     gates: _Gates
 
 
+def _tensors(text):
+    try:
+        deserialize(base64.b64decode(text, validate=True))
+    except (ValueError, SafetensorError) as error:
+        raise ValueError(f"no base64 of a safetensors file: {error}") from None
+    return text
+
+
 class _Reader(Plain):
     words: Annotated[list[str], Some]
-    weights: Annotated[str, Field(pattern="^[A-Za-z0-9+/]+=*$")]
+    weights: Annotated[str, AfterValidator(_tensors)]
     review: Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
