@@ -59,7 +59,7 @@ MARK = "<!-- the tables, from machines/*.json -->\n"
 
 
 class Contestant:
-    """A process that steps when told."""
+    """A process that takes a step on request."""
 
     def __init__(self, function, folder, backend=""):
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process

@@ -1,7 +1,7 @@
 """One contestant: takes a batch's number on stdin, answers on stdout how long its step took.
 
 Runs as a process of its own under the environment that has its library, so that each has its own
-memory and its own threads; the batches lie as arrays in a folder that `bench.py` fills.
+memory and its own threads; the batches are arrays in a folder that `bench.py` fills.
 """
 
 import json
@@ -240,7 +240,7 @@ def encoded_as_published(setting, folder):
 
 
 def peak():
-    """Most memory that this process ever held, MiB; 0 where the system does not tell."""
+    """Most memory that this process ever held, MiB; 0 where the system does not report it."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

@@ -1,7 +1,7 @@
 """Make .venv, or bring it up to date: labrnn, editable, with the wheels that pylock.toml names.
 
 Arguments are extras: `test`, `cluster`. Needs Python 3.10+ and nothing else: Debian's own Python has
-neither pip nor ensurepip, so the pip that does the work lies beside this file. That pip reads the
+neither pip nor ensurepip, so the pip that does the work is beside this file. That pip reads the
 user's settings (PIP_INDEX_URL, PIP_FIND_LINKS, proxies, pip.conf), except for those that name
 another place to install to.
 

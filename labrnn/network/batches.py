@@ -22,7 +22,7 @@ class Batch:
 
 
 class Batches:
-    """Cuts batches of a corpus; the flat ids and labels lie on the device.
+    """Cuts batches of a corpus; the flat ids and labels are on the device.
 
     Args:
         corpus: a `Corpus`.

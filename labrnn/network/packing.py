@@ -1,4 +1,4 @@
-"""How a batch's real tokens lie in memory: step by step, rows by falling length, no padding.
+"""The order of a batch's real tokens in memory: step by step, rows by falling length, no padding.
 
 It is the layout of `torch.nn.utils.rnn.PackedSequence`, so packed data go to cuDNN as they are;
 on a CPU our own kernels (`labrnn.network.kernels`) walk it and waste no arithmetic on padding.
@@ -18,7 +18,7 @@ class Packing:
         counts: rows that are still running, a number a step, [T].
         offsets: where each step begins among the N tokens, [T].
         rows: row of the batch that each packed token belongs to, [N].
-        steps: step that each packed token stands at, [N].
+        steps: step of each packed token, [N].
         first, last: packed index of each row's first and last token, [B], in the batch's order.
 
     Raises:

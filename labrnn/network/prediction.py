@@ -17,7 +17,7 @@ from labrnn.reviews.text import UNK, load_corpus, spaced, words_of
 @dataclass(frozen=True)
 class Answer:
     """A verdict: `label`, its `probability`, and the words in order: `known` were read, `dropped`
-    are outside the vocabulary, `cut` known ones stood after the last token that the model reads.
+    are outside the vocabulary, `cut` known ones come after the last token that the model reads.
 
     Without a known word the label says nothing of the text.
     """
@@ -51,7 +51,7 @@ def choose_trial(store, data="", key=""):
         if trial.fingerprint != reviews["fingerprint"]:
             others = "; models of other reviews are there: name those with --data"
             continue
-        with suppress(LabError):  # damaged, or another version's: `trials verify` tells
+        with suppress(LabError):  # damaged, or another version's: `trials verify` reports it
             losses[trial] = min(epoch["valid_loss"] for epoch in trial.history)
     if not losses:
         cure = "see `labrnn trials`" if key else "train one: labrnn train params/quick/*.yaml"

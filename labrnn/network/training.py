@@ -18,7 +18,7 @@ from labrnn.network.recurrent import require_precision
 
 @dataclass
 class TrainingState:
-    """Where a training stands after some epochs; all that a resumed one needs.
+    """The state of a training after some epochs: all that a resumed one needs.
 
     Attributes:
         history: one dict an epoch: losses, accuracies (exact, and as means of batch means),

@@ -1,4 +1,4 @@
-"""The frame of the write-up: what stands before and after the parts, from their executed notebooks.
+"""The frame of the write-up: what comes before and after the parts, from their executed notebooks.
 
 The sentences are in `labrnn/results/templates`; their numbers come from what the notebooks carry:
 parameters, findings, verdicts, and the seconds of the training runs.

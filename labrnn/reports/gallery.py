@@ -21,7 +21,7 @@ LINKS = {".pdf": "PDF", ".html": "Web page", ".ipynb": "Notebook"}
 
 
 def root_of(out):
-    """Where the gallery of a configuration's folder stands: above it, if that is `reports`."""
+    """The folder of the gallery: the parent of a configuration's folder if that is `reports`."""
     out, reports = Path(out).resolve(), PROJECT / "reports"
     return reports if out.parent == reports else out
 

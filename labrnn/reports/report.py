@@ -79,7 +79,7 @@ class Report:
         return digest(b"".join(hashlib.sha256(piece).digest() for piece in pieces))
 
     def kept(self):
-        """Name -> digest of what lies beside the trials, where notebooks read and keep things."""
+        """Name -> digest of what is stored beside the trials and read by notebooks."""
         baseline = {baselines.kept_file(self.part): None}  # read by figures if it is there
         found = default_store(self.part.store).kept_digests(self.reviews) if self.reviews else {}
         return baseline | found
@@ -193,7 +193,7 @@ class Record:
             return False
 
     def write(self, key, outputs, contents, kept=None):
-        """Record what was rendered, whatever lies at its place by now."""
+        """Record what was rendered, whatever is at its place by now."""
         made = {p.name: digest(content) for p, content in zip(outputs, contents, strict=True)}
         record = {"key": key, "kept": kept or {}, "outputs": made}
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -127,7 +127,7 @@ def measure(reviews, rows):
 
     Returns:
         plain values: the number of test reviews, their labels and each model's predictions as bits.
-        The majority stands alone where the training reviews are too few for a linear model.
+        The majority is the only one where the training reviews are too few for a linear model.
     """
     texts = {split: [reviews.texts[row] for row in rows[split]] for split in rows}
     labels = {split: reviews.labels[rows[split]] for split in rows}

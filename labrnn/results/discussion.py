@@ -1,7 +1,7 @@
 """The discussions: a template a part, filled from the table of results.
 
 Each public function takes a part's `Results` and returns Markdown. The templates in
-`labrnn/results/templates` hold the sentences; here stands what they are filled with.
+`labrnn/results/templates` contain the sentences; this module computes what they are filled with.
 """
 
 from dataclasses import replace
@@ -214,7 +214,7 @@ def training(results, settings=None):
         )
     if wide:
         text.append(
-            f"No interval is printed for {names(wide)}: the few runs lie so far apart that it would "
+            f"No interval is printed for {names(wide)}: the few runs differ so much that it would "
             f"extend more than {100 * WIDE:.0f} points to either side."
         )
     return " ".join(text)

@@ -88,8 +88,8 @@ def training_curves(results, settings, columns=2, width=WIDTH):
     """Accuracy over the epochs in the lab's layout, loss below it (figures 1 to 7, 9 to 11).
 
     A panel a setting: y from 0.45 to 1.05, the best validation accuracy inside, the difference from
-    the lab's defaults and the test accuracy in the titles; what all panels share stands above
-    them, as the legend stands below. A setting that was not run gives an empty panel that says so.
+    the lab's defaults and the test accuracy in the titles; what all panels share is above
+    them, the legend below. A setting that was not run gives an empty panel that says so.
     """
     rows = math.ceil(len(settings) / columns)
     shared, own = _differences(results, settings)

@@ -20,11 +20,11 @@ UNPRINTABLE = re.compile(
 def quote(text):
     """Text from outside, such as a review, as Markdown that prints it literally on one line.
 
-    Dollar signs and backslashes stand in elements of their own: MathJax, which Jupyter runs
+    Dollar signs and backslashes are put in elements of their own: MathJax, which Jupyter runs
     over the finished page, looks for pairs of them within one element only.
     """
     text = " ".join(UNPRINTABLE.sub("\ufffd", str(text)).split())
-    text = re.sub(r"[!-/:-@\[-`{-~]", lambda hit: f"&#{ord(hit[0])};", text)
+    text = re.sub(r"[!-/:-@\[-`{-~]", lambda sign: f"&#{ord(sign[0])};", text)
     return re.sub(r"&#(36|92);", r"<span>\g<0></span>", text)
 
 

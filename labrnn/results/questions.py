@@ -144,7 +144,7 @@ def clipping_figure(norms):
         axes.plot([], [], color=GREY, linewidth=3, alpha=0.5, label="unclipped")
         axes.plot([], [], color=GREY, linestyle="--", linewidth=1, label="clipped")
         axes.legend(loc="upper right", handlelength=3)
-        axes.set(xlabel="step; the loss stands after the last", ylabel="gradient norm")
+        axes.set(xlabel="step (the loss follows the last)", ylabel="gradient norm")
         axes.set(xlim=(-len(steps) / 6, len(steps)), xticks=np.linspace(0, len(steps), 5))
         return figure
 

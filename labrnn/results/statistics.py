@@ -1,7 +1,7 @@
 """Estimates, intervals and tests for test accuracies, over seeds and test reviews at once.
 
 A measured accuracy varies because another seed gives another model and because another sample of
-reviews gives another score. Both shares enter every interval. How far seeds lie apart is pooled
+reviews gives another score. Both shares enter every interval. The spread over seeds is pooled
 over the settings of a family, so that it rests on many runs; the degrees of freedom follow the two
 shares (Satterthwaite 1946). docs/verdicts.md has the methods in words.
 """
@@ -18,12 +18,12 @@ MARGIN = 0.01  # accuracies less than a point apart are equivalent
 POWER = 0.8  # of the smallest difference that a test can detect
 WIDE = 0.1  # an interval that extends further to either side says nothing: it is left out
 DOUBTLESS = 1e-6  # McNemar's p-values below this on every run decide, whatever the seeds' spread
-UNSTABLE = 0.001  # level of the F test by which a setting's seeds lie further apart than others'
+UNSTABLE = 0.001  # level of the F test by which a setting's seeds differ more than others'
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How far the runs of one setting lie apart on the same test reviews.
+    """The spread of the runs of one setting on the same test reviews.
 
     Attributes:
         variance: of a run's accuracy over seeds.
@@ -53,7 +53,7 @@ class Estimate:
         mcnemar: of a difference between a model without a seed and three runs or more: McNemar's
             exact p-value on the run on which it is least clear; NaN where that leaves a doubt.
         lone: whether the lower side of a difference is a single run of a setting. Such a run may
-            have been thrown off, so it does not decide against the setting: p-values that would
+            have failed by chance, so it does not decide against the setting: p-values that would
             are NaN.
     """
 
@@ -233,7 +233,7 @@ def mean_of(values):
 
 
 def prediction(estimate, over_seeds, reviews):
-    """Where a single further run lies, tested on other reviews: the estimate with that error.
+    """Predict a single further run, tested on other reviews: the estimate with that error.
 
     Args:
         estimate: of the setting's accuracy.

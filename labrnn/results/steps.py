@@ -1,4 +1,4 @@
-"""The training loss of the first steps, with several seeds: where a run is thrown off.
+"""The training loss of the first steps, with several seeds: where a run fails.
 
     python -m labrnn.results.steps     # of the two-layer GRU, on the full reviews
 
@@ -18,7 +18,7 @@ from labrnn.reviews.text import load_corpus
 from labrnn.trials.job import set_up
 from labrnn.trials.store import default_store
 
-GRU = TrialConfig(  # of figure 11b: trained with some seeds and thrown off with others
+GRU = TrialConfig(  # of figure 11b: trains with some seeds and fails with others
     cell="gru",
     optim="rmsprop",
     lr=0.001,

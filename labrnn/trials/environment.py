@@ -46,7 +46,7 @@ def products(device, precision):
 
 
 def deterministic():
-    """Whether PyTorch was told to use only algorithms that give the same bits each time."""
+    """Whether PyTorch is set to use only algorithms that give the same bits each time."""
     import torch
 
     return torch.are_deterministic_algorithms_enabled()
