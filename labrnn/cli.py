@@ -397,7 +397,7 @@ def predict(texts, data, trial, as_json, explain):
             continue
         show(f"{answer.label} {answer.probability:.3f}  {text}")
         if not answer.known:
-            show("  no word of it is known: this says nothing about the text")
+            show("  contains no known word, so the prediction has no meaning")
         for name in ("known", "dropped", "cut"):
             if words := getattr(answer, name):
                 show(f"  {name} ({len(words)}): {' '.join(words)}")

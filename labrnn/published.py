@@ -27,7 +27,7 @@ def conclusions():
 def name_of(row):
     """What the reports call a published training: its figure, or its place in the grid."""
     if row.figure:
-        return f"figure {row.figure}"
+        return f"lab figure {row.figure}"
     return f"E{row.embedding_dim} H{row.hidden_dim} L{row.n_layers}"
 
 

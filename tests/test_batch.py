@@ -202,7 +202,7 @@ def test_a_notebook_without_one_cell_of_parameters_is_refused(tmp_path, tags):
     ]
     nbformat.write(notebook, made.source)
     with pytest.raises(
-        LabError, match=rf"{len(tags)} cells are tagged `parameters`.*give the cell"
+        LabError, match=rf"{len(tags)} cells have the tag `parameters`.*give the cell"
     ):
         made.run()
     assert not any(path.exists() for path in made.outputs())

@@ -107,7 +107,7 @@ def test_list_names_what_it_cannot_read_and_goes_on(store):
     assert len(faults) == 4
     for place, fault in [
         (bad.folder, "metrics.json: is not what was written"),
-        (foreign, "something else than a trial"),
+        (foreign, "not the content of a trial"),
         (newer, "written in store format 99, this version reads 1"),
         (store.root / "some" / "notes", "no finished trial"),
     ]:

@@ -116,11 +116,11 @@ FORGERIES = [
     ("predictions.csv", lambda cells: cells[:5], "4 rows, 6 of 30 reviews are tested"),
     ("predictions.csv", lambda cells: [*cells, ["1", "1", "0.5", "0.5"]], "7 rows, 6 of 30"),
     ("predictions.csv", lambda cells: cells[:1], "0 rows"),
-    ("predictions.csv", lambda cells: cells[1:], "holds something else"),
+    ("predictions.csv", lambda cells: cells[1:], "not the content of a trial"),
     ("predictions.csv", cell(1, 0, 30), "its rows are not different ones of 30"),
     ("predictions.csv", cell(1, 0, -1), "its rows are not different ones of 30"),
     ("predictions.csv", cell(1, 0, 29), "its rows are not different ones of 30"),
-    ("predictions.csv", cell(1, 0, 5.5), "holds something else"),
+    ("predictions.csv", cell(1, 0, 5.5), "not the content of a trial"),
     ("predictions.csv", cell(1, 1, 7), "a label is neither 0 nor 1"),
     ("predictions.csv", cell(1, 1, -1), "a label is neither 0 nor 1"),
     ("predictions.csv", cell(1, 1, 0), "by predictions.csv"),
@@ -129,7 +129,7 @@ FORGERIES = [
     ("predictions.csv", cell(2, 3, 1.0001), "a probability is not between 0 and 1"),
     ("predictions.csv", cell(2, 3, "-0.1"), "a probability is not between 0 and 1"),
     ("predictions.csv", cell(2, 3, "inf"), "a probability is not between 0 and 1"),
-    ("predictions.csv", cell(2, 2, "high"), "holds something else"),
+    ("predictions.csv", cell(2, 2, "high"), "not the content of a trial"),
     ("predictions.csv", cell(6, 2, 0.6), "loss of best, by predictions.csv"),
 ]
 

@@ -53,8 +53,8 @@ def root(tmp_path_factory):
         figure("fig-one", "The *one* curve of $x^2$."),
         say(
             "The rest is not shown.",
-            finding="**Adam** [@kingma2015] is first in [Figure](#fig-one), with 0.893 in the epoch "
-            "that is tested, on all reviews. The gallery ends before this sentence.",
+            finding="**Adam** [@kingma2015] is first, with 0.893 in the epoch "
+            "that is tested, on all reviews of the whole test set. The gallery ends before this one.",
             verdicts=[{"published": f"claim {k}", "outcome": "refuted"} for k in range(2)],
         ),
     )
@@ -109,7 +109,7 @@ def test_content(page):
     ]
     adam = cards.nth(1)
     assert adam.locator("p").first.inner_text() == (
-        "Adam is first in Figure 2, with 0.893 in the epoch that is tested, on all reviews."
+        "Adam is first, with 0.893 in the epoch that is tested, on all reviews of the whole test set."
     )
     assert adam.locator("img").get_attribute("alt").startswith("The *one* curve of ")
     assert adam.locator(".facts").inner_text() == "2026-11-24 · four training runs"

@@ -349,7 +349,9 @@ def test_a_broken_copy_is_replaced_and_what_else_lies_there_is_not(store):
     assert write(store).damage() == []
     (folder / "DONE").unlink()
     put(folder / "notes.txt")
-    with pytest.raises(LabError, match="holds what labrnn has not written; move it elsewhere"):
+    with pytest.raises(
+        LabError, match="contains files that labrnn did not write; move it elsewhere"
+    ):
         write(store)
     assert (folder / "notes.txt").read_text() == "mine"
     assert json.loads((folder / "trial.json").read_bytes())

@@ -1,11 +1,19 @@
-"""The README's figures are those of the committed results."""
+"""The figures of README and abstract are those of the committed results."""
 
 import importlib.util
+import re
 
+import nbformat
 import pytest
+from bs4 import BeautifulSoup
 
 from labrnn.config import TrialConfig
+from labrnn.parts import PARTS, Compound
+from labrnn.published import published
+from labrnn.results import reproduction
+from labrnn.results.statistics import CONFIDENCE, LEVEL, MARGIN
 from labrnn.results.table import Results, Runs
+from labrnn.results.verdicts import verdicts
 from labrnn.trials.store import PROJECT
 
 RMSPROP = TrialConfig(optim="rmsprop", lr=0.001)
@@ -34,3 +42,59 @@ def test_another_result_would_be_noticed():
 def test_the_pages_it_points_to_are_there(path):
     assert f"]({path})" in headline.README.read_text("utf-8")
     assert (PROJECT / path).exists()
+
+
+def numbers(text):
+    """The numbers of a text as strings, thousands without their comma."""
+    return {n.replace(",", "") for n in re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?", text)}
+
+
+def found_numbers():
+    """What the committed results have: the printed tables, and counts and gaps from the runs."""
+    pool = set()
+    for path in sorted((PROJECT / "reports" / "full").glob("*.ipynb")):
+        for cell in nbformat.read(path, 4).cells:
+            for output in cell.get("outputs", ()):
+                if output.get("metadata", {}).get("report", {}).get("label", "").startswith("tbl-"):
+                    pool |= numbers(output.data["text/plain"])
+    found = headline.results()
+    rows = reproduction.compare(found)
+    shown = [row for row in rows if row.compared]
+    run = sum(row.runs.n > 0 for row in rows)
+    gap = reproduction.agreement_means(shown)["gap"]
+    outcomes = [v.outcome for v in verdicts(found)]
+    counts = [len(rows), run, len(shown), run - len(shown), sum(row.agrees for row in shown)]
+    counts += [len(outcomes), *map(outcomes.count, set(outcomes))]
+    pool |= {f"{100 * abs(x):.1f}" for x in (gap.mean, gap.low, gap.high)}
+    return (
+        pool
+        | set(map(str, counts))
+        | {f"{100 * x:.0f}" for x in (CONFIDENCE, MARGIN)}
+        | {f"{LEVEL}"}
+    )
+
+
+def test_every_number_of_the_abstract_is_found_in_the_results():
+    page = BeautifulSoup((PROJECT / "reports/full/write_up.html").read_text("utf-8"), "html.parser")
+    texts = []
+    for element in page.find(id="abstract").find_next_siblings():
+        if element.name == "h1":
+            break
+        for citation in element.find_all("a"):
+            citation.decompose()
+        texts.append(element.get_text())
+    said = numbers(" ".join(texts))
+    assert len(said) > 10
+    assert said <= found_numbers()
+
+
+def test_every_number_of_the_readme_is_known():
+    """Outside of the block that is compared as a whole above."""
+    text = headline.BLOCK.sub("", headline.README.read_text("utf-8"))
+    text = re.sub(r"```.*?```|\]\([^)]*\)|`[^`]*`", "", text, flags=re.S)
+    files = len(PARTS)
+    assert files == 15
+    assert "Fifteen Jupyter notebooks" in text
+    known = {len(published()): "runs", len(Compound(train_reviews=0).settings()): "combinations"}
+    settled = {"3.10", "25000", "50000", "2011"}  # Python; packaged reviews; the lab's; Maas et al.
+    assert numbers(text) <= settled | set(map(str, known))

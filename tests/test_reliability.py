@@ -265,7 +265,7 @@ def test_a_file_that_says_something_else_under_a_right_digest(store, tmp_path, n
     trial = forged(store, name, raw)
     code, out, _ = run("trials", "verify")
     assert code == 1
-    assert f"{trial.folder}: {name}: holds something else than a trial" in out
+    assert f"{trial.folder}: {name}: not the content of a trial" in out
     assert run("trials", "--store", tmp_path / "other", "import", store.root)[0] == 1
     assert run("trials")[0] == 0
     code, _, err = run("trials", "gc", "--damaged", "--yes")
@@ -282,7 +282,7 @@ def test_a_file_that_says_something_else_under_a_right_digest(store, tmp_path, n
 )
 def test_predictions_and_weights_of_another_shape(store, name, raw):
     trial = forged(store, name, raw)
-    with pytest.raises(LabError, match=f"{name}: holds something else than a trial"):
+    with pytest.raises(LabError, match=f"{name}: not the content of a trial"):
         _ = trial.weights() if name == WEIGHTS else trial.predictions
 
 

@@ -105,7 +105,9 @@ class _Card:
     """Of an executed notebook the first single figure and the finding, else what it is about."""
 
     def __init__(self, path):
-        from labrnn.reports.document import Block, pandoc, part
+        from pypandoc import convert_text
+
+        from labrnn.reports.document import clean, part
         from labrnn.reports.writeup import read
 
         self.path, nb, self.pictures = path, read(path), {}
@@ -122,8 +124,8 @@ class _Card:
         figures = [block for block in outputs.blocks if block.kind == "figure"]
         figures.sort(key=lambda block: bool(block.pictures[0]["sub"]))
         self.figure = next(iter(figures), None)
-        outputs.blocks.append(Block("computed", about, path.stem))
-        self.said = re.sub(r"\s*\[@[\w;@]+\]", "", pandoc("plain", [outputs])["out"][-1])
+        about = re.sub(r"\s*\[@[\w;@]+\]", "", clean(about))  # without citations
+        self.said = convert_text(about, "plain", "commonmark", ["--wrap=none"]).strip()
 
     def html(self, root):
         from labrnn.reports.exporter import address

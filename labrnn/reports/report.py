@@ -257,8 +257,8 @@ def execute(source, parameters):
         tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
         if len(tagged) != 1:
             raise LabError(
-                f"{source}: {len(tagged)} cells are tagged `parameters`, so that what the params "
-                "file says would not count; give the cell of the defaults that tag"
+                f"{source}: {len(tagged)} cells have the tag `parameters`, so that the params file "
+                "would have no effect; give the cell of the defaults that tag, and no other"
             )
     # As a notebook and without an output: papermill would fill in braces in their paths.
     return papermill.execute_notebook(

@@ -368,7 +368,9 @@ def _folder_members(root: Path, folders: Iterable[Path]) -> Iterator[Member]:
     for file in (file for folder in folders for file in folder.iterdir()):
         if not is_leftover(file.name):
             if not file.is_file():
-                raise LabError(f"{file}: is no file, so no review; move it elsewhere")
+                raise LabError(
+                    f"{file}: not a regular file, so it cannot be a review; move it elsewhere"
+                )
             _check_size(file, file.stat().st_size)
             yield Member(file.relative_to(root).as_posix(), file.read_bytes)
 

@@ -177,7 +177,7 @@ def unpack(path, reviews=None):
     except (ValueError, TypeError, KeyError, RecursionError):
         return None, "is not what was written"
     if fault := _misfit(path, stored["value"], reviews):
-        return None, f"holds something else than a {path.name.partition('-')[0]} file's: {fault}"
+        return None, f"not the content of a {path.name.partition('-')[0]} file: {fault}"
     return stored["value"], None
 
 

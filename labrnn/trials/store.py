@@ -372,7 +372,7 @@ class Store:
         discard(aside)
         os.mkdir(aside)
         if os.path.lexists(final) and not ours(final):
-            raise LabError(f"{final}: holds what labrnn has not written; move it elsewhere")
+            raise LabError(f"{final}: contains files that labrnn did not write; move it elsewhere")
         discard(final)
         publish_folder(files, aside, final)
 

@@ -252,7 +252,7 @@ class Trial:
                 first = error.errors()[0]
                 reason = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
             raise LabError(
-                f"{self.folder / name}: holds something else than a trial's ({reason[:200]}); "
+                f"{self.folder / name}: not the content of a trial ({reason[:200]}); "
                 "`labrnn trials gc --damaged` removes it"
             ) from None
 

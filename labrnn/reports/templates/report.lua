@@ -1,7 +1,7 @@
 -- Builds one document tree from the blocks of notebooks and writes it: `pandoc lua report.lua`.
--- In (JSON):  to ('typst', 'html', 'plain' or 'images'), title, authors, shown_date, date, cover,
+-- In (JSON):  to ('typst', 'html' or 'images'), title, authors, shown_date, date, cover,
 --   template, as_source, references (BibTeX), parts: [{name, title, top, prefix, blocks: [Block of document.py]}]
--- Out (JSON): out (text; a list of texts for 'plain', of addresses per block for 'images'), name,
+-- Out (JSON): out (text; lists of addresses, one per block, for 'images'), name,
 --   formulas: [{where, tex, out}], warnings: [text], problems: [text]
 -- No text of a notebook becomes code: raw HTML passes through pandoc's reader, attributes are
 -- dropped, words with special characters become Typst strings, links lead to http(s), mail or here.
@@ -959,15 +959,6 @@ if job.to == 'images' then
     local found = List{}
     block.tree:walk{Image = function(image) found:insert(image.src) end}
     result.out:insert(found)
-  end
-elseif job.to == 'plain' then
-  result.out = List{}
-  for _, part in ipairs(job.parts) do enrol(part) end
-  for _, part in ipairs(job.parts) do
-    for _, block in ipairs(part.blocks) do
-      local first = finish(block.caption and pandoc.Blocks{pandoc.Plain(block.caption)} or block.tree, block, part)[1]
-      result.out:insert(first and stringify(first) or '')
-    end
   end
 else
   local title, blocks, lists = document()
