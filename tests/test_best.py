@@ -184,3 +184,13 @@ def test_an_excerpt_is_plain_and_short():
     assert excerpt.startswith("A film word")
     assert excerpt.endswith(" …")
     assert len(excerpt) <= insight.EXCERPT + 2
+
+
+def test_no_slur_is_printed():
+    assert insight.SLURS.sub("[…]", "then you are a retard, or a Retarded fag") == (
+        "then you are a […], or a […] […]"
+    )
+    assert (
+        insight.SLURS.sub("[…]", "spicy, flag, a despicable chin")
+        == "spicy, flag, a despicable chin"
+    )

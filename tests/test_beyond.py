@@ -155,7 +155,7 @@ def test_other_parts_find_the_best_and_their_reports_follow_it(reviews, tmp_path
 
 
 NETWORKS = {
-    0.80: "NB-SVM, all words* (+10.0 points",
+    0.80: "The baseline (+10.0 points",
     0.95: "significantly less accurate than the LSTM",
     0.895: "not significant",
 }

@@ -18,7 +18,7 @@ from labrnn.trials.store import PROJECT
 REPORTS = sorted((PROJECT / "reports" / "full").glob("*.pdf"))
 TOP, BOTTOM = 71, 842 - 66  # points from the upper edge: where text begins and ends
 GAP = 48  # points: more white in a row is empty space, less is the distance of paragraphs
-LINE = 26  # points from a heading's top within which its text follows
+LINE = 40  # points of a heading and one line of text; more has to follow
 EMPTY = 1 / 3
 
 

@@ -55,8 +55,8 @@ def _values(notebooks):
     }
     return {
         "config": TrialConfig(**{name: first[name] for name in shared if name in first}),
-        "data": _distinct(facts, "data"),
-        "devices": _distinct(facts, "device"),
+        "data": max((fact.get("data", "") for fact in facts), key=len, default=""),
+        "devices": listing(sorted({d for f in facts for d in f.get("device", "").split("; ") if d})),
         "finding": defaultdict(str, {name: finding_of(nb) for name, nb in notebooks.items()}),
         "hours": sum(seconds for seconds, _ in runs.values()) / 3600,
         "limits": {name: _limits(name) for name in ("embedding_dim", "hidden_dim", "n_layers")},
@@ -96,12 +96,6 @@ def parameters(notebook):
             target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
             values[target.id] = ast.literal_eval(node.value)
     return values
-
-
-def _distinct(facts, name):
-    """What the notebooks say of something, each statement once."""
-    said = [words for fact in facts if fact.get(name) for words in fact[name].split("; ")]
-    return listing(sorted(set(said)))
 
 
 def _limits(field):

@@ -1,5 +1,6 @@
 """Errors of a stored model: by length, by confidence, in hand-made sentences."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,6 +16,8 @@ from labrnn.reviews.description import remembered
 from labrnn.reviews.text import MARKUP, load_corpus
 
 FORMAT = 1  # of what is kept; another one when a change here changes figures
+# Slurs that reviews contain; no table prints them.
+SLURS = re.compile(r"\b(retard|fag|nigg|trann|spic\b|chink|kike)\w*", re.I)
 MISTAKES, EXCERPT = 8, 220  # how many are shown, and how many characters of each
 # A sentence and its negation, written for this: each pair differs in what turns the meaning.
 PAIRS = [
@@ -139,7 +142,7 @@ def mistakes_table(insight):
     return pd.DataFrame(
         [
             {
-                "review": m["text"],
+                "review": SLURS.sub("[…]", m["text"]),
                 "labelled": "positive" if m["label"] else "negative",
                 "probability of that": f"{m['probability']:.3f}",
             }

@@ -720,6 +720,15 @@ local function finish(blocks, block, part)
   if block.label then -- `show` puts the caption into the table as well
     blocks = blocks:walk{Table = function(tab) tab.caption = {}; return tab end}
   end
+  if typst then -- a line under a heading stays with the paragraph that it introduces
+    for k = #blocks - 1, 2, -1 do
+      if blocks[k - 1].t == 'Header' and blocks[k].t == 'Para' and blocks[k + 1].t == 'Para'
+        and #stringify(blocks[k]) < 110 then
+        blocks:insert(k + 1, pandoc.RawBlock('typst', ']'))
+        blocks:insert(k, pandoc.RawBlock('typst', '#block(sticky: true, spacing: 0.95em)['))
+      end
+    end
+  end
   blocks = blocks:walk{Image = function(image) image.attributes.alt = stringify(image.caption); return image end}
   blocks = blocks:walk{traverse = 'topdown', Para = paragraph, Plain = paragraph, Header = paragraph,
     Table = function(tab) return write_table(tab, text_of, false), false end}
