@@ -12,7 +12,7 @@ import pytest
 from nbformat import v4
 
 from labrnn.reports import notebook as module
-from labrnn.reports.exporter import LabPDFExporter
+from labrnn.reports.exporter import LabHTMLExporter, LabPDFExporter
 from labrnn.trials.store import PROJECT
 
 REPORTS = sorted((PROJECT / "reports" / "full").glob("*.pdf"))
@@ -59,7 +59,7 @@ def body(document):
     return range(min(places.values()), last)
 
 
-def rendered(monkeypatch, figures, paragraphs, height=3.5):
+def rendered(monkeypatch, figures, paragraphs, height=3.5, exporter=LabPDFExporter):
     """A report with figures and tables under headings of one sentence."""
     outputs = []
 
@@ -67,7 +67,8 @@ def rendered(monkeypatch, figures, paragraphs, height=3.5):
         outputs.append(v4.new_output("display_data", data, metadata=metadata or {}))
 
     monkeypatch.setattr(module, "display", display)
-    cells = [v4.new_markdown_cell("# A report")]
+    equation = "$$" + " + ".join(f"W_{{{k}}} x_{{{k}}}" for k in range(40)) + "$$"
+    cells = [v4.new_markdown_cell(f"# A report\n\n{equation}")]
     for k in range(figures):
         figure, axes = plt.subplots(figsize=(6, height), layout="constrained")
         axes.plot([1, 2, 3], [0.5, 0.25 + k, 0.8], marker="o", label="validation")
@@ -80,7 +81,7 @@ def rendered(monkeypatch, figures, paragraphs, height=3.5):
         words = "Further words follow. " * 60
         cells += [v4.new_markdown_cell(words) for _ in range(paragraphs)]
     nb = v4.new_notebook(cells=cells, metadata={"date": "2026-11-24"})
-    return LabPDFExporter().from_notebook_node(nb)[0]
+    return exporter().from_notebook_node(nb)[0]
 
 
 @pytest.mark.parametrize(("figures", "paragraphs", "height"), [(7, 2, 3.5), (5, 3, 5.5), (6, 1, 2)])
@@ -153,3 +154,22 @@ def test_a_rendered_report_is_accessible(monkeypatch):
     assert sorted(accessible(rendered(monkeypatch, 2, 1))) == [
         f"run {k}: loss against epoch: validation from 0.5 to 0.8." for k in range(2)
     ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_on_a_phone(monkeypatch, browser, tmp_path, scheme):
+    """Nothing but equations and tables scrolls sideways; text and background contrast."""
+    path = tmp_path / "page.html"
+    path.write_text(rendered(monkeypatch, 2, 1, exporter=LabHTMLExporter), "utf-8")
+    with browser.new_context(
+        viewport={"width": 390, "height": 844}, color_scheme=scheme
+    ) as context:
+        page = context.new_page()
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        colours = "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+        text, behind = (
+            sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in page.evaluate(colours)
+        )
+        assert (behind < 150, text > 600) == ((scheme == "dark"),) * 2
+        assert all(image.get_attribute("alt") for image in page.locator("img").all())
