@@ -419,3 +419,23 @@ def test_seconds_come_from_runs_that_name_their_clock():
     found = Results(found.part, Runs(found.runs.trials.values()))
     assert "an epoch from" not in discussion.width(found)
     assert list(results_table(found)["s/epoch"]) == ["2.0", "2.0", "–"]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "without", "says"),
+    [
+        ({"1 layer": [0.87], "2 layers": [0.86]}, 2, "printed: single runs do not show"),
+        (
+            {"1 layer": 0.87, "2 layers": 0.86, "3 layers": [0.70, 0.75, 0.886]},
+            1,
+            "printed for 3 layers: the few runs lie so far apart that it would extend more than 10 ",
+        ),
+        ({"1 layer": 0.87, "2 layers": 0.86}, 0, ""),
+    ],
+)
+def test_the_text_says_why_there_is_no_interval(accuracies, without, says):
+    found = results(Depth(depths=[1, 2, 3], seeds=list(range(5))), accuracies)
+    text = discussion.training(found)
+    assert says in text
+    assert text.count("No interval is printed") == bool(says)
+    assert sum(not found.accuracy(s).known for s in found.able()) == without

@@ -212,6 +212,13 @@ def training(results, settings=None):
             f"The runs of {names(apart)} differ much more than those of other settings, so their "
             f"interval{'s use their own variances' if len(apart) > 1 else ' uses their own variance'}."
         )
+    able = results.able(settings)
+    lone = [s for s in able if np.isnan(results.accuracy(s).error)]
+    if lone:
+        who = "" if len(lone) == len(able) else f" for {names(lone)}"
+        text.append(
+            f"No interval is printed{who}: single runs do not show how far seeds lie apart."
+        )
     if wide:
         text.append(
             f"No interval is printed for {names(wide)}: the few runs differ so much that it would "

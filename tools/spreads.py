@@ -1,0 +1,56 @@
+"""Print the table of docs/verdicts.md: spread over seeds by family, and the power that it leaves.
+
+.venv/bin/python tools/spreads.py
+"""
+
+import math
+from itertools import count
+
+from scipy import stats
+
+from labrnn.results.statistics import LEVEL, MARGIN, POWER
+from labrnn.results.table import FAMILY, TESTED, Runs
+from labrnn.trials.store import PROJECT, Store
+
+OF_REVIEWS = 0.0013  # standard deviation of a paired difference that the reviews give
+
+
+def power(spread, seeds, gap):
+    """Power of the two-sided test of a gap, with as many seeds on either side."""
+    of_seeds, of_reviews = 2 * spread.variance / seeds, OF_REVIEWS**2
+    error = math.sqrt(of_seeds + of_reviews)
+    freedom = error**4 / (of_seeds**2 / spread.freedom + of_reviews**2 / 10_000)
+    least = stats.t.isf(LEVEL / 2, freedom)
+    return stats.nct.sf(least, freedom, gap / error)
+
+
+def seeds_needed(spread):
+    """Seeds a side that find a gap of `MARGIN` with `POWER`."""
+    return next(n for n in count(2) if power(spread, n, MARGIN) > POWER)
+
+
+def detectable(spread, seeds):
+    """The smallest gap that as many seeds a side find with `POWER`, in points."""
+    return next(k for k in count(0.1, 0.1) if power(spread, seeds, k / 100) > POWER)
+
+
+def main():
+    runs = Runs(Store(PROJECT / "reports" / "full").trials())
+    print(f"{len(runs.table)} runs in reports/full")
+    print(f"| {', '.join(FAMILY)} | SD best (df) | SD last | power | seeds | detectable |")
+    for family, rows in runs.table.groupby("family"):
+        best, last = (runs.spreads(rows["setting"].iloc[0], tested)[0] for tested in TESTED)
+        if best:
+            cells = [
+                ", ".join(map(str, family)),
+                f"{100 * math.sqrt(best.variance):.2f} ({best.freedom})",
+                f"{100 * math.sqrt(last.variance):.2f}",
+                f"{100 * power(best, 5, MARGIN):.0f} %",
+                f"{seeds_needed(best)}",
+                ", ".join(f"{detectable(best, n):.1f}" for n in (5, 10)),
+            ]
+            print(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
