@@ -30,6 +30,8 @@ def absolute(path):
         RuntimeError, ValueError: no such home; a NUL.
     """
     path = Path(path).expanduser()
+    if "\0" in str(path):
+        raise ValueError("it holds a NUL")
     if path.is_absolute():
         return path
     jupyter = os.environ.get("JPY_PARENT_PID", "")

@@ -18,6 +18,7 @@ from tiny import (
     epochs_logged,
     labrnn,
     train,
+    until,
     wait_for_line,
     write_params,
     write_reviews,
@@ -317,6 +318,49 @@ def test_interrupted(data, store, tmp_path, number):
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # nothing of its session is left
     assert not [t for t in store.places() if t.finished]
+
+
+@pytest.mark.parametrize("command", ["train", "report"])
+def test_further_ctrl_c_changes_nothing(data, store, tmp_path, command):
+    """The whole foreground group gets them, as from a terminal, without pause until it has ended.
+
+    The report is interrupted as soon as the server of its processes is there, which imports then.
+    """
+    there = endless(tmp_path) | {"LABRNN_DATA": data}
+    if command == "train":
+        process = labrnn("train", write_params(tmp_path), "--jobs", "1", env=there)
+        wait_for_line(process, ": epoch 3 of ")
+    else:
+        params = tmp_path / "lab1_data.yaml"
+        params.write_text("train: false\n")
+        process = labrnn("report", params, "--out", tmp_path / "out", env=there)
+        until(lambda: "forkserver" in arguments_of_children(process.pid))
+    while process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 130, told
+    assert told.endswith("stopped; what is finished is kept, the same command goes on from here\n")
+    assert not re.search("Traceback|Exception ignored|KeyboardInterrupt", told), told
+    until(lambda: not session(process.pid))
+
+
+def arguments_of_children(pid):
+    found = [p for task in Path(f"/proc/{pid}/task").glob("*/children") for p in read(task).split()]
+    return " ".join(read(Path(f"/proc/{child}/cmdline")) for child in found)
+
+
+def session(leader):
+    """Processes of a session that still run."""
+    stats = (read(path).rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat"))
+    return [stat for stat in stats if stat and stat[0] != "Z" and stat[3] == str(leader)]
+
+
+def read(path):
+    """A file of /proc; empty when its process has ended."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def test_failed_trials_do_not_stop_the_others(data, store, tmp_path):

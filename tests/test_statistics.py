@@ -73,6 +73,7 @@ def simulated(runs, spread_, gap=0.0, times=1000):
     return found
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("runs", "apart"), [(2, WIDEST), (3, USUAL), (5, WIDEST)])
 def test_accuracies_cover_and_differences_keep_their_level(runs, apart):
     estimates, differences, spreads = zip(*simulated(runs, apart), strict=True)
@@ -84,6 +85,7 @@ def test_accuracies_cover_and_differences_keep_their_level(runs, apart):
     assert math.sqrt(np.mean([s.variance for s in spreads])) == pytest.approx(apart, rel=0.05)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(
     ("runs", "apart", "gap"), [(5, USUAL, 0.01), (17, WIDEST, 0.01), (5, WIDEST, 0.019)]
 )
@@ -92,6 +94,7 @@ def test_power_is_above_80_per_cent(runs, apart, gap):
     assert np.mean([d.p < 0.05 for _, d, _ in simulated(runs, apart, gap, 400)]) > 0.8
 
 
+@pytest.mark.simulation
 def test_no_valid_test_of_five_seeds_finds_a_point_at_the_widest_spread():
     """Not even one that knows the variance over seeds and has no other: the z-test's power."""
     error = WIDEST * math.sqrt(2 / 5)
@@ -101,12 +104,14 @@ def test_no_valid_test_of_five_seeds_finds_a_point_at_the_widest_spread():
     assert best - 0.1 < found < best + 0.05
 
 
+@pytest.mark.simulation
 def test_the_smallest_detectable_difference_is_found_four_times_in_five():
     stated = np.mean([d.detectable for _, d, _ in simulated(5, WIDEST)])
     found = simulated(5, WIDEST, round(float(stated), 4), 500)
     assert np.mean([d.p < 0.05 for _, d, _ in found]) == pytest.approx(0.8, abs=0.04)
 
 
+@pytest.mark.simulation
 def test_equivalence_errs_one_time_in_twenty_at_its_margin():
     """At a true gap of exactly one point; without a gap ten runs find the two equivalent."""
     wrong = np.mean([d.p_equivalent < 0.05 for _, d, _ in simulated(8, USUAL, MARGIN, 500)])
@@ -115,6 +120,7 @@ def test_equivalence_errs_one_time_in_twenty_at_its_margin():
     assert right > 0.85
 
 
+@pytest.mark.simulation
 def test_counting_reviews_or_seeds_alone_would_not_cover():
     random, by_reviews, by_seeds = np.random.default_rng(2), [], []
     for _ in range(400):
@@ -127,6 +133,7 @@ def test_counting_reviews_or_seeds_alone_would_not_cover():
     assert np.mean(by_seeds) < 0.93
 
 
+@pytest.mark.simulation
 def test_a_prediction_interval_holds_a_single_run_on_other_reviews():
     random, held = np.random.default_rng(3), []
     for _ in range(600):
@@ -138,6 +145,7 @@ def test_a_prediction_interval_holds_a_single_run_on_other_reviews():
     assert 0.93 <= np.mean(held) <= 0.97
 
 
+@pytest.mark.simulation
 def test_unpaired_intervals_cover():
     random, held = np.random.default_rng(4), []
     for _ in range(600):
@@ -148,6 +156,7 @@ def test_unpaired_intervals_cover():
     assert 0.93 <= np.mean(held) <= 0.97
 
 
+@pytest.mark.simulation
 def test_a_baseline_against_a_setting_keeps_its_level():
     """The baseline is as good as the setting: the t-test or McNemar on every run errs seldom."""
     random, wrong = np.random.default_rng(5), []

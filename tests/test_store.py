@@ -1,45 +1,42 @@
-"""The store of trials: whole or absent, checked at every reading, copied, cleaned, never lost."""
+"""The store of trials: checked at every reading, held by one writer, copied, cleaned."""
 
 import errno
 import json
 import os
+import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import TINY, content, train, write_reviews
+from stored import CONFIG, CORPUS, FINGERPRINT, HOW, KEY, predicted, progress, write
+from tiny import content
 
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
-from labrnn.trials import running
 from labrnn.trials.cleaning import remove, stale
-from labrnn.trials.job import train_and_store
 from labrnn.trials.ours import MARK
-from labrnn.trials.store import Store, default_store
-from labrnn.trials.trial import FORMAT, TEXTS, WEIGHTS, Trial, trial_key
+from labrnn.trials.store import PROJECT, Store, _rounded, default_store, epoch_of
+from labrnn.trials.trial import (
+    FORMAT,
+    TEXTS,
+    WEIGHTS,
+    Trial,
+    UnreadableError,
+    dump,
+    predictions_csv,
+    read_plain,
+    trial_key,
+)
 
-
-@pytest.fixture(scope="module")
-def data(reviews, tmp_path_factory):
-    return write_reviews(reviews, tmp_path_factory.mktemp("data") / "reviews.csv")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(data, tmp_path_factory):
-    """A trial as it is when nothing happens; tests change copies."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LABRNN_CACHE", str(folder / "cache"))
-        return train(TINY, data, Store(folder / "trials"))
+NOTES = "notes-0123456789abcdef.json"
 
 
 @pytest.fixture
-def store(tmp_path, undisturbed):
-    """A store with that trial."""
+def store(tmp_path):
+    """A store with one trial."""
     store = Store(tmp_path / "trials")
-    shutil.copytree(undisturbed.folder, store.root / undisturbed.fingerprint / undisturbed.key)
+    write(store)
     return store
 
 
@@ -62,7 +59,24 @@ def clean(store, **options):
     return remove(store, stale(store, **options), **options)
 
 
-# Names and content
+@pytest.fixture
+def unreadable(monkeypatch):
+    """Let every file of a name fail with an error number; root may read whatever the mode."""
+
+    def fail(name, code=errno.EIO):
+        real = os.open
+
+        def opened(path, *args, **kwargs):
+            if Path(path).name == name:
+                raise OSError(code, os.strerror(code))
+            return real(path, *args, **kwargs)
+
+        monkeypatch.setattr(os, "open", opened)
+
+    return fail
+
+
+# Names
 
 
 def test_names_of_stored_trials_stay():
@@ -73,143 +87,119 @@ def test_names_of_stored_trials_stay():
 
 def test_default_store_is_named_by_the_environment(tmp_path, monkeypatch):
     assert default_store().root == tmp_path / "trials"
+    assert default_store(str(tmp_path / "other")).root == tmp_path / "other"
     monkeypatch.delenv("LABRNN_STORE")
-    assert default_store().root.name == "trials"
-    assert default_store().shelves[0].parts[-2:] == ("reports", "full")
+    assert default_store().root == PROJECT / "trials"
+    assert default_store().shelves == [PROJECT / "reports" / "full"]
 
 
-def test_trial_holds_what_was_trained(undisturbed, reviews):
-    trial = undisturbed
-    assert trial.config == TINY
+@pytest.mark.parametrize("name", ["~no_such_user/trials", "a\0b"])
+def test_a_folder_that_cannot_be_named(name):
+    with pytest.raises(LabError, match=r"no such folder for trials \(.+\); write it in full"):
+        Store(name)
+    with pytest.raises(LabError, match="no such folder for trials"):
+        Store("trials", ["good", name])
+
+
+def test_a_folder_of_trials_that_cannot_be_listed(store, monkeypatch):
+    for path in (store.root, store.root / FINGERPRINT):
+        real = os.scandir
+
+        def fail(folder, path=path, real=real):
+            if Path(folder) == path:
+                raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+            return real(folder)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", fail)
+            message = (
+                rf"^{path}: cannot be listed \(Permission denied\); correct the path of the store "
+                r"\(LABRNN_STORE\) or its permissions$"
+            )
+            with pytest.raises(LabError, match=message):
+                list(store.places())
+    assert list(Store(store.root / "none").places()) == []
+
+
+def test_places_are_the_roots_then_the_shelves_by_name(store, tmp_path):
+    shelf = Store(tmp_path / "shelf")
+    keys = [write(shelf, CONFIG.replace(seed=n)).key for n in range(3)]
+    write(shelf)
+    (shelf.root / FINGERPRINT / "0").mkdir()
+    (shelf.root / FINGERPRINT / "notes.txt").touch()
+    both = Store(store.root, [shelf.root])
+    places = [t.folder for t in both.places()]
+    named = sorted([shelf.root / FINGERPRINT / key for key in ["0", KEY, *keys]])
+    assert places == [store.root / FINGERPRINT / KEY, *named]
+    finished = [t.folder for t in both.trials()]
+    named = sorted(shelf.root / FINGERPRINT / key for key in keys)
+    assert finished == [store.root / FINGERPRINT / KEY, *named]
+
+
+# What is stored
+
+
+def test_a_stored_trial_is_what_was_given(store):
+    trial = only(store)
+    assert (trial.key, trial.fingerprint) == (KEY, FINGERPRINT)
+    assert trial.config == CONFIG
     assert {p.name for p in trial.folder.iterdir()} == {*TEXTS, WEIGHTS, "DONE"}
     assert trial.damage() == []
-    assert [e["epoch"] for e in trial.history] == [1, 2, 3, 4, 5, 6]
-    table, best = trial.predictions, trial.metrics["best"]
-    assert (reviews.labels[table["row"]] == table["label"]).all()
-    assert np.mean((table["best"] > 0.5) == table["label"]) == pytest.approx(best["accuracy"])
-    assert trial.data["reviews"] == 300
-    assert trial.weights()["rnn.weight_hh_l1"].shape == (40, 10)
-    assert trial.environment["clock"] == "processor"
-    assert trial.environment["seconds"] == pytest.approx(
-        sum(e["seconds"] for e in trial.history), abs=1e-3
-    )
+    assert (trial.data, trial.vocabulary_size) == (CORPUS.facts, 7)
+    assert (trial.history, trial.environment) == (progress().history, HOW)
+    assert trial.metrics == {which: m for which, (m, _) in predicted().items()}
+    table = trial.predictions
+    assert table["row"].tolist() == [5, 0, 29, 12, 3, 8]
+    assert table["label"].tolist() == [1, 0, 1, 0, 1, 0]
+    for which, (_, chances) in predicted().items():
+        assert table[which].to_numpy() == pytest.approx(chances, abs=1e-4)
+        assert ((table[which] > 0.5) == (chances > 0.5)).all()
+    weights = trial.weights()
+    assert weights.keys() == progress().best.keys()
+    assert all((weights[name] == value).all() for name, value in progress().best.items())
+    stored = json.loads(trial.read("trial.json"))
+    assert (stored["format"], stored["code_version"], stored["fingerprint"]) == (1, 1, FINGERPRINT)
+    assert trial.read("predictions.csv").startswith(b"row,label,best,last\n5,1,0.9000,0.4000\n")
+    assert trial.row() == {
+        "key": KEY,
+        "data": FINGERPRINT,
+        "cell": "lstm",
+        "seed": 5,
+        "accuracy": trial.metrics["best"]["accuracy"],
+        "loss": round(trial.metrics["best"]["loss"], 6),
+        "epoch": 2,
+        "seconds": 1.5,
+        "finished": HOW["finished"],
+        "weights": True,
+        "configuration": CONFIG.difference(),
+    }
 
 
-def test_stored_trial_is_not_trained_again(store, data, monkeypatch):
-    monkeypatch.setattr("labrnn.network.training.train", None)
-    assert content(train(TINY, data, store)) == content(only(store))
+def test_probabilities_are_rounded_on_their_side_of_one_half():
+    given = np.array([0, 0.5, 0.50001, 0.49999, 0.50004, 0.12345, 0.99996, 1])
+    assert _rounded(given).tolist() == [0, 0.5, 0.5001, 0.5, 0.5001, 0.1234, 1, 1]
 
 
-# Interrupted
-
-
-def test_killed_in_epoch_4_goes_on_from_epoch_3(data, undisturbed, tmp_path):
-    store, told = Store(tmp_path / "trials"), []
-
-    def kill_in_epoch_4(entry):
-        told.append(entry["epoch"])
-        if entry["epoch"] == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_and_store(TINY, data, store, on_epoch=kill_in_epoch_4)
-    assert list(store.trials()) == []
-    assert store.epochs_kept(TINY, undisturbed.fingerprint) == 3
-    trial = train_and_store(TINY, data, store, on_epoch=lambda entry: told.append(entry["epoch"]))
-    assert told == [1, 2, 3, 4, 5, 6]
-    assert content(trial) == content(undisturbed)
-    assert list(store.root.rglob("epoch-*")) == []
-
-
-def test_damaged_state_is_passed_over(data, undisturbed, tmp_path):
-    store, told = Store(tmp_path / "trials"), []
-
-    def stop(entry):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_and_store(TINY, data, store, on_epoch=stop)
-    (state,) = store.root.rglob("epoch-1")
-    newer = shutil.copytree(state, state.with_name("epoch-2"))
-    (newer / "last.safetensors").write_bytes(b"half")
-    shutil.copytree(state, state.with_name("2.writing"))
-    trial = train_and_store(TINY, data, store, on_epoch=lambda entry: told.append(entry["epoch"]))
-    assert told == [2, 3, 4, 5, 6]
-    assert content(trial) == content(undisturbed)
-
-
-def test_every_failure_of_the_disk_loses_nothing(data, undisturbed, tmp_path, monkeypatch):
-    """The n-th operation on the disk fails, for every n; afterwards the training is completed."""
-    config, failing = TINY.replace(epochs=2), {"left": 0}
-    reference = content(train(config, data, Store(tmp_path / "reference")))
-
-    def fail_in_time(function):
-        def guarded(*args, **kwargs):
-            failing["left"] -= 1
-            if failing["left"] == 0:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return function(*args, **kwargs)
-
-        return guarded
-
-    outcomes = []
-    for n in range(1, 100):
-        store = Store(tmp_path / f"store{n}")
-        failing["left"] = n
-        with monkeypatch.context() as patch:
-            for name in ("fsync", "replace", "rename"):
-                patch.setattr(f"os.{name}", fail_in_time(getattr(os, name)))
-            patch.setattr("labrnn.trials.store.Path.mkdir", fail_in_time(Path.mkdir))
-            try:
-                train(config, data, store)
-                outcomes.append("trained")
-            except LabError as error:
-                outcomes.append(str(error))
-        assert all(trial.damage() == [] for trial in store.trials())
-        assert content(train(config, data, store)) == reference
-        if failing["left"] > 0:
-            break
-        shutil.rmtree(store.root)
-    failures = [outcome for outcome in outcomes if outcome != "trained"]
-    assert len(failures) > 20  # the rest was the cache's, which can be done without
-    assert all("cannot be written (No space left on device)" in fault for fault in failures)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 256 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk]
-    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no right to mount a small file system here")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
-
-
-def test_full_disk(small_disk, data, undisturbed):
-    store = Store(small_disk)
-    stuffing = small_disk / "stuffing"
-    with pytest.raises(OSError, match="No space"):
-        stuffing.write_bytes(bytes(300_000))
-    with pytest.raises(LabError, match=r"written \(No space left on device\); make room"):
-        train(TINY, data, store)
-    stuffing.unlink()
-    assert content(train(TINY, data, store)) == content(undisturbed)
-
-
-def test_read_only_store(small_disk, data):
-    store = Store(small_disk)
-    config = TINY.replace(epochs=1)
-    train(config, data, store)
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    assert running.run_trials([config], data, store=store).trials[config].damage() == []
-    with pytest.raises(LabError, match=r"cannot be written \(Read-only file system\)"):
-        running.run_trials([TINY], data, store=store)
-    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+def test_json_files_are_readable_and_hold_no_nan():
+    assert dump({"a": [1]}) == b'{\n "a": [\n  1\n ]\n}\n'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        dump(float("nan"))
+    for text in ("NaN", "[-Infinity]", "1e999"):
+        with pytest.raises(ValueError, match="is no finite number"):
+            read_plain(text)
+    assert read_plain("[1.5, 2]") == [1.5, 2]
 
 
 # Damage and other versions
+
+READING = {
+    "trial.json": lambda t: t.config,
+    "history.json": lambda t: t.history,
+    "metrics.json": lambda t: t.metrics,
+    "environment.json": lambda t: t.environment,
+    "predictions.csv": lambda t: t.predictions,
+    WEIGHTS: lambda t: t.weights(),
+}
 
 
 @pytest.mark.parametrize("name", [*TEXTS, WEIGHTS])
@@ -217,29 +207,51 @@ def test_flipped_byte_is_never_used(store, name):
     trial = only(store)
     flip(trial.folder / name)
     (fault,) = trial.damage()
-    assert fault.startswith(name)
-    reading = {
-        "trial.json": lambda t: t.config,
-        "history.json": lambda t: t.history,
-        "metrics.json": lambda t: t.metrics,
-        "environment.json": lambda t: t.environment,
-        "predictions.csv": lambda t: t.predictions,
-        WEIGHTS: lambda t: t.weights(),
-    }
+    assert fault == f"{name} is not what was written"
+    assert trial.damage(weights=False) == ([] if name == WEIGHTS else [fault])
     with pytest.raises(LabError, match=f"{name}: is not what was written; .*trials verify"):
-        reading[name](trial)
+        READING[name](trial)
+    if name != WEIGHTS:
+        message = (
+            rf"^{trial.folder}: {re.escape(fault)}; `labrnn trials --store {store.root} gc "
+            r"--damaged` removes it, to be trained or imported again$"
+        )
+        with pytest.raises(LabError, match=message):
+            store.find(CONFIG, FINGERPRINT)
+
+
+@pytest.mark.parametrize("name", ["DONE", *TEXTS, WEIGHTS])
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
+def test_what_cannot_be_read_is_no_damage(store, unreadable, name, code):
+    unreadable(name, code)
+    trial = Trial(store.root / FINGERPRINT / KEY)
+    message = (
+        rf"{name}: cannot be read \({os.strerror(code)}\); nothing is changed there: correct its "
+        "permissions or the disk, and try again$"
+    )
+    with pytest.raises(UnreadableError, match=message):
+        trial.damage()
+    if name not in ("DONE", WEIGHTS):
+        with pytest.raises(LabError, match=message):
+            store.find(CONFIG, FINGERPRINT)
 
 
 def test_flipped_bytes_of_done_and_of_its_absence(store):
     trial = only(store)
     digests = json.loads((trial.folder / "DONE").read_bytes())
-    (trial.folder / "DONE").write_text("[]")
-    assert len(Trial(trial.folder).damage()) == len(digests)
+    for text in ("[]", "{", "7", '{"trial.json": 7}', "\x00"):
+        (trial.folder / "DONE").write_text(text)
+        assert len(Trial(trial.folder).damage()) == len(digests)
     (trial.folder / "DONE").write_text(json.dumps(digests | {"../outside": "0"}))
     assert Trial(trial.folder).damage() == ["DONE names a strange file, '../outside'"]
     (trial.folder / "DONE").unlink()
     assert list(store.trials()) == []
-    assert "DONE is missing" in Trial(trial.folder).damage()[0]
+    assert store.find(CONFIG, FINGERPRINT) is None
+    assert Trial(trial.folder).damage() == [
+        "DONE is missing: no trial, or a copy that was broken off"
+    ]
+    with pytest.raises(LabError, match=rf"^{trial.folder}: no finished trial \(no DONE\)$"):
+        Trial(trial.folder).row()
 
 
 def test_trial_in_the_wrong_folder_is_found(store):
@@ -254,19 +266,21 @@ def test_copy_without_weights_is_sound(store):
     trial = only(store)
     (trial.folder / WEIGHTS).unlink()
     assert trial.damage() == []
-    with pytest.raises(LabError, match="has no weights; train it again"):
+    assert not trial.row()["weights"]
+    message = rf"^{trial.folder}: this copy of the trial has no weights; train it again$"
+    with pytest.raises(LabError, match=message):
         trial.weights()
 
 
-def test_newer_store_is_neither_used_nor_changed(store, data):
+@pytest.mark.parametrize("other", [FORMAT - 1, FORMAT + 1])
+def test_another_versions_store_is_neither_used_nor_changed(store, other):
     trial = only(store)
-    newer = json.loads((trial.folder / "trial.json").read_bytes()) | {"format": FORMAT + 1}
-    (trial.folder / "trial.json").write_text(json.dumps(newer))
-    (store.root / MARK).touch()
+    stored = json.loads((trial.folder / "trial.json").read_bytes()) | {"format": other}
+    (trial.folder / "trial.json").write_text(json.dumps(stored))
     before = everything(store.root)
-    message = rf"store format {FORMAT + 1}, this version reads {FORMAT}; nothing is changed"
+    message = rf"store format {other}, this version reads {FORMAT}; nothing is changed"
     for use in (
-        lambda: train(TINY, data, store),
+        lambda: store.find(CONFIG, FINGERPRINT),
         Trial(trial.folder).damage,
         lambda: Trial(trial.folder).config,
         lambda: Store(store.root / "o").take(trial),
@@ -274,31 +288,111 @@ def test_newer_store_is_neither_used_nor_changed(store, data):
         with pytest.raises(LabError, match=message):
             use()
     assert stale(store, unfinished=True, damaged=True) == {}
-    assert running.run_trials([TINY], data, store=store).failures.keys() == {TINY}
     assert everything(store.root) == before
+
+
+# Interrupted trainings
+
+
+def test_the_newest_sound_state_serves_and_damaged_ones_go(store):
+    other = CONFIG.replace(seed=1, epochs=12)
+    assert store.load_progress(other, FINGERPRINT) is None
+    assert store.epochs_kept(other, FINGERPRINT) == 0
+    partial = store.root / FINGERPRINT / ".partial" / trial_key(other)
+    for epoch in (2, 3):
+        store.save_progress(other, FINGERPRINT, progress(epoch))
+        assert [p.name for p in partial.iterdir()] == [f"epoch-{epoch}"]
+    newest = shutil.copytree(partial / "epoch-3", partial / "epoch-10")
+    assert store.epochs_kept(other, FINGERPRINT) == 10
+    (newest / "last.safetensors").write_bytes(b"half")
+    found = store.load_progress(other, FINGERPRINT)
+    assert found.history == progress(3).history
+    for name in ("last", "best", "optimizer"):
+        tensors, expected = getattr(found, name), getattr(progress(3), name)
+        assert tensors.keys() == expected.keys()
+        assert all((tensors[n] == expected[n]).all() for n in expected)
+    assert not newest.exists()
+    for name in ("DONE", "history.json", "best.safetensors", "optimizer.safetensors"):
+        copy = shutil.copytree(partial / "epoch-3", partial / "epoch-4")
+        flip(copy / name, 3)
+        assert len(store.load_progress(other, FINGERPRINT).history) == 3
+        assert not copy.exists()
+    (partial / "epoch-4").mkdir()
+    assert len(store.load_progress(other, FINGERPRINT).history) == 3
+    store.save(other, CORPUS, progress(12), predicted(other), HOW)
+    assert not partial.exists()
+
+
+def test_a_state_that_cannot_be_read_is_kept(store, unreadable):
+    other = CONFIG.replace(seed=1)
+    store.save_progress(other, FINGERPRINT, progress(2))
+    unreadable("optimizer.safetensors")
+    state = store.root / FINGERPRINT / ".partial" / trial_key(other) / "epoch-2"
+    with pytest.raises(UnreadableError, match=f"^{state}: cannot be read"):
+        store.load_progress(other, FINGERPRINT)
+    assert len(list(state.iterdir())) == 5
+
+
+def test_epochs_are_read_from_names():
+    names = ("epoch-1", "epoch-12", "epoch-", "1.writing", "epoch-1.writing", "xepoch-1")
+    assert [epoch_of(Path("a", name)) for name in names] == [1, 12, 0, 0, 0, 0]
+
+
+WRITES = {
+    "save": lambda broken, trial: write(broken),
+    "save_progress": lambda broken, trial: broken.save_progress(CONFIG, FINGERPRINT, progress(1)),
+    "keep": lambda broken, trial: broken.keep(FINGERPRINT, NOTES, [1]),
+    "open_log": lambda broken, trial: broken.open_log(),
+    "take": lambda broken, trial: broken.take(trial),
+    "held": lambda broken, trial: broken.held(FINGERPRINT, KEY),
+}
+
+
+@pytest.mark.parametrize("work", WRITES)
+def test_a_store_that_cannot_be_written(store, tmp_path, work):
+    (tmp_path / "file").touch()
+    broken = Store(tmp_path / "file" / "trials")
+    with pytest.raises(LabError) as caught:
+        WRITES[work](broken, only(store))
+    assert str(caught.value) == (
+        f"{broken.root}: the store cannot be written (not a folder); make room, or name another "
+        "folder with LABRNN_STORE; what is finished is kept"
+    )
+
+
+def test_a_log_is_a_new_file_of_the_store(store, tmp_path):
+    new = Store(tmp_path / "new")
+    with new.open_log() as log:
+        log.write("é one\n")
+        assert Path(log.name).read_text("utf-8") == "é one\n"  # line by line
+        assert re.fullmatch(rf"\d{{8}}-\d{{6}}-{os.getpid()}\.log", Path(log.name).name)
+        assert Path(log.name).parent == new.root / ".logs"
+    assert (new.root / MARK).is_file()
 
 
 # Writers at once
 
 
-def test_trial_is_held_by_one(store, data, undisturbed):
-    place = undisturbed.fingerprint, trial_key(TINY.replace(seed=1))
+def test_trial_is_held_by_one(store):
+    place = FINGERPRINT, trial_key(CONFIG.replace(seed=1))
     with store.claim(*place) as mine:
         assert mine
         assert Store(store.root).held(*place)
-        assert train(TINY.replace(seed=1), data, store) is None
         with Store(store.root).claim(*place) as second:
             assert not second
+        assert len(list(store.root.rglob("*.lock"))) == 1
     assert not store.held(*place)
     assert list(store.root.rglob("*.lock")) == []
 
 
-def test_what_is_finished_stays(store, undisturbed):
+def test_what_is_finished_stays(store):
     """A second writer of the same trial, without the lock, changes nothing and leaves nothing."""
     before = everything(store.root)
-    store._place(undisturbed.fingerprint, undisturbed.key, {"trial.json": b"{}"}, {})
+    store.save_progress(CONFIG, FINGERPRINT, progress(2))
+    trial = store.save(CONFIG, CORPUS, progress(seed=1), predicted(), HOW)
+    assert trial.folder == only(store).folder
     assert everything(store.root) == before
-    assert only(store).damage() == []
+    assert list((store.root / FINGERPRINT / ".partial").iterdir()) == []
 
 
 # Copies
@@ -313,57 +407,115 @@ def test_take_copies_once_and_adds_weights(store, tmp_path):
     assert everything(shelf.root) == before
     assert shelf.take(only(store)) == "copied"
     assert shelf.take(only(store)) == "there already"
+    assert shelf.take(only(store), weights=False) == "there already"
     assert content(only(shelf)) == content(only(store))
     assert only(shelf).damage() == []
     names = {*TEXTS, WEIGHTS, "DONE", MARK}
     assert {path.name for path in everything(shelf.root)} == names
-    assert Store(tmp_path / "none", shelves=[shelf.root]).find(TINY, only(store).fingerprint)
+    assert Store(tmp_path / "none", shelves=[shelf.root]).find(CONFIG, FINGERPRINT)
 
 
-def test_take_refuses_what_is_damaged_and_keeps_what_differs(store, data, tmp_path):
-    shelf = Store(tmp_path / "shelf")
-    train(TINY, data, shelf)  # equal figures, other seconds
+def test_take_refuses_what_is_damaged_and_keeps_what_differs(store, tmp_path):
+    shelf, other = Store(tmp_path / "shelf"), progress()
+    other.history[0]["train_loss"] = 0.71
+    shelf.save(CONFIG, CORPUS, other, predicted(), HOW)
     before = everything(shelf.root)
     assert shelf.take(only(store)) == "differs"
     assert everything(shelf.root) == before
     flip(only(store).folder / "history.json")
-    with pytest.raises(LabError, match=r"history\.json is not what was written; not copied"):
+    message = rf"^{only(store).folder}: history\.json is not what was written; not copied$"
+    with pytest.raises(LabError, match=message):
         Store(tmp_path / "other").take(only(store))
     assert not (tmp_path / "other").exists()
+
+
+def test_a_trial_that_is_being_trained_is_not_taken(store, tmp_path):
+    shelf = Store(tmp_path / "shelf")
+    with Store(shelf.root).claim(FINGERPRINT, KEY):
+        assert shelf.take(only(store)) == "busy"
+    assert shelf.take(only(store), weights=False) == "copied"
+    with Store(shelf.root).claim(FINGERPRINT, KEY):
+        assert shelf.take(only(store), weights=False) == "there already"
+        assert shelf.take(only(store)) == "busy"
+
+
+# What is kept beside the trials
+
+
+def test_what_is_kept_is_recalled_the_roots_first_and_stays(store, tmp_path):
+    shelf = Store(tmp_path / "shelf")
+    both = Store(store.root, [shelf.root])
+    assert both.recall(FINGERPRINT, NOTES) is None
+    shelf.keep(FINGERPRINT, NOTES, ["shelf"])
+    shelf.keep(FINGERPRINT, "more-0123456789abcdef.json", ["é"])
+    assert both.recall(FINGERPRINT, NOTES) == ["shelf"]
+    both.keep(FINGERPRINT, NOTES, ["mine"])
+    both.keep(FINGERPRINT, NOTES, ["other"])
+    assert both.recall(FINGERPRINT, NOTES) == ["mine"]
+    digests = both.kept_digests(FINGERPRINT)
+    assert digests.keys() == {NOTES, "more-0123456789abcdef.json"}
+    assert digests[NOTES] == store.kept_digests(FINGERPRINT)[NOTES]
+    assert digests[NOTES] != shelf.kept_digests(FINGERPRINT)[NOTES]
+    assert len(both.kept(FINGERPRINT)) == 3
+    path = store.root / FINGERPRINT / NOTES
+    assert json.loads(path.read_text())["value"] == ["mine"]
+    flip(path, -5)
+    assert list(both.damaged()) == [(path, "is not what was written")]
+    assert both.recall(FINGERPRINT, NOTES) == ["shelf"]
+    assert both.kept_digests(FINGERPRINT)[NOTES] == shelf.kept_digests(FINGERPRINT)[NOTES]
+    both.keep(FINGERPRINT, NOTES, ["again"])
+    assert both.recall(FINGERPRINT, NOTES) == ["again"]
+
+
+def test_kept_values_are_copied_to_stores_and_folders_and_never_over_others(store, tmp_path):
+    other, folder = Store(tmp_path / "other"), tmp_path / "descriptions"
+    more = "more-0123456789abcdef.json"
+    for name in (NOTES, more, "bad-0123456789abcdef.json"):
+        store.keep(FINGERPRINT, name, [name])
+    bad = store.root / FINGERPRINT / "bad-0123456789abcdef.json"
+    flip(bad, -5)
+    other.keep(FINGERPRINT, NOTES, ["other"])
+    (folder / FINGERPRINT).mkdir(parents=True)
+    (folder / FINGERPRINT / NOTES).write_text("other")
+    fault = [(bad, "is not what was written")]
+    assert other.take_kept(store, FINGERPRINT) == fault
+    assert store.copy_kept(FINGERPRINT, folder) == fault
+    assert other.recall(FINGERPRINT, NOTES) == ["other"]
+    assert other.recall(FINGERPRINT, more) == [more]
+    assert {p.name for p in (folder / FINGERPRINT).iterdir()} == {NOTES, more}
+    assert (folder / FINGERPRINT / NOTES).read_text() == "other"
+    copied = (folder / FINGERPRINT / more).read_bytes()
+    assert copied == (store.root / FINGERPRINT / more).read_bytes()
 
 
 # Cleaning
 
 
-def test_clean_removes_leftovers_only(store, data, undisturbed):
-    def stop(entry):
-        raise KeyboardInterrupt
-
-    other = TINY.replace(seed=1)
-    with pytest.raises(KeyboardInterrupt):
-        train_and_store(other, data, store, on_epoch=stop)
-    folder = store.root / undisturbed.fingerprint
+def test_clean_removes_leftovers_only(store):
+    other, held = CONFIG.replace(seed=1), CONFIG.replace(seed=2)
+    store.save_progress(other, FINGERPRINT, progress(1))
+    folder = store.root / FINGERPRINT
     state = folder / ".partial" / trial_key(other)
     (state / "2.writing").mkdir()
-    (folder / ".partial" / undisturbed.key).mkdir()
-    stale = folder / ".locks" / "0123456789abcdef.lock"
-    stale.touch()
+    (folder / ".partial" / KEY).mkdir()
+    lock = folder / ".locks" / "0123456789abcdef.lock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.touch()
     (folder / "notes").mkdir()
-    held = TINY.replace(seed=2)
-    with store.claim(undisturbed.fingerprint, trial_key(held)):
+    with store.claim(FINGERPRINT, trial_key(held)):
         (folder / ".partial" / trial_key(held) / "1.writing").mkdir(parents=True)
         removed = clean(store)
         assert (folder / ".partial" / trial_key(held) / "1.writing").exists()
-    assert set(removed) == {state / "2.writing", folder / ".partial" / undisturbed.key, stale}
+    assert set(removed) == {state / "2.writing", folder / ".partial" / KEY, lock}
     assert not any(path.exists() for path in removed)
-    assert store.epochs_kept(other, undisturbed.fingerprint) == 1
+    assert store.epochs_kept(other, FINGERPRINT) == 1
     clean(store, unfinished=True)
-    assert store.epochs_kept(other, undisturbed.fingerprint) == 0
+    assert store.epochs_kept(other, FINGERPRINT) == 0
     assert (folder / "notes").exists()
     assert only(store).damage() == []
 
 
-def test_clean_removes_damaged_trials_only_when_told(store, undisturbed):
+def test_clean_removes_damaged_trials_only_when_asked(store):
     damaged = only(store).folder
     flip(damaged / "metrics.json")
     broken = damaged.with_name("0123456789abcdef")
@@ -371,3 +523,8 @@ def test_clean_removes_damaged_trials_only_when_told(store, undisturbed):
     assert clean(store) == []
     assert set(clean(store, damaged=True)) == {damaged, broken}
     assert list(store.places()) == []
+
+
+def test_predictions_have_four_decimals_and_whole_rows(store):
+    table = only(store).predictions
+    assert predictions_csv(table) == only(store).read("predictions.csv")

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import uuid
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from labrnn.errors import LabError
@@ -53,7 +54,7 @@ class Processes:
         here, there = self.context.Pipe(duplex=False)
         process = self.context.Process(target=_main, args=(log, function, arguments, there))
         try:
-            process.start()
+            _start(process)
         except (OSError, EOFError, RuntimeError) as error:
             raise LabError(
                 f"no process can be started for the reports ({type(error).__name__}: {error}); "
@@ -76,6 +77,22 @@ class Processes:
         self.stopped = True
         for process in list(self.running):
             process.kill()
+
+
+def _start(process):
+    """Start a process that gets no Ctrl-C, which is the parent's to handle.
+
+    A server of processes would obey it until its imports are done.
+    """
+    if not FORKS:
+        process.start()
+        return
+    resource_tracker.ensure_running()  # its start would undo the mask
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _main(log, function, arguments, pipe):
