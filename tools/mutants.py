@@ -173,32 +173,43 @@ def baseline(copy, modules, tests):
     return lines, seconds
 
 
-def interval(killed, n):
-    from scipy.stats import binomtest
+def digest(*contents):
+    return hashlib.sha256("".join(contents).encode()).hexdigest()[:12]
 
-    return binomtest(killed, n).proportion_ci(0.95)
+
+def place(group):
+    """The file of results, another one where a module has changed."""
+    sources = [(ROOT / f"labrnn/{module}.py").read_text() for module in GROUPS[group][0]]
+    return OUT / f"{group}-{digest(*sources)}.jsonl"
 
 
 def read(group):
-    path = OUT / f"{group}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The last result of each mutant."""
+    path = place(group)
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {(r["module"], r["digest"]): r for r in map(json.loads, lines)}
 
 
 def show():
+    from scipy.stats import binomtest
+
+    survivors = []
     for group in GROUPS:
-        results = read(group)
-        if not results:
+        if not (results := read(group).values()):
             continue
-        killed = sum(r["killed"] for r in results)
-        low, high = interval(killed, len(results))
-        print(
-            f"{group}: {killed} of {len(results)} mutants killed, {killed / len(results):.1%} "
-            f"[{low:.1%}, {high:.1%}], of {results[-1]['of']}; seed {SEED}"
+        n, killed, every = (
+            len(results),
+            sum(r["killed"] for r in results),
+            max(r["of"] for r in results),
         )
-    for group in GROUPS:
-        for r in read(group):
-            if not r["killed"]:
-                print(f"\n{group} {r['module']} {r['number']} ({r['tests']} tests)\n{r['change']}")
+        low, high = binomtest(killed, n).proportion_ci(0.95) if n < every else [killed / n] * 2
+        print(
+            f"{group}: {killed} of {n} mutants killed, {killed / n:.1%} [{low:.1%}, {high:.1%}], "
+            f"a random {n} of {every}"
+        )
+        survivors += [r for r in results if not r["killed"]]
+    for r in survivors:
+        print(f"\n{r['module']} {r['number']}, {r['tests']} tests\n{r['change']}")
 
 
 def run(group, count=None):
@@ -206,7 +217,9 @@ def run(group, count=None):
     OUT.mkdir(exist_ok=True)
     for name in IMPORTS.split():
         importlib.import_module(name)
-    done = {(r["module"], r["digest"]): r for r in read(group)}
+    with_ = digest(*((ROOT / name).read_text() for name in tests if name.endswith(".py")))
+    # What survived is tried again when the tests have changed.
+    done = {name for name, r in read(group).items() if r["killed"] or r["with"] == with_}
     order, seconds_of = [], {}
     with tempfile.TemporaryDirectory(
         prefix="mutants-copy-", dir=MEMORY, ignore_cleanup_errors=True
@@ -221,8 +234,7 @@ def run(group, count=None):
         random.Random(SEED).shuffle(order)
         last_killer = {}
         for module, number, first, last, source in order[:count]:
-            digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-            if (module, digest) in done:
+            if (module, digest(source)) in done:
                 continue
             path = copy / f"labrnn/{module}.py"
             original = path.read_text()
@@ -241,7 +253,8 @@ def run(group, count=None):
             result = {
                 "module": module,
                 "number": number,
-                "digest": digest,
+                "digest": digest(source),
+                "with": with_,
                 "of": len(order),
                 "killed": bool(killer or (chosen and not found[1])),
                 "by": killer,
@@ -254,7 +267,7 @@ def run(group, count=None):
                     if not line.startswith(("---", "+++"))
                 ),
             }
-            with open(OUT / f"{group}.jsonl", "a") as file:
+            with open(place(group), "a") as file:
                 file.write(json.dumps(result) + "\n")
 
 
