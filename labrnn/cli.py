@@ -528,7 +528,8 @@ def verify(store):
         faulty = True
         show(f"{path}: {fault}")
     show(f"{sound} trials are sound")
-    then("labrnn trials gc --damaged" if faulty else "labrnn trials export FOLDER copies them")
+    remove = f"labrnn trials --store {store.root} gc --damaged removes what is damaged there"
+    then(remove if faulty else "labrnn trials export FOLDER copies them")
     sys.exit(1 if faulty else 0)
 
 

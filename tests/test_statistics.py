@@ -12,8 +12,14 @@ from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_ind
 
 from labrnn.results.statistics import (
+    CONFIDENCE,
+    DOUBTLESS,
     EXACT,
+    LEVEL,
     MARGIN,
+    NOT_RUN,
+    POWER,
+    UNSTABLE,
     WIDE,
     Estimate,
     Share,
@@ -240,6 +246,122 @@ def test_degrees_of_freedom_follow_the_shares():
     assert estimate.freedom == pytest.approx(expected)
 
 
+def satterthwaite(*shares):
+    """Standard error and degrees of freedom of a sum of variances, (variance, freedom) each."""
+    variance = sum(v for v, _ in shares)
+    return math.sqrt(variance), variance**2 / sum(v**2 / freedom for v, freedom in shares)
+
+
+def test_levels_are_those_of_the_methods():
+    constants = (CONFIDENCE, LEVEL, MARGIN, POWER, UNSTABLE, WIDE, DOUBTLESS)
+    assert constants == (0.95, 0.05, 0.01, 0.8, 0.001, 0.1, 1e-6)
+    assert (EXACT.variance, EXACT.freedom, EXACT.within) == (0, math.inf, 0)
+    assert (NOT_RUN.n, NOT_RUN.reviews, NOT_RUN.known) == (0, 0, False)
+    assert math.isnan(NOT_RUN.mean)
+
+
+def test_p_values_and_the_detectable_difference_are_those_of_t():
+    estimate = Estimate(0.02, 0.008, 7.5, 3, 400)
+    t = stats.t(7.5)
+    assert estimate.p_above(0.0) == pytest.approx(t.sf(2.5))
+    assert estimate.p_above(0.01) == pytest.approx(t.sf(1.25))
+    assert estimate.p_below(0.03) == pytest.approx(t.sf(1.25))
+    assert estimate.p == pytest.approx(2 * t.sf(2.5))
+    assert Estimate(-0.02, 0.008, 7.5, 3, 400).p == pytest.approx(estimate.p)
+    assert Estimate(0.0, 0.008, 7.5, 3, 400).p == 1.0
+    assert Estimate(0.02, 0.008, 7.5, 3, 400, mcnemar=1e-9).p == 1e-9
+    assert estimate.p_equivalent == pytest.approx(t.cdf(1.25))
+    assert Estimate(-0.02, 0.008, 7.5, 3, 400).p_equivalent == pytest.approx(t.cdf(1.25))
+    assert estimate.detectable == pytest.approx((t.ppf(0.975) + t.ppf(0.8)) * 0.008)
+    assert estimate.half_width == pytest.approx(t.ppf(0.975) * 0.008)
+    assert estimate.bounds == (-1, 1)
+    exact = Estimate(0.02, 0.0, math.inf, 1, 400)
+    assert [exact.p_above(v) for v in (0.0, 0.02, 0.03)] == [0, 1, 1]
+
+
+def test_a_lone_run_does_not_decide_against_its_setting():
+    """The single run is the lower side: only p-values that would hold that against it are NaN."""
+    below = Estimate(-0.02, 0.008, 7.5, 1, 400, lone=True)
+    assert math.isnan(below.p_below(0.0))
+    assert below.p_above(0.0) == pytest.approx(stats.t.sf(-2.5, 7.5))
+    above = Estimate(0.02, 0.008, 7.5, 1, 400, lone=True)
+    assert math.isnan(above.p_above(0.0))
+    assert above.p_below(0.0) == pytest.approx(stats.t.sf(-2.5, 7.5))
+    assert math.isnan(above.p)
+    runs = np.random.default_rng(13).random((3, 400)) < 0.8
+    high, low = runs.copy(), runs[:1] & (np.arange(400) % 9 > 0)
+    seeds = Spread(0.0001, 4, 0.1)
+    for compare in (difference, unpaired):
+        assert compare(low, high, seeds, seeds).lone
+        assert compare(high, low, seeds, seeds).lone
+        assert not compare(low, high, EXACT, seeds).lone
+        assert not compare(high, low, seeds, EXACT).lone
+        assert not compare(high[:1], np.repeat(low, 2, 0), seeds, seeds).lone
+        assert not compare(np.repeat(low, 2, 0), high[:1], seeds, seeds).lone
+
+
+def test_differences_add_the_shares_of_their_sides():
+    random = np.random.default_rng(14)
+    first, second = random.random((3, 500)) < 0.8, random.random((2, 500)) < 0.7
+    mine, theirs = Spread(0.0004, 3, 0.1), Spread(0.0009, 5, 0.12)
+    gaps = first.mean(axis=0) - second.mean(axis=0)
+    of_reviews = (gaps.var(ddof=1) - 0.1 / 3 - 0.12 / 2) / 500
+    d = difference(first, second, mine, theirs)
+    expected = satterthwaite((0.0004 / 3, 3), (0.0009 / 2, 5), (of_reviews, 499))
+    assert (d.error, d.freedom) == pytest.approx(expected)
+    assert (d.mean, d.n, d.reviews, d.bounds) == (pytest.approx(gaps.mean()), 2, 500, (-1, 1))
+    assert math.isnan(d.mcnemar)
+    # One spread for both sides is one share.
+    d = difference(first, second, mine, mine)
+    of_reviews = (gaps.var(ddof=1) - 0.1 / 3 - 0.1 / 2) / 500
+    expected = satterthwaite((0.0004 / 3 + 0.0004 / 2, 3), (of_reviews, 499))
+    assert (d.error, d.freedom) == pytest.approx(expected)
+    # A model without a seed does not count among the runs.
+    assert difference(first, second[:1], mine, EXACT).n == 3
+    assert difference(first[:1], second, EXACT, theirs).n == 2
+    assert difference(first[:1], second[:1], EXACT, EXACT).n == 1
+
+
+def test_unpaired_differences_have_the_reviews_share_of_each_side():
+    random = np.random.default_rng(15)
+    first, second = random.random((3, 500)) < 0.8, random.random((2, 700)) < 0.7
+    mine, theirs = Spread(0.0004, 3, 0.1), Spread(0.0009, 5, 0.12)
+    of_first = (first.mean(axis=0).var(ddof=1) - 0.1 / 3) / 500
+    of_second = (second.mean(axis=0).var(ddof=1) - 0.12 / 2) / 700
+    d = unpaired(first, second, mine, theirs)
+    shares = [(0.0004 / 3, 3), (0.0009 / 2, 5), (of_first, 499), (of_second, 699)]
+    assert (d.error, d.freedom) == pytest.approx(satterthwaite(*shares))
+    assert d.mean == pytest.approx(first.mean() - second.mean())
+    assert (d.n, d.reviews, d.bounds) == (2, 500, (-1, 1))
+    assert math.isnan(d.mcnemar)
+
+
+def test_a_prediction_adds_a_runs_own_shares():
+    estimate, seeds = Estimate(0.87, 0.004, 9.0, 3, 500, (0, 1)), Spread(0.0004, 6, 0.05)
+    predicted = prediction(estimate, seeds, 250)
+    shares = [(0.004**2, 9), (0.0004, 6), ((0.87 * 0.13 - 0.05) / 250, 249)]
+    assert (predicted.error, predicted.freedom) == pytest.approx(satterthwaite(*shares))
+    assert (predicted.mean, predicted.n, predicted.reviews) == (0.87, 3, 250)
+    assert predicted.bounds == (0, 1)
+    certain = prediction(estimate, Spread(0.0004, 6, 0.5), 250)  # more than a coin's variance
+    assert (certain.error, certain.freedom) == pytest.approx(satterthwaite(*shares[:2]))
+    unknown = prediction(estimate, None, 250)
+    assert (unknown.mean, unknown.n, unknown.reviews, unknown.bounds) == (0.87, 3, 250, (0, 1))
+    assert unknown.freedom == 1
+    assert math.isnan(unknown.error)
+
+
+def test_accuracies_name_their_runs_reviews_and_bounds():
+    runs = np.random.default_rng(16).random((3, 500)) < 0.8
+    estimate = accuracy(runs, Spread(0.0004, 3, 0.1))
+    assert (estimate.n, estimate.reviews, estimate.bounds) == (3, 500, (0, 1))
+    assert estimate.mean == pytest.approx(runs.mean())
+    assert accuracy(runs, None).bounds == (0, 1)
+    assert accuracy(runs, EXACT, (-1.0, 1.0)).bounds == (-1, 1)
+    steady = accuracy(runs, Spread(0.0004, 3, 1.0))  # reviews vary less than seeds explain
+    assert steady.error == pytest.approx(math.sqrt(0.0004 / 3))
+
+
 def test_welch_is_statsmodels():
     values, other = [0.8, 0.81, 0.84], [0.7, 0.78, 0.75, 0.79]
     means = CompareMeans(DescrStatsW(values), DescrStatsW(other))
@@ -247,7 +369,16 @@ def test_welch_is_statsmodels():
     assert d.p == pytest.approx(means.ttest_ind(usevar="unequal")[1])
     assert (d.low, d.high) == pytest.approx(means.tconfint_diff(usevar="unequal"))
     assert math.isnan(welch([0.8], other).low)
-    assert mean_of(values).low == pytest.approx(DescrStatsW(values).tconfint_mean()[0])
+    assert math.isnan(welch(other, [0.8]).low)
+    assert welch([0.8], other).mean == pytest.approx(0.8 - 0.755)
+    mean = mean_of(values)
+    assert (mean.low, mean.high) == pytest.approx(DescrStatsW(values).tconfint_mean())
+    assert mean_of([1, 1]).low == 1
+    for estimate in (d, mean):
+        assert (estimate.n, estimate.reviews) == (3, 0)
+        assert estimate.bounds == (-math.inf, math.inf)
+        assert math.isnan(estimate.mcnemar)
+        assert not estimate.lone
 
 
 def test_shares_are_clopper_pearson():
@@ -293,6 +424,13 @@ def test_a_setting_whose_seeds_lie_far_apart_keeps_a_spread_of_its_own():
     assert unstable[3].freedom == 3
     assert calm.variance < 2 * WIDEST**2
     assert pool({1: groups[1][:1]}) == (None, {})
+    pairs = {name: runs[:2] for name, runs in groups.items()}
+    assert list(pool(pairs)[1]) == [3]
+    groups[3][0] &= random.random(REVIEWS) < 0.3  # two leave the pool, one after the other
+    groups[4][0] &= random.random(REVIEWS) < 0.9
+    assert sorted(pool(groups)[1]) == [3, 4]
+    still = np.tile(groups[0][:1], (3, 1))
+    assert pool({0: still, 1: still}) == (Spread(0, 4, 0), {})
 
 
 def test_a_spread_that_is_not_known_gives_no_interval():
