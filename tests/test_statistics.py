@@ -291,13 +291,12 @@ def test_a_lone_run_does_not_decide_against_its_setting():
     runs = np.random.default_rng(13).random((3, 400)) < 0.8
     high, low = runs.copy(), runs[:1] & (np.arange(400) % 9 > 0)
     seeds = Spread(0.0001, 4, 0.1)
-    for compare in (difference, unpaired):
-        assert compare(low, high, seeds, seeds).lone
-        assert compare(high, low, seeds, seeds).lone
-        assert not compare(low, high, EXACT, seeds).lone
-        assert not compare(high, low, seeds, EXACT).lone
-        assert not compare(high[:1], np.repeat(low, 2, 0), seeds, seeds).lone
-        assert not compare(np.repeat(low, 2, 0), high[:1], seeds, seeds).lone
+    assert difference(low, high, seeds, seeds).lone
+    assert difference(high, low, seeds, seeds).lone
+    assert not difference(low, high, EXACT, seeds).lone
+    assert not difference(high, low, seeds, EXACT).lone
+    assert not difference(high[:1], np.repeat(low, 2, 0), seeds, seeds).lone
+    assert not difference(np.repeat(low, 2, 0), high[:1], seeds, seeds).lone
 
 
 def test_differences_add_the_shares_of_their_sides():
@@ -320,20 +319,6 @@ def test_differences_add_the_shares_of_their_sides():
     assert difference(first, second[:1], mine, EXACT).n == 3
     assert difference(first[:1], second, EXACT, theirs).n == 2
     assert difference(first[:1], second[:1], EXACT, EXACT).n == 1
-
-
-def test_unpaired_differences_have_the_reviews_share_of_each_side():
-    random = np.random.default_rng(15)
-    first, second = random.random((3, 500)) < 0.8, random.random((2, 700)) < 0.7
-    mine, theirs = Spread(0.0004, 3, 0.1), Spread(0.0009, 5, 0.12)
-    of_first = (first.mean(axis=0).var(ddof=1) - 0.1 / 3) / 500
-    of_second = (second.mean(axis=0).var(ddof=1) - 0.12 / 2) / 700
-    d = unpaired(first, second, mine, theirs)
-    shares = [(0.0004 / 3, 3), (0.0009 / 2, 5), (of_first, 499), (of_second, 699)]
-    assert (d.error, d.freedom) == pytest.approx(satterthwaite(*shares))
-    assert d.mean == pytest.approx(first.mean() - second.mean())
-    assert (d.n, d.reviews, d.bounds) == (2, 500, (-1, 1))
-    assert math.isnan(d.mcnemar)
 
 
 def test_a_prediction_adds_a_runs_own_shares():
