@@ -1,12 +1,17 @@
 """Many trials at once: each once, in spite of processes that die, and of others that train too."""
 
+import io
+import json
 import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import PIPE
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,12 +32,13 @@ from tiny import (
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.parts import read_params
+from labrnn.trials import environment as environments
 from labrnn.trials import pool, running
 from labrnn.trials.cleaning import remove, stale
-from labrnn.trials.environment import deterministic
+from labrnn.trials.environment import deterministic, device_name
 from labrnn.trials.job import set_up, train_and_store
-from labrnn.trials.plan import cost, fingerprint_of, plan_trials, speed
-from labrnn.trials.progress import Display, clock, describe, usual_fields
+from labrnn.trials.plan import Plan, cost, fingerprint_of, plan_trials, speed
+from labrnn.trials.progress import Display, NotebookDisplay, clock, describe, usual_fields
 from labrnn.trials.running import run_trials
 from labrnn.trials.store import Store
 from labrnn.trials.trial import trial_key
@@ -375,6 +381,81 @@ def test_failed_trials_do_not_stop_the_others(data, store, tmp_path):
     assert "1 trials stored, 1 failed" in out
     assert re.search("failed: LSTM, .*seed 0: .*cannot be written", told)
     assert list(plan_trials([second], data, store=store).trials) == [second]
+
+
+def test_a_worker_trains_job_after_job_and_ends_with_its_input(data, store):
+    """Its lines are events, whatever else is printed; a job that fails does not end it."""
+    common = {"data": data, "root": str(store.root), "shelves": [], "device": "cpu"}
+    common |= {"fingerprint": "", "config": TINY.replace(epochs=2).model_dump(mode="json")}
+    jobs = [common, common | {"fingerprint": "abc"}, common | {"shelves": None}]
+    place = fingerprint_of([TINY], data), trial_key(TINY.replace(epochs=2, seed=1))
+    busy = TINY.replace(epochs=2, seed=1).model_dump(mode="json")
+    with store.claim(*place):
+        worker = subprocess.Popen(pool.WORKER, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
+        events = []
+        for job in (*jobs, common | {"config": busy}):
+            print(json.dumps(job), file=worker.stdin, flush=True)
+            while not events or events[-1]["event"] in ("ready", "epoch"):
+                events.append(json.loads(worker.stdout.readline()))
+            events.append({"event": "ready"})
+        _, errors = worker.communicate(timeout=PATIENCE)
+    kinds = [event["event"] for event in events]
+    assert kinds == [
+        "ready",
+        "epoch",
+        "epoch",
+        "done",
+        "ready",
+        "failed",
+        "ready",
+        "failed",
+        "ready",
+        "busy",
+        "ready",
+    ]
+    assert events[3]["folder"] == str(next(store.trials()).folder)
+    assert "fingerprint = abc is asked for" in events[5]["message"]
+    assert "TypeError" in events[7]["message"]
+    assert "Traceback" in events[7]["trace"]
+    assert (worker.returncode, errors) == (0, "")
+
+
+def test_a_notebook_shows_one_line_that_goes(monkeypatch):
+    import IPython.display
+
+    shown = []
+    handle = SimpleNamespace(update=lambda markdown: shown.append(markdown.data))
+    monkeypatch.setattr(IPython.display, "display", lambda *_, **__: handle)
+    display, log = NotebookDisplay(), io.StringIO()
+    log.name, config = "a_log", TrialConfig()
+    display.begin(Plan(missing={config: 1.0}), log, 1, 1.0)
+    display.event(config, {"event": "failed", "message": "no room"})
+    display.end()
+    assert shown[0] == r"*0 trials stored, 1 to train; a\_log*"
+    assert shown[1].startswith("*LSTM, seed 5: FAILED: no room; 0 of 1 trained, 1 failed")
+    assert shown[2] == ""
+    assert "FAILED: no room" in log.getvalue()
+    monkeypatch.setattr(IPython.display, "display", lambda *_, **__: None)  # outside a notebook
+    display.begin(Plan(missing={config: 1.0}), log, 1, 1.0)
+    display.end()
+    assert len(shown) == 3
+
+
+def test_devices_have_the_names_of_their_makers(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
+    assert device_name(torch.device("cuda", 1)) == "card 1"
+    assert device_name(torch.device("cpu")).startswith("cpu: ")
+    assert device_name(torch.device("mps")).startswith("mps: ")
+    monkeypatch.setattr(environments, "_lines", lambda path: ["flags: fpu"])  # as on ARM
+    assert re.fullmatch("cpu: .+", device_name(torch.device("cpu")))
+    made = environments.environment(torch.device("cuda"), 1.23456, "bf16")
+    assert (made["clock"], made["products"], made["seconds"]) == ("wall", "PyTorch, bf16", 1.235)
+
+
+def test_packages_and_processors_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(environments, "PACKAGES", ("numpy", "no-such-package"))
+    assert environments.versions()["no-such-package"] == "not installed"
+    assert environments._lines("/no/such/file") == []
 
 
 @pytest.mark.parametrize("asked", ["1", "", "0"])

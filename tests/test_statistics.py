@@ -321,6 +321,21 @@ def test_differences_add_the_shares_of_their_sides():
     assert difference(first[:1], second[:1], EXACT, EXACT).n == 1
 
 
+def test_unpaired_differences_have_the_reviews_share_of_each_side():
+    random = np.random.default_rng(15)
+    first, second = random.random((3, 500)) < 0.8, random.random((2, 700)) < 0.7
+    mine, theirs = Spread(0.0004, 3, 0.1), Spread(0.0009, 5, 0.12)
+    of_first = (first.mean(axis=0).var(ddof=1) - 0.1 / 3) / 500
+    of_second = (second.mean(axis=0).var(ddof=1) - 0.12 / 2) / 700
+    shares = [(0.0004 / 3, 3), (0.0009 / 2, 5), (of_first, 499), (of_second, 699)]
+    for sign, sides in ((1, (first, second, mine, theirs)), (-1, (second, first, theirs, mine))):
+        d = difference(*sides, paired=False)
+        assert (d.error, d.freedom) == pytest.approx(satterthwaite(*shares))
+        assert d.mean == pytest.approx(sign * (first.mean() - second.mean()))
+        assert (d.n, d.reviews, d.bounds) == (2, 500, (-1, 1))
+    assert math.isnan(difference(first, second[:1], mine, EXACT, paired=False).mcnemar)
+
+
 def test_a_prediction_adds_a_runs_own_shares():
     estimate, seeds = Estimate(0.87, 0.004, 9.0, 3, 500, (0, 1)), Spread(0.0004, 6, 0.05)
     predicted = prediction(estimate, seeds, 250)
