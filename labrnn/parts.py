@@ -650,6 +650,7 @@ class BeyondBest(Part):
     hidden_dim: Units = Field(32, description="units of each direction")
     embedding_dim: int = Field(32, ge=1, le=256, description="of words and of bigrams")
     min_bigram_count: int = Field(5, ge=1, description="a bigram's least occurrences in training")
+    members: int = Field(3, ge=1, le=8, description="networks whose logits are averaged")
     adversarial: Share = Field(0.004, description="length of the perturbation")
     word_dropout: Share = Field(0.6, description="of words and bigrams as a whole")
     embedding_dropout: Share = Field(0.6, description="of the recurrent layer's input")
@@ -661,6 +662,7 @@ class BeyondBest(Part):
         return {
             "the ends of long reviews": {"max_tokens": self.longest},
             "bigrams": {"min_bigram_count": self.min_bigram_count},
+            "the committee": {"members": self.members},
             "adversarial training": {"adversarial": self.adversarial},
             "the second direction": {"bidirectional": True},
             "stop words": {"stop_words": "keep"},
