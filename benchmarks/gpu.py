@@ -32,7 +32,7 @@ from labrnn.network.training import Meter, seed_everything
 
 ARRAYS = ("offsets", "lengths", "labels", "rows_read")
 PARTS = ("train", "valid", "test")
-PLAIN = {"readout": ("final_state", "last_step"), "linear_path": (False,), "calibrate": (False,)}
+PLAIN = {"calibrate": False, "adversarial": 0.0, "members": 1}
 SIZES = (
     {"hidden_dim": 100, "n_layers": 1},
     {"hidden_dim": 305, "n_layers": 4, "embedding_dim": 32},
@@ -118,7 +118,7 @@ class Training:
     def __init__(self, config, reviews):
         self.config, self.reviews, device = config, reviews, reviews.device
         self.on_gpu = device.type == "cuda"
-        if wrong := [name for name, known in PLAIN.items() if getattr(config, name) not in known]:
+        if wrong := [name for name, known in PLAIN.items() if getattr(config, name) != known]:
             raise ValueError(f"{', '.join(wrong)}: not written for a GPU's graph")
         seed_everything(config.seed)
         self.model = DenseClassifier(Classifier(config, reviews.vocabulary)).to(device)

@@ -1,6 +1,7 @@
 """The store of trials: checked at every reading, held by one writer, copied, cleaned."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -289,6 +290,35 @@ def test_another_versions_store_is_neither_used_nor_changed(store, other):
             use()
     assert stale(store, unfinished=True, damaged=True) == {}
     assert everything(store.root) == before
+
+
+@pytest.mark.parametrize(
+    ("fields", "gone"),
+    [
+        ({"linear_path": False}, ""),
+        ({"linear_path": True}, "linear_path = True"),
+        ({"readout": "mean"}, "readout = mean"),
+    ],
+)
+def test_a_run_of_an_older_version_is_read_unless_it_used_what_is_gone(store, fields, gone):
+    trial = only(store)
+    stored = json.loads((trial.folder / "trial.json").read_bytes())
+    stored["config"] |= fields
+    (trial.folder / "trial.json").write_text(json.dumps(stored))
+    digests = json.loads((trial.folder / "DONE").read_bytes())
+    digests["trial.json"] = hashlib.sha256((trial.folder / "trial.json").read_bytes()).hexdigest()
+    (trial.folder / "DONE").write_text(json.dumps(digests))
+    (store.root / MARK).touch()
+    found = Trial(trial.folder)
+    if not gone:
+        assert found.damage() == []
+        assert found.config == trial.config
+        return
+    with pytest.raises(LabError, match=rf"\({gone}\); nothing is changed there"):
+        found.damage()
+    with pytest.raises(LabError, match=r"linear_path|readout"):
+        _ = found.config
+    assert stale(store, damaged=True) == {}
 
 
 # Interrupted trainings

@@ -26,6 +26,9 @@ WEIGHTS = "model.safetensors"
 MOST_WEIGHTS = 1 << 32  # bytes; the largest vocabulary and widths of the lab need a tenth
 TEXTS = ("trial.json", "history.json", "metrics.json", "environment.json", "predictions.csv")
 HEX = "[0-9a-f]{16}"  # a fingerprint or a key
+# Values of a configuration that older versions knew, and fields of theirs without another value.
+GONE = {"linear_path": (True,), "readout": ("mean",)}
+NEUTRAL = GONE.keys() - TrialConfig.model_fields.keys()
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Loss = Annotated[float, Field(ge=0)]
@@ -212,14 +215,18 @@ class Trial:
     def check_format(self):
         """Raises LabError for a trial that another version of labrnn wrote in its own way."""
         try:
-            written = json.loads(self._raw("trial.json") or b"")["format"]
-        except (ValueError, TypeError, KeyError, RecursionError):
+            stored = json.loads(self._raw("trial.json") or b"")
+            written, config = stored["format"], stored["config"]
+            gone = [f"{name} = {config[name]}" for name in GONE if config.get(name) in GONE[name]]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return  # damaged, whatever its format
-        if isinstance(written, int) and written != FORMAT:
+        how = f"in store format {written}, this version reads {FORMAT}" if written != FORMAT else ""
+        if gone:
+            how = f"by a training that this version does not have ({', '.join(gone)})"
+        if how and isinstance(written, int):
             raise LabError(
-                f"{self.folder}: written in store format {written}, this version reads {FORMAT}; "
-                "nothing is changed there: use the labrnn that wrote it, or name another store "
-                "with LABRNN_STORE"
+                f"{self.folder}: written {how}; nothing is changed there:"
+                " use the labrnn that wrote it, or name another store with LABRNN_STORE"
             )
 
     def _examine(self, name):
@@ -277,7 +284,12 @@ class Trial:
 
     @cached_property
     def config(self):
-        return validated(TrialConfig, self.stored["config"], self.folder / "trial.json")
+        stored = {
+            name: value
+            for name, value in self.stored["config"].items()
+            if name not in NEUTRAL or value in GONE[name]
+        }
+        return validated(TrialConfig, stored, self.folder / "trial.json")
 
     @property
     def data(self):
