@@ -49,5 +49,4 @@ def count_parameters(config, vocabulary_size):
     for layer in range(config.n_layers):
         inputs = directions * units if layer else config.embedding_dim
         total += directions * cell.parameters(inputs, units)
-    total += 2 * (directions * units + 1)
-    return total + (vocabulary_size + 1 if config.linear_path else 0)
+    return config.members * (total + 2 * (directions * units + 1))
