@@ -362,10 +362,11 @@ def data(data, as_json, download):
     help="Show the probability after every word of one TEXT: writes PATH.html and PATH.png.",
 )
 def predict(texts, data, trial, as_json, explain):
-    """Classify texts with a stored model.
+    """Classify texts with the best network, or with a stored model.
 
-    Each TEXT, or each line of standard input, is positive or negative. Words outside the vocabulary
-    and stop words are dropped.
+    Each TEXT, or each line of standard input, is positive or negative. The best network comes with
+    the package; with --trial or --data the model is one of the stored runs. Words outside its
+    vocabulary are dropped.
 
     \b
     Examples:
@@ -373,13 +374,15 @@ def predict(texts, data, trial, as_json, explain):
       labrnn predict --json < reviews.txt
       labrnn predict "A great cast, but a dull story." --explain opinion
     """
+    from labrnn.network import shipped
     from labrnn.network.prediction import choose_trial
     from labrnn.network.prediction import predict as ask
     from labrnn.trials.progress import describe
     from labrnn.trials.store import default_store
 
     choose(data)
-    trial, corpus = choose_trial(default_store(), key=trial)
+    stored = trial or os.environ.get("LABRNN_DATA")
+    trial, corpus = choose_trial(default_store(), key=trial) if stored else shipped.read()
     if not texts:
         if sys.stdin is None:
             raise LabError("standard input is closed; give texts as arguments or lines in a pipe")

@@ -1,24 +1,31 @@
 """The best classifier: its components, what is reported of them, and what its model sees."""
 
+import importlib.util
 import re
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from fake_results import results
 from tiny import train, write_reviews
 
+from labrnn import cli
+from labrnn.network import shipped
 from labrnn.network.prediction import predict
 from labrnn.parts import BeyondBest
 from labrnn.results import beyond, insight
 from labrnn.results.comparison import compare
 from labrnn.results.insight import Insight
 from labrnn.reviews.text import load_corpus
-from labrnn.trials.store import Store
+from labrnn.trials.store import PROJECT, Store
 from labrnn.trials.trial import Trial
 
 WHOLE = "whole network"
+spec = importlib.util.spec_from_file_location("ship", PROJECT / "tools" / "ship.py")
+ship = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(ship)
 
 
 def test_each_setting_lacks_one_component_and_nothing_else():
@@ -175,6 +182,47 @@ def test_an_insight_outlives_weights_and_reviews(stored, tmp_path):
     assert again.pairs == expected.pairs
     assert again.mistakes == expected.mistakes
     assert insight.find(part, None, store) is None
+
+
+# ---------------------------------------------------------------- the network in the package
+
+
+def test_the_network_in_the_package_reads_plain_sentences():
+    """They were written before any network was asked, and chose nothing."""
+    path = PROJECT / "tests" / "data" / "sentences.csv"
+    sentences = pd.read_csv(path)
+    assert len(sentences) == 40
+    answers = predict(*shipped.read(), sentences["sentence"].tolist())
+    right = [a.label for a in answers] == sentences["label"]
+    assert right.sum() >= 36
+    assert shipped.FILE.stat().st_size <= 10_000_000
+
+
+def test_the_package_answers_as_the_run_that_it_was_made_from(stored, tmp_path, monkeypatch):
+    part, trial, _ = stored
+    corpus = load_corpus(trial.config, part.data)
+    texts = ["A great film, not bad.", "word w1 w2", "awful"]
+    monkeypatch.setattr(shipped, "FILE", tmp_path / "best.safetensors")
+    expected = [a.positive for a in predict(trial, corpus, texts)]
+    for most in (len(corpus.bigrams), 5):
+        shipped.FILE.write_bytes(ship.ship(trial, corpus, most))
+        found, words = shipped.read()
+        assert (found.key, found.config) == (trial.key, trial.config)
+        assert words.words == corpus.words
+        assert len(words.bigrams) == most
+        assert {*words.bigrams.tolist()} <= {*corpus.bigrams.tolist()}
+        answers = predict(found, words, texts)
+        if most > 5:
+            assert [a.positive for a in answers] == pytest.approx(expected, abs=0.01)
+
+
+def test_the_command_answers_without_a_stored_run(tmp_path, monkeypatch):
+    monkeypatch.delenv("LABRNN_DATA", raising=False)
+    monkeypatch.setenv("LABRNN_STORE", str(tmp_path / "none"))
+    done = CliRunner().invoke(cli.predict, ["Wonderful, a delight.", "Two hours of boredom."])
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[0].startswith("positive")
+    assert any(line.startswith("negative") for line in done.output.splitlines())
 
 
 def test_an_excerpt_is_plain_and_short():

@@ -1,0 +1,72 @@
+"""The best network as it comes with the package, so that `labrnn predict` answers at once.
+
+`tools/ship.py` writes the file from a stored run: rows of the embeddings in 8 bits with a scale
+each, the bigrams with the smallest vectors left out, everything else in half precision.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load
+
+from labrnn.config import TrialConfig
+from labrnn.reviews.text import Corpus
+
+FILE = files("labrnn.network") / "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """Serves as the trial that it was made from.
+
+    Attributes:
+        key: of that trial.
+        config: its `TrialConfig`.
+        tensors: name -> tensor of the model, float32.
+    """
+
+    key: str
+    config: TrialConfig
+    tensors: dict
+
+    folder = FILE
+
+    def weights(self):
+        """The model's tensors by name."""
+        return self.tensors
+
+
+def read():
+    """Return the `Shipped` network and a `Corpus` that has its vocabulary and no review."""
+    with safe_open(FILE, "pt") as file:
+        facts = json.loads(file.metadata()["facts"])
+    tensors = load(FILE.read_bytes())
+    words = tensors.pop("words").numpy().tobytes().decode().split()
+    bigrams = tensors.pop("bigrams").numpy()
+    scales = {
+        n.removesuffix(".scale"): tensors.pop(n) for n in list(tensors) if n.endswith(".scale")
+    }
+    tensors = {
+        name: tensor.float() * (scales[name].float()[:, None] if name in scales else 1.0)
+        for name, tensor in tensors.items()
+    }
+    corpus = Corpus(
+        np.empty(0, np.int32),
+        np.zeros(1, np.int64),
+        np.empty(0, np.int8),
+        {},
+        words,
+        facts["data"],
+        bigrams,
+    )
+    return Shipped(facts["key"], TrialConfig(**facts["config"]), tensors), corpus
+
+
+def quantised(rows):
+    """A table's rows in 8 bits and the scale of each, float16."""
+    scale = (rows.abs().amax(1) / 127).clamp(min=1e-7).half()
+    return (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8), scale
