@@ -219,7 +219,9 @@ def test_the_package_answers_as_the_run_that_it_was_made_from(stored, tmp_path, 
 def test_the_command_answers_without_a_stored_run(tmp_path, monkeypatch):
     monkeypatch.delenv("LABRNN_DATA", raising=False)
     monkeypatch.setenv("LABRNN_STORE", str(tmp_path / "none"))
-    done = CliRunner().invoke(cli.predict, ["Wonderful, a delight.", "Two hours of boredom."])
+    done = CliRunner().invoke(
+        cli.main, ["predict", "Wonderful, a delight.", "Two hours of boredom."]
+    )
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[0].startswith("positive")
     assert any(line.startswith("negative") for line in done.output.splitlines())
