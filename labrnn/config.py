@@ -69,16 +69,23 @@ class TrialConfig(Strict):
     dropout_rate: float = Field(0.0, ge=0, lt=1)
     embedding_dropout: float = Field(0.0, ge=0, lt=1, description="on the recurrent layers' input")
     word_dropout: float = Field(0.0, ge=0, lt=1, description="of whole words and bigrams")
-    bidirectional: bool = False
-    readout: Literal["final_state", "last_step", "mean"] = Field(
-        "final_state",
-        description="final hidden state of each direction, output at the last time step, or mean "
-        "of the outputs",
+    adversarial: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="length of the adversarial perturbation of a review's vectors, as a share of "
+        "their own (Miyato et al. 2017)",
     )
-    linear_path: bool = Field(
-        False,
-        description="a linear classifier of the words and bigrams, trained beside the network; the "
-        "logits are added",
+    bidirectional: bool = False
+    readout: Literal["final_state", "last_step"] = Field(
+        "final_state",
+        description="final hidden state of each direction, or output at the last time step",
+    )
+    members: int = Field(
+        1,
+        ge=1,
+        le=8,
+        description="networks of this size, trained side by side; their logits are averaged",
     )
     recurrent_init: Literal["stacked", "per_gate"] = Field(
         "stacked", description="orthogonal for the stacked matrix of all gates, or for each gate"
@@ -106,6 +113,13 @@ class TrialConfig(Strict):
         False, description="at the end, fit scale and bias of the logits to the validation reviews"
     )
     seed: int = Field(5, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _keep_to_the_limits(self):
+        for name, most in (("hidden_dim", 320), ("embedding_dim", 256)):
+            if self.members * getattr(self, name) > most:
+                raise ValueError(f"members x {name} is above the lab's limit of {most}")
+        return self
 
     @model_validator(mode="after")
     def _reset_what_has_no_influence(self):

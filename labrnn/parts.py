@@ -727,7 +727,7 @@ class BeyondDefects(Part):
 
 
 class BeyondBest(Part):
-    """The best recurrent classifier found within the lab's limits, and an ablation of it.
+    """The best recurrent network found within the lab's limits, and an ablation of it.
 
     How it was found: docs/decisions.md. The defaults are small enough for the quick setting.
     """
@@ -742,30 +742,32 @@ class BeyondBest(Part):
     hidden_dim: int = Field(32, ge=10, le=320, description="units of each direction")
     embedding_dim: int = Field(32, ge=1, le=256, description="of words and of bigrams")
     min_bigram_count: int = Field(5, ge=1, description="a bigram's least occurrences in training")
+    adversarial: float = Field(0.004, ge=0, le=1, description="length of the perturbation")
     word_dropout: float = Field(0.6, ge=0, lt=1, description="of words and bigrams as a whole")
     embedding_dropout: float = Field(0.6, ge=0, lt=1, description="of the recurrent layer's input")
     dropout_rate: float = Field(0.5, ge=0, lt=1, description="before the linear layer")
 
     def components(self):
         """The fields of each component; without it they are the lab's."""
-        start = {"forget_bias": 1.0, "recurrent_init": "per_gate"}
         dropout = {"embedding_dropout", "word_dropout", "dropout_rate"}
         return {
             "the ends of long reviews": {"max_tokens": self.longest},
             "bigrams": {"min_bigram_count": self.min_bigram_count},
-            "a linear path beside the network": {"linear_path": True},
-            "pooling": {"readout": "mean"},
+            "adversarial training": {"adversarial": self.adversarial},
             "the second direction": {"bidirectional": True},
             "stop words": {"stop_words": "keep"},
-            "punctuation marks": {"words": "marks"},
+            "punctuation": {"words": "marks"},
             "dropout": self.model_dump(include=dropout),
             "a falling rate": {"schedule": "linear"},
             "calibration": {"calibrate": True},
-            "an open forget gate and orthogonal gates": start,
+            "an open forget gate and orthogonal gates": {
+                "forget_bias": 1.0,
+                "recurrent_init": "per_gate",
+            },
         }
 
     def settings(self):
-        """The whole classifier, and it without each component."""
+        """The whole network, and it without each component."""
         best = self.base.replace(
             optim="sparse_adam",
             **self.model_dump(include={"lr", "hidden_dim", "embedding_dim"}),
@@ -777,7 +779,7 @@ class BeyondBest(Part):
         )
         usual = self.base.model_dump()
         return [
-            Setting("whole classifier", best),
+            Setting("whole network", best),
             *(
                 Setting(
                     f"without {name}", best.replace(**{field: usual[field] for field in change})
@@ -787,15 +789,8 @@ class BeyondBest(Part):
         ]
 
     def whole(self):
-        """The classifier with all its components."""
+        """The network with all its components."""
         return self.settings()[0]
-
-    def alone(self):
-        """The recurrent network without the linear path."""
-        ablated = dict(zip(self.components(), self.settings()[1:], strict=True))
-        return Setting(
-            "recurrent network alone", ablated["a linear path beside the network"].config
-        )
 
     def pairs(self):
         whole, *ablated = self.settings()

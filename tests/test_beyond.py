@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_results import results, run
+from fake_results import baseline, results, run
 from scipy import sparse
 from tiny import write_reviews
 
@@ -14,7 +14,6 @@ from labrnn.errors import LabError
 from labrnn.parts import BeyondBaselines, BeyondDefects, Depth, Setting, read_params
 from labrnn.reports import batch
 from labrnn.results import baselines, beyond, statistics
-from labrnn.results.baselines import Baseline
 from labrnn.results.comparison import compare
 from labrnn.results.table import Results, Runs, stored
 from labrnn.results.tables import pairs_table
@@ -25,46 +24,41 @@ from labrnn.trials.store import PROJECT, Store
 SEEDS = [5, 6, 7]
 
 
-def baseline(name, accuracy, reviews=4000):
-    """It finds the same reviews hard as all models do."""
-    hard = np.random.default_rng(0).normal(size=reviews)
-    right = np.zeros(reviews, bool)
-    right[np.argsort(hard)[: round(accuracy * reviews)]] = True
-    return Baseline(name, 0.1, 1000, 2.0, accuracy, right)
-
-
 # Linear baselines
 
 
 def test_log_count_ratios_by_hand():
     # The positive reviews hold "good" twice and "film" once, the negative ones "film" and "bad".
     present = sparse.csr_matrix([[1, 1, 0], [1, 0, 0], [0, 1, 1]])  # good, film, bad
-    found = baselines.log_count_ratios(present, np.array([1, 1, 0]))
+    found = baselines.LogCountRatios().fit(present, np.array([1, 1, 0]))
     positive, negative = np.array([3, 2, 1]) / 6, np.array([1, 2, 2]) / 5
-    assert found == pytest.approx(np.log(positive / negative))
+    ratios = np.log(positive / negative)
+    assert found.ratios_ == pytest.approx(ratios)
+    assert found.transform(present).toarray() == pytest.approx(present.toarray() * ratios)
 
 
-def test_words_and_pairs_are_those_that_two_reviews_have():
-    features = baselines.occurrences("keep", 2)
-    matrix = features.fit_transform(["Not good  at", "not good.", "a not GOOD good"])
+def test_features_are_words_punctuation_and_runs_that_two_reviews_have():
+    features = baselines.occurrences(3)
+    matrix = features.fit_transform(
+        ["Not good at all!", "not good.<br />At", "NOT good at: good good"]
+    )
     names = features.get_feature_names_out()
-    assert set(names) == {"not", "good", "not good"}
-    assert matrix.toarray()[:, names == "good"].ravel().tolist() == [1, 0, 1]
-    dropped = baselines.occurrences("drop", 2).fit(["not good film", "good or film"])
-    assert set(dropped.get_feature_names_out()) == {"good", "film", "good film"}
+    assert set(names) == {"not", "good", "at", "not good", "good at", "not good at"}
+    assert matrix.toarray()[:, names == "good"].ravel().tolist() == [1, 1, 1]
 
 
 def test_linear_models_learn_what_the_majority_cannot(reviews, corpus):
     found = baselines.measure(reviews, corpus.rows)
-    validation = {model["name"]: model["validation"] for model in found["models"]}
-    assert validation["majority"] < 0.7
-    assert all(v > 0.9 for name, v in validation.items() if name != "majority")
+    validation = {model.name: model.validation for model in baselines._unpacked(found)}
+    assert validation.pop("majority") < 0.7
+    assert len(validation) == 4
+    assert min(validation.values()) > 0.9
 
 
 def test_nothing_of_the_test_reviews_reaches_fitting_or_choice(reviews, corpus):
     def without_test(found):
         return [
-            {k: v for k, v in m.items() if k not in ("test", "seconds")} for m in found["models"]
+            {**model, "seconds": 0.0, "margins": model["margins"][0]} for model in found["models"]
         ]
 
     texts, labels = list(reviews.texts), reviews.labels.copy()
@@ -74,7 +68,7 @@ def test_nothing_of_the_test_reviews_reaches_fitting_or_choice(reviews, corpus):
     before, after = (baselines.measure(r, corpus.rows) for r in (reviews, other))
     assert without_test(before) == without_test(after)
     assert before["labels"] != after["labels"]
-    assert before["models"][1]["test"] != after["models"][1]["test"]
+    assert before["models"][1]["margins"] != after["models"][1]["margins"]
 
     for split in ("train", "valid"):  # and the comparison above would notice
         texts = list(reviews.texts)
@@ -95,7 +89,7 @@ def test_too_few_training_reviews_for_a_linear_model(count, classes, reviews, tm
     data, store = write_reviews(few, tmp_path / "reviews.csv"), Store(tmp_path / "trials")
     part = BeyondBaselines(data=data, train_reviews=count)
     if classes == 2:
-        assert len(baselines.find(part, store)) == 7
+        assert len(baselines.find(part, store)) == 5
         return
     with pytest.raises(
         LabError, match=rf"no linear baseline .* \(train_reviews = {count}\).*; raise"
@@ -104,9 +98,8 @@ def test_too_few_training_reviews_for_a_linear_model(count, classes, reviews, tm
 
 
 def test_training_reviews_without_a_common_word_or_of_one_class(reviews, corpus):
-    """Stop words are no words here: half of the models drop them."""
     for texts, labels in (
-        ([f"the w{i}" for i in range(len(reviews.texts))], reviews.labels),
+        ([f"w{i}" for i in range(len(reviews.texts))], reviews.labels),
         (reviews.texts, np.ones_like(reviews.labels)),
     ):
         other = dataclasses.replace(reviews, texts=texts, labels=labels)
@@ -118,7 +111,7 @@ def test_results_are_kept_and_read_without_the_reviews(reviews, tmp_path):
     data, store = write_reviews(reviews, tmp_path / "reviews.csv"), Store(tmp_path / "trials")
     part = BeyondBaselines(data=data, train_reviews=150)
     found = baselines.find(part, store)
-    assert len(found) == 7
+    assert len(found) == 5
     print_ = read_reviews(data).fingerprint
     assert len(list((store.root / print_).glob("baselines-*.json"))) == 1
     gone = {"data": str(tmp_path / "gone.csv"), "fingerprint": print_}
@@ -154,7 +147,7 @@ def test_other_parts_find_the_best_and_their_reports_follow_it(reviews, tmp_path
 
 
 NETWORKS = {
-    0.80: "NB-SVM, all words* (+10.0 points",
+    0.80: "NB-SVM, triples* (+10.0 points",
     0.95: "significantly less accurate than the LSTM",
     0.895: "not significant",
 }
@@ -166,14 +159,14 @@ def test_a_baseline_is_compared_with_the_networks(network, says):
     found = results(BeyondBaselines(seeds=SEEDS), accuracies)
     models = [
         baseline("majority", 0.5),
-        baseline("NB-SVM, all words", 0.9),
-        baseline("NB-SVM, no stop words", 0.85),
+        baseline("NB-SVM, triples", 0.9),
+        baseline("NB-SVM, words", 0.85),
     ]
     compared = beyond.baseline_comparisons(models, found)
     text = beyond.on_baselines(models, found, compared)
-    assert text.startswith("Of the linear baselines validation prefers *NB-SVM, all words*")
+    assert text.startswith("Of the linear baselines validation prefers *NB-SVM, triples*")
     assert says in text
-    assert "more accurate than *majority* and *NB-SVM, no stop words*." in text
+    assert "more accurate than *majority* and *NB-SVM, words*." in text
     table = beyond.baseline_table(models, found, compared)
     assert table["model"].tolist() == [*(m.name for m in models), "LSTM", "GRU"]
     assert table["n"].tolist() == ["1", "1", "1", "3", "3"]
@@ -199,9 +192,9 @@ def test_a_single_run_of_a_network_decides_nothing():
 def test_missing_baselines_and_networks_are_reported_missing():
     none = results(BeyondBaselines(), {})
     assert "were not run" in beyond.on_baselines([], none, [])
-    models = [baseline("NB-SVM, all words", 0.9), baseline("NB-SVM, no stop words", 0.9)]
+    models = [baseline("NB-SVM, triples", 0.9), baseline("NB-SVM, words", 0.9)]
     text = beyond.on_baselines(models, none, beyond.baseline_comparisons(models, none))
-    assert text.startswith("Of the linear baselines validation prefers *NB-SVM, all words*")
+    assert text.startswith("Of the linear baselines validation prefers *NB-SVM, triples*")
     assert "LSTM and GRU were not run" in text
 
 

@@ -6,12 +6,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_results import results
+from fake_results import baseline, results
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from labrnn.parts import Bidirectional, Compound, Depth, EmbeddingSize, Lstm, LstmOptimizers, Width
 from labrnn.results import figures
-from labrnn.results.baselines import Baseline
 from labrnn.results.comparison import Comparison
 from labrnn.results.statistics import Estimate
 from labrnn.results.table import LN2
@@ -270,11 +269,7 @@ def test_forest_marks_what_is_significant_and_keeps_its_scale():
     assert axes.get_xlim()[1] < 15  # the wide interval leaves the frame
 
 
-def baseline(accuracy=0.93, name="NB-SVM"):
-    return Baseline(name, 0.1, 9, 1.0, 0.90, np.arange(4000) < 4000 * accuracy)
-
-
-@pytest.mark.parametrize("best", [baseline(), None])
+@pytest.mark.parametrize("best", [baseline(validation=0.90), None])
 def test_the_best_baseline_is_a_line_where_it_is_stored(best):
     found = depths(baseline=best)
     shown = [
@@ -291,7 +286,7 @@ def test_the_best_baseline_is_a_line_where_it_is_stored(best):
 
 def test_accuracies_leave_out_what_would_crush_the_scale():
     found = results(Bidirectional(seeds=[5, 6], **PUBLISHED), lambda c: 0.86)
-    models = [baseline(0.5, "majority"), baseline(), *found.able()]
+    models = [baseline("majority", 0.5), baseline(), *found.able()]
     (axes,) = drawn(figures.accuracies(found, models)).axes
     labels = [t.get_text() for t in axes.get_yticklabels()]
     assert len(labels) == len(models) - 1

@@ -67,9 +67,7 @@ def test_trainings_at_once_do_not_meet(corpus):
             assert torch.equal(together[config.seed].last[name], value)
 
 
-@pytest.mark.parametrize(
-    "fields", [{"readout": "mean"}, {"linear_path": True}, {"calibrate": True}], ids=str
-)
+@pytest.mark.parametrize("fields", [{"word_dropout": 0.1}, {"calibrate": True}], ids=str)
 def test_what_the_script_does_not_train_is_refused(corpus, fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         gpu.Training(SMALL.replace(optim="adam", **fields), gpu.Reviews(arrays_of(corpus), CPU))

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.network.batches import Batches
-from labrnn.network.models import Classifier, count_parameters, find_device
+from labrnn.network.models import Classifier, build, count_parameters, find_device
 from labrnn.network.packing import Packing
 from labrnn.network.recurrent import run_layers
 
@@ -266,22 +266,9 @@ def test_devices():
             find_device(name)
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_the_mean_is_that_of_a_reviews_own_steps(bidirectional):
-    config = TrialConfig(hidden_dim=10, readout="mean", bidirectional=bidirectional)
-    lengths = [3, 7, 1, 7]
-    packing = Packing(lengths)
-    states = torch.randn(packing.size, 10 * (1 + bidirectional))
-    read = Classifier(config, 20).read(states, packing)
-    for row, length in enumerate(lengths):
-        own = states[torch.from_numpy(packing.rows == row)]
-        assert len(own) == length
-        assert_equal_but_for_rounding([read[row]], [own.mean(0)], length)
-
-
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_vector_is_the_words_plus_the_bigrams(cell):
-    config = TrialConfig(cell=cell, hidden_dim=10, embedding_dim=4, readout="mean", n_layers=2)
+    config = TrialConfig(cell=cell, hidden_dim=10, embedding_dim=4, n_layers=2)
     model, packing = Classifier(config, 20).eval(), Packing([4, 2])
     ids = torch.randint(1, 20, (6, 2))
     ids[0, 1] = 0
@@ -292,30 +279,6 @@ def test_a_vector_is_the_words_plus_the_bigrams(cell):
     expected = model.output(model.read(states, packing))
     assert_equal_but_for_rounding([model(ids, packing)], [expected], 4 * 10)
     assert sum(p.numel() for p in model.parameters()) == count_parameters(config, 20)
-
-
-@pytest.mark.parametrize("columns", [1, 2])
-def test_the_linear_path_is_a_sum_over_what_a_review_holds(columns):
-    config = TrialConfig(hidden_dim=10, linear_path=True, word_dropout=0.5, embedding_dropout=0.5)
-    model, lengths = Classifier(config, 12).eval(), [5, 9, 1]
-    path, packing = model.linear, Packing(lengths)
-    nn.init.normal_(path.factors.weight)
-    nn.init.normal_(path.bias)
-    path.ratios.normal_()
-    path.ratios[0] = 0
-    ids = torch.randint(0, 12, (packing.size, columns))
-    held = torch.zeros(3, 12, dtype=torch.float64)
-    for row, token in zip(packing.rows, ids.tolist(), strict=True):
-        held[row, token] = 1
-    weights = path.SPEED * path.factors.weight[:, 0].double() * path.ratios.double()
-    odds = held @ weights + path.bias.double()
-    ids = ids if columns == 2 else ids[:, 0]
-    logits = path(ids, packing)
-    assert_equal_but_for_rounding([logits[:, 1]], [odds], 12, weights.abs().max().item())
-    assert (logits[:, 0] == 0).all()
-    whole, network = model(ids, packing), model.paths(ids, packing)[0]
-    assert_equal_but_for_rounding([whole], [network + logits], 4 * 10)
-    assert sum(p.numel() for p in model.parameters()) == count_parameters(config, 12)
 
 
 def test_dropped_words_are_dropped_whole_and_in_training_only():
@@ -335,3 +298,19 @@ def test_dropped_words_are_dropped_whole_and_in_training_only():
     expected = whole[kept != 0] / 0.5 / 0.75
     assert_equal_but_for_rounding([kept[kept != 0]], [expected], 2, size=0)
     assert torch.equal(seen[1], model.embedding(ids).detach())
+
+
+def test_a_committee_is_the_mean_of_its_members():
+    config = TrialConfig(hidden_dim=10, embedding_dim=4, members=3)
+    model, packing, ids = build(config, 20).eval(), Packing([4, 2]), torch.randint(1, 20, (6,))
+    each = torch.stack([member(ids, packing) for member in model.members])
+    assert len(each) == 3
+    assert (each[0] != each[1]).all()
+    assert_equal_but_for_rounding([model(ids, packing)], [each.double().mean(0)], 3)
+    assert sum(p.numel() for p in model.parameters()) == count_parameters(config, 20)
+
+
+@pytest.mark.parametrize("field", ["hidden_dim", "embedding_dim"])
+def test_a_committee_keeps_to_the_labs_limits(field):
+    with pytest.raises(LabError, match=f"members x {field} is above the lab's limit"):
+        TrialConfig().replace(members=2, **{field: 200})

@@ -420,20 +420,3 @@ def test_bigrams_are_the_frequent_pairs_of_training_tokens(reviews):
         assert [word for word, _ in mine] == examples[row]
         found = [known.index(p) + words if p in known else 0 for p in pairwise(examples[row])]
         assert [bigram for _, bigram in mine] == [0, *found]
-
-
-def test_log_count_ratios_by_counting(reviews):
-    corpus = encode(reviews, TrialConfig(min_bigram_count=3))
-    rows, found = corpus.rows_read, corpus.log_count_ratios()
-    counts = {0: Counter(), 1: Counter()}
-    for row in corpus.rows["train"]:
-        tokens = rows[corpus.offsets[row] : corpus.offsets[row + 1]].ravel().tolist()
-        counts[int(corpus.labels[row])].update(token for token in tokens if token)
-    size = corpus.vocabulary_size
-    sums = {label: sum(c.values()) + size - 1 for label, c in counts.items()}
-    expected = [
-        np.log((counts[1][k] + 1) / sums[1]) - np.log((counts[0][k] + 1) / sums[0])
-        for k in range(1, size)
-    ]
-    assert found.dtype == np.float32
-    assert found.tolist() == pytest.approx([0.0, *expected], abs=1e-5)

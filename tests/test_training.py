@@ -214,13 +214,13 @@ def test_a_resumed_training_is_the_undisturbed_to_the_last_bit(corpus, cell, opt
         assert_same_bits(train(config, corpus, resume=kept[k]), undisturbed)
 
 
-def test_a_resumed_training_with_every_lever(reviews):
+def test_a_resumed_training_with_every_component(reviews):
     config = SMALL.replace(
         words="marks",
         min_bigram_count=3,
-        linear_path=True,
         bidirectional=True,
-        readout="mean",
+        members=2,
+        adversarial=0.05,
         calibrate=True,
         embedding_dim=3,
         embedding_dropout=0.3,
@@ -236,44 +236,40 @@ def test_a_resumed_training_with_every_lever(reviews):
 
 
 @pytest.mark.parametrize("optim", ["sparse_adam", "rmsprop"])
-def test_network_and_linear_path_learn_each_for_itself(corpus, optim):
-    config = SMALL.replace(optim=optim, lr=0.01)
-    alone, both = train(config, corpus), train(config.replace(linear_path=True), corpus)
+def test_a_member_learns_as_if_it_were_alone(corpus, optim):
+    config = SMALL.replace(optim=optim, epochs=1)
+    alone, both = train(config, corpus), train(config.replace(members=2), corpus)
     for name, value in alone.last.items():
-        assert torch.equal(both.last[name], value), name
-    path = new_model(config.replace(linear_path=True), corpus, CPU).linear
-    assert not torch.equal(both.last["linear.factors.weight"], path.factors.weight)
-    assert torch.equal(both.last["linear.ratios"], path.ratios)
-    assert path.ratios.any()
-    assert both.history[-1]["valid_loss"] != alone.history[-1]["valid_loss"]
+        assert torch.equal(both.last[f"members.0.{name}"], value), name
+        assert name.startswith("rnn.bias") or not torch.equal(both.last[f"members.1.{name}"], value)
+    assert both.history[0]["valid_loss"] != alone.history[0]["valid_loss"]
 
 
-def odds_of(model, batches, rows):
-    """Log-odds of each path, [paths, reviews]."""
-    found = []
-    for batch in batches.of(rows):
-        with torch.no_grad():
-            logits = torch.stack(model.eval().paths(batch.ids, batch.packing)).double()
-        found.append(logits[..., 1] - logits[..., 0])
-    return torch.cat(found, dim=1).numpy()
+def test_adversarial_training_adds_the_loss_a_step_up_the_gradient(corpus):
+    config = SMALL.replace(embedding_dim=3, bidirectional=True, adversarial=0.3)
+    model = new_model(config, corpus, CPU).double()
+    torch.nn.init.normal_(model.embedding.weight)
+    batch = next(Batches(corpus, 16, CPU).of(corpus.rows["train"]))
 
+    def loss(vectors):
+        return torch.nn.functional.cross_entropy(
+            model.classify(vectors, batch.packing), batch.labels
+        )
 
-def test_calibration_fits_a_scale_a_path(corpus):
-    config = SMALL.replace(linear_path=True, optim="sparse_adam", word_dropout=0.3)
-    model, batches = new_model(config, corpus, CPU), Batches(corpus, 96, CPU)
-    model.load_state_dict(train(config, corpus).last)
-    rows = corpus.rows["valid"]
-
-    before = odds_of(model, batches, rows)
-    training.calibrate(model, batches, corpus)
-    after = odds_of(model, batches, rows)
-    for one, other in zip(before, after, strict=True):
-        slope, shift = np.polyfit(one, other, 1)
-        allowed = rounding(40, np.abs(other).max())
-        assert other == pytest.approx(slope * one + shift, abs=allowed)
-    residual = evaluate(model, batches, rows)[1].astype(float) - corpus.labels[rows]
-    slopes = [residual.mean(), *(residual * before).mean(1)]
-    assert slopes == pytest.approx([0, 0, 0], abs=1e-3)
+    vectors = model.embedding(batch.ids)
+    (gradient,) = torch.autograd.grad(loss(vectors), vectors, retain_graph=True)
+    worse = vectors.detach().clone()
+    for review in range(16):
+        own = batch.packing.rows == review
+        worse[own] += 0.3 * vectors[own].norm() / gradient[own].norm() * gradient[own]
+    assert loss(worse) > loss(vectors)
+    step = (worse - vectors).detach()
+    (loss(vectors) + loss(vectors + step)).backward()
+    expected = {name: p.grad.to_dense().clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    training._learn(model, batch)
+    for name, p in model.named_parameters():
+        assert torch.allclose(p.grad.to_dense(), expected[name], rtol=1e-8, atol=1e-12), name
 
 
 def test_calibration_needs_both_classes(corpus):
@@ -294,9 +290,9 @@ def test_calibration_fits_the_validation_reviews_and_no_others(corpus):
     rows = corpus.rows["valid"]
     model, batches = new_model(config, corpus, CPU), Batches(corpus, 96, CPU)
     model.load_state_dict(plain.last)
-    (before,) = odds_of(model, batches, rows)
+    before = training.log_odds(model, batches, rows)
     training.calibrate(model, batches, corpus)
-    (after,) = odds_of(model, batches, rows)
+    after = training.log_odds(model, batches, rows)
     slope, shift = np.polyfit(before, after, 1)
     assert after == pytest.approx(slope * before + shift, abs=rounding(40, np.abs(after).max()))
     # At the optimum of the likelihood the residuals are orthogonal to bias and odds.

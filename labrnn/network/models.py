@@ -39,8 +39,6 @@ class Classifier(nn.Module):
         )
         self.output = nn.Linear(config.hidden_dim * (1 + config.bidirectional), 2)
         self._initialise()
-        # Last, so that the network starts the same with and without it.
-        self.linear = LinearPath(config, vocabulary_size) if config.linear_path else None
 
     @torch.no_grad()
     def _initialise(self):
@@ -66,28 +64,31 @@ class Classifier(nn.Module):
 
         The ids are [N], or [N, 2]: a token's vector is then its word's plus its bigram's.
         """
-        return sum(self.paths(ids, packing, backend))
+        return self.classify(self.vectors(ids), packing, backend)
 
-    def paths(self, ids, packing, backend=None):
-        """The logits' addends: those of the network, and of the linear path if there is one."""
-        network = self._network(ids, packing, backend)
-        return [network, self.linear(ids, packing)] if self.linear else [network]
+    @property
+    def members(self):
+        """Itself, as the only one of a committee."""
+        return [self]
 
-    def _network(self, ids, packing, backend):
-        vectors = self._vectors(ids)
+    def vectors(self, ids):
+        """What the recurrent layers read of ids, [N, E].
+
+        Word dropout takes whole vectors and makes up for them by the others.
+        """
+        dropped = self.config.word_dropout if self.training else 0.0
+        if dropped:
+            ids = ids * (torch.rand(ids.shape, device=ids.device) >= dropped)
+        vectors = self.embedding(ids)
+        vectors = vectors / (1 - dropped) if dropped else vectors
         vectors = vectors.sum(1) if ids.dim() == 2 else vectors
-        vectors = F.dropout(vectors, self.config.embedding_dropout, self.training)
+        return F.dropout(vectors, self.config.embedding_dropout, self.training)
+
+    def classify(self, vectors, packing, backend=None):
+        """Logits [B, 2] of reviews from their vectors."""
         states = run_layers(self.rnn, vectors, packing, backend, self.config.precision)
         read = F.dropout(self.read(states, packing), self.config.dropout_rate, self.training)
         return self.output(read)
-
-    def _vectors(self, ids):
-        """Vectors of ids; word dropout takes whole ones and makes up for them by the others."""
-        dropped = self.config.word_dropout
-        if not (self.training and dropped):
-            return self.embedding(ids)
-        kept = torch.rand(ids.shape, device=ids.device) >= dropped
-        return self.embedding(ids * kept) / (1 - dropped)
 
     def read(self, states, packing):
         """What the linear layer sees of the states [N, D * H]: [B, D * H].
@@ -95,10 +96,6 @@ class Classifier(nn.Module):
         The backward direction has read the whole review at its first token; the published
         `last_step` takes it at the last token, where it has read only that one.
         """
-        if self.config.readout == "mean":
-            rows = torch.from_numpy(packing.rows).to(states.device)
-            sums = states.new_zeros(len(packing.first), states.shape[1]).index_add(0, rows, states)
-            return sums / packing.lengths[:, None]
         last = states[packing.last]
         if not self.config.bidirectional or self.config.readout == "last_step":
             return last
@@ -106,36 +103,26 @@ class Classifier(nn.Module):
         return torch.cat([last[:, :units], states[packing.first, units:]], dim=1)
 
 
-class LinearPath(nn.Module):
-    """A linear classifier of the words and bigrams that a review holds, however often.
+class Committee(nn.Module):
+    """Networks of one kind that differ by their random start and dropout.
 
-    A row's weight is its log-count ratio times a factor that is trained: with the same factor
-    everywhere that is naive Bayes, with fitted ones the NB-SVM of Wang and Manning (2012). To run
-    such a path beside a deep one is the idea of Cheng et al. (2016, Wide & Deep Learning).
+    Each is trained by a loss of its own; the mean of their logits classifies.
     """
 
-    # A tenth of naive Bayes to begin with; a factor moves as fast as the network at SPEED its rate.
-    START, SPEED = 0.1, 7.0
-
-    def __init__(self, config, vocabulary_size):
+    def __init__(self, config, vocabulary_size, sparse=False):
         super().__init__()
-        self.dropout = config.word_dropout
-        sparse = config.optim == "sparse_adam"
-        self.factors = nn.Embedding(vocabulary_size, 1, sparse=sparse)
-        nn.init.constant_(self.factors.weight, self.START / self.SPEED)
-        self.bias = nn.Parameter(torch.zeros(1))
-        self.register_buffer("ratios", torch.zeros(vocabulary_size))
+        networks = (Classifier(config, vocabulary_size, sparse) for _ in range(config.members))
+        self.members = nn.ModuleList(networks)
 
-    def forward(self, ids, packing):
-        """Logits [B, 2], the first of them 0; ids and packing as the `Classifier`'s."""
-        rows = torch.from_numpy(packing.rows).to(ids.device)
-        size = len(self.ratios)
-        held = torch.unique(rows[:, None] * size + ids.reshape(len(rows), -1))
-        rows, ids = held // size, held % size
-        terms = self.SPEED * self.factors(ids)[:, 0] * self.ratios[ids]
-        terms = F.dropout(terms, self.dropout, self.training)
-        odds = self.bias + terms.new_zeros(len(packing.lengths)).index_add(0, rows, terms)
-        return torch.stack([torch.zeros_like(odds), odds], dim=1)
+    def forward(self, ids, packing, backend=None):
+        """The mean of the members' logits, see `Classifier.forward`."""
+        return sum(member(ids, packing, backend) for member in self.members) / len(self.members)
+
+
+def build(config, vocabulary_size, sparse=False):
+    """A `Classifier`, or a `Committee` where the config has several members."""
+    kind = Committee if config.members > 1 else Classifier
+    return kind(config, vocabulary_size, sparse)
 
 
 def count_parameters(config, vocabulary_size):
@@ -146,8 +133,7 @@ def count_parameters(config, vocabulary_size):
     for layer in range(config.n_layers):
         inputs = directions * units if layer else config.embedding_dim
         total += directions * cell.parameters(inputs, units)
-    total += 2 * (directions * units + 1)
-    return total + (vocabulary_size + 1 if config.linear_path else 0)
+    return config.members * (total + 2 * (directions * units + 1))
 
 
 def find_device(name=""):

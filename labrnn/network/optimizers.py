@@ -109,16 +109,18 @@ class Optimizer:
         rest = [p for p in model.parameters() if not any(p is table for table in tables)]
         kind = known(OPTIMIZERS, config.optim, "optim")
         self.torch = {"dense": kind.torch(rest, config.lr, **kind.options)}
-        self.rows = None
+        self.rows = {}
         if kind.table:
             self.torch["table"] = kind.table(tables, config.lr, eps=SPARSE_EPS)
-        elif tables:
-            self.rows = LazyRows(config.optim, *tables)
+        else:
+            self.rows = {f"rows{i or ''}": LazyRows(config.optim, t) for i, t in enumerate(tables)}
 
     def before(self, ids):
         """Bring the rows that a batch will read up to date; call before the forward pass."""
         if self.rows:
-            self.rows.catch_up(torch.unique(ids).numpy())
+            read = torch.unique(ids).numpy()
+        for rows in self.rows.values():
+            rows.catch_up(read)
 
     def step(self):
         """One update from the gradients at hand; clears them."""
@@ -128,13 +130,13 @@ class Optimizer:
             optimizer.param_groups[0]["lr"] = lr
             optimizer.step()
             optimizer.zero_grad()
-        if self.rows:
-            self.rows.step(lr)
+        for rows in self.rows.values():
+            rows.step(lr)
 
     def settle(self):
         """Bring every row up to date; call before the model is read as a whole."""
-        if self.rows:
-            self.rows.settle()
+        for rows in self.rows.values():
+            rows.settle()
 
     def tensors(self):
         """The state as named tensors, after `settle`; `load` takes it back."""
@@ -143,8 +145,8 @@ class Optimizer:
             for i, values in optimizer.state_dict()["state"].items():
                 some = {n: torch.as_tensor(v) for n, v in values.items() if v is not None}
                 state |= {f"{name}.{i}.{n}": v for n, v in some.items()}
-        if self.rows:
-            state |= {"rows.buffer": self.rows.buffer, "rows.square": self.rows.square}
+        for name, rows in self.rows.items():
+            state |= {f"{name}.buffer": rows.buffer, f"{name}.square": rows.square}
         return state
 
     def load(self, state):
@@ -159,9 +161,9 @@ class Optimizer:
                 found.setdefault(int(i), {})[key] = value
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": found, "param_groups": groups})
-        if self.rows:
-            self.rows.buffer.copy_(state["rows.buffer"])
-            self.rows.square.copy_(state["rows.square"])
+        for name, rows in self.rows.items():
+            rows.buffer.copy_(state[f"{name}.buffer"])
+            rows.square.copy_(state[f"{name}.square"])
 
 
 class LazyRows:

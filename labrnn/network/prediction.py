@@ -9,7 +9,7 @@ import torch
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.network.batches import Batches
-from labrnn.network.models import Classifier
+from labrnn.network.models import build
 from labrnn.network.training import evaluate
 from labrnn.reviews.text import UNK, load_corpus, spaced, words_of
 
@@ -70,17 +70,27 @@ def predict(trial, corpus, texts):
     """
     config, vocabulary = trial.config, corpus.vocabulary
     texts = [spaced(text, config.words) for text in texts]
-    model = Classifier(config, corpus.vocabulary_size)
-    try:
-        model.load_state_dict(trial.weights())
-    except RuntimeError as error:
-        raise LabError(f"{trial.folder}: weights of another model ({error})") from None
+    model = load(trial, corpus)
     ids = [vocabulary.tokenize(text, config.max_tokens) for text in texts]
     offsets, labels = np.cumsum([0, *map(len, ids)]), np.zeros(len(ids), np.int8)
     asked = replace(corpus, ids=np.concatenate(ids), offsets=offsets, labels=labels)
     batches = Batches(asked, config.batch_size, torch.device("cpu"))
     positive = evaluate(model, batches, range(len(ids)))[1].tolist()
     return [_answer(*case, vocabulary) for case in zip(texts, ids, positive, strict=True)]
+
+
+def load(trial, corpus):
+    """The model of a trial's best epoch.
+
+    Raises:
+        LabError: the trial's weights are missing or damaged.
+    """
+    model = build(trial.config, corpus.vocabulary_size)
+    try:
+        model.load_state_dict(trial.weights())
+    except RuntimeError as error:
+        raise LabError(f"{trial.folder}: weights of another model ({error})") from None
+    return model
 
 
 def opinions(trial, corpus, answer):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from labrnn.errors import LabError
 from labrnn.network.batches import Batches, shuffled
-from labrnn.network.models import Classifier
+from labrnn.network.models import build
 from labrnn.network.optimizers import Optimizer, takes_rows
 from labrnn.network.recurrent import require_precision
 
@@ -81,10 +81,7 @@ def new_model(config, corpus, device):
     """A freshly initialised classifier for the corpus."""
     seed_everything(config.seed)
     sparse = takes_rows(config.optim, device)
-    model = Classifier(config, corpus.vocabulary_size, sparse)
-    if model.linear:
-        model.linear.ratios.copy_(torch.from_numpy(corpus.log_count_ratios()))
-    return model.to(device)
+    return build(config, corpus.vocabulary_size, sparse).to(device)
 
 
 def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None):
@@ -155,14 +152,36 @@ def _train_epoch(config, corpus, model, optimizer, batches, epoch):
     meter = Meter(batches.ids.device)
     for batch in batches.of(shuffled(corpus.rows["train"], config.seed, epoch)):
         optimizer.before(batch.ids)
-        paths = model.paths(batch.ids, batch.packing)
-        loss = meter.add(sum(paths), batch.labels)
-        if len(paths) > 1:  # each learns for itself, or the faster leaves nothing to the other
-            loss = sum(F.cross_entropy(logits, batch.labels) for logits in paths)
-        loss.backward()
+        logits = [_learn(member, batch) for member in model.members]
+        meter.add(torch.stack(logits).mean(0), batch.labels)
         optimizer.step()
     optimizer.settle()
     return meter.read("train_")
+
+
+def _learn(model, batch):
+    """Add the gradients of a network's loss on a batch, and return its logits.
+
+    Adversarial training adds the loss at vectors that a step along their gradient made worse; its
+    length is a share of theirs, a review each (Miyato et al. 2017).
+    """
+    vectors = model.vectors(batch.ids)
+    read = vectors.detach().requires_grad_()
+    logits = model.classify(read, batch.packing)
+    F.cross_entropy(logits, batch.labels).backward()
+    gradient = read.grad
+    if model.config.adversarial:
+        rows = torch.from_numpy(batch.packing.rows).to(read.device)
+        of_vectors, of_gradient = (
+            some.new_zeros(len(batch.labels)).index_add(0, rows, some.square().sum(1)).sqrt()
+            for some in (read.detach(), gradient)
+        )
+        step = model.config.adversarial * of_vectors / of_gradient.clamp(min=1e-12)
+        worse = (read.detach() + step[rows, None] * gradient).requires_grad_()
+        F.cross_entropy(model.classify(worse, batch.packing), batch.labels).backward()
+        gradient = gradient + worse.grad
+    vectors.backward(gradient)
+    return logits.detach()
 
 
 @torch.no_grad()
@@ -183,26 +202,30 @@ def evaluate(model, batches, rows):
 
 @torch.no_grad()
 def calibrate(model, batches, corpus):
-    """Fit scales of the paths' logits and one bias to the validation reviews (Platt 1999).
+    """Fit scale and bias of the logits to the validation reviews (Platt 1999).
 
     Dropout makes a model see more in use than in training, which shifts its logits. The fit goes
-    into the paths' last weights.
+    into the weights of the last layer.
     """
     from sklearn.linear_model import LogisticRegression
 
     rows = corpus.rows["valid"]
+    fit = LogisticRegression(C=np.inf).fit(
+        log_odds(model, batches, rows)[:, None], corpus.labels[rows]
+    )
+    scale, shift = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+    for output in (member.output for member in model.members):
+        for values, more in ((output.weight, 0.0), (output.bias, shift)):
+            values[1] = scale * (values[1] - values[0]) + more
+            values[0] = 0
+
+
+@torch.no_grad()
+def log_odds(model, batches, rows):
+    """Logit of `positive` minus that of `negative` of each row, float64 [rows]."""
     model.eval()
-    logits = [torch.stack(model.paths(b.ids, b.packing)) for b in batches.of(rows)]
-    logits = torch.cat(logits, dim=1).cpu().double()  # [paths, reviews, 2]
-    odds = (logits[:, :, 1] - logits[:, :, 0]).T.numpy()
-    fit = LogisticRegression(C=np.inf).fit(odds, corpus.labels[rows])
-    scales, shift = fit.coef_[0].tolist(), float(fit.intercept_[0])
-    for values, more in ((model.output.weight, 0.0), (model.output.bias, shift)):
-        values[1] = scales[0] * (values[1] - values[0]) + more
-        values[0] = 0
-    if model.linear:
-        model.linear.factors.weight *= scales[1]
-        model.linear.bias *= scales[1]
+    logits = torch.cat([model(batch.ids, batch.packing) for batch in batches.of(rows)])
+    return (logits[:, 1] - logits[:, 0]).double().cpu().numpy()
 
 
 def test(config, corpus, state, device=torch.device("cpu")):
@@ -217,7 +240,7 @@ def test(config, corpus, state, device=torch.device("cpu")):
         if epoch in [metrics["epoch"] for metrics, _ in results.values()]:
             results[which] = results["best"]
             continue
-        model = Classifier(config, corpus.vocabulary_size).to(device)
+        model = build(config, corpus.vocabulary_size).to(device)
         model.load_state_dict(getattr(state, which))
         if config.calibrate and which == "last":  # the best one is as it was validated
             calibrate(model, batches, corpus)

@@ -1,23 +1,30 @@
 """Baselines, models without a network, on the lab's split: majority, bag of words, NB-SVM.
 
-Each is linear in the words, or pairs of neighbouring words, that occur in a review. It is fitted on
-the training reviews in use, the validation reviews choose its regularisation, and the test reviews
-are classified once, after that. NB-SVM (Wang and Manning 2012) scales words by log-count ratios.
+Each is linear in the words, or runs of up to three neighbouring words, that occur in a review. It
+is fitted on the training reviews in use, the validation reviews choose its regularisation, and the
+test reviews are classified once, after that. NB-SVM (Wang and Manning 2012) scales features by
+log-count ratios. Tokens are words and punctuation, as the best network reads them.
 """
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.svm import LinearSVC
 
 from labrnn.errors import LabError
 from labrnn.reviews.description import kept_as, remembered
-from labrnn.reviews.text import load_corpus, log_ratios, stop_words, words_of
+from labrnn.reviews.text import load_corpus, spaced, words_of
 
 KIND = "baselines"
-FORMAT = 1  # of what is kept; another one when a change here changes figures
+FORMAT = 2  # of what is kept; another one when a change here changes figures
 # liblinear's C, to choose from: what a training review on the wrong side costs.
-STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3)
+STRENGTHS = (0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.1, 0.3)
 
 
 @dataclass(frozen=True)
@@ -29,20 +36,32 @@ class Baseline:
         strength: the chosen C; None where there is nothing to choose.
         parameters: weights and bias.
         seconds: processor time of all it took, reading texts and the choice of C included.
-        validation: accuracy on the validation reviews.
-        correct: whether it is right on each test review, in the order of the trials' predictions.
+        labels: 1 = positive, of the validation and of the test reviews, [valid], [test].
+        margins: above 0 for `positive`, of the same reviews.
+        repeated: whether a test review's text is also among the training reviews, [test].
     """
 
     name: str
     strength: float | None
     parameters: int
     seconds: float
-    validation: float
-    correct: np.ndarray
+    labels: tuple
+    margins: tuple
+    repeated: np.ndarray
+
+    @cached_property
+    def correct(self):
+        """Whether it is right on each test review, in the order of the runs' predictions."""
+        return (self.margins[1] > 0) == self.labels[1]
+
+    @property
+    def validation(self):
+        """Accuracy on the validation reviews."""
+        return float(((self.margins[0] > 0) == self.labels[0]).mean())
 
     @property
     def accuracy(self):
-        """On the test reviews."""
+        """Accuracy on the test reviews."""
         return float(self.correct.mean())
 
 
@@ -78,8 +97,8 @@ def find(part, store):
     if len(found) == 1:
         raise LabError(
             f"{part.name}: no linear baseline can be fitted to these training reviews (train_reviews ="
-            f" {part.base.train_reviews}): both classes are needed, and a word, stop words aside, that"
-            " two of them have; raise train_reviews"
+            f" {part.base.train_reviews}): both classes are needed, and a word that two of"
+            " them have; raise train_reviews"
         )
     return found
 
@@ -110,11 +129,12 @@ def _identity(part):
 
 
 def _unpacked(stored):
-    labels = _bits(stored["labels"], stored["reviews"])
+    labels = tuple(array_of(text, np.int8) == 1 for text in stored["labels"])
+    repeated = array_of(stored["repeated"], np.int8) == 1
     found = []
     for model in map(dict, stored["models"]):
-        correct = _bits(model.pop("test"), len(labels)) == labels
-        found.append(Baseline(**model, correct=correct))
+        margins = tuple(array_of(text, np.float16).astype(float) for text in model.pop("margins"))
+        found.append(Baseline(**model, margins=margins, labels=labels, repeated=repeated))
     return found
 
 
@@ -126,52 +146,54 @@ def measure(reviews, rows):
         rows: split -> row numbers, as in `Corpus`.
 
     Returns:
-        plain values: the number of test reviews, their labels and each model's predictions as bits.
-        The majority stands alone where the training reviews are too few for a linear model.
+        plain values: labels of the validation and test reviews, which of these are training reviews
+        too, and each model with its margins; arrays as hexadecimal digits. The majority stands
+        alone where the training reviews are too few for a linear model.
     """
     texts = {split: [reviews.texts[row] for row in rows[split]] for split in rows}
     labels = {split: reviews.labels[rows[split]] for split in rows}
     models = [_majority(labels)]
-    fits = _can_be_fitted(texts["train"], labels["train"])
-    for policy, words in (("keep", "all words"), ("drop", "no stop words")) if fits else ():
-        for name, fit, longest in (
-            ("bag of words", logistic_regression, 1),
-            ("NB-SVM", nb_svm, 1),
-            ("NB-SVM, word pairs", nb_svm, 2),
-        ):
-            model = _choose(fit, occurrences(policy, longest), texts, labels)
-            models.append({"name": f"{name}, {words}", **model})
-    return {"reviews": len(rows["test"]), "labels": _packed(labels["test"]), "models": models}
+    if _can_be_fitted(texts["train"], labels["train"]):
+        models += [
+            _choose(name, model, longest, texts, labels)
+            for name, model, longest in (
+                ("bag of words", Pipeline([("linear", LogisticRegression(solver="liblinear"))]), 1),
+                ("NB-SVM, words", nb_svm(), 1),
+                ("NB-SVM, pairs", nb_svm(), 2),
+                ("NB-SVM, triples", nb_svm(), 3),
+            )
+        ]
+    train = set(texts["train"])
+    return {
+        "labels": [hex_of(labels[split], np.int8) for split in ("valid", "test")],
+        "repeated": hex_of([text in train for text in texts["test"]], np.int8),
+        "models": models,
+    }
 
 
 def _can_be_fitted(texts, labels):
-    """Whether there are both classes, and a word other than a stop word that two reviews have."""
-    seen, stop = set(), stop_words()
-    for words in (set(words_of(text)) - stop for text in texts):
+    """Whether there are both classes, and a token that two reviews have."""
+    seen = set()
+    for words in (set(tokens(text)) for text in texts):
         if words & seen:
             return len(set(labels.tolist())) == 2
         seen |= words
     return False
 
 
-def occurrences(policy, longest):
-    """Make the vectoriser of words and of runs of up to `longest` words.
+def tokens(text):
+    """Return the words and the punctuation of a review, in lower case."""
+    return words_of(spaced(text, "marks"))
 
-    Words that only one training review has are left out: they are most of all pairs, and teach
-    little. Neighbours are those that remain once the stop words are gone.
 
-    Args:
-        policy: of stop words, see `stop_words`.
-        longest: words of the longest run.
+def occurrences(longest):
+    """Make the vectoriser of tokens and of runs of up to `longest` tokens: texts -> 0/1, sparse.
 
-    Returns:
-        a scikit-learn vectoriser: texts -> sparse 0/1 [texts, n].
+    Those that only one training review has are left out: they are most of all runs, and teach
+    little.
     """
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    stop = stop_words(policy)
     return CountVectorizer(
-        tokenizer=lambda text: [word for word in words_of(text) if word not in stop],
+        tokenizer=tokens,
         token_pattern=None,
         lowercase=False,
         ngram_range=(1, longest),
@@ -181,75 +203,67 @@ def occurrences(policy, longest):
     )
 
 
-def _choose(fit, features, texts, labels):
-    """Fit with every strength; the one with the best validation accuracy is tested."""
+class LogCountRatios(TransformerMixin, BaseEstimator):
+    """Scale features by the log of how much larger their share is in positive reviews.
+
+    Each count is raised by 1, so that none is 0 (Wang and Manning 2012).
+    """
+
+    def fit(self, present, labels):
+        """Learn the ratios from 0/1 [reviews, features], sparse, and labels, 1 = positive."""
+        counts = [np.asarray(present[labels == kind].sum(axis=0)).ravel() + 1 for kind in (0, 1)]
+        negative, positive = (np.log(count / count.sum()) for count in counts)
+        self.ratios_ = positive - negative
+        return self
+
+    def transform(self, present):
+        """Return the scaled features, sparse."""
+        return present.multiply(self.ratios_).tocsr()
+
+
+def nb_svm():
+    """Make an NB-SVM, without the paper's mixing of weights."""
+    return Pipeline([("ratios", LogCountRatios()), ("linear", LinearSVC(tol=0.01, random_state=0))])
+
+
+def _choose(name, model, longest, texts, labels):
+    """Fit a model with every strength; the one with the best validation accuracy is tested."""
     start = time.process_time()
+    features = occurrences(longest)
     train, valid = features.fit_transform(texts["train"]), features.transform(texts["valid"])
-    fitted = {strength: fit(train, labels["train"], strength) for strength in STRENGTHS}
-    scores = {
-        strength: float(((valid @ weights + bias > 0) == labels["valid"]).mean())
-        for strength, (weights, bias) in fitted.items()
+    models = {
+        strength: clone(model).set_params(linear__C=strength).fit(train, labels["train"])
+        for strength in STRENGTHS
     }
-    best = max(scores, key=scores.get)
-    weights, bias = fitted[best]
-    verdicts = features.transform(texts["test"]) @ weights + bias > 0
+    best = max(models, key=lambda strength: models[strength].score(valid, labels["valid"]))
+    test = features.transform(texts["test"])
+    margins = [models[best].decision_function(some) for some in (valid, test)]
     return {
+        "name": name,
         "strength": best,
-        "parameters": len(weights) + 1,
-        "validation": scores[best],
+        "parameters": train.shape[1] + 1,
         "seconds": round(time.process_time() - start, 2),
-        "test": _packed(verdicts),
+        "margins": [hex_of(values, np.float16) for values in margins],
     }
 
 
 def _majority(labels):
     """What the training reviews are more often, for every review."""
-    positive = 2 * labels["train"].mean() > 1
+    side = 1.0 if 2 * labels["train"].mean() > 1 else -1.0
     return {
         "name": "majority",
         "strength": None,
         "parameters": 1,
         "seconds": 0.0,
-        "validation": float((labels["valid"] == positive).mean()),
-        "test": _packed(np.full(len(labels["test"]), positive)),
+        "margins": [hex_of([side] * len(labels[split]), np.float16) for split in ("valid", "test")],
     }
 
 
-def logistic_regression(present, labels, strength):
-    """Return weights and bias of a logistic regression on a bag of words."""
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=strength, solver="liblinear").fit(present, labels)
-    return model.coef_[0], model.intercept_[0]
+def hex_of(values, kind):
+    """Return an array's bytes, little-endian, as hexadecimal digits."""
+    return np.asarray(values).astype(np.dtype(kind).newbyteorder("<")).tobytes().hex()
 
 
-def nb_svm(present, labels, strength):
-    """Return weights and bias of a linear SVM on log-count ratios, without the paper's mixing."""
-    from sklearn.svm import LinearSVC
-
-    ratios = log_count_ratios(present, labels)
-    scaled = present.multiply(ratios).tocsr()
-    model = LinearSVC(C=strength, tol=0.01, random_state=0).fit(scaled, labels)
-    return ratios * model.coef_[0], model.intercept_[0]
-
-
-def log_count_ratios(present, labels):
-    """Return how much larger a feature's share is among positive reviews' features, as a log.
-
-    Args:
-        present: sparse 0/1 [reviews, features].
-        labels: 1 = positive, [reviews].
-
-    Returns:
-        array [features].
-    """
-    return log_ratios(*(np.asarray(present[labels == kind].sum(axis=0)).ravel() for kind in (0, 1)))
-
-
-def _packed(bits):
-    return np.packbits(np.asarray(bits, bool)).tobytes().hex()
-
-
-def _bits(packed, count):
-    raw = np.frombuffer(bytes.fromhex(packed), np.uint8)
-    return np.unpackbits(raw, count=count).astype(bool)
+def array_of(digits, kind):
+    """Return the array that `hex_of` wrote."""
+    return np.frombuffer(bytes.fromhex(digits), np.dtype(kind).newbyteorder("<"))

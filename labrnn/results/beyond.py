@@ -1,6 +1,9 @@
 """The parts beyond the lab: linear baselines, the published choices, the best classifier."""
 
+from importlib.resources import files
+
 import numpy as np
+import pandas as pd
 
 from labrnn.parts import Setting
 from labrnn.results import comparison, statistics
@@ -13,9 +16,10 @@ from labrnn.results.tables import COMPARED, accuracy_cell, compared_cells, print
 # Linear baselines beside networks
 
 
-def baseline_comparisons(baselines, results, networks=None):
+def baseline_comparisons(baselines, results, networks=None, combined=None):
     """Every baseline against the network that validation prefers; then the best baseline, by
-    validation, against the other networks and the other baselines.
+    validation, against the other networks and the other baselines; then a `Combined`, if there is
+    one, against both leaders.
 
     A baseline has no seed. One family under Holm's correction.
     """
@@ -25,14 +29,15 @@ def baseline_comparisons(baselines, results, networks=None):
         best = preferred(baselines)
         pairs += [(best, network, "network", "") for network in others]
         pairs += [(best, model, "baselines", "") for model in baselines if model is not best]
+        pairs += [(combined, one, "combined", "") for one in (best, lead) if combined]
     return comparison.test(results, pairs)
 
 
-def baseline_table(baselines, results, compared, networks=None):
+def baseline_table(baselines, results, compared, networks=None, combined=None):
     """A line a model: size, accuracies, seconds, difference from the leading network."""
     found = {c.first.name: compared_cells(c) for c in of_kind(compared, "baseline")}
     lines = []
-    for model in [*baselines, *results.able(networks)]:
+    for model in [*baselines, *results.able(networks), *filter(None, [combined])]:
         if isinstance(model, Setting):
             size, valid = results.parameters(model), results.validation(model)
             seconds = results.rows(model)["seconds"].median()
@@ -67,10 +72,20 @@ def on_baselines(baselines, results, compared, networks=None):
         main=main,
         others=of_kind(compared, "network"),
         among=of_kind(compared, "baselines"),
+        combined=of_kind(compared, "combined"),
+        repeated=_without_repeated(best, results, main[0].second) if main else (0, 0.0),
         config=main[0].second.config if main else results.part.base,
         training=training(results, networks),
         notes=notes(results),
     )
+
+
+def _without_repeated(baseline, results, network):
+    """Test reviews that are training reviews too, and the network's accuracy without them minus that
+    with them.
+    """
+    correct = results.correct(network).mean(axis=0)
+    return int(baseline.repeated.sum()), correct[~baseline.repeated].mean() - correct.mean()
 
 
 # The published choices
@@ -130,6 +145,14 @@ def _fields(c):
 
 
 # The best classifier
+
+
+def search():
+    """A row a trial of the search for the best network, in their order: settings, epochs,
+    accuracies and loss on the validation reviews, processor seconds.
+    """
+    with (files("labrnn.results") / "search.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file)
 
 
 def on_components(results, compared):

@@ -527,6 +527,20 @@ def first_steps(losses):
         return figure
 
 
+def search(trials):
+    """The validation accuracy of each trial of a search in its order, and the best so far.
+
+    Args:
+        trials: a data frame with a column `validation`, per cent.
+    """
+    with page(WIDTH, 2.4) as (figure, axes):
+        places = np.arange(1, len(trials) + 1)
+        axes.plot(places, trials["validation"], "o", color=GREY, markersize=4)
+        axes.step(places, trials["validation"].cummax(), where="post", color=BLUE)
+        axes.set(xlabel="trial", ylabel="validation accuracy, %")
+        return figure
+
+
 def review_lengths(lengths, max_tokens):
     """How long reviews are, all words beside known words.
 

@@ -56,7 +56,7 @@ def _losses(config, steps, corpus, device):
     rows = shuffled(corpus.rows["train"], config.seed, 1)
     for batch in islice(Batches(corpus, config.batch_size, device).of(rows), steps):
         optimizer.before(batch.ids)
-        loss = meter.add(sum(model.paths(batch.ids, batch.packing)), batch.labels)
+        loss = meter.add(model(batch.ids, batch.packing), batch.labels)
         loss.backward()
         optimizer.step()
         losses.append(round(loss.item(), 5))
@@ -78,7 +78,10 @@ def find(config, part, store):
 
 
 def _name(config):
-    return kept_as("steps", config.replace(seed=TrialConfig().seed).model_dump(mode="json"))
+    return kept_as(
+        "steps",
+        config.replace(seed=TrialConfig().seed).model_dump(mode="json", exclude_defaults=True),
+    )
 
 
 if __name__ == "__main__":

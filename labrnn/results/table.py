@@ -249,17 +249,19 @@ class Results:
     def correct(self, model):
         """Whether each run that trained is right on each test review, bool [runs, reviews]."""
         if hasattr(model, "correct"):
-            return model.correct[None]
+            return np.atleast_2d(model.correct)
         return self.runs.correct(model.config, self.tested)
 
     def spread(self, model):
-        """Of a setting over seeds; a `Baseline` has none."""
-        return EXACT if hasattr(model, "correct") else self.runs.spread(model.config, self.tested)
+        """Of a setting or a `Combined` over seeds; a `Baseline` has none."""
+        if hasattr(model, "correct"):
+            return EXACT if model.correct.ndim == 1 else statistics.spread([model.correct])
+        return self.runs.spread(model.config, self.tested)
 
     def accuracy(self, model):
-        """Test accuracy of a setting's runs that trained, or of a `Baseline`: an `Estimate`."""
+        """Test accuracy of a setting's runs that trained, or of another model: an `Estimate`."""
         if hasattr(model, "correct"):
-            return statistics.accuracy(model.correct[None], EXACT)
+            return statistics.accuracy(self.correct(model), self.spread(model))
         return self.runs.accuracy(model.config, self.tested)
 
     def difference(self, first, second):

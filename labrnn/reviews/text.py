@@ -202,18 +202,6 @@ class Corpus:
         """Rows of an embedding: `<pad>`, `<unk>`, the words, then the bigrams."""
         return len(self.words) + 2 + len(self.bigrams)
 
-    def log_count_ratios(self):
-        """How much larger a row's share is among the tokens of positive training reviews than of
-        negative ones, log, float32 [vocabulary_size]; 0 for `<pad>` (Wang and Manning 2012).
-        """
-        train, counts = self.rows["train"], []
-        for label in (0, 1):
-            chosen = np.zeros(len(self.labels), bool)
-            chosen[train[self.labels[train] == label]] = True
-            tokens = self.rows_read[np.repeat(chosen, self.lengths)].ravel()
-            counts.append(np.bincount(tokens, minlength=self.vocabulary_size)[1:])
-        return np.append(0, log_ratios(*counts)).astype(np.float32)
-
     @cached_property
     def lengths(self):
         """Tokens of each review, [reviews]."""
@@ -223,17 +211,6 @@ class Corpus:
         """One item of the data set: `{"ids", "length", "label"}` (Lab 1 d)."""
         ids = self.ids[self.offsets[row] : self.offsets[row + 1]]
         return {"ids": ids.tolist(), "length": len(ids), "label": int(self.labels[row])}
-
-
-def log_ratios(negative, positive):
-    """How much larger a feature's share is among positive reviews' features, log, [features].
-
-    Args:
-        negative, positive: the features' counts in these reviews; each is raised by 1, so that
-            none is 0 (Wang and Manning 2012).
-    """
-    shares = [np.log((1 + counts) / (1 + counts).sum()) for counts in (negative, positive)]
-    return shares[1] - shares[0]
 
 
 def encode(reviews, config):

@@ -6,7 +6,6 @@ The digest shows that nothing changed, the form here that it was right from the 
 
 import hashlib
 import json
-import math
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
@@ -80,14 +79,19 @@ class _Baseline(Plain):
     strength: float | None
     parameters: Count
     seconds: float
-    validation: Share
-    test: Hex
+    margins: Annotated[list[Hex], Field(min_length=2, max_length=2)]
 
 
 class _Baselines(Plain):
-    reviews: int = Field(ge=1)
-    labels: Hex
+    labels: Annotated[list[Hex], Field(min_length=2, max_length=2)]
+    repeated: Hex
     models: Annotated[list[_Baseline], Some]
+
+
+class _Combined(Plain):
+    weights: Annotated[list[float], Field(min_length=3, max_length=3)]
+    validation: Share
+    test: Hex
 
 
 class _Mistake(Plain):
@@ -128,6 +132,7 @@ class _Models(Plain):
 KINDS = {
     "data": TypeAdapter(_Description),
     "baselines": TypeAdapter(_Baselines),
+    "combined": TypeAdapter(_Combined),
     "insight": TypeAdapter(_Insight),
     "models": TypeAdapter(_Models),
 }
@@ -186,9 +191,8 @@ def _misfit(path, value, reviews):
         if reviews not in (None, facts["rows"]):
             return f"{facts['rows']} rows, and trials of {reviews} reviews lie here"
     if kind == "baselines":
-        size = 2 * math.ceil(value["reviews"] / 8)
-        if any(
-            len(bits) != size for bits in (value["labels"], *(m["test"] for m in value["models"]))
-        ):
-            return f"not one answer for each of {value['reviews']} reviews"
+        *sizes, test = (len(digits) for digits in (*value["labels"], value["repeated"]))
+        sizes = [2 * size for size in sizes]  # a byte a label, two a margin
+        if any([*map(len, m["margins"])] != sizes for m in value["models"]) or 2 * test != sizes[1]:
+            return "not one margin for each review"
     return ""

@@ -1,0 +1,92 @@
+"""The network and the best linear baseline together: their log-odds, weighted and added."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from labrnn.errors import LabError
+from labrnn.results.baselines import array_of, hex_of
+from labrnn.reviews.description import remembered
+from labrnn.reviews.text import load_corpus
+
+FORMAT = 1  # of what is kept; another one when a change here changes figures
+
+
+@dataclass(frozen=True)
+class Combined:
+    """A setting's runs, each added to a linear baseline.
+
+    Attributes:
+        name: as the reports call it.
+        parameters: those of both models, two weights and a bias.
+        seconds: processor time of both, the median over runs.
+        validation: accuracy on the validation reviews, the mean over runs.
+        correct: whether each sum is right on each test review, [runs, reviews].
+    """
+
+    name: str
+    parameters: int
+    seconds: float
+    validation: float
+    correct: np.ndarray
+
+
+def find(results, setting, baseline, store):
+    """Add each run of a setting that trained to a baseline.
+
+    Two weights and a bias are fitted to the validation reviews by logistic regression. It takes the
+    reviews and the weights of the runs, once.
+
+    Args:
+        results: the part's `Results`.
+        setting: a `Setting`.
+        baseline: a `Baseline`.
+        store: a `Store`.
+
+    Returns:
+        a `Combined` of the runs that could be added, or None without any.
+    """
+    part, rows, found = results.part, results.rows(setting), []
+    for config in rows["run"][rows["trained"].astype(bool)]:
+        trial = results.runs.trials[config]
+        identity = [FORMAT, trial.key, baseline.name, baseline.strength]
+        add = partial(_add, trial, baseline, part.data)
+        try:
+            found.append(remembered("combined", identity, part.data, trial.fingerprint, store, add))
+        except LabError:  # neither weights and reviews, nor an earlier result
+            continue
+    if not found:
+        return None
+    margins = np.stack([array_of(one["test"], np.float16) for one in found])
+    return Combined(
+        f"{setting.name} + {baseline.name}",
+        results.parameters(setting) + baseline.parameters + 3,
+        rows["seconds"].median() + baseline.seconds,
+        float(np.mean([one["validation"] for one in found])),
+        (margins > 0) == baseline.labels[1],
+    )
+
+
+def _add(trial, baseline, data, _reviews):
+    """What is kept of a run's sum, plain values."""
+    import torch
+    from sklearn.linear_model import LogisticRegression
+
+    from labrnn.network.batches import Batches
+    from labrnn.network.prediction import load
+    from labrnn.network.training import log_odds
+
+    corpus = load_corpus(trial.config, data)
+    model = load(trial, corpus)
+    batches = Batches(corpus, trial.config.batch_size, torch.device("cpu"))
+    valid, test = (
+        np.stack([log_odds(model, batches, corpus.rows[split]), margins], axis=1)
+        for split, margins in zip(("valid", "test"), baseline.margins, strict=True)
+    )
+    fit = LogisticRegression(C=np.inf).fit(valid, baseline.labels[0])
+    return {
+        "weights": [*fit.coef_[0].tolist(), float(fit.intercept_[0])],
+        "validation": float(fit.score(valid, baseline.labels[0])),
+        "test": hex_of(fit.decision_function(test), np.float16),
+    }
