@@ -742,6 +742,7 @@ class BeyondBest(Part):
     hidden_dim: int = Field(32, ge=10, le=320, description="units of each direction")
     embedding_dim: int = Field(32, ge=1, le=256, description="of words and of bigrams")
     min_bigram_count: int = Field(5, ge=1, description="a bigram's least occurrences in training")
+    members: int = Field(3, ge=1, le=8, description="networks whose logits are averaged")
     adversarial: float = Field(0.004, ge=0, le=1, description="length of the perturbation")
     word_dropout: float = Field(0.6, ge=0, lt=1, description="of words and bigrams as a whole")
     embedding_dropout: float = Field(0.6, ge=0, lt=1, description="of the recurrent layer's input")
@@ -753,6 +754,7 @@ class BeyondBest(Part):
         return {
             "the ends of long reviews": {"max_tokens": self.longest},
             "bigrams": {"min_bigram_count": self.min_bigram_count},
+            "the committee": {"members": self.members},
             "adversarial training": {"adversarial": self.adversarial},
             "the second direction": {"bidirectional": True},
             "stop words": {"stop_words": "keep"},
