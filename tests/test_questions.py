@@ -270,7 +270,7 @@ def test_notebook_runs(data, tmp_path):
         "fig-cosine", "fig-influence", "fig-masks", "fig-clipping", "fig-embedding", "fig-gates",
         "tbl-pretraining", "tbl-verdicts",
     }  # fmt: skip
-    table, said = finished.cells[-2].outputs[0].data, finished.cells[-2].outputs[-1].data
+    table, said = finished.cells[-1].outputs[0].data, finished.cells[-1].outputs[-1].data
     assert table["text/html"].count("<tr") == 11
     assert re.search(r"\d+ of 10 checks agree", said["text/markdown"])
     assert "Not checked" not in str(outputs)

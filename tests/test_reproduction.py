@@ -21,7 +21,7 @@ def results(seeds=(5, 6, 7), accuracies=None, spread=0.0, shift=0.0, **changes):
     known = published().test_acc.tolist() if accuracies is None else accuracies
     found = {}
     for setting, accuracy in zip(part.settings(), known, strict=True):
-        accuracy = changes.get(setting.name.removeprefix("figure ").replace(" ", "_"), accuracy)
+        accuracy = changes.get(setting.name.removeprefix("lab figure ").replace(" ", "_"), accuracy)
         for k, seed in enumerate(seeds):
             given = accuracy[k] if isinstance(accuracy, list) else accuracy
             if given is None:
@@ -51,7 +51,7 @@ def test_every_run_has_its_published_size(same):
     names = [
         row.setting.name for row in rows if row.setting.config == line(same, "10b").setting.config
     ]
-    assert names == ["E32 H20 L1", "figure 10b"]
+    assert names == ["E32 H20 L1", "lab figure 10b"]
 
 
 def test_the_published_figures_agree_with_themselves(same):
@@ -97,30 +97,30 @@ def test_a_run_that_differs_is_named():
     found = results(**{"3c": 0.80}, spread=0.003)
     rows = reproduction.compare(found)
     [other] = [row for row in rows if row.compared and not row.agrees]
-    assert other.setting.name == "figure 3c"
-    assert "It does not for figure 3c (−7.1 points)." in reproduction.summary(rows, found)
+    assert other.setting.name == "lab figure 3c"
+    assert "The interval excludes 0 for lab figure 3c (−7.1 points)." in reproduction.summary(
+        rows, found
+    )
 
 
 def test_rows_where_a_run_did_not_train_stand_apart():
     found = results(**{"3c": 0.5, "5c": [0.87, 0.5, 0.87]})
     assert not line(found, "3c").compared
     assert not line(found, "5c").compared  # the published one did not train
-    table = reproduction.table(reproduction.compare(found)).set_index("figure")
+    table = reproduction.table(reproduction.compare(found)).set_index("lab figure")
     assert table.loc["3c", "trained"] == "0 of 3"
     assert table.loc["3c", "gap, points"] == "–"
     assert table.loc["5c", "trained"] == "2 of 3"
-    assert "one side, or both, did not train" in reproduction.summary(
-        reproduction.compare(found), found
-    )
+    assert "it failed in one or in both" in reproduction.summary(reproduction.compare(found), found)
 
 
 def test_what_was_not_run_is_shown_as_not_run():
     found = results(**{"3c": None})
     rows = reproduction.compare(found)
-    row = reproduction.table(rows).query("figure == '3c'").iloc[0]
+    row = reproduction.table(rows).query("`lab figure` == '3c'").iloc[0]
     assert row["trained"] == "not run"
     assert row["gap, points"] == "–"
-    assert "We ran 78 of the 79." in reproduction.summary(rows, found)
+    assert "We repeated 78 of the 79 published runs." in reproduction.summary(rows, found)
     nothing = results(accuracies=[None] * 79)
     assert "None of the published runs was repeated" in reproduction.summary(
         reproduction.compare(nothing), nothing

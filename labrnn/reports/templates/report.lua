@@ -720,10 +720,9 @@ local function finish(blocks, block, part)
   if block.label then -- `show` puts the caption into the table as well
     blocks = blocks:walk{Table = function(tab) tab.caption = {}; return tab end}
   end
-  if typst then -- a line under a heading stays with the paragraph that it introduces
-    for k = #blocks - 1, 2, -1 do
-      if blocks[k - 1].t == 'Header' and blocks[k].t == 'Para' and blocks[k + 1].t == 'Para'
-        and #stringify(blocks[k]) < 110 then
+  if typst then -- a line under a heading stays with what it introduces
+    for k = #blocks, 2, -1 do
+      if blocks[k - 1].t == 'Header' and blocks[k].t == 'Para' and #stringify(blocks[k]) < 110 then
         blocks:insert(k + 1, pandoc.RawBlock('typst', ']'))
         blocks:insert(k, pandoc.RawBlock('typst', '#block(sticky: true, spacing: 0.95em)['))
       end
