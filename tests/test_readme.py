@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 from labrnn.config import TrialConfig
 from labrnn.parts import PARTS, Compound
 from labrnn.published import published
-from labrnn.results import reproduction
+from labrnn.results import baselines, beyond, reproduction
 from labrnn.results.statistics import CONFIDENCE, LEVEL, MARGIN
 from labrnn.results.table import Results, Runs
 from labrnn.results.verdicts import verdicts
@@ -65,7 +65,10 @@ def found_numbers():
     outcomes = [v.outcome for v in verdicts(found)]
     counts = [len(rows), run, len(shown), run - len(shown), sum(row.agrees for row in shown)]
     counts += [len(outcomes), *map(outcomes.count, set(outcomes))]
-    pool |= {f"{100 * abs(x):.1f}" for x in (gap.mean, gap.low, gap.high)}
+    linear = headline.results("beyond_baselines")
+    models = baselines.find(linear.part, headline.STORE)
+    gaps = [gap, *(c.difference for c in beyond.baseline_comparisons(models, linear))]
+    pool |= {f"{100 * abs(x):.1f}" for gap in gaps for x in (gap.mean, gap.low, gap.high)}
     return (
         pool
         | set(map(str, counts))
