@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 from labrnn.config import TrialConfig
 from labrnn.parts import PARTS, Compound
 from labrnn.published import published
-from labrnn.results import baselines, beyond, reproduction
+from labrnn.results import baselines, beyond, comparison, discussion, reproduction
 from labrnn.results.statistics import CONFIDENCE, LEVEL, MARGIN
 from labrnn.results.table import Results, Runs
 from labrnn.results.verdicts import verdicts
@@ -86,7 +86,17 @@ def test_every_number_of_the_abstract_is_found_in_the_results():
         for citation in element.find_all("a"):
             citation.decompose()
         texts.append(element.get_text())
-    said = numbers(" ".join(texts))
+    abstract = " ".join(" ".join(texts).split())
+    optimizers, best = headline.results("lab2a_lstm_optimizers"), headline.results("beyond_best")
+    rows = reproduction.compare(headline.results())
+    findings = [
+        reproduction.summary(rows, headline.results()),
+        discussion.optimizers(optimizers),
+        beyond.on_components(best, comparison.compare(best)),
+    ]
+    for finding in findings:  # computed again from the runs
+        assert finding.partition("\n\n")[0] in abstract
+    said = numbers(abstract)
     assert len(said) > 10
     assert said <= found_numbers()
 

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +47,10 @@ LEAST_SECONDS, MOST_WAITED = 10, 240  # of processor time; of waiting for what d
 
 
 def mutants(path):
-    """All mutants of a source file: (number, first and last line, source)."""
+    """All mutants of a source file: number, first and last line, function that gives the source.
+
+    The source is None where it would be no Python.
+    """
     import libcst as cst
     from libcst.metadata import MetadataWrapper, PositionProvider
     from mutmut.mutation.mutators import mutation_operators
@@ -72,13 +76,18 @@ def mutants(path):
                 statements.pop()
 
     wrapper.module.visit(Visitor())
-    for number, (node, mutated, first, last) in enumerate(found):
-        source = wrapper.module.deep_replace(node, mutated).code
-        try:
-            compile(source, str(path), "exec")
-        except SyntaxError:
-            continue
-        yield number, first, last, source
+
+    def source(node, mutated):
+        code = wrapper.module.deep_replace(node, mutated).code
+        with suppress(SyntaxError):
+            compile(code, str(path), "exec")
+            return code
+        return None
+
+    return [
+        (number, first, last, partial(source, node, mutated))
+        for number, (node, mutated, first, last) in enumerate(found)
+    ]
 
 
 def copy_of_project(folder):
@@ -157,7 +166,7 @@ def tested(tests, options=()):
 
 
 def baseline(copy, modules, tests):
-    """Which tests execute which line of the modules, and the seconds of each test."""
+    """Which tests execute which `lines` of the modules, and the `seconds` of each test."""
     options = ["--cov=labrnn", "--cov-context=test", "--cov-report=", "-p", "pytest_cov"]
     failed, seconds = forked(lambda: tested(tests, options), copy)
     if failed or not seconds:
@@ -169,8 +178,8 @@ def baseline(copy, modules, tests):
     lines = {}
     for module in modules:
         found = data.contexts_by_lineno(str(copy / f"labrnn/{module}.py"))
-        lines[module] = {n: {c.partition("|")[0] for c in found[n]} - {""} for n in found}
-    return lines, seconds
+        lines[module] = {n: sorted({c.partition("|")[0] for c in found[n]} - {""}) for n in found}
+    return {"lines": lines, "seconds": seconds}
 
 
 def digest(*contents):
@@ -220,7 +229,7 @@ def run(group, count=None):
     with_ = digest(*((ROOT / name).read_text() for name in tests if name.endswith(".py")))
     # What survived is tried again when the tests have changed.
     done = {name for name, r in read(group).items() if r["killed"] or r["with"] == with_}
-    order, seconds_of = [], {}
+    order = []
     with tempfile.TemporaryDirectory(
         prefix="mutants-copy-", dir=MEMORY, ignore_cleanup_errors=True
     ) as folder:
@@ -228,17 +237,21 @@ def run(group, count=None):
         copy_of_project(copy)
         os.environ["PYTHONPATH"] = folder
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-        lines, seconds_of = baseline(copy, modules, tests)
+        there = place(group).with_suffix(f".{with_}.json")
+        if not there.exists():
+            there.write_text(json.dumps(baseline(copy, modules, tests)))
+        known = json.loads(there.read_text())
+        lines, seconds_of = known["lines"], known["seconds"]
         for module in modules:
             order += [(module, *m) for m in mutants(copy / f"labrnn/{module}.py")]
         random.Random(SEED).shuffle(order)
         last_killer = {}
-        for module, number, first, last, source in order[:count]:
-            if (module, digest(source)) in done:
+        for module, number, first, last, make in order[:count]:
+            if (source := make()) is None or (module, digest(source)) in done:
                 continue
             path = copy / f"labrnn/{module}.py"
             original = path.read_text()
-            inner = lines[module]
+            inner = {int(n): names for n, names in lines[module].items()}
             covering = set().union(*(inner.get(n, ()) for n in range(first, last + 1)))
             imported = not covering and first in inner  # a line that is executed by the import
             chosen = sorted(covering or (seconds_of if imported else ()), key=seconds_of.get)
