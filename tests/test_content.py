@@ -89,6 +89,7 @@ FORGERIES = [
     ("metrics.json", at("best", "accuracy", value=1.0), "accuracy of best, by predictions.csv 0.8"),
     ("metrics.json", at("last", "accuracy", value=0.667), "accuracy of last, by predictions.csv"),
     ("metrics.json", at("best", "loss", value=0.38), "metrics.json: loss of best, by predictions"),
+    ("metrics.json", at("last", "loss", value=1.1), "metrics.json: loss of last, by predictions"),
     ("metrics.json", at("last", "loss", value=0.0), "metrics.json: loss of last, by predictions"),
     ("metrics.json", at("best", "accuracy_batch_mean", value=float("nan")), "finite"),
     ("metrics.json", at("best", "note", value=float("inf")), "finite"),
