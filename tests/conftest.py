@@ -65,7 +65,9 @@ def corpus(reviews):
 @pytest.fixture(scope="session")
 def real_reviews():
     """Every fiftieth of the packaged reviews: 500, as long and as odd as real ones are."""
-    every = read_reviews(find_source())
+    with pytest.MonkeyPatch.context() as patch:  # a module's fixture may have named other reviews
+        patch.delenv("LABRNN_DATA", raising=False)
+        every = read_reviews(find_source())
     rows = slice(0, None, 50)
     return dataclasses.replace(every, texts=every.texts[rows], labels=every.labels[rows])
 

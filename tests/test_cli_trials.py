@@ -108,7 +108,7 @@ def test_list_names_what_it_cannot_read_and_goes_on(store):
     for place, fault in [
         (bad.folder, "metrics.json: is not what was written"),
         (foreign, "not the content of a trial"),
-        (newer, "written in store format 99, this version reads 1"),
+        (newer, "in store format 99, this version reads 1"),
         (store.root / "some" / "notes", "no finished trial"),
     ]:
         assert any(str(place) in line and fault in line for line in faults), place

@@ -447,7 +447,7 @@ def test_contributors_find_what_the_page_names():
 
 
 def test_a_command_starts_without_what_it_may_not_need():
-    command = "import sys, labrnn.lab, labrnn.reports.batch; print('sklearn' in sys.modules)"
+    command = "import sys, labrnn.lab, labrnn.reports.batch; print('torch' in sys.modules)"
     assert run(sys.executable, "-c", command).stdout == "False\n"
 
 

@@ -181,13 +181,8 @@ def test_one_text_is_explained_at_a_time(store, tmp_path):
     assert not (tmp_path / "opinion.html").exists()
 
 
-def test_command_without_a_model(store, monkeypatch, tmp_path):
+def test_command_without_a_model(store):
     code, out, complaint = run("predict", "--trial", "zz", "great")
     assert (code, out) == (2, "")
     assert "no trained model zz" in complaint
     assert "`labrnn trials`" in complaint
-    monkeypatch.delenv("LABRNN_DATA")
-    code, _, complaint = run("predict", "great")
-    assert code == 2
-    assert "name those with --data" in complaint
-    assert "labrnn train params/quick/*.yaml" in complaint

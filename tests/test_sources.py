@@ -767,7 +767,10 @@ BAD_FOLDERS = {
     "unlabelled only": (lambda d: unpack(d, members()[:2]), "0 data sets"),
     "other names": (lambda d: unpack(d, [("train/pos/film.txt", b"good")]), "film.txt"),
     "other encoding": (lambda d: unpack(d, [("train/pos/0_9.txt", b"\n\xe9")]), "line 2"),
-    "folder for a review": (lambda d: unpack(d, [("test/neg/0_9.txt/x", b"")]), "is no file"),
+    "folder for a review": (
+        lambda d: unpack(d, [("test/neg/0_9.txt/x", b"")]),
+        "not a regular file",
+    ),
     "broken parquet": (lambda d: unpack(d, [("train.parquet", b"version https")]), "Parquet"),
 }
 

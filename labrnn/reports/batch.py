@@ -190,7 +190,8 @@ class _Batch:
 
     def _run(self, log, function, *arguments):
         """Whether a process of its own succeeds; if not, say why."""
-        if message := self.processes.run(log, function, *arguments):
+        message = self.processes.run(log, function, *arguments)
+        if message and not self.processes.stopped:  # else it was ended, and did not fail
             known = message.startswith(log.stem)
             self._failed(message if known else f"{log.stem}: {message}")
         return not message

@@ -12,6 +12,7 @@ import sys
 import threading
 import uuid
 from multiprocessing import resource_tracker
+from contextlib import contextmanager
 from pathlib import Path
 
 from labrnn.errors import LabError
@@ -37,7 +38,8 @@ class Processes:
         if FORKS:
             from multiprocessing import forkserver
 
-            forkserver.ensure_running()
+            with _without_interrupts():
+                forkserver.ensure_running()
 
     def run(self, log, function, *arguments):
         """Call a function in a process of its own and wait for it.
@@ -54,7 +56,8 @@ class Processes:
         here, there = self.context.Pipe(duplex=False)
         process = self.context.Process(target=_main, args=(log, function, arguments, there))
         try:
-            _start(process)
+            with _without_interrupts():
+                process.start()
         except (OSError, EOFError, RuntimeError) as error:
             raise LabError(
                 f"no process can be started for the reports ({type(error).__name__}: {error}); "
@@ -79,18 +82,19 @@ class Processes:
             process.kill()
 
 
-def _start(process):
-    """Start a process that gets no Ctrl-C, which is the parent's to handle.
+@contextmanager
+def _without_interrupts():
+    """What is started here gets no Ctrl-C, which is the parent's to handle.
 
     A server of processes would obey it until its imports are done.
     """
     if not FORKS:
-        process.start()
+        yield
         return
     resource_tracker.ensure_running()  # its start would undo the mask
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        process.start()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

@@ -216,7 +216,7 @@ class Trial:
         """Raises LabError for a trial that another version of labrnn wrote in its own way."""
         try:
             stored = json.loads(self._raw("trial.json") or b"")
-            written, config = stored["format"], stored["config"]
+            written, config = stored["format"], stored.get("config", {})
             gone = [f"{name} = {config[name]}" for name in GONE if config.get(name) in GONE[name]]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return  # damaged, whatever its format
