@@ -14,7 +14,7 @@ from tiny import write_reviews
 from labrnn.errors import LabError
 from labrnn.parts import BeyondBaselines, BeyondDefects, Depth, Setting, read_params
 from labrnn.reports import batch
-from labrnn.results import baselines, beyond, statistics
+from labrnn.results import baselines, beyond, linear, statistics
 from labrnn.results.comparison import compare
 from labrnn.results.table import Results, Runs, stored
 from labrnn.results.tables import pairs_table
@@ -31,7 +31,7 @@ SEEDS = [5, 6, 7]
 def test_log_count_ratios_by_hand():
     # The positive reviews hold "good" twice and "film" once, the negative ones "film" and "bad".
     present = sparse.csr_matrix([[1, 1, 0], [1, 0, 0], [0, 1, 1]])  # good, film, bad
-    found = baselines.LogCountRatios().fit(present, np.array([1, 1, 0]))
+    found = linear.LogCountRatios().fit(present, np.array([1, 1, 0]))
     positive, negative = np.array([3, 2, 1]) / 6, np.array([1, 2, 2]) / 5
     ratios = np.log(positive / negative)
     assert found.ratios_ == pytest.approx(ratios)
@@ -39,7 +39,7 @@ def test_log_count_ratios_by_hand():
 
 
 def test_features_are_words_punctuation_and_runs_that_two_reviews_have():
-    features = baselines.occurrences(3)
+    features = linear.occurrences(3)
     matrix = features.fit_transform(
         ["Not good at all!", "not good.<br />At", "NOT good at: good good"]
     )
@@ -49,7 +49,7 @@ def test_features_are_words_punctuation_and_runs_that_two_reviews_have():
 
 
 def test_linear_models_learn_what_the_majority_cannot(reviews, corpus):
-    found = baselines.measure(reviews, corpus.rows)
+    found = linear.measure(reviews, corpus.rows)
     validation = {model.name: model.validation for model in baselines._unpacked(found)}
     assert validation.pop("majority") < 0.7
     assert len(validation) == 4
@@ -66,7 +66,7 @@ def test_nothing_of_the_test_reviews_reaches_fitting_or_choice(reviews, corpus):
     for row in corpus.rows["test"]:
         texts[row], labels[row] = "great unheard words unheard words", 1 - labels[row]
     other = dataclasses.replace(reviews, texts=texts, labels=labels)
-    before, after = (baselines.measure(r, corpus.rows) for r in (reviews, other))
+    before, after = (linear.measure(r, corpus.rows) for r in (reviews, other))
     assert without_test(before) == without_test(after)
     assert before["labels"] != after["labels"]
     assert before["models"][1]["margins"] != after["models"][1]["margins"]
@@ -76,7 +76,7 @@ def test_nothing_of_the_test_reviews_reaches_fitting_or_choice(reviews, corpus):
         for row in corpus.rows[split][::2]:
             texts[row] = "great unheard words unheard words"
         other = dataclasses.replace(reviews, texts=texts)
-        assert without_test(baselines.measure(other, corpus.rows)) != without_test(before)
+        assert without_test(linear.measure(other, corpus.rows)) != without_test(before)
 
 
 @pytest.mark.parametrize(("count", "classes"), [(1, 1), (2, 1), (2, 2), (5, 1), (5, 2)])
@@ -104,7 +104,7 @@ def test_training_reviews_without_a_common_word_or_of_one_class(reviews, corpus)
         (reviews.texts, np.ones_like(reviews.labels)),
     ):
         other = dataclasses.replace(reviews, texts=texts, labels=labels)
-        found = baselines.measure(other, corpus.rows)
+        found = linear.measure(other, corpus.rows)
         assert [model["name"] for model in found["models"]] == ["majority"]
 
 

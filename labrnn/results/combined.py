@@ -6,9 +6,9 @@ from functools import partial
 import numpy as np
 
 from labrnn.errors import LabError
-from labrnn.results.baselines import array_of, hex_of
 from labrnn.reviews.description import remembered
 from labrnn.reviews.text import load_corpus
+from labrnn.trials.kept import array_of, hex_of
 
 FORMAT = 1  # of what is kept; another one when a change here changes figures
 

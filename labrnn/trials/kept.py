@@ -9,6 +9,7 @@ import hashlib
 import json
 from typing import Annotated
 
+import numpy as np
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, deserialize
 
@@ -213,3 +214,13 @@ def _misfit(path, value, reviews):
         if any([*map(len, m["margins"])] != sizes for m in value["models"]) or 2 * test != sizes[1]:
             return "not one margin for each review"
     return ""
+
+
+def hex_of(values, kind):
+    """Return an array's bytes, little-endian, as hexadecimal digits."""
+    return np.asarray(values).astype(np.dtype(kind).newbyteorder("<")).tobytes().hex()
+
+
+def array_of(digits, kind):
+    """Return the array that `hex_of` wrote."""
+    return np.frombuffer(bytes.fromhex(digits), np.dtype(kind).newbyteorder("<"))
