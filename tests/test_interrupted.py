@@ -55,10 +55,10 @@ def test_stored_trial_is_not_trained_again(data, undisturbed, monkeypatch):
 
 
 def test_killed_in_epoch_4_goes_on_from_epoch_3(data, undisturbed, tmp_path):
-    store, told = Store(tmp_path / "trials"), []
+    store, epochs = Store(tmp_path / "trials"), []
 
     def kill_in_epoch_4(entry):
-        told.append(entry["epoch"])
+        epochs.append(entry["epoch"])
         if entry["epoch"] == 3:
             raise KeyboardInterrupt
 
@@ -66,14 +66,14 @@ def test_killed_in_epoch_4_goes_on_from_epoch_3(data, undisturbed, tmp_path):
         train_and_store(TINY, data, store, on_epoch=kill_in_epoch_4)
     assert list(store.trials()) == []
     assert store.epochs_kept(TINY, undisturbed.fingerprint) == 3
-    trial = train_and_store(TINY, data, store, on_epoch=lambda entry: told.append(entry["epoch"]))
-    assert told == [1, 2, 3, 4, 5, 6]
+    trial = train_and_store(TINY, data, store, on_epoch=lambda entry: epochs.append(entry["epoch"]))
+    assert epochs == [1, 2, 3, 4, 5, 6]
     assert content(trial) == content(undisturbed)
     assert list(store.root.rglob("epoch-*")) == []
 
 
 def test_damaged_state_is_passed_over(data, undisturbed, tmp_path):
-    store, told = Store(tmp_path / "trials"), []
+    store, epochs = Store(tmp_path / "trials"), []
 
     def stop(entry):
         raise KeyboardInterrupt
@@ -84,8 +84,8 @@ def test_damaged_state_is_passed_over(data, undisturbed, tmp_path):
     newer = shutil.copytree(state, state.with_name("epoch-2"))
     (newer / "last.safetensors").write_bytes(b"half")
     shutil.copytree(state, state.with_name("2.writing"))
-    trial = train_and_store(TINY, data, store, on_epoch=lambda entry: told.append(entry["epoch"]))
-    assert told == [2, 3, 4, 5, 6]
+    trial = train_and_store(TINY, data, store, on_epoch=lambda entry: epochs.append(entry["epoch"]))
+    assert epochs == [2, 3, 4, 5, 6]
     assert content(trial) == content(undisturbed)
 
 

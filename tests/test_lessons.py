@@ -265,7 +265,7 @@ def full(monkeypatch):
 
 @rnn
 def test_a_fresh_clone_has_a_reader_of_the_full_lab(lesson, full, tmp_path, cell):
-    """It fits the notebook's own class, tells good from bad, and is of the lab's own setting."""
+    """It fits the notebook's own class, separates good from bad, and is of the lab's own setting."""
     mine, handle = lesson(f"lab1_{cell}"), full(f"lab1_{cell}", tmp_path)
     assert (handle.part.reader.optim, handle.part.reader.lr) == ("rmsprop", 0.001)
     found = handle.reader()

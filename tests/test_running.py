@@ -343,10 +343,10 @@ def test_further_ctrl_c_changes_nothing(data, store, tmp_path, command):
         until(lambda: "forkserver" in arguments_of_children(process.pid))
     while process.poll() is None:
         os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate()
-    assert process.returncode == 130, told
-    assert told.endswith("stopped; what is finished is kept, the same command goes on from here\n")
-    assert not re.search("Traceback|Exception ignored|KeyboardInterrupt", told), told
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    assert err.endswith("stopped; what is finished is kept, the same command goes on from here\n")
+    assert not re.search("Traceback|Exception ignored|KeyboardInterrupt", err), err
     until(lambda: not session(process.pid))
 
 

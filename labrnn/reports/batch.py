@@ -48,9 +48,7 @@ def with_trials(report, known=None):
     """The report with the stored trials that it reads, and the fingerprint of its reviews."""
     part = report.part
     store = default_store(part.store)
-    found = plan_trials(
-        part.trials(), part.data, part.fingerprint, store, part.train, known=known
-    )
+    found = plan_trials(part.trials(), part.data, part.fingerprint, store, part.train, known=known)
     if known is not None:
         known |= found.trials
     reviews = found.fingerprint

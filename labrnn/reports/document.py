@@ -51,8 +51,9 @@ class Block:
 
     Kinds: markdown (a cell), computed (Markdown of an output), front (the same, its headings
     without numbers), html, code, parameters, print, error, note, figure, headings (those of `text`
-    alone), reference (to the label `text`), references (what the text cites), appendix. `label`, `caption`, `short`, `number` are those of `labrnn.reports.notebook.show`;
-    `files` are the pictures that `text` names: address -> file of the document.
+    alone), reference (to the label `text`), references (what the text cites), appendix. `label`,
+    `caption`, `short`, `number` are those of `labrnn.reports.notebook.show`; `files` are the
+    pictures that `text` names: address -> file of the document.
     """
 
     kind: str

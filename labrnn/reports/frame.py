@@ -29,10 +29,19 @@ def frame(notebooks):
 
     before = [text("abstract"), text("summary")]
     if values["verdicts"]:
-        before.append(_table("tbl-claims", "The conclusions of the original study and our verdicts.",
-                             page("claims", **values)))
-    before += [text("effort"), text("setup"), _table("tbl-setup", "Data, defaults, limits and "
-               "computation.", page("settings", **values)), text("methods")]
+        before.append(
+            _table(
+                "tbl-claims",
+                "The conclusions of the original study and our verdicts.",
+                page("claims", **values),
+            )
+        )
+    before += [
+        text("effort"),
+        text("setup"),
+        _table("tbl-setup", "Data, defaults, limits and computation.", page("settings", **values)),
+        text("methods"),
+    ]
     after = [Block("computed", page("end", **values), "the write-up", level=0)]
     return [Part("", before)], [Part("", after), REFERENCES]
 
@@ -56,7 +65,9 @@ def _values(notebooks):
     return {
         "config": TrialConfig(**{name: first[name] for name in shared if name in first}),
         "data": max((fact.get("data", "") for fact in facts), key=len, default=""),
-        "devices": listing(sorted({d for f in facts for d in f.get("device", "").split("; ") if d})),
+        "devices": listing(
+            sorted({d for f in facts for d in f.get("device", "").split("; ") if d})
+        ),
         "finding": defaultdict(str, {name: finding_of(nb) for name, nb in notebooks.items()}),
         "hours": sum(seconds for seconds, _ in runs.values()) / 3600,
         "limits": {name: _limits(name) for name in ("embedding_dim", "hidden_dim", "n_layers")},
@@ -79,7 +90,9 @@ def tally(outcomes):
     words = [
         f"{verb} {counts[outcome]}"
         for outcome, verb in (
-            (CONFIRMED, "confirm"), (REFUTED, "refute"), (INCONCLUSIVE, "are inconclusive on"),
+            (CONFIRMED, "confirm"),
+            (REFUTED, "refute"),
+            (INCONCLUSIVE, "are inconclusive on"),
         )
         if counts[outcome]
     ]

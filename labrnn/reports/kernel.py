@@ -11,8 +11,8 @@ import signal
 import sys
 import threading
 import uuid
-from multiprocessing import resource_tracker
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from labrnn.errors import LabError
@@ -207,6 +207,7 @@ def manager(folder):
             local = self.provisioner
             local.process, local.pid, local.cwd = _Forked(process), process.pid, Path.cwd()
             self._reconcile_connection_info(local.connection_info)
+            return None
 
         _launch_kernel = _async_launch_kernel
 

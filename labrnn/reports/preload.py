@@ -7,9 +7,9 @@ from contextlib import suppress
 import ipykernel.kernelapp  # noqa: F401
 import papermill  # noqa: F401
 
-import labrnn.lab  # noqa: F401
+import labrnn.lab
 import labrnn.reports.exporter
-import labrnn.reports.report  # noqa: F401
+import labrnn.reports.report
 import labrnn.results
 from labrnn.errors import LabError
 from labrnn.results.table import Runs

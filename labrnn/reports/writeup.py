@@ -35,9 +35,7 @@ def build(notebooks, out_dir, title, authors, date):
         body.append(_section(f"# {section}"))
         for name in names:
             if name in notebooks:
-                whole = part(
-                    notebooks[name], name, pictures, paths[name].parent, prefix=f"{name}."
-                )
+                whole = part(notebooks[name], name, pictures, paths[name].parent, prefix=f"{name}.")
                 body.append(_answers(whole))
                 appendix += [_executed(whole), *made_by(notebooks[name], level=3)]
             else:
