@@ -1,6 +1,7 @@
 """The console script `labrnn`."""
 
 import csv
+import ctypes
 import io
 import json
 import os
@@ -123,7 +124,12 @@ def then(text):
 
 def interrupt_once(number, frame):
     """Raise KeyboardInterrupt at the first Ctrl-C; a second must not disturb the tidying up."""
-    for one in (signal.SIGINT, signal.SIGTERM):
+    both = (signal.SIGINT, signal.SIGTERM)
+    # First at the system: one that comes while Python changes its handler would print "Signal 2
+    # ignored due to race condition".
+    for one in both:
+        ctypes.pythonapi.PyOS_setsig(int(one), ctypes.c_void_p(signal.SIG_IGN))
+    for one in both:
         signal.signal(one, signal.SIG_IGN)
     raise KeyboardInterrupt
 
