@@ -148,9 +148,9 @@ def test_other_parts_find_the_best_and_their_reports_follow_it(reviews, tmp_path
 
 
 NETWORKS = {
-    0.80: "The baseline (+10.0 points",
+    0.80: "The baseline is significantly more accurate than the LSTM (+10.0 points",
     0.95: "significantly less accurate than the LSTM",
-    0.895: "not significant",
+    0.895: "The baseline does not differ significantly from the LSTM (+0.5 points",
 }
 
 
@@ -199,7 +199,7 @@ def test_missing_baselines_and_networks_are_reported_missing():
     models = [baseline("NB-SVM, triples", 0.9), baseline("NB-SVM, words", 0.9)]
     text = beyond.on_baselines(models, none, beyond.baseline_comparisons(models, none))
     assert text.startswith("The best linear baseline on validation is *NB-SVM, triples*")
-    assert "LSTM and GRU were not run" in text
+    assert "The LSTM and the GRU were not run" in text
 
 
 def test_the_committed_baseline_is_better_than_the_committed_gru():

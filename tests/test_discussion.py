@@ -1,6 +1,7 @@
 """The discussions follow the runs: every branch of the templates, read as a person would."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from fake_results import results
@@ -61,7 +62,7 @@ def test_one_comparison_in_each_outcome():
         "Adam (+0.1 points [−0.3, 0.5]) is equivalent to 1 layer within 1 point."
     )
     assert comparisons([compared("Adam", 0.003, 0.006)]) == (
-        "The difference of Adam (+0.3 points [−0.9, 1.5]) from 1 layer is not significant; "
+        "Adam (+0.3 points [−0.9, 1.5]) does not differ significantly from 1 layer; "
         "differences of 1.7 points could have been detected."
     )
     assert comparisons([compared("Adam", 0.004, 0.001, equivalent=0.001)]) == (
@@ -69,8 +70,8 @@ def test_one_comparison_in_each_outcome():
         "though Adam by less than 1 point."
     )
     assert comparisons([compared("Adam", -0.1, float("nan"), p=float("nan"))]) == (
-        "The difference of Adam (−10.0 points) from 1 layer is not tested: a single run cannot "
-        "decide against a setting."
+        "Adam (−10.0 points) is not tested against 1 layer: a single run cannot decide against a "
+        "setting."
     )
 
 
@@ -80,13 +81,25 @@ def test_two_and_many_comparisons_are_grouped_by_outcome():
     assert "are significantly less accurate than 1 layer." in comparisons(two)
     many = [compared(f"{k} units", 0.001 * k, 0.01 + 0.001 * k) for k in range(2, 8)]
     assert comparisons(many, "100 units") == (
-        "The differences of 2 units, 3 units, 4 units, 5 units, 6 units and 7 units (+0.2 to +0.7 "
-        "points) from 100 units are not significant; differences of 3.4 to 4.9 points could have been "
-        "detected."
+        "2 units, 3 units, 4 units, 5 units, 6 units and 7 units (+0.2 to +0.7 points) do not differ "
+        "significantly from 100 units; differences of 3.4 to 4.9 points could have been detected."
     )
     mixed = comparisons([*two, *many])
-    assert mixed.index("less accurate") < mixed.index("not significant")
+    assert mixed.index("less accurate") < mixed.index("not differ significantly")
     assert comparisons([]) == ""
+
+
+def test_figures_can_be_left_to_a_table_and_one_setting_compared_with_several():
+    three = [compared("Adam", 0.003, 0.006), *(compared(f"{k} layers", 0.05, 0.01) for k in (2, 3))]
+    assert comparisons(three, figures=False) == (
+        "2 layers and 3 layers are significantly more accurate than 1 layer. Adam does not differ "
+        "significantly from 1 layer; differences of 1.7 points could have been detected."
+    )
+    turned = [replace(c, first=c.second, second=c.first) for c in three[1:]]
+    assert comparisons(turned, one="the baseline") == (
+        "The baseline is significantly more accurate than 2 layers (+5.0 points [3.0, 7.0], p < 0.001) "
+        "and 3 layers (+5.0 points [3.0, 7.0], p < 0.001)."
+    )
 
 
 def test_numbers_are_printed_as_the_language_guide_has_them():
@@ -153,7 +166,7 @@ def test_optimisers_are_compared_with_the_one_that_validation_prefers():
         r"Adagrad \(−[78].*\) and RMSprop \(−\d.*\) are significantly less accurate", text
     )
     assert "SGD (n = 5) did not train: the training loss stayed at ln 2" in text
-    assert "RMSprop is the best optimiser of the LSTM: **refuted** (RMSprop − Adam: −" in text
+    assert "RMSprop is the best optimiser of the LSTM is **refuted** (RMSprop − Adam: −" in text
 
 
 def test_optimisers_that_are_equivalent():
@@ -197,8 +210,9 @@ def cells(gru, lstm, **fields):
 
 def test_the_cells_are_compared():
     better = discussion.cells(cells(0.90, 0.85))
-    assert "GRU with RMSprop and GRU with SGD (+" in better
-    assert "are significantly more accurate than the LSTM." in better
+    assert (
+        "GRU with RMSprop and GRU with SGD are significantly more accurate than the LSTM." in better
+    )
     assert "less accurate than the LSTM" in discussion.cells(cells(0.85, 0.90))
     assert "three blocks of recurrent weights instead of four" in better
     assert "An epoch of the GRU takes 1.00 times as long" in better
@@ -224,14 +238,14 @@ def test_depth():
 
 def test_width_reads_well_with_one_run_each():
     text = discussion.width(widths(0.80, 0.87, 0.87, seeds=[5]))
-    assert "are not tested: a single run cannot decide against a setting" in text
+    assert "are not tested against 100 units: a single run cannot decide against a setting" in text
     assert not re.search("significantly|equivalent|CI", text)
 
 
 def test_width_with_several():
     text = discussion.width(widths(0.80, 0.87, 0.92))
-    assert re.search(r"20 units \(−[67]\.\d points .*p < 0.001\) are significantly less", text)
-    assert re.search(r"200 units \(\+[45]\.\d points .*p < 0.001\) are significantly more", text)
+    assert "20 units are significantly less accurate than 100 units." in text
+    assert "200 units are significantly more accurate than 100 units." in text
     assert "319" not in text
 
 

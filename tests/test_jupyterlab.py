@@ -99,7 +99,7 @@ def look_for(page, thing):
     """Wait until it is there, and bring it into view."""
     seen = thing.locator("visible=true").first
     seen.wait_for()
-    seen.scroll_into_view_if_needed()
+    seen.evaluate("node => node.scrollIntoView({block: 'center'})")  # it may be replaced meanwhile
     return seen
 
 

@@ -66,7 +66,14 @@ def _values(notebooks):
         "config": TrialConfig(**{name: first[name] for name in shared if name in first}),
         "data": max((fact.get("data", "") for fact in facts), key=len, default=""),
         "devices": listing(
-            sorted({d for f in facts for d in f.get("device", "").split("; ") if d})
+            sorted(
+                {
+                    d.removeprefix("cpu: ")
+                    for f in facts
+                    for d in f.get("device", "").split("; ")
+                    if d
+                }
+            )
         ),
         "finding": defaultdict(str, {name: finding_of(nb) for name, nb in notebooks.items()}),
         "hours": sum(seconds for seconds, _ in runs.values()) / 3600,

@@ -152,7 +152,7 @@ class Report:
             files.setdefault(trial.fingerprint, set()).add(trial.data["name"])
             for name, version in trial.environment["versions"].items():
                 versions.setdefault(name, set()).add(version)
-        data = [f"{' or '.join(sorted(names))}, fingerprint {k}" for k, names in files.items()]
+        data = [f"{min(sorted(names), key=len)}, fingerprint {k}" for k, names in files.items()]
         commits = list(dict.fromkeys(e["commit"] for e in newest_first if e["commit"]))
         more = len(commits) - COMMITS
         facts = {

@@ -5,6 +5,7 @@ import re
 from functools import lru_cache
 from importlib.resources import files
 
+from labrnn.network.cells import CELLS
 from labrnn.results.comparison import outcomes
 from labrnn.results.statistics import CONFIDENCE
 
@@ -94,17 +95,19 @@ def capital(text):
 
 
 def listing(words):
-    """`a, b and c`."""
+    """`a, b and c`; semicolons where a comma stands within one of them, outside parentheses."""
     words = list(words)
-    comma = "; " if any(", " in word for word in words) else ", "
+    bare = [re.sub(r"\(.*?\)|\[.*?\]", "", word) for word in words]
+    comma = "; " if any(", " in word for word in bare) else ", "
     return " and ".join([comma.join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def named(model):
-    """A model in running text: a baseline in italics, small letters with an article."""
+    """A model in running text: a baseline in italics, a cell and small letters with an article."""
     if hasattr(model, "correct"):
         return f"*{model.name}*"
-    return f"the {model.name}" if model.name[:1].islower() else model.name
+    cell = model.name in (cell.name for cell in CELLS.values())
+    return f"the {model.name}" if cell or model.name[:1].islower() else model.name
 
 
 def names(models):
@@ -164,55 +167,53 @@ def share(runs):
     return f"{text} ({100 * CONFIDENCE:.0f} % CI {bounds})" if runs.n > 1 else text
 
 
-def comparisons(compared, to=None):
+def comparisons(compared, to=None, one=None, figures=True):
     """Sentences on some comparisons, those of one outcome together.
 
     Args:
         compared: `Comparison`s.
         to: what all are compared with, in words; the second setting's name if None.
+        one: the first setting of all of them, in words; the sentences then list the second ones.
+        figures: Whether the differences are printed; not where a table beside has them.
     """
-    return " ".join(_same_outcome(group, to) for group in outcomes(compared).values())
+    return " ".join(_same_outcome(group, to, one, figures) for group in outcomes(compared).values())
 
 
-def _same_outcome(group, to):
-    settings, outcome = [c.first for c in group], group[0].outcome
-    to = to or named(group[0].second)
-    figures = [
-        f"{named(c.first)} ({difference(c.difference, c.p if c.significant else None)})"
-        for c in group
-    ]
-    who = listing(figures) if len(group) < MANY else _range(group)
-    are = verb(settings, "is", "are")
+def _same_outcome(group, to, one, figures):
+    many, outcome = [c.second if one else c.first for c in group], group[0].outcome
+    if not figures:
+        listed = names(many)
+    elif len(group) >= MANY:
+        ends = [points(f(c.difference.mean for c in group)) for f in (min, max)]
+        listed = f"{names(many)} ({' to '.join(dict.fromkeys(ends))} points)"
+    else:
+        listed = listing(
+            f"{named(s)} ({difference(c.difference, c.p if c.significant else None)})"
+            for s, c in zip(many, group, strict=True)
+        )
+    who, to = (one, listed) if one else (listed, to or named(group[0].second))
+    who, subjects = capital(who), [group[0].first] if one else many
+    are = verb(subjects, "is", "are")
     if outcome in ("higher", "lower"):
         kind = "more" if outcome == "higher" else "less"
-        small = [c.first for c in group if c.equivalent]
-        but = f", though {names(small)} by less than 1 point" if small else ""
-        return f"{capital(who)} {are} significantly {kind} accurate than {to}{but}."
+        small = [s for s, c in zip(many, group, strict=True) if c.equivalent]
+        but = f", though {'than ' * bool(one)}{names(small)} by less than 1 point" if small else ""
+        return f"{who} {are} significantly {kind} accurate than {to}{but}."
     if outcome == "equivalent":
-        return f"{capital(who)} {are} equivalent to {to} within 1 point."
-    plural = "s" * (len(group) > 1)
+        return f"{who} {are} equivalent to {to} within 1 point."
     if outcome == "untested":
-        return (
-            f"The difference{plural} of {who} from {to} {'are' if plural else 'is'} not tested: a "
-            "single run cannot decide against a setting."
-        )
+        return f"{who} {are} not tested against {to}: a single run cannot decide against a setting."
     ends = [f"{100 * f(c.difference.detectable for c in group):.1f}" for f in (min, max)]
     return (
-        f"The difference{plural} of {who} from {to} {'are' if plural else 'is'} not significant; "
-        f"differences of {' to '.join(dict.fromkeys(ends))} points could have been detected."
+        f"{who} {verb(subjects, 'does', 'do')} not differ significantly from {to}; differences of "
+        f"{' to '.join(dict.fromkeys(ends))} points could have been detected."
     )
-
-
-def _range(group):
-    """The names of many comparisons and the extremes of their differences."""
-    ends = [points(f(c.difference.mean for c in group)) for f in (min, max)]
-    return f"{names(c.first for c in group)} ({' to '.join(dict.fromkeys(ends))} points)"
 
 
 def verdicts(found):
     """Some `Verdict`s, a sentence each."""
     return " ".join(
-        f"{'It also' if k else 'The original study'} concludes that {v.claim.published}: "
+        f"The {'' if k else 'published '}conclusion that {v.claim.published} is "
         f"**{v.outcome}** ({v.evidence})."
         for k, v in enumerate(found)
     )
