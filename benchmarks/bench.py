@@ -25,7 +25,7 @@ from contestants import PRODUCTS, SIDE
 
 from labrnn.config import TrialConfig
 from labrnn.network.batches import Batches, shuffled
-from labrnn.network.cells import CELLS
+from labrnn.network.registry import CELLS
 from labrnn.reviews.sources import find_source, read_reviews
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.pool import ONE_THREAD

@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from labrnn.network.batches import shuffled
 from labrnn.network.models import Classifier
-from labrnn.network.optimizers import OPTIMIZERS, rate
+from labrnn.network.optimizers import rate
+from labrnn.network.registry import OPTIMIZERS
 from labrnn.network.training import Meter, seed_everything
 
 ARRAYS = ("offsets", "lengths", "labels", "rows_read")
@@ -123,9 +124,9 @@ class Training:
         seed_everything(config.seed)
         self.model = DenseClassifier(Classifier(config, reviews.vocabulary)).to(device)
         kind = OPTIMIZERS[config.optim]
-        options = dict(kind.options)
+        options, optimizer = dict(kind.options), getattr(torch.optim, kind.dense or kind.name)
         if self.on_gpu:
-            if kind.table or "capturable" not in inspect.signature(kind.torch).parameters:
+            if kind.dense or "capturable" not in inspect.signature(optimizer).parameters:
                 raise ValueError(f"optim = {config.optim!r}: not written for a GPU's graph")
             options |= {"capturable": True, "foreach": True}
             options.pop("fused", None)
@@ -134,7 +135,7 @@ class Training:
         steps = config.epochs * -(-len(self.rows) // config.batch_size)
         self.rates = torch.tensor([rate(config, k + 1, steps) for k in range(steps)], device=device)
         self.lr = torch.tensor(0.0, device=device) if self.on_gpu else 0.0
-        self.optimizer = kind.torch(self.model.parameters(), self.lr, **options)
+        self.optimizer = optimizer(self.model.parameters(), self.lr, **options)
         self.step, self.place = (
             torch.zeros((), dtype=torch.int64, device=device) for _ in range(2)
         )

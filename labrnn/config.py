@@ -16,16 +16,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from labrnn.errors import LabError
+from labrnn.network.registry import CELLS, OPTIMIZERS
 
 PARAMS = Path(__file__).resolve().parents[1] / "params"
-# The optimisers and what the reports call them; labrnn/network/optimizers.py has what they do.
-OPTIMIZERS = {
-    "sgd": "SGD",
-    "adagrad": "Adagrad",
-    "adam": "Adam",
-    "rmsprop": "RMSprop",
-    "sparse_adam": "SparseAdam",
-}
 Optim = Literal[tuple(OPTIMIZERS)]
 MOST_BYTES = 1 << 18  # of a params file; the whole lab in one file takes less than a tenth
 
@@ -73,7 +66,7 @@ class TrialConfig(Strict):
         0, ge=0, description="fewest occurrences of a bigram in the training set; 0: no bigrams"
     )
     # model
-    cell: Literal["lstm", "gru"] = "lstm"
+    cell: Literal[tuple(CELLS)] = "lstm"
     embedding_dim: int = Field(1, ge=1, le=256)
     hidden_dim: int = Field(100, ge=10, le=320)
     n_layers: int = Field(1, ge=1, le=4)
@@ -136,7 +129,7 @@ class TrialConfig(Strict):
     def _reset_what_has_no_influence(self):
         if self.readout == "last_step" and not self.bidirectional:
             self.__dict__["readout"] = "final_state"
-        if self.cell != "lstm":
+        if CELLS[self.cell].forget_gate is None:
             self.__dict__["forget_bias"] = 0.0
         return self
 

@@ -14,8 +14,9 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
-from labrnn.config import OPTIMIZERS, Optim, Strict, TrialConfig, read_yaml, validated
+from labrnn.config import Optim, Strict, TrialConfig, read_yaml, validated
 from labrnn.errors import LabError
+from labrnn.network.registry import OPTIMIZERS
 from labrnn.published import conclusions, name_of, published
 
 T = TypeVar("T")
@@ -233,8 +234,8 @@ class LstmOptimizers(Part):
         """Adam and RMSprop at each rate."""
         base = self.base.replace(cell=self.cell)
         return {
-            OPTIMIZERS[o]: [
-                Setting(f"{OPTIMIZERS[o]} at {rate:g}", base.replace(optim=o, lr=rate))
+            OPTIMIZERS[o].name: [
+                Setting(f"{OPTIMIZERS[o].name} at {rate:g}", base.replace(optim=o, lr=rate))
                 for rate in self.rates
             ]
             for o in TUNED
@@ -255,7 +256,7 @@ class LstmOptimizers(Part):
         rates = {"sgd": self.sgd_lr}
         return {
             o: Setting(
-                OPTIMIZERS[o], self.base.replace(cell=cell, optim=o, lr=rates.get(o, self.lr))
+                OPTIMIZERS[o].name, self.base.replace(cell=cell, optim=o, lr=rates.get(o, self.lr))
             )
             for o in self.optimizers
         }

@@ -235,8 +235,8 @@ print("another result" if losses[0] != losses[1] else "the same", trial_key(usua
 @pytest.mark.parametrize(
     ("section", "change", "most"),
     [
-        ("Add an optimiser", "optim nadam", 2),
-        ("Add a cell", "cell rnn", 2),
+        ("Add an optimiser", "optim nadam", 1),
+        ("Add a cell", "cell rnn", 1),
         ("Add a hyperparameter", "clip_norm 0.001", 2),
     ],
 )

@@ -10,7 +10,7 @@ from labrnn.trials.store import PROJECT
 # From the lowest; a module belongs to the longest name that it begins with. Modules of one name may
 # import each other, names of one layer may not.
 LAYERS = [
-    ["errors"],
+    ["errors", "network.registry"],
     ["files", "folders", "config"],
     ["reviews", "published"],
     ["network"],

@@ -12,10 +12,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.network.batches import Batches
-from labrnn.network.cells import count_parameters
 from labrnn.network.models import Classifier, build, find_device
 from labrnn.network.packing import Packing
 from labrnn.network.recurrent import run_layers
+from labrnn.network.registry import count_parameters
 
 CPU = torch.device("cpu")
 CELLS = ("lstm", "gru")

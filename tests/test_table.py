@@ -12,7 +12,7 @@ from fake_results import fake_runs, results, run
 
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
-from labrnn.network.cells import count_parameters
+from labrnn.network.registry import count_parameters
 from labrnn.parts import PARTS, Depth, Lstm, Setting, Width, read_params
 from labrnn.results.table import ABOVE, FALL, Results, Runs, counted, stored
 from labrnn.results.tables import ACCURACY, accuracy_cell

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from labrnn.network import products
-from labrnn.network.cells import known
 from labrnn.network.products import compiled, inlined, multiply, scratch
+from labrnn.network.registry import known
 
 f32 = np.float32
 

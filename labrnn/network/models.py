@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from labrnn.errors import LabError
-from labrnn.network.cells import CELLS, known
 from labrnn.network.recurrent import run_layers
+from labrnn.network.registry import CELLS, known
 
 
 class Classifier(nn.Module):

@@ -1,70 +1,17 @@
 """The lab's optimisers, with an exact and cheap way for the embedding's rarely touched rows."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import torch
 from torch import nn, optim
 
-from labrnn.network.cells import known
+from labrnn.network.registry import ADAGRAD, EPS, OPTIMIZERS, RMSPROP, SGD, known
 
 try:
     from labrnn.network.products import compiled
 except ImportError:  # no Numba: PyTorch's optimisers move every row at every step
     compiled = None
 
-MOMENTUM, EPS, ALPHA = 0.9, 1e-6, 0.99
 SPARSE_EPS = 1e-8  # the mean over a review's steps leaves rows gradients of 1e-6 and less
-
-
-@dataclass(frozen=True)
-class RowRule:
-    """How `LazyRows` moves a row, as PyTorch's class does.
-
-    Attributes:
-        number: of the rule in compiled code.
-        momentum: what is left of a row's push after a step; 0 for none.
-        alpha: what is left of its mean square after a step, 1 for a sum; None for neither.
-    """
-
-    number: int
-    momentum: float = 0.0
-    alpha: float | None = None
-
-
-SGD, ADAGRAD, RMSPROP = 0, 1, 2
-
-
-@dataclass(frozen=True)
-class Kind:
-    """An optimiser of the lab.
-
-    Attributes:
-        torch: PyTorch's class, for whatever moves at every step.
-        options: its arguments beside parameters and learning rate.
-        rows: the rule for an embedding's rarely read rows on a CPU; None where a row that is not
-            read moves in no closed form.
-        table: PyTorch's class that moves an embedding's rows only when they are read.
-    """
-
-    torch: type
-    options: dict = field(default_factory=dict)
-    rows: RowRule | None = None
-    table: type | None = None
-
-
-_ADAM = {"eps": EPS, "fused": True}
-OPTIMIZERS = {
-    "sgd": Kind(optim.SGD, {"momentum": MOMENTUM}, RowRule(SGD, MOMENTUM)),
-    "adagrad": Kind(optim.Adagrad, {"eps": EPS}, RowRule(ADAGRAD, alpha=1.0)),
-    "rmsprop": Kind(
-        optim.RMSprop,
-        {"eps": EPS, "alpha": ALPHA, "momentum": MOMENTUM},
-        RowRule(RMSPROP, MOMENTUM, ALPHA),
-    ),
-    "adam": Kind(optim.Adam, _ADAM),
-    "sparse_adam": Kind(optim.Adam, _ADAM, table=optim.SparseAdam),
-}
 
 
 def rate(config, step, steps):
@@ -90,7 +37,7 @@ def takes_rows(name, device):
     """
     kind = known(OPTIMIZERS, name, "optim")
     lazy = compiled is not None and device.type == "cpu" and kind.rows is not None
-    return lazy or kind.table is not None
+    return lazy or bool(kind.dense)
 
 
 class Optimizer:
@@ -108,10 +55,11 @@ class Optimizer:
         tables = [module.weight for module in embeddings if module.sparse]
         rest = [p for p in model.parameters() if not any(p is table for table in tables)]
         kind = known(OPTIMIZERS, config.optim, "optim")
-        self.torch = {"dense": kind.torch(rest, config.lr, **kind.options)}
-        self.rows = {}
-        if kind.table:
-            self.torch["table"] = kind.table(tables, config.lr, eps=SPARSE_EPS)
+        named = getattr(optim, kind.name)
+        dense = getattr(optim, kind.dense) if kind.dense else named
+        self.torch, self.rows = {"dense": dense(rest, config.lr, **kind.options)}, {}
+        if kind.dense:
+            self.torch["table"] = named(tables, config.lr, eps=SPARSE_EPS)
         else:
             self.rows = {f"rows{i or ''}": LazyRows(config.optim, t) for i, t in enumerate(tables)}
 

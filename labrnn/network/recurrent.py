@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from labrnn.errors import LabError
-from labrnn.network.cells import CELLS, known
+from labrnn.network.registry import CELLS, known
 
 try:
     from labrnn.network import products

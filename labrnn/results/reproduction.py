@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from labrnn.config import OPTIMIZERS
-from labrnn.network.cells import count_parameters
+from labrnn.network.registry import OPTIMIZERS, count_parameters
 from labrnn.published import TEST_REVIEWS, VOCABULARY_SIZE, published
 from labrnn.results import statistics
 from labrnn.results.prose import difference, points, render
@@ -147,7 +146,7 @@ def agreement_means(shown):
 
 def setting_name(config):
     """A configuration in one short line."""
-    words = f"{config.cell.upper()} {OPTIMIZERS[config.optim]}"
+    words = f"{config.cell.upper()} {OPTIMIZERS[config.optim].name}"
     size = f"E{config.embedding_dim} H{config.hidden_dim} L{config.n_layers}"
     more = [f"dropout {config.dropout_rate:g}"] if config.dropout_rate else []
     both = ["bidirectional"] if config.bidirectional else []

@@ -14,7 +14,7 @@ import pandas as pd
 
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
-from labrnn.network.cells import count_parameters
+from labrnn.network.registry import count_parameters
 from labrnn.results import statistics
 from labrnn.results.statistics import EXACT, NOT_RUN, Share
 

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from labrnn.network.cells import count_parameters
+from labrnn.network.registry import count_parameters
 from labrnn.results import comparison
 from labrnn.results.comparison import of_kind
 from labrnn.results.prose import interval, points, quote

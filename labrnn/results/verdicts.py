@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from labrnn.network.cells import count_parameters
+from labrnn.network.registry import count_parameters
 from labrnn.parts import Claim
 from labrnn.published import VOCABULARY_SIZE
 from labrnn.results import statistics

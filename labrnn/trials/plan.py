@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from labrnn.errors import LabError
-from labrnn.network.cells import CELLS
+from labrnn.network.registry import CELLS
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.store import default_store
 

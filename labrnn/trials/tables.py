@@ -222,7 +222,7 @@ def _order(trial):
 
 def _line(trial):
     """A trial's line of `trials.csv`, without its digest."""
-    from labrnn.network.cells import count_parameters
+    from labrnn.network.registry import count_parameters
 
     config, environment = trial.config, dict(trial.environment)
     line = {name: trial.stored[name] for name in ("fingerprint", "format", "code_version")}

@@ -1,0 +1,106 @@
+"""The recurrent cells and the optimisers: what the package must know of each, without PyTorch.
+
+Everything else that lists them reads it here: the configuration, the reports, the layers.
+"""
+
+from dataclasses import dataclass, field
+
+MOMENTUM, EPS, ALPHA = 0.9, 1e-6, 0.99
+SGD, ADAGRAD, RMSPROP = 0, 1, 2  # rules in compiled code, see `optimizers.LazyRows`
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kind of recurrent layer.
+
+    Attributes:
+        name: of the class in `torch.nn`.
+        mode: its `mode`, and the name of its entry in `kernels.KERNELS`, if it has one.
+        gates: blocks of `units` rows in each weight.
+        forget_gate: index of the forget gate's block, None without one.
+    """
+
+    name: str
+    mode: str
+    gates: int
+    forget_gate: int | None = None
+
+    def parameters(self, inputs, units):
+        """Parameters of one layer in one direction: two matrices, two biases."""
+        return self.gates * units * (inputs + units + 2)
+
+
+CELLS = {
+    "lstm": Cell("LSTM", "LSTM", gates=4, forget_gate=1),
+    "gru": Cell("GRU", "GRU", gates=3),
+}
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """How `LazyRows` moves a row, as PyTorch's class does.
+
+    Attributes:
+        number: of the rule in compiled code.
+        momentum: what is left of a row's push after a step; 0 for none.
+        alpha: what is left of its mean square after a step, 1 for a sum; None for neither.
+    """
+
+    number: int
+    momentum: float = 0.0
+    alpha: float | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An optimiser of the lab.
+
+    Attributes:
+        name: of PyTorch's class, as the reports call it.
+        options: its arguments beside parameters and learning rate.
+        rows: the rule for an embedding's rarely read rows on a CPU; None where a row that is not
+            read moves in no closed form.
+        dense: of the class for whatever moves at every step, where `name` moves an embedding's
+            rows only when they are read; the options are the dense one's.
+    """
+
+    name: str
+    options: dict = field(default_factory=dict)
+    rows: RowRule | None = None
+    dense: str = ""
+
+
+_ADAM = {"eps": EPS, "fused": True}
+OPTIMIZERS = {
+    "sgd": Kind("SGD", {"momentum": MOMENTUM}, RowRule(SGD, MOMENTUM)),
+    "adagrad": Kind("Adagrad", {"eps": EPS}, RowRule(ADAGRAD, alpha=1.0)),
+    "adam": Kind("Adam", _ADAM),
+    "rmsprop": Kind(
+        "RMSprop",
+        {"eps": EPS, "alpha": ALPHA, "momentum": MOMENTUM},
+        RowRule(RMSPROP, MOMENTUM, ALPHA),
+    ),
+    "sparse_adam": Kind("SparseAdam", _ADAM, dense="Adam"),
+}
+
+
+def known(table, name, field):
+    """The entry of a registry.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in table:
+        raise ValueError(f"{field} = {name!r}: unknown; choose one of: {', '.join(table)}")
+    return table[name]
+
+
+def count_parameters(config, vocabulary_size):
+    """Trainable parameters by the lab's formula, without building the model."""
+    cell = known(CELLS, config.cell, "cell")
+    directions = 1 + config.bidirectional
+    units, total = config.hidden_dim, vocabulary_size * config.embedding_dim
+    for layer in range(config.n_layers):
+        inputs = directions * units if layer else config.embedding_dim
+        total += directions * cell.parameters(inputs, units)
+    return config.members * (total + 2 * (directions * units + 1))
