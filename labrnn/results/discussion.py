@@ -11,16 +11,7 @@ import numpy as np
 
 from labrnn.results import comparison, prose
 from labrnn.results.comparison import of_kind
-from labrnn.results.prose import (
-    capital,
-    listing,
-    named,
-    names,
-    percent,
-    render,
-    share,
-    verb,
-)
+from labrnn.results.prose import capital, listing, named, names, percent, render, share, verb
 from labrnn.results.statistics import WIDE
 from labrnn.results.table import FALL, LN2
 from labrnn.results.tables import front
@@ -105,23 +96,8 @@ def cells(results):
     )
 
 
-def depth(results):
-    """Lab 2 c: does a deeper LSTM do better?"""
-    return _sweep(results)
-
-
-def width(results):
-    """Lab 2 d: does a wider LSTM do better?"""
-    return _sweep(results)
-
-
-def embedding(results):
-    """Lab 2 e: does a larger embedding do better?"""
-    return _sweep(results)
-
-
-def _sweep(results):
-    """One dimension of the model changed."""
+def sweep(results):
+    """Lab 2 c to e: does a larger model do better, in one dimension?"""
     compared, able = comparison.compare(results), results.able()
     run = sorted(results.run(), key=lambda s: getattr(s.config, results.part.field))
     reference = results.part.reference() or next(iter(results.by_validation()), None)
@@ -133,6 +109,9 @@ def _sweep(results):
         ends=(run[0], run[-1]) if len(run) > 1 else (),
         overfitted=overfitted(results, able),
     )
+
+
+depth = width = embedding = sweep
 
 
 def compound(results):
@@ -207,7 +186,9 @@ def training(results, settings=None):
             "are those of the runs that trained."
         )
     wide = [s for s in run if (e := results.accuracy(s)).error > 0 and not e.known]
-    apart = [s for s in run if _apart(results, s) and s not in wide]
+    apart = [
+        s for s in run if s not in wide and results.runs.has_own_spread(s.config, results.tested)
+    ]
     if apart:
         text.append(
             f"The runs of {names(apart)} differ much more than those of other settings, so their "
@@ -226,13 +207,6 @@ def training(results, settings=None):
             f"extend more than {100 * WIDE:.0f} points to either side."
         )
     return " ".join(text)
-
-
-def _apart(results, setting):
-    """Whether the setting keeps a spread of its own."""
-    config = setting.config
-    _, unstable = results.runs.spreads(config, results.tested)
-    return config in unstable
 
 
 def notes(results):

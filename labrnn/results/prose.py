@@ -53,21 +53,9 @@ def _templates():
         lstrip_blocks=True,
         autoescape=False,
     )
-    environment.filters.update(
-        names=names,
-        listing=listing,
-        counted=counted,
-        number=number,
-        capital=capital,
-        percent=percent,
-        points=points,
-        accuracy=accuracy,
-        difference=difference,
-        comparisons=comparisons,
-        share=share,
-        p_value=p_value,
-        verb=verb,
-    )
+    filters = (names, listing, counted, number, capital, percent, points, accuracy, difference)
+    filters += (comparisons, share, p_value, verb)
+    environment.filters.update({function.__name__: function for function in filters})
     return environment
 
 

@@ -71,14 +71,14 @@ class Runs:
         groups = {s: self.correct(s, tested) for s in table["setting"].unique()}
         return statistics.pool({s: rows for s, rows in groups.items() if len(rows)})
 
-    def spreads(self, config, tested):
-        """The `Spread` pooled over a setting's family, and the own ones of its unstable settings."""
-        return self._pooled(_family(config), tested)
-
     def spread(self, config, tested):
         """The setting's `Spread` over seeds: its family's, or its own if it is less stable."""
-        pooled, unstable = self.spreads(config, tested)
+        pooled, unstable = self._pooled(_family(config), tested)
         return unstable.get(config, pooled)
+
+    def has_own_spread(self, config, tested):
+        """Whether the setting is less stable than its family."""
+        return config in self._pooled(_family(config), tested)[1]
 
     @lru_cache  # noqa: B019
     def accuracy(self, config, tested):

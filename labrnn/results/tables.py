@@ -7,7 +7,7 @@ import pandas as pd
 from labrnn.network.registry import count_parameters
 from labrnn.results import comparison
 from labrnn.results.comparison import of_kind
-from labrnn.results.prose import interval, points, quote
+from labrnn.results.prose import interval, p_value, points, quote
 
 ACCURACY = "test accuracy, %"
 KEY = "Trained: runs that trained, of all; accuracy and 95 % CI of those. s/epoch: seconds of one."
@@ -26,43 +26,27 @@ def accuracy_cell(estimate):
     return f"{mean} {interval(estimate)}".rstrip()
 
 
-def _trained(results, setting):
-    runs = results.trained(setting)
-    return f"{runs.count} of {runs.n}"
-
-
-def _seconds(results, setting):
-    seconds = results.seconds(setting)
-    return "–" if math.isnan(seconds) else f"{seconds:.1f}"
-
-
-def _first_epoch(results, setting):
-    return f"{100 * results.rows(setting)['first_validation'].mean():.1f}"
-
-
-COLUMNS = {
-    "parameters": lambda results, setting: f"{results.parameters(setting):,}",
-    "trained": _trained,
-    "n": lambda results, setting: str(results.accuracy(setting).n),
-    ACCURACY: lambda results, setting: accuracy_cell(results.accuracy(setting)),
-    "validation, %": lambda results, setting: f"{100 * results.validation(setting):.1f}",
-    "s/epoch": _seconds,
-    "epoch 1, %": _first_epoch,
-}
-
-
 def columns(results, setting, *names):
-    """Some of `COLUMNS` for a setting that was run."""
-    return {name: COLUMNS[name](results, setting) for name in names}
+    """Some of the columns that tables have for a setting that was run."""
+    runs, estimate = results.trained(setting), results.accuracy(setting)
+    seconds, rows = results.seconds(setting), results.rows(setting)
+    cells = {
+        "parameters": f"{results.parameters(setting):,}",
+        "trained": f"{runs.count} of {runs.n}",
+        "n": str(estimate.n),
+        ACCURACY: accuracy_cell(estimate),
+        "validation, %": f"{100 * results.validation(setting):.1f}",
+        "s/epoch": "–" if math.isnan(seconds) else f"{seconds:.1f}",
+        "epoch 1, %": f"{100 * rows['first_validation'].mean():.1f}",
+    }
+    return {name: cells[name] for name in names}
 
 
-def compared_cells(comparison):
-    """The cells of a line that give a difference, its corrected p-value and what it means."""
-    c = comparison
-    p = "–" if math.isnan(c.p) else f"{c.p:.{2 if c.p >= 0.0095 else 3}f}"
+def compared_cells(c):
+    """The cells of a `Comparison`: the difference, its corrected p-value and what it means."""
     return {
         "Δ points": f"{points(c.difference.mean)} {interval(c.difference)}".rstrip(),
-        "p": "< 0.001" if c.p < 0.001 else "> 0.99" if c.p > 0.99 else p,
+        "p": "–" if math.isnan(c.p) else p_value(c.p).removeprefix("p ").removeprefix("= "),
         "result": c.outcome,
     }
 
