@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -10,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("labrnn", "torch", "numba", "numpy", "scikit-learn", "pandas")
+CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def environment(device, seconds, precision="float32"):
@@ -20,46 +22,34 @@ def environment(device, seconds, precision="float32"):
         seconds: time of the epochs, validation included.
         precision: of the training's matrix products.
     """
+    import torch
+
+    on_cpu, products = device.type == "cpu", "PyTorch"
+    if on_cpu:
+        with suppress(ImportError):  # no Numba
+            from labrnn.network.products import chosen
+
+            products = chosen(precision)
     return {
         "versions": versions(),
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "device": device_name(device),
-        "products": products(device, precision),
-        "deterministic": device.type == "cpu" or deterministic(),
-        "clock": "processor" if device.type == "cpu" else "wall",  # of the history's train_seconds
+        "products": f"{products}, {precision}",
+        "deterministic": on_cpu or torch.are_deterministic_algorithms_enabled(),
+        "clock": "processor" if on_cpu else "wall",  # of the history's train_seconds
         "seconds": round(seconds, 3),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
     }
 
 
-def products(device, precision):
-    """The backend and the precision of the recurrent layers' matrix products."""
-    backend = "PyTorch"
-    if device.type == "cpu":
-        with suppress(ImportError):  # no Numba
-            from labrnn.network.products import chosen
-
-            backend = chosen(precision)
-    return f"{backend}, {precision}"
-
-
-def deterministic():
-    """Whether PyTorch is set to use only algorithms that give the same bits each time."""
-    import torch
-
-    return torch.are_deterministic_algorithms_enabled()
-
-
 def versions():
-    """Versions of the packages that decide the figures."""
+    """Versions of those packages that decide the figures and are installed."""
     found = {}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
     return found
 
 
@@ -93,15 +83,8 @@ def device_name(device):
         import torch
 
         return torch.cuda.get_device_name(device)
+    names = []
     if device.type == "cpu":
-        for line in _lines("/proc/cpuinfo"):
-            if line.startswith("model name"):
-                return f"cpu: {line.split(':', 1)[1].strip()}"
-    return f"{device.type}: {platform.processor() or platform.machine()}"
-
-
-def _lines(path):
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
+        with suppress(OSError):  # Linux names the processor there, but on ARM
+            names = re.findall(r"^model name\s*: (.+)", CPU_FACTS.read_text(), re.M)
+    return f"{device.type}: {(names or [platform.processor() or platform.machine()])[0]}"

@@ -7,34 +7,39 @@ The digest shows that nothing changed, the form here that it was right from the 
 import base64
 import hashlib
 import json
-from typing import Annotated
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from safetensors import SafetensorError, deserialize
 
 from labrnn.files import read_file
-from labrnn.trials.trial import HEX, NO_FILE, Plain, Share, UnreadableError, read_plain
+from labrnn.trials.trial import HEX, NO_FILE, Plain, Share, UnreadableError, first_fault, read_plain
 
 NAME = f"[a-z]+-{HEX}[.]json"
 Count = Annotated[int, Field(ge=0)]
-Some = Field(min_length=1)
+Hex = Annotated[str, Field(pattern="^([0-9a-f]{2})+$")]
+Class = Annotated[int, Field(ge=0, le=1)]
+T = TypeVar("T")
+Some = Annotated[list[T], Field(min_length=1)]
+Two = tuple[T, T]
 
 
-def _same_length(pair):
-    if len({len(part) for part in pair}) != 1:
+def _of_one_length(pair):
+    if len(pair[0]) != len(pair[1]):
         raise ValueError("values and how often they occur differ in number")
     return pair
 
 
-Compact = Annotated[
-    list[Annotated[list[Count], Some]],
-    Field(min_length=2, max_length=2),
-    AfterValidator(_same_length),
-]
-Split = Annotated[list[Count], Field(min_length=2, max_length=2)]
-Hex = Annotated[str, Field(pattern="^([0-9a-f]{2})+$")]
-Pair = Annotated[list[Share], Field(min_length=2, max_length=2)]
+def _tensors(text):
+    try:
+        deserialize(base64.b64decode(text, validate=True))
+    except (ValueError, SafetensorError) as error:
+        raise ValueError(f"no base64 of a safetensors file: {error}") from None
+    return text
+
+
+Compact = Annotated[Two[Some[Count]], AfterValidator(_of_one_length)]
 
 
 class _Facts(Plain):
@@ -49,22 +54,16 @@ class _Facts(Plain):
     words: dict[str, float]
 
 
-class _Splits(Plain):
-    train: Split
-    valid: Split
-    test: Split
-
-
 class _Example(Plain):
     text: str
-    ids: Annotated[list[Count], Some]
-    words: Annotated[list[str], Some]
-    label: int = Field(ge=0, le=1)
+    ids: Some[Count]
+    words: Some[str]
+    label: Class
 
 
 class _Description(Plain):
     facts: _Facts
-    splits: _Splits
+    splits: dict[Literal["train", "valid", "test"], Two[Count]] = Field(min_length=3)
     vocabulary_size: Count
     first_words: list[str]
     frequent: list[tuple[str, int, bool]]
@@ -82,77 +81,69 @@ class _Baseline(Plain):
     strength: float | None
     parameters: Count
     seconds: float
-    margins: Annotated[list[Hex], Field(min_length=2, max_length=2)]
+    margins: Two[Hex]
 
 
 class _Baselines(Plain):
-    labels: Annotated[list[Hex], Field(min_length=2, max_length=2)]
+    labels: Two[Hex]
     repeated: Hex
-    models: Annotated[list[_Baseline], Some]
+    models: Some[_Baseline]
 
 
 class _Combined(Plain):
-    weights: Annotated[list[float], Field(min_length=3, max_length=3)]
+    weights: tuple[float, float, float]
     validation: Share
     test: Hex
 
 
 class _Mistake(Plain):
     text: str
-    label: int = Field(ge=0, le=1)
+    label: Class
     probability: Share
 
 
 class _Insight(Plain):
-    lengths: Annotated[list[Count], Some]
+    lengths: Some[Count]
     mistakes: list[_Mistake]
-    pairs: list[Pair]
+    pairs: list[Two[Share]]
 
 
 class _Words(Plain):
     trained: bool
     count: Count
     negative: Share
-    reach: Annotated[list[float], Field(min_length=2, max_length=2)]
-    outermost: Annotated[list[list[str]], Field(min_length=2, max_length=2)]
-    histogram: Annotated[list[Count], Some]
+    reach: Two[float]
+    outermost: Two[list[str]]
+    histogram: Some[Count]
 
 
 class _Gates(Plain):
     steps: Count
     rows: Count
     units: Count
-    sums: Annotated[list[float], Field(min_length=2, max_length=2)]
+    sums: Two[float]
     mean: float
-    histogram: Annotated[list[float], Some]
+    histogram: Some[float]
 
 
 class _Models(Plain):
-    words: Annotated[dict[str, _Words], Some]
+    words: dict[str, _Words] = Field(min_length=1)
     gates: _Gates
 
 
-def _tensors(text):
-    try:
-        deserialize(base64.b64decode(text, validate=True))
-    except (ValueError, SafetensorError) as error:
-        raise ValueError(f"no base64 of a safetensors file: {error}") from None
-    return text
-
-
 class _Reader(Plain):
-    words: Annotated[list[str], Some]
+    words: Some[str]
     weights: Annotated[str, AfterValidator(_tensors)]
-    review: Annotated[list[str], Field(min_length=2, max_length=2)]
+    review: Two[str]
 
 
 KINDS = {
-    "data": TypeAdapter(_Description),
-    "baselines": TypeAdapter(_Baselines),
-    "combined": TypeAdapter(_Combined),
-    "insight": TypeAdapter(_Insight),
-    "models": TypeAdapter(_Models),
-    "reader": TypeAdapter(_Reader),
+    "data": _Description,
+    "baselines": _Baselines,
+    "combined": _Combined,
+    "insight": _Insight,
+    "models": _Models,
+    "reader": _Reader,
 }
 
 
@@ -196,10 +187,9 @@ def _misfit(path, value, reviews):
     if kind not in KINDS:
         return ""
     try:
-        KINDS[kind].validate_json(json.dumps(value), strict=True)
+        KINDS[kind].model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"[:200]
+        return first_fault(error)[:200]
     if kind == "data":
         facts = value["facts"]
         if facts["fingerprint"] != path.parent.name:

@@ -53,6 +53,14 @@ def usual_fields(configs):
     return {name: Counter(row[name] for row in rows).most_common(1)[0][0] for name in rows[0]}
 
 
+def epoch_of(config, event):
+    """Number, loss and accuracy of the last epoch of a training, as texts."""
+    if event["event"] != "epoch":
+        return f"0 of {config.epochs}", "", ""
+    number = f"{event['epoch']} of {config.epochs}"
+    return number, f"{event['train_loss']:.3f}", f"{event['valid_accuracy']:.1%}"
+
+
 class Display:
     """Counts trials and estimates the end; writes a plain line an event, here and to the log.
 
@@ -85,15 +93,15 @@ class Display:
         """Show what happened to a trial, see `job.run_job` and `running`."""
         kind, name = event["event"], describe(config, self.usual)
         if kind in ("started", "epoch"):
-            self.running[config] = event if kind == "epoch" else None
+            self.running[config] = epoch_of(config, event)
         else:
             self.running.pop(config, None)
         if kind == "epoch":
             left = cost(config) / self.pace * (1 - event["epoch"] / config.epochs)
             self.estimate.reduce(config, left)
+            number, loss, accuracy = self.running[config]
             self.show(
-                f"{name}: epoch {event['epoch']} of {config.epochs}, "
-                f"loss {event['train_loss']:.3f}, validation {event['valid_accuracy']:.1%}, "
+                f"{name}: epoch {number}, loss {loss}, validation {accuracy}, "
                 f"{event['seconds']:.1f} s",
                 brief=False,
             )
@@ -144,20 +152,10 @@ class TerminalDisplay(Display):
 
     def event(self, config, event):
         super().event(config, event)
-        self.live.update(self.table())
-
-    def table(self):
         table = Table("training", "epoch", "train loss", "validation", title=self.summary())
-        for config, last in self.running.items():
-            row = [f"0 of {config.epochs}", "", ""]
-            if last:
-                row = [
-                    f"{last['epoch']} of {config.epochs}",
-                    f"{last['train_loss']:.3f}",
-                    f"{last['valid_accuracy']:.1%}",
-                ]
-            table.add_row(describe(config, self.usual), *row)
-        return table
+        for running, cells in self.running.items():
+            table.add_row(describe(running, self.usual), *cells)
+        self.live.update(table)
 
     def line(self, text, brief=True):
         if brief:

@@ -121,6 +121,12 @@ def read_plain(content):
     return json.loads(content, parse_float=finite, parse_constant=finite)
 
 
+def first_fault(error):
+    """Place and message of a pydantic error's first fault."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+
+
 def trial_key(config, code=CODE_VERSION):
     """The name of a trial's folder: a digest of what decides its figures.
 
@@ -254,10 +260,7 @@ class Trial:
         try:
             return parse(content)
         except Exception as error:
-            reason = str(error)
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                reason = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+            reason = first_fault(error) if isinstance(error, ValidationError) else str(error)
             raise LabError(
                 f"{self.folder / name}: not the content of a trial ({reason[:200]}); "
                 "`labrnn trials gc --damaged` removes it"
