@@ -5,9 +5,10 @@ pure functions of its parameters, so that a batch run, a notebook and a dry run 
 needed. A setting is a configuration without its seed; it is trained once with every seed.
 """
 
-from collections import Counter
+from collections import ChainMap, Counter
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar
@@ -17,7 +18,7 @@ from pydantic import Field, field_validator
 from labrnn.config import Optim, Strict, TrialConfig, read_yaml, validated
 from labrnn.errors import LabError
 from labrnn.network.registry import OPTIMIZERS
-from labrnn.published import conclusions, name_of, published
+from labrnn.published import MODEL, conclusions, name_of, published
 
 T = TypeVar("T")
 # The limits of `TrialConfig`.
@@ -253,13 +254,9 @@ class LstmOptimizers(Part):
 
     def _of(self, cell):
         """Optimiser -> setting."""
-        rates = {"sgd": self.sgd_lr}
-        return {
-            o: Setting(
-                OPTIMIZERS[o].name, self.base.replace(cell=cell, optim=o, lr=rates.get(o, self.lr))
-            )
-            for o in self.optimizers
-        }
+        rates = dict.fromkeys(self.optimizers, self.lr) | {"sgd": self.sgd_lr}
+        configs = {o: self.base.replace(cell=cell, optim=o, lr=rates[o]) for o in self.optimizers}
+        return {o: Setting(OPTIMIZERS[o].name, config) for o, config in configs.items()}
 
 
 class GruOptimizers(LstmOptimizers):
@@ -391,19 +388,15 @@ class Compound(_Tuned):
 
     def settings(self):
         return [
-            Setting(
-                f"E{e} H{h} L{n}",
-                self.tuned.replace(
-                    n_layers=n,
-                    hidden_dim=h,
-                    embedding_dim=e,
-                    dropout_rate=compound_dropout(n, h, e),
-                ),
-            )
-            for n in self.depths
-            for h in self.widths
-            for e in self.sizes
+            Setting(f"E{e} H{h} L{n}", self._config(n_layers=n, hidden_dim=h, embedding_dim=e))
+            for n, h, e in product(self.depths, self.widths, self.sizes)
         ]
+
+    def _config(self, **size):
+        """The lab's rule for the compound trials: dropout of 0.2 for the larger ones."""
+        config = self.tuned.replace(**size)
+        large = config.n_layers >= 3 or config.hidden_dim >= 250 or config.embedding_dim >= 200
+        return config.replace(dropout_rate=0.2) if large else config
 
     def studies(self):
         """Labs 2 c to e under this part's data and optimiser, to compare the grid with."""
@@ -427,22 +420,17 @@ class Compound(_Tuned):
     def conclusions(self):
         grid = {s.name: s for s in self.settings()}
         best, small = grid.get("E32 H305 L2"), grid.get("E32 H20 L1")
-        larger = [s for s in grid.values() if small and s != small and _holds(s, small)]
+        larger = [s for s in grid.values() if small and s != small and _contains(s, small)]
         return {
             "best_compound": [(best, s) for s in grid.values() if best and s != best],
             "best_for_its_size": [(s, small) for s in larger],
         }
 
 
-def _holds(large, small):
+def _contains(large, small):
     """Whether a setting is at least as large in every dimension as another."""
     fields = ("n_layers", "hidden_dim", "embedding_dim")
     return all(getattr(large.config, f) >= getattr(small.config, f) for f in fields)
-
-
-def compound_dropout(n_layers, hidden_dim, embedding_dim):
-    """The lab's rule for the compound trials: 0.2 for the larger ones."""
-    return 0.2 if n_layers >= 3 or hidden_dim >= 250 or embedding_dim >= 200 else 0.0
 
 
 class Bidirectional(_Tuned):
@@ -462,36 +450,29 @@ class Bidirectional(_Tuned):
             "small LSTM": base.replace(hidden_dim=self.narrow),
             "two-layer GRU": wide.replace(cell="gru", n_layers=2),
         }
+        last = {"bidirectional": True, "readout": "last_step"}
         return [
             (
                 Setting(f"bidirectional {name}", config.replace(bidirectional=True)),
                 Setting(f"unidirectional {name}", config),
-                Setting(
-                    f"bidirectional {name} at the last time step",
-                    config.replace(bidirectional=True, readout="last_step"),
-                ),
+                Setting(f"bidirectional {name} at the last time step", config.replace(**last)),
             )
             for name, config in models.items()
         ]
 
     def settings(self):
         """In the order of figures 9 to 11; the unidirectional ones of 9 stand in Lab 2 f."""
-        (two, two_uni, _), (one, one_uni, _), (small, small_uni, _), (gru, gru_uni, _) = (
-            self.models()
-        )
-        drawn = [two, one, small, small_uni, gru, gru_uni, two_uni, one_uni]
-        return drawn + [last_step for *_, last_step in self.models()]
+        both, single, last = zip(*self.models(), strict=True)
+        return [*both[:2], both[2], single[2], both[3], single[3], *single[:2], *last]
 
     def pairs(self):
-        directions = [
-            Pair(both, single, "direction", f"{both.name} − unidirectional")
-            for both, single, _ in self.models()
-        ]
-        readouts = [
-            Pair(both, last, "readout", f"{both.name} − at the last time step")
-            for both, _, last in self.models()
-        ]
-        return directions + readouts
+        found = []
+        for kind, k, name in (
+            ("direction", 1, "unidirectional"),
+            ("readout", 2, "at the last time step"),
+        ):
+            found += [Pair(m[0], m[k], kind, f"{m[0].name} − {name}") for m in self.models()]
+        return found
 
     def conclusions(self):
         return {"bidirectional": [(both, single) for both, single, _ in self.models()]}
@@ -532,17 +513,9 @@ class Reproduction(Part):
         return Setting(setting.name, setting.config.replace(readout="final_state"))
 
     def _config(self, row):
-        return self.base.replace(
-            cell=row.cell,
-            optim=row.optimizer,
-            lr=self.sgd_lr if row.optimizer == "sgd" else self.lr,
-            n_layers=row.n_layers,
-            hidden_dim=row.hidden_dim,
-            embedding_dim=row.embedding_dim,
-            dropout_rate=row.dropout,
-            bidirectional=row.bidirectional,
-            readout="last_step",
-        )
+        model = {name: getattr(row, name) for name in MODEL}
+        lr = self.sgd_lr if row.optim == "sgd" else self.lr
+        return self.base.replace(**model, lr=lr, readout="last_step")
 
     def lab(self):
         """The parts of the lab at their published sizes, under this part's data and rates."""
@@ -608,27 +581,21 @@ class BeyondDefects(Part):
             hidden_dim=self.narrow, bidirectional=True, embedding_dim=self.embedding_dim
         )
         last_step = Setting("Last time step", both.replace(readout="last_step"))
-        starts = {
-            "Each gate orthogonal": {"recurrent_init": "per_gate"},
-            "Forget bias 1": {"forget_bias": 1.0},
-        }
-        texts = {
-            "Negations kept": {"stop_words": "keep_negations"},
-            "All stop words kept": {"stop_words": "keep"},
-            "Duplicates dropped": {"duplicates": "drop"},
-        }
-        return [
-            Pair(Setting("Final hidden state", both), last_step, "readout"),
-            *(
-                Pair(Setting(f"{name}, {old.name}", old.config.replace(**change)), old, "start")
-                for old in (flat, deep)
-                for name, change in starts.items()
-            ),
-            *(
-                Pair(Setting(name, base.replace(**change)), flat, "text")
-                for name, change in texts.items()
-            ),
-        ]
+        pairs = [Pair(Setting("Final hidden state", both), last_step, "readout")]
+        for old in (flat, deep):
+            for name, start in (
+                ("Each gate orthogonal", {"recurrent_init": "per_gate"}),
+                ("Forget bias 1", {"forget_bias": 1.0}),
+            ):
+                new = Setting(f"{name}, {old.name}", old.config.replace(**start))
+                pairs.append(Pair(new, old, "start"))
+        for name, text in (
+            ("Negations kept", {"stop_words": "keep_negations"}),
+            ("All stop words kept", {"stop_words": "keep"}),
+            ("Duplicates dropped", {"duplicates": "drop"}),
+        ):
+            pairs.append(Pair(Setting(name, base.replace(**text)), flat, "text"))
+        return pairs
 
     def settings(self):
         """As published first where several pairs share it."""
@@ -679,25 +646,17 @@ class BeyondBest(Part):
 
     def settings(self):
         """The whole network, and it without each component."""
+        size, components = {"lr", "hidden_dim", "embedding_dim"}, self.components()
         best = self.base.replace(
             optim="sparse_adam",
-            **self.model_dump(include={"lr", "hidden_dim", "embedding_dim"}),
-            **{
-                field: value
-                for change in self.components().values()
-                for field, value in change.items()
-            },
+            **self.model_dump(include=size),
+            **dict(ChainMap(*components.values())),
         )
-        usual = self.base.model_dump()
-        return [
-            Setting("whole network", best),
-            *(
-                Setting(
-                    f"without {name}", best.replace(**{field: usual[field] for field in change})
-                )
-                for name, change in self.components().items()
-            ),
-        ]
+        settings = [Setting("whole network", best)]
+        for name, change in components.items():
+            usual = self.base.model_dump(include=change.keys())
+            settings.append(Setting(f"without {name}", best.replace(**usual)))
+        return settings
 
     def whole(self):
         """The network with all its components."""

@@ -9,13 +9,17 @@ from labrnn.config import TrialConfig, read_yaml
 
 VOCABULARY_SIZE = 56_729
 TEST_REVIEWS = 10_000
+# Columns of the table that are fields of a configuration, beside the learning rate.
+MODEL = ("cell", "optim", "n_layers", "hidden_dim", "embedding_dim", "dropout_rate")
+MODEL += ("bidirectional",)
 
 
 @lru_cache
 def published():
     """A row a training: part, figure, configuration, history, test accuracy (batch means)."""
     with (files("labrnn") / "published_results.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file, dtype={"figure": str, "part": str}).fillna({"figure": ""})
+        table = pd.read_csv(file, dtype={"figure": str, "part": str}).fillna({"figure": ""})
+    return table.rename(columns={"optimizer": "optim", "dropout": "dropout_rate"})
 
 
 @lru_cache
@@ -33,20 +37,10 @@ def name_of(row):
 
 def published_accuracy(config):
     """The published test accuracy of a configuration, whatever its seed and readout; else None."""
-    fields = {
-        "cell": "cell",
-        "optim": "optimizer",
-        "lr": "lr",
-        "n_layers": "n_layers",
-        "hidden_dim": "hidden_dim",
-        "embedding_dim": "embedding_dim",
-        "dropout_rate": "dropout",
-        "bidirectional": "bidirectional",
-    }
-    usual = TrialConfig(**{ours: getattr(config, ours) for ours in fields})
+    wanted = {name: getattr(config, name) for name in (*MODEL, "lr")}
+    usual = TrialConfig(**wanted)
     if config.replace(seed=usual.seed, readout=usual.readout) != usual:
         return None
     rows = published()
-    for ours, theirs in fields.items():
-        rows = rows[rows[theirs] == getattr(config, ours)]
+    rows = rows[(rows[[*wanted]] == pd.Series(wanted)).all(axis=1)]
     return float(rows.test_acc.iloc[0]) if len(rows) else None
