@@ -609,8 +609,7 @@ def export(store, folder, params):
     sound = [trial for trial in found if not faults[trial.folder]]
     added = tables.write(folder, sound)
     for fingerprint in sorted({trial.fingerprint for trial in found}):
-        kept = Path(folder, tables.DESCRIPTIONS)
-        faults.update(store.copy_kept(fingerprint, kept))
+        faults.update(store.copy_kept(fingerprint, partial(tables.keep, folder, fingerprint)))
     for path, fault in faults.items():
         if fault:
             show(f"{path}: {fault}; not exported", err=True)
@@ -629,7 +628,7 @@ def import_(store, folder):
     source, counts = Store(folder), Counter()
     found = list(source.trials())
     for fingerprint in sorted({trial.fingerprint for trial in found}):
-        for path, fault in store.take_kept(source, fingerprint):
+        for path, fault in source.copy_kept(fingerprint, partial(store.keep, fingerprint)):
             counts["not copied"] += 1
             show(f"{path}: {fault}; not copied", err=True)
     for trial in found:

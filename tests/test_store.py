@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from tiny import content
 
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
+from labrnn.trials import tables
 from labrnn.trials.cleaning import remove, stale
 from labrnn.trials.ours import MARK
 from labrnn.trials.store import PROJECT, Store, _rounded, default_store, epoch_of
+from labrnn.trials.tables import DESCRIPTIONS
 from labrnn.trials.trial import (
     FORMAT,
     TEXTS,
@@ -498,7 +501,7 @@ def test_what_is_kept_is_recalled_the_roots_first_and_stays(store, tmp_path):
 
 
 def test_kept_values_are_copied_to_stores_and_folders_and_never_over_others(store, tmp_path):
-    other, folder = Store(tmp_path / "other"), tmp_path / "descriptions"
+    other, folder = Store(tmp_path / "other"), tmp_path / "tables" / DESCRIPTIONS
     more = "more-0123456789abcdef.json"
     for name in (NOTES, more, "bad-0123456789abcdef.json"):
         store.keep(FINGERPRINT, name, [name])
@@ -508,8 +511,9 @@ def test_kept_values_are_copied_to_stores_and_folders_and_never_over_others(stor
     (folder / FINGERPRINT).mkdir(parents=True)
     (folder / FINGERPRINT / NOTES).write_text("other")
     fault = [(bad, "is not what was written")]
-    assert other.take_kept(store, FINGERPRINT) == fault
-    assert store.copy_kept(FINGERPRINT, folder) == fault
+    assert store.copy_kept(FINGERPRINT, partial(other.keep, FINGERPRINT)) == fault
+    keep = partial(tables.keep, folder.parent, FINGERPRINT)
+    assert store.copy_kept(FINGERPRINT, keep) == fault
     assert other.recall(FINGERPRINT, NOTES) == ["other"]
     assert other.recall(FINGERPRINT, more) == [more]
     assert {p.name for p in (folder / FINGERPRINT).iterdir()} == {NOTES, more}

@@ -5,7 +5,6 @@ The digest shows that nothing changed, the form here that it was right from the 
 """
 
 import base64
-import hashlib
 import json
 from typing import Annotated, Literal, TypeVar
 
@@ -14,7 +13,16 @@ from pydantic import AfterValidator, Field, ValidationError
 from safetensors import SafetensorError, deserialize
 
 from labrnn.files import read_file
-from labrnn.trials.trial import HEX, NO_FILE, Plain, Share, UnreadableError, first_fault, read_plain
+from labrnn.trials.trial import (
+    HEX,
+    NO_FILE,
+    Plain,
+    Share,
+    UnreadableError,
+    first_fault,
+    read_plain,
+    sha256,
+)
 
 NAME = f"[a-z]+-{HEX}[.]json"
 Count = Annotated[int, Field(ge=0)]
@@ -179,7 +187,7 @@ def unpack(path, reviews=None):
 
 
 def _digest(value):
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    return sha256(json.dumps(value).encode())
 
 
 def _misfit(path, value, reviews):

@@ -14,7 +14,6 @@ Beside the trials lie `.partial` (trainings under way, a folder each), `.locks`,
 was computed of the reviews themselves (`<kind>-<digest>.json`, see `kept`).
 """
 
-import hashlib
 import json
 import os
 import re
@@ -28,12 +27,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from labrnn.errors import LabError
-from labrnn.files import (
-    make_folder,
-    publish_folder,
-    read_file,
-    replace_file,
-)
+from labrnn.files import make_folder, publish_folder, read_file, replace_file
 from labrnn.folders import absolute
 from labrnn.trials import kept
 from labrnn.trials.ours import KEPT, MARK, TENSORS, discard, inside, is_file, ours, stranger
@@ -48,6 +42,7 @@ from labrnn.trials.trial import (
     UnreadableError,
     dump,
     predictions_csv,
+    sha256,
     trial_key,
 )
 
@@ -87,10 +82,6 @@ class Store:
 
     # Reading
 
-    def _trial(self, root, fingerprint, key):
-        tables = self._tables.get(root)
-        return tables.trial(fingerprint, key) if tables else Trial(root / fingerprint / key)
-
     def find(self, config, fingerprint):
         """The finished trial of a configuration on some data, or None.
 
@@ -101,7 +92,9 @@ class Store:
         """
         faults = []
         for root in (self.root, *self.shelves):
-            trial = self._trial(root, fingerprint, trial_key(config))
+            place = fingerprint, trial_key(config)
+            tables = self._tables.get(root)
+            trial = tables.trial(*place) if tables else Trial(root.joinpath(*place))
             try:
                 if not trial.finished:
                     continue
@@ -167,16 +160,10 @@ class Store:
         return [path for folder in folders for path in _kept_in(folder)]
 
     def kept_digests(self, fingerprint):
-        """Name -> digest of each value that `recall` gives for some data.
-
-        A report's record holds those that were there when it was made; it is up to date while
-        they are the same.
-        """
-        digests = {}
-        for path in self.kept(fingerprint):
-            if path.name not in digests and (value := unpack(path)[0]) is not None:
-                digests[path.name] = hashlib.sha256(kept.pack(value)).hexdigest()
-        return digests
+        """Name -> digest of each value that `recall` gives for some data, for a report's record."""
+        names = {path.name for path in self.kept(fingerprint)}
+        values = {name: self.recall(fingerprint, name) for name in sorted(names)}
+        return {n: sha256(kept.pack(v)) for n, v in values.items() if v is not None}
 
     def damaged(self):
         """What is kept beside trials and is not sound: path and fault, root and shelves."""
@@ -189,23 +176,8 @@ class Store:
             if fault:
                 yield path, fault
 
-    def take_kept(self, other, fingerprint):
-        """Copy what another store keeps for some data; what is kept here stays.
-
-        Returns:
-            path and fault of each that is not sound and was not copied.
-        """
-        faults = []
-        for path in other.kept(fingerprint):
-            value, fault = unpack(path)
-            if fault:
-                faults.append((path, fault))
-            else:
-                self.keep(fingerprint, path.name, value)
-        return faults
-
-    def copy_kept(self, fingerprint, folder):
-        """Copy what is kept for some data to a folder of descriptions; what is there stays.
+    def copy_kept(self, fingerprint, keep):
+        """Give name and value of what is kept for some data to a function that keeps it elsewhere.
 
         Returns:
             path and fault of each that is not sound and was not copied.
@@ -213,12 +185,10 @@ class Store:
         faults = []
         for path in self.kept(fingerprint):
             value, fault = unpack(path)
-            target = Path(folder, fingerprint, path.name)
             if fault:
                 faults.append((path, fault))
-            elif not target.exists():
-                make_folder(target.parent)
-                replace_file(target, kept.pack(value))
+            else:
+                keep(path.name, value)
         return faults
 
     # Writing
@@ -301,7 +271,7 @@ class Store:
             paths = [folder / name for name in ("DONE", "history.json", *TENSORS.values())]
             try:
                 done, *files = [read_file(path, MOST_WEIGHTS) for path in paths]
-                if [hashlib.sha256(content).hexdigest() for content in files] != json.loads(done):
+                if list(map(sha256, files)) != json.loads(done):
                     raise ValueError("not what was written")
                 return TrainingState(json.loads(files[0]), *map(load, files[1:]))
             except OSError as error:
@@ -320,7 +290,7 @@ class Store:
         epoch = len(progress.history)
         files = {"history.json": dump(progress.history)}
         files |= {file: save(getattr(progress, name)) for name, file in TENSORS.items()}
-        files["DONE"] = dump([hashlib.sha256(c).hexdigest() for c in files.values()])
+        files["DONE"] = dump(list(map(sha256, files.values())))
         aside, final = partial / f"{epoch}.writing", partial / f"epoch-{epoch}"
         self._publish(files, aside, final)
         for old in inside(partial):
@@ -352,7 +322,7 @@ class Store:
             "predictions.csv": predictions_csv(predictions),
             "trial.json": dump(stored),
         }
-        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        digests = {name: sha256(content) for name, content in files.items()}
         return self._place(corpus.fingerprint, trial_key(config), files, digests)
 
     def _place(self, fingerprint, key, files, digests):

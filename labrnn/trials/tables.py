@@ -23,7 +23,8 @@ import numpy as np
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.files import make_folder, read_file, replace_file
-from labrnn.trials.trial import MOST_WEIGHTS, TEXTS, Trial, dump, predictions_csv
+from labrnn.trials.kept import pack
+from labrnn.trials.trial import MOST_WEIGHTS, TEXTS, Trial, dump, predictions_csv, sha256
 
 TRIALS, HISTORY, PREDICTIONS = "trials.csv", "history.csv", "predictions.parquet"
 DESCRIPTIONS = "descriptions"
@@ -36,15 +37,9 @@ TYPES = {
     "deterministic": "True".__eq__,
 }
 # Columns that are no facts of the environment, besides the fields of the configuration.
-_IDENTITY = (
-    "fingerprint",
-    "key",
-    "format",
-    "code_version",
-    "vocabulary_size",
-    "parameters",
-    "digest",
-)
+_IDENTITY = {"fingerprint", "key", "format", "code_version", "vocabulary_size", "parameters"}
+_IDENTITY.add("digest")
+_PREFIXES = ("best_", "last_", "data_", "version_")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +63,7 @@ class TableTrial(Trial):
 
     @cached_property
     def digests(self):
-        return {name: hashlib.sha256(self._file(name)).hexdigest() for name in TEXTS}
+        return {name: sha256(self._file(name)) for name in TEXTS}
 
     @cached_property
     def _fault(self):
@@ -164,17 +159,22 @@ class Tables:
 
 def opened(folder):
     """The `Tables` of a folder, read once a process as long as its files stay the same."""
-    files = [
-        os.stat(folder / name)
-        for name in (TRIALS, HISTORY, PREDICTIONS)
-        if (folder / name).exists()
-    ]
+    paths = (folder / name for name in (TRIALS, HISTORY, PREDICTIONS))
+    files = [os.stat(path) for path in paths if path.exists()]
     return _opened(folder, tuple((file.st_ino, file.st_size, file.st_mtime_ns) for file in files))
 
 
 @lru_cache(maxsize=4)
 def _opened(folder, _):
     return Tables(folder)
+
+
+def keep(folder, fingerprint, name, value):
+    """Keep what was computed from the reviews among the descriptions; what is there stays."""
+    path = Path(folder, DESCRIPTIONS, fingerprint, name)
+    if not path.exists():
+        make_folder(path.parent)
+        replace_file(path, pack(value))
 
 
 def write(folder, trials):
@@ -205,11 +205,8 @@ def write(folder, trials):
         line["digest"] = _digest(_texts(line), epochs, predictions)
     # History and predictions of trials that `trials.csv` does not name do no harm: it comes last.
     replace_file(folder / PREDICTIONS, _parquet(table))
-    history = [
-        {"fingerprint": t.fingerprint, "key": t.key, **epoch}
-        for t in ordered
-        for epoch in t.history
-    ]
+    names = {trial: {"fingerprint": trial.fingerprint, "key": trial.key} for trial in ordered}
+    history = [name | epoch for trial, name in names.items() for epoch in trial.history]
     replace_file(folder / HISTORY, _csv(history))
     replace_file(folder / TRIALS, _csv(lines))
     return len(found) - before
@@ -260,13 +257,8 @@ def _files(line, epochs):
     config = {name: line[name] for name in TrialConfig.model_fields if line.get(name)}
     values = {n: TYPES.get(n, str)(text) for n, text in line.items() if text and n not in config}
     metrics = {which: _numbers(_below(line, which)) for which in CHECKPOINTS}
-    other = {
-        n
-        for prefix in (*CHECKPOINTS, "data", "version")
-        for n in line
-        if n.startswith(f"{prefix}_")
-    }
-    environment = {n: values[n] for n in sorted(values) if n not in other and n not in _IDENTITY}
+    facts = (n for n in sorted(values) if not (n.startswith(_PREFIXES) or n in _IDENTITY))
+    environment = {n: values[n] for n in facts}
     stored = {
         "half_precision": True,
         "format": values["format"],
@@ -319,9 +311,8 @@ def _half(probabilities):
     """Half precision, on the same side of one half: no prediction changes."""
     half = np.asarray(probabilities, np.float16)
     above = np.nextafter(np.float16(0.5), np.float16(1))
-    return np.where(
-        np.asarray(probabilities) > 0.5, np.maximum(half, above), np.minimum(half, np.float16(0.5))
-    )
+    right = np.asarray(probabilities) > 0.5
+    return np.where(right, np.maximum(half, above), np.minimum(half, np.float16(0.5)))
 
 
 def _prediction_table(trials):

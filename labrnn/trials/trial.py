@@ -110,6 +110,11 @@ class UnreadableError(LabError):
         )
 
 
+def sha256(content):
+    """The digest of some bytes, as hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def read_plain(content):
     """The value of a JSON text in which every number is finite."""
 
@@ -134,7 +139,7 @@ def trial_key(config, code=CODE_VERSION):
     leaves the stored trials valid; paths, devices and workers do not count.
     """
     identity = {"code": code, **config.model_dump(mode="json", exclude_defaults=True)}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return sha256(json.dumps(identity, sort_keys=True).encode())[:16]
 
 
 def dump(value):
@@ -240,7 +245,7 @@ class Trial:
         content = self._raw(name)
         if content is None:
             return b"", "is not there, or no file"
-        sound = hashlib.sha256(content).hexdigest() == self.digests.get(name)
+        sound = sha256(content) == self.digests.get(name)
         return content, "" if sound else "is not what was written"
 
     def read(self, name):
@@ -325,11 +330,7 @@ class Trial:
             table = pd.read_csv(io.BytesIO(content), dtype=types, usecols=[*types])[[*types]]
             if not table["label"].isin([0, 1]).all():
                 raise ValueError("a label is neither 0 nor 1")
-            if (
-                not table[["best", "last"]]
-                .apply(lambda column: column.between(0, 1))
-                .all(axis=None)
-            ):
+            if not table[["best", "last"]].stack().between(0, 1).all():
                 raise ValueError("a probability is not between 0 and 1")
             return table
 
