@@ -5,7 +5,7 @@ import re
 from functools import lru_cache
 from importlib.resources import files
 
-from labrnn.network.cells import CELLS
+from labrnn.network.registry import CELLS
 from labrnn.results.comparison import outcomes
 from labrnn.results.statistics import CONFIDENCE
 
