@@ -337,7 +337,7 @@ def test_tables_of_pandas_are_read_as_they_are():
     ]
     nb = notebook("# T", cell(outputs=outputs))
     text = " ".join(pages(pdf(nb)))
-    assert "seed n text 5 1 <b> 6 2 x" in text
+    assert "n text seed 5 1 <b> 6 2 x" in text
     assert "p q 1 2 1 2 0 0.0" in text
     assert "plain" not in text
     assert BeautifulSoup(html(nb), "html.parser").find_all("table")[1].find(colspan="2")

@@ -83,18 +83,13 @@ local function code_ranges(source)
     return utf8.offset(source, tonumber(column), start) or #source + 1
   end
   local function add(element)
-    local first, last
-    for a, b, c, d in (element.attributes['data-pos'] or ''):gmatch('(%d+):(%d+)%-(%d+):(%d+)') do
-      first, last = first or offset(a, b), offset(c, d)
-    end
+    local first, last = math.huge, 0
     for key, value in pairs(element.attributes) do
-      if key == 'data-pos' then
-        for a, b, c, d in value:gmatch('(%d+):(%d+)%-(%d+):(%d+)') do
-          first, last = math.min(first, offset(a, b)), math.max(last, offset(c, d))
-        end
+      for a, b, c, d in (key == 'data-pos' and value or ''):gmatch('(%d+):(%d+)%-(%d+):(%d+)') do
+        first, last = math.min(first, offset(a, b)), math.max(last, offset(c, d))
       end
     end
-    if first then ranges:insert{first, last} end
+    if last > 0 then ranges:insert{first, last} end
   end
   pandoc.read(source, reader .. '+sourcepos', pandoc.ReaderOptions{}, {}):walk{
     Code = add, CodeBlock = add,
@@ -105,47 +100,42 @@ local function code_ranges(source)
   return ranges
 end
 
+-- The environment at the start of a text, with those of its name within it.
+local function environment(text)
+  local name = text:match('^\\begin{(%a+%*?)}')
+  if not name then return end
+  local pattern = name:gsub('%*', '%%*')
+  local found = text:gsub('\\begin{' .. pattern .. '}', '\1'):gsub('\\end{' .. pattern .. '}', '\2'):match('^%b\1\2')
+  return found and found:gsub('\1', '\\begin{' .. name .. '}'):gsub('\2', '\\end{' .. name .. '}')
+end
+
+local forms = List{ -- of formulas, and how pandoc has them
+  {'^%$%$(%s*[^%s$].-)%$%$', '$$'}, {'^\\\\%[(.-)\\\\%]', '$$'}, {'^%$(%S[^$]-[^%s$])%$', '$'},
+  {'^%$(%S)%$', '$'}, {'^\\\\%(%s*(.-)%s*\\\\%)', '$'}, {'^(\\e?q?ref{[^}]*})', '$'},
+}
+
 -- The source with the mathematics that MathJax finds in Jupyter between dollar signs, which
 -- pandoc reads: bare environments, \\( \\[, references outside of formulas. Code stays as it is.
 local function mathematics(source)
-  if not source:find('\\begin{', 1, true) and not source:find('\\\\[%(%[]')
-    and not source:find('\\e?q?ref{') and not source:find('$$', 1, true) then return source end
+  if not source:find('\\', 1, true) and not source:find('$$', 1, true) then return source end
   local ranges, out, at = code_ranges(source), {}, 1
-  local function copy(to) out[#out + 1], at = source:sub(at, to), to + 1 end
+  local function put(text, last) out[#out + 1], at = text, last + 1 end
+  local function copy(last) put(source:sub(at, last), last) end
   -- In one line: no line of a formula may look like a list. A quotation's marks go.
-  local function dollars(text, to, mark)
+  local function dollars(text, last, mark)
     local quoted = source:sub(1, at - 1):match('[^\n]*$'):find('^%s*>')
     text = text:gsub('([^\\])%%[^\n]*', '%1'):gsub(quoted and '\n[%s>]*' or '\n%s*', ' ')
-    out[#out + 1], at = (mark or '$$') .. text .. (mark or '$$'), to + 1
+    put(mark .. text .. mark, last)
   end
   while at <= #source do
     local range = ranges:find_if(function(r) return r[1] <= at and at < r[2] end)
-    local env = source:match('^\\begin{(%a+%*?)}', at)
-    local _, last, text = source:find('^%$%$(.-)%$%$', at)
+    local form = not range and forms:find_if(function(f) return source:find(f[1], at) end)
+    local whole = not range and environment(source:sub(at))
     if range then copy(range[2] - 1)
-    elseif last and text:find('%S') then dollars(text, last)
-    elseif source:find('^%$%S[^$]*%$', at) and not source:match('^%$([^$]*)%$', at):find('\n%s*\n')
-      and not source:find('^%$[^$]*%s%$', at) then
-      _, last, text = source:find('^%$(%S[^$]*)%$', at)
-      dollars(text, last, '$')
-    elseif env then
-      local depth, stop = 0, at
-      repeat
-        local _, next_begin = source:find('\\begin{' .. env .. '}', stop, true)
-        local _, next_end = source:find('\\end{' .. env .. '}', stop, true)
-        depth = depth + (next_begin and next_end and next_begin < next_end and 1 or -1)
-        stop = next_end and ((next_begin and next_begin < next_end and next_begin or next_end) + 1)
-      until not stop or depth == 0
-      if stop then dollars(source:sub(at, stop - 1), stop - 1) else copy(at) end
-    elseif source:find('^\\\\%(.-\\\\%)', at) then
-      _, last, text = source:find('^\\\\%(%s*(.-)%s*\\\\%)', at)
-      dollars(text, last, '$')
-    elseif source:find('^\\\\%[.-\\\\%]', at) then
-      _, last, text = source:find('^\\\\%[(.-)\\\\%]', at)
-      dollars(text, last)
-    elseif source:find('^\\e?q?ref{[^}]*}', at) then
-      _, last, text = source:find('^(\\e?q?ref{[^}]*})', at)
-      dollars(text, last, '$')
+    elseif form and not (form[2] == '$' and source:match(form[1], at):find('\n%s*\n')) then
+      local _, last, text = source:find(form[1], at)
+      dollars(text, last, form[2])
+    elseif whole then dollars(whole, at + #whole - 1, '$$')
     elseif source:find('^\\.', at) then copy(at + 1)
     else copy((source:find('[\\$`~<\n ]', at + 1) or #source + 1) - 1) end
   end
@@ -231,30 +221,21 @@ end
 
 -- The first heading of level 1, else the first one if it is above all others; taken out.
 local function take_title(part)
-  local levels, first, title = {}, nil, nil
-  for _, block in ipairs(part.blocks) do
-    if block.kind == 'markdown' then
-      block.tree:walk{Header = function(header)
-        levels[#levels + 1] = header.level
-        first = first or header
-        if header.level == 1 then title = title or header end
-      end}
+  local function each_header(action)
+    for _, block in ipairs(part.blocks) do
+      if block.kind == 'markdown' then block.tree = block.tree:walk{Header = action} end
     end
   end
-  local above = List(levels):filter(function(level) return level <= levels[1] end)
-  title = title or (#above == 1 and first)
-  if not title then return end
-  for _, block in ipairs(part.blocks) do
-    if block.kind == 'markdown' then
-      block.tree = block.tree:walk{Header = function(header)
-        if header == title and not part.found then
-          part.found = header
-          return {}
-        end
-      end}
-    end
-    if part.found then return end
-  end
+  local headers, n = List{}, 0
+  each_header(function(header) headers:insert(header) end)
+  local title, at = headers:find_if(function(header) return header.level == 1 end)
+  local above = headers:filter(function(header) return header.level <= headers[1].level end)
+  if not title and #above == 1 then title, at = headers[1], 1 end
+  part.found = title
+  each_header(function()
+    n = n + 1
+    if n == at then return {} end
+  end)
 end
 
 local function take_macros(text)
@@ -378,12 +359,11 @@ local function enrol(part)
       end
       counters[kind] = counters[kind] + 1
       if block.number then -- the lab's own
-        local lab = 'Lab figure ' .. block.number .. '.'
         block.short = (block.short or block.caption):clone()
         local last = block.short[#block.short]
-        if last.t == 'Str' then block.short[#block.short] = pandoc.Str((last.text:gsub('%.$', ''))) end
-        block.short:extend{pandoc.Space(), pandoc.Str('(lab figure ' .. lab:match('%S+$'):sub(1, -2) .. ')')}
-        block.caption = pandoc.Inlines{pandoc.Emph(lab), pandoc.Space()} .. block.caption
+        if last.t == 'Str' then last.text = last.text:gsub('%.$', '') end
+        block.short:extend{pandoc.Space(), pandoc.Str('(lab figure ' .. block.number .. ')')}
+        block.caption = pandoc.Inlines{pandoc.Emph('Lab figure ' .. block.number .. '.'), pandoc.Space()} .. block.caption
       end
       block.number = tostring(counters[kind])
       block.name = (kind == 'figure' and 'Figure ' or 'Table ') .. block.number
@@ -400,27 +380,25 @@ end
 
 -- FORMULAS -----------------------------------------------------------------------------------
 
-local rewritten = { -- commands of MathJax that pandoc does not read
-  {'\\require%s*%b{}', ''}, {'\\textcolor%s*%b[]%s*%b{}', ''}, {'\\textcolor%s*%b{}', ''},
-  {'\\color%s*%b[]%s*%b{}', ''}, {'\\color%s*%b{}', ''},
-  {'\\bbox%s*%b[]', ''}, {'\\bbox%f[%A]', ''},
-  {'\\class%s*%b{}', ''}, {'\\cssId%s*%b{}', ''}, {'\\style%s*%b{}', ''}, {'\\href%s*%b{}', ''},
-  {'\\cfrac%f[%A]%s*%b[]', '\\frac'}, {'\\cfrac%f[%A]', '\\frac'}, {'{dcases}', '{cases}'},
-  {'\\hbox%f[%A]', '\\text'}, {'\\fbox%s*(%b{})', '\\boxed{\\text%1}'}, {'\\math[clr]lap%f[%A]', ''},
-  {'\\smash%f[%A]%s*%b[]', ''}, {'\\smash%f[%A]', ''}, {'\\[vh]phantom%s*%b{}', ''},
-  {'\\m?kern%s*%-?[%d.]+%s*%a%a', ''}, {'\\hskip%s*%-?[%d.]+%s*%a%a', ''}, {'\\strut%f[%A]', ''},
-  {'\\hfill?%f[%A]', ''}, {'\\middle%s*', ''}, {'\\ldotp%f[%A]', '.'}, {'\\degree%f[%A]', '^\\circ'},
-  {'\\newline%f[%A]', '\\\\'}, {'\\intertext%s*(%b{})', '\\\\ \\text%1 \\\\'},
-  {'\\operatornamewithlimits%f[%A]', '\\operatorname*'}, {'\\varinjlim%f[%A]', '\\underrightarrow{\\lim}'},
-  {'\\negthinspace%f[%A]', '\\!'}, {'\\begin{subequations}', ''}, {'\\end{subequations}', ''},
-  {'\\tiny%f[%A]', ''}, {'\\small%f[%A]', ''}, {'\\large%f[%A]', ''}, {'\\Large%f[%A]', ''},
-  {'\\huge%f[%A]', ''}, {'\\Huge%f[%A]', ''}, {'\\normalsize%f[%A]', ''},
-  {'\\unicode%s*{x(%x+)}', function(hex) return utf8.char(tonumber(hex, 16)) end},
-}
-for old in ('rm bf it sf tt cal'):gmatch('%a+') do
-  table.insert(rewritten, {'{\\' .. old .. '%f[%A]%s*([^{}]*)}', '\\math' .. old .. '{%1}'})
-  table.insert(rewritten, {'\\' .. old .. '%f[%A]%s*(%a+)', '\\math' .. old .. '{%1}'})
+local rewritten = List{} -- commands of MathJax that pandoc does not read
+local function rewrite(names, pattern, by) -- `@` is a name of the list
+  for name in names:gmatch('%S+') do rewritten:insert{pattern:gsub('@', name), (by:gsub('@', name))} end
 end
+rewrite('textcolor color bbox cfrac smash', '\\@%f[%A]%s*%b[]', '\\@')
+rewrite('require textcolor color class cssId style href hphantom vphantom', '\\@%f[%A]%s*%b{}', '')
+rewrite('bbox smash strut middle mathclap mathllap mathrlap hfil hfill tiny small normalsize large Large huge Huge',
+  '\\@%f[%A]', '')
+rewrite('begin end', '\\@{subequations}', '')
+rewrite('kern mkern hskip', '\\@%s*%-?[%d.]+%s*%a%a', '')
+rewrite('rm bf it sf tt cal', '{\\@%f[%A]%s*([^{}]*)}', '\\math@{%1}')
+rewrite('rm bf it sf tt cal', '\\@%f[%A]%s*(%a+)', '\\math@{%1}')
+for name, other in pairs{cfrac = '\\frac', hbox = '\\text', ldotp = '.', degree = '^\\circ', newline = '\\\\',
+  operatornamewithlimits = '\\operatorname*', varinjlim = '\\underrightarrow{\\lim}', negthinspace = '\\!'} do
+  rewrite(name, '\\@%f[%A]', other)
+end
+rewritten:extend{{'{dcases}', '{cases}'}, {'\\fbox%s*(%b{})', '\\boxed{\\text%1}'},
+  {'\\intertext%s*(%b{})', '\\\\ \\text%1 \\\\'},
+  {'\\unicode%s*{x(%x+)}', function(hex) return utf8.char(tonumber(hex, 16)) end}}
 
 local mends = { -- what pandoc 3.9 writes, and what Typst 0.14 prints correctly
   {'#h%(%-1em%)', '#h(-0.17em)'}, {'#h%(0em%)', 'thick'},
@@ -515,22 +493,7 @@ local function grid(tab)
     cell.w, cell.h = right - cell.x, below - cell.y
     return cell.w > 0 and cell.h > 0
   end)
-  local g = {cells = cells, columns = width, head = new_y[head_rows], rows = new_y[y], stub = new_x[stub]}
-  -- pandas writes the names of columns and of the index in two rows: one is enough.
-  if g.head == 2 then
-    local first, second, apart = {}, {}, true
-    for _, cell in ipairs(cells) do
-      if cell.y < 2 then (cell.y == 0 and first or second)[cell.x] = cell end
-      if cell.y < 2 and (cell.w > 1 or cell.h > 1) then apart = false end
-    end
-    for x, cell in pairs(first) do apart = apart and second[x] and not (cell.shown and second[x].shown) end
-    if apart then
-      g.cells = cells:filter(function(cell) return cell.y > 1 or cell.shown or (cell.y == 0 and not second[cell.x].shown) end)
-      for _, cell in ipairs(g.cells) do cell.y = math.max(0, cell.y - 1) end
-      g.head, g.rows = 1, g.rows - 1
-    end
-  end
-  return g
+  return {cells = cells, columns = width, head = new_y[head_rows], rows = new_y[y], stub = new_x[stub]}
 end
 
 -- Which columns hold numbers, and which texts so long that they wrap.
@@ -688,18 +651,6 @@ local function finish(blocks, block, part)
       if not el.classes:includes('minor') then return end
       return pandoc.RawBlock('typst', ('#minor(%d, %s)[%s]'):format(el.level, literal(el.identifier), write{pandoc.Plain(el.content)}))
     end
-  else
-    function rules.Str(str) -- long names in tables may be broken behind a comma
-      if not str.text:find(',%S') then return end
-      local out = List{}
-      for piece in str.text:gmatch('[^,]*,?') do
-        if piece ~= '' then
-          out:insert(pandoc.Str(piece))
-          if piece:sub(-1) == ',' then out:insert(pandoc.RawInline('html', '<wbr>')) end
-        end
-      end
-      return out
-    end
   end
   local function text_of(cell)
     local only = #cell == 1 and cell[1].content or #cell == 0 and List{}
@@ -738,8 +689,6 @@ local function finish_inlines(content, block, part)
   return pandoc.utils.blocks_to_inlines(finish(pandoc.Blocks{pandoc.Plain(content)}, block, part))
 end
 
-local function html(text) return pandoc.RawBlock('html', text) end
-
 local function figure(block, part, caption)
   local parts, children, grid_of = {}, List{}, #block.pictures > 1 or block.pictures[1].sub
   for k, item in ipairs(block.pictures) do
@@ -774,7 +723,6 @@ local function compose(block, part)
   local short = block.short and finish_inlines(block.short, block, part) or caption
   local full = caption and not typst and block.label
     and List{pandoc.Strong(block.name .. '.'), pandoc.Space()} .. caption or caption
-  block.listed = block.label and {name = block.name, id = block.label, text = short}
   if block.kind == 'appendix' then
     return {typst and pandoc.RawBlock('typst', '#show: appendix') or pandoc.HorizontalRule()}
   elseif block.kind == 'reference' then
@@ -842,7 +790,7 @@ end
 local function level_headings(blocks)
   local last = 0
   return blocks:walk{Header = function(header)
-    if header.level > 3 then header.classes:insert('minor') end
+    if header.level > 3 then header.classes:extend{'minor', 'unnumbered'} end
     header.level = math.min(header.level, last + 1, 6)
     last = header.level
     return header
@@ -861,7 +809,7 @@ local function cite(blocks)
 end
 
 local function document()
-  local title, composed, lists = nil, List{}, {Figure = List{}, Table = List{}}
+  local title, composed = nil, List{}
   for _, part in ipairs(job.parts) do enrol(part) end
   local everything, owners = pandoc.Blocks{}, List{}
   for _, part in ipairs(job.parts) do
@@ -882,7 +830,6 @@ local function document()
       if block.kind == 'references' then block.tree = bibliography and block.tree .. bibliography or pandoc.Blocks{} end
       local done = compose(block, part)
       composed:extend(done)
-      if block.listed then lists[block.name:match('%a+')]:insert(block.listed) end
     end
   end
   local first = job.parts[1]
@@ -890,7 +837,7 @@ local function document()
   title = job.title and inlines(job.title, 'title') or head or pandoc.Inlines{pandoc.Str(first.name)}
   title = {text = finish_inlines(title, {where = 'title'}, {prefix = ''}), plain = stringify(title), rtl = right_to_left(title),
     id = not job.title and head and first.found.identifier}
-  return title, pandoc.Blocks(composed), lists
+  return title, pandoc.Blocks(composed)
 end
 
 local function by_line(name_of)
@@ -914,46 +861,26 @@ local function write_typst(title, blocks)
   }, '\n')
 end
 
-local function write_html(title, blocks, lists)
-  local contents, counts, letters = {}, {}, false
-  local function link(id, text) return '<a href="#' .. id:gsub('[&"<>]', '') .. '">' .. text .. '</a>' end
+local function write_html(title, blocks)
+  local counts, letters = {}, false
   blocks = blocks:walk{traverse = 'topdown',
     HorizontalRule = function() counts, letters = {}, job.cover end,
     Header = function(header)
-      if header.classes:includes('minor') then return header, false end
-      if header.classes:includes('unnumbered') then
-        if header.level < 3 then
-          contents[#contents + 1] = '<li class="level' .. header.level .. '">' .. link(header.identifier, write{pandoc.Plain(header.content)}) .. '</li>'
-        end
-        return header, false
-      end
+      if header.classes:includes('unnumbered') then return end
       counts[header.level] = (counts[header.level] or 0) + 1
       for k = header.level + 1, 6 do counts[k] = nil end
       local number = letters and string.char(64 + counts[1]) or tostring(counts[1])
       for k = 2, header.level do number = number .. '.' .. counts[k] end
-      local words = List{pandoc.Str(number), pandoc.Space()} .. header.content
-      if header.level < 3 then
-        contents[#contents + 1] = '<li class="level' .. header.level .. '">'
-          .. link(header.identifier, write{pandoc.Plain(words)}) .. '</li>'
-      end
-      return pandoc.Header(header.level, words, header.attr), false
+      header.content = List{pandoc.Str(number), pandoc.Space()} .. header.content
+      return header
     end}
-  local variables = {contents = #contents > 0 and '<ol>' .. table.concat(contents, '\n') .. '</ol>' or '', lists = '', code_style = job.code_style}
-  for _, kind in ipairs{'Figure', 'Table'} do
-    local items = lists[kind]:map(function(item)
-      return '<li>' .. link(item.id, item.name) .. ' ' .. write{pandoc.Plain(item.text)} .. '</li>'
-    end)
-    if #items > 0 then
-      variables.lists = variables.lists .. '<details><summary>List of ' .. kind:lower() .. 's</summary><ul>'
-        .. table.concat(items, '\n') .. '</ul></details>'
-    end
-  end
+  local variables = {code_style = job.code_style}
   variables.name = write{pandoc.Plain{pandoc.Str(title.plain)}}
   variables.heading = '<h1 dir="auto"' .. (title.id and ' id="' .. title.id:gsub('[&"<>]', '') .. '"' or '') .. '>'
     .. write{pandoc.Plain(title.text)} .. '</h1>'
   variables.by = by_line(function(name) return write{pandoc.Plain{pandoc.Span({pandoc.Str(name)}, {dir = 'auto'})}} end)
   return pandoc.write(pandoc.Pandoc(blocks), 'html5', pandoc.WriterOptions{wrap_text = 'none', highlight_method = 'none',
-    template = pandoc.template.compile(job.template), variables = variables})
+    table_of_contents = true, toc_depth = 2, template = pandoc.template.compile(job.template), variables = variables})
 end
 
 local function capital(out) -- of a reference that begins a sentence
@@ -969,8 +896,8 @@ if job.to == 'images' then
     result.out:insert(found)
   end
 else
-  local title, blocks, lists = document()
+  local title, blocks = document()
   result.name = title.plain
-  result.out = capital(typst and write_typst(title, blocks) or write_html(title, blocks, lists))
+  result.out = capital(typst and write_typst(title, blocks) or write_html(title, blocks))
 end
 io.write(pandoc.json.encode(result))
