@@ -1,6 +1,5 @@
 """The console script `labrnn`."""
 
-import csv
 import ctypes
 import io
 import json
@@ -32,26 +31,24 @@ class LabCommand(click.Group):
             try:
                 return super().main(*args, standalone_mode=False, **kwargs)
             except LabError as error:
-                show(f"labrnn: {error}", err=True)
-                sys.exit(2)
+                message, code = f"labrnn: {error}", 2
             except click.ClickException as error:
                 text = io.StringIO()
                 error.show(text)
-                show(text.getvalue(), err=True, nl=False)
-                sys.exit(2)
+                message, code = text.getvalue().rstrip(), 2
             except OSError as error:
-                show(
-                    f"labrnn: {error.filename or 'here'}: {error.strerror or error}; correct the "
-                    "path, its permissions, or make room; what is finished is kept",
-                    err=True,
+                message, code = (
+                    (
+                        f"labrnn: {error.filename or 'here'}: {error.strerror or error}; correct the "
+                        "path, its permissions, or make room; what is finished is kept"
+                    ),
+                    2,
                 )
-                sys.exit(2)
             except (KeyboardInterrupt, click.Abort):
-                show(
-                    "\nstopped; what is finished is kept, the same command goes on from here",
-                    err=True,
-                )
-                sys.exit(130)
+                message = "\nstopped; what is finished is kept, the same command goes on from here"
+                code = 130
+            show(message, err=True)
+            sys.exit(code)
 
 
 @contextmanager
@@ -472,10 +469,9 @@ def schema(folder):
     metavar="FOLDER",
     help="[default: LABRNN_STORE, else trials/ and the full lab's reports]",
 )
-@click.option("--json", "form", flag_value="json", help="One JSON object a line.")
-@click.option("--csv", "form", flag_value="csv", help="Comma-separated values.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_context
-def trials(context, folder, form):
+def trials(context, folder, as_json):
     """List the stored trials; check, clean and copy them.
 
     \b
@@ -495,22 +491,16 @@ def trials(context, folder, form):
                     rows[name] = trial.row()
             except LabError as error:
                 faults.append(str(error))
-        show(tabulated(list(rows.values()), form))
+        show("\n".join(map(json.dumps, rows.values())) if as_json else aligned(rows.values()))
         for fault in faults:
             show(f"not listed: {fault}", err=True)
         then("labrnn trials verify" if rows else "labrnn train lab1_lstm")
 
 
-def tabulated(rows, form):
-    """Rows, dicts of plain values, as aligned columns, as CSV or as a JSON object a line."""
-    if form == "json":
-        return "\n".join(map(json.dumps, rows))
-    head = list(rows[0]) if rows else ["no trials"]
-    lines = [head, *([str(value) for value in row.values()] for row in rows)]
-    if form == "csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(lines)
-        return text.getvalue().rstrip()
+def aligned(rows):
+    """Dicts of plain values as aligned columns."""
+    lines = [list(map(str, row.values())) for row in rows]
+    lines.insert(0, list(next(iter(rows), ["no trials"])))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import random
 import sys
-import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +29,6 @@ from labrnn.reviews.text import (
     spaced,
     split_rows,
     stop_words,
-    words_of,
 )
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "IMDBDataset.csv.xz"
@@ -95,18 +93,6 @@ def test_no_corpus_of_nltk_changes_the_vocabulary(tmp_path, monkeypatch):
         assert not any(word.startswith("zzz") for word in stop_words())
 
 
-def test_stop_words_are_those_of_nltk_where_its_corpus_is_installed():
-    from nltk.corpus import stopwords
-
-    try:
-        words = stopwords.words("english")
-    except LookupError:
-        pytest.skip("needs NLTK's corpus of stop words")
-    if len(words) == 179:
-        assert stop_words() == frozenset(words)
-    assert len(stop_words() & frozenset(words)) > 170
-
-
 def test_stop_word_policies():
     assert stop_words("keep") == frozenset()
     kept = stop_words() - stop_words("keep_negations")
@@ -138,16 +124,6 @@ def test_tokenize_drops_cuts_and_never_is_empty():
     for nothing in ("", "   ", "bad", PAD, UNK):
         assert vocabulary.tokenize(nothing) == [1]
     assert vocabulary.words_at(vocabulary.tokenize("good film")) == ["good", "film"]
-
-
-def test_the_hook_for_one_word():
-    def hook(word):
-        return word.strip(".")
-
-    assert words_of("Good. film", hook) == ["good", "film"]
-    vocabulary = Vocabulary.build(["good. good", "good"], 3, preprocess=hook)
-    assert vocabulary.words[2:] == ["good"]
-    assert vocabulary.tokenize("GOOD..", preprocess=hook) == [2]
 
 
 def test_words_that_look_like_pad_and_unk_are_words():
@@ -201,39 +177,6 @@ def test_every_kind_of_whitespace(space):
     texts = [f"one{space}two{space}", f"{space}two ΑΣ{space}{space}Σ one"] * 10
     corpus = assert_word_by_word(reviews_of(texts), TrialConfig(min_count=1))
     assert sorted(corpus.words) == sorted(["one", "two", "ας", "σ"])
-
-
-def colliding_words(count):
-    """Words of eight letters whose FNV-1a hashes end in the same 21 bits, met in the middle."""
-    prime, basis, mask = 1099511628211, -3750763034362895579, (1 << 21) - 1
-    letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz0123456789", np.uint8).astype(np.int64)
-    halves = np.stack(np.meshgrid(*[letters] * 4), axis=-1).reshape(-1, 4)[::4]
-    forward = np.full(len(halves), basis & mask)
-    backward, inverse = np.zeros(len(halves), np.int64), pow(prime, -1, mask + 1)
-    for first, last in zip(halves.T, halves.T[::-1], strict=True):
-        forward = ((forward ^ first) * (prime & mask)) & mask
-        backward = ((backward * inverse) & mask) ^ last
-    order, forward = np.argsort(backward), forward[: 1 << 17]
-    found = np.searchsorted(backward[order], forward).clip(max=len(order) - 1)
-    fits = np.flatnonzero(backward[order][found] == forward)
-    pairs = np.concatenate([halves[fits], halves[order[found[fits]]]], axis=1).astype(np.uint8)
-    return [bytes(row).decode() for row in pairs[:count]]
-
-
-def test_no_choice_of_words_makes_encoding_slow():
-    """Words that a hash without a seed puts in one place, here FNV-1a's, cost what others cost."""
-    alike = colliding_words(1 << 14)
-    other = [f"{i:08x}" for i in range(len(alike))]
-    assert len(set(alike)) == 1 << 14
-    encode(reviews_of(["good film"] * 10), TrialConfig())  # it imports scikit-learn
-    seconds = {}
-    for name, words in (("alike", alike), ("other", other)):
-        texts = [" ".join(words)] * 10
-        began = time.process_time()
-        for _ in range(3):
-            encode(reviews_of(texts), TrialConfig())
-        seconds[name] = time.process_time() - began
-    assert seconds["alike"] < 10 * seconds["other"]
 
 
 def first_of_each(texts):

@@ -5,7 +5,6 @@ not change is skipped.
 """
 
 import hashlib
-import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from labrnn.errors import LabError
 from labrnn.parts import PARTS, by_source, read_params
 from labrnn.reports import gallery
 from labrnn.reports.kernel import Processes
-from labrnn.reports.report import Record, Report, digest, package_digest, scratch
+from labrnn.reports.report import Record, Report, digest, package_digest, put, scratch
 from labrnn.results import baselines
 from labrnn.results.table import counted, stored
 from labrnn.reviews.text import load_corpus
@@ -264,9 +263,7 @@ class WriteUp:
         key = self.key()
         dates = [nbformat.read(path, 4).metadata.get("date", "") for path in self.notebooks]
         with scratch(self.out / ".work") as work:
-            made = writeup.build(self.notebooks, work, gallery.TITLE, [self.author], max(dates))
-            contents = [path.read_bytes() for path in made]
-            for path, page in zip(made, self.pages, strict=True):
-                os.replace(path, page)
+            contents = writeup.build(self.notebooks, gallery.TITLE, [self.author], max(dates))
+            put(self.pages, contents, work)
         if self.key() == key:  # else another run has changed notebooks meanwhile
             self.record.write(key, self.pages, contents)

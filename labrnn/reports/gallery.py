@@ -34,13 +34,11 @@ def build(root):
     Raises:
         LabError: a notebook cannot be shown, or the page there is not labrnn's.
     """
-    page, reports = Path(root) / "index.html", _reports(root)
-    key = _digest(reports)
-    there = page.read_bytes()[:1000] if page.exists() else b""
-    if there and b'content="labrnn ' not in there:
+    page = Path(root) / "index.html"
+    if page.exists() and b'content="labrnn ' not in page.read_bytes()[:1000]:
         raise LabError(f"{page}: not a page of labrnn; move it, or name another folder with --out")
-    if f'content="labrnn {key}"'.encode() not in there:
-        replace_file(page, _page(Path(root), reports, key).encode())
+    if not is_current(root):
+        replace_file(page, _page(Path(root)).encode())
     return page
 
 
@@ -75,13 +73,13 @@ def _digest(reports):
     return digest.hexdigest()
 
 
-def _page(root, reports, key):
+def _page(root):
     from labrnn.reports.document import TEMPLATES
 
-    cards = {folder: [_Card(path) for path in paths] for folder, paths in reports.items()}
-    menu, sections = "", ""
-    for k, (folder, row) in enumerate(cards.items()):
-        name = escape(folder.name)
+    reports, menu, sections = _reports(root), "", ""
+    key = _digest(reports)
+    for k, (folder, paths) in enumerate(reports.items()):
+        name, row = escape(folder.name), [_Card(path) for path in paths]
         whole = _links(root, folder / "write_up", f"all parts, {folder.name}")
         menu += f'<li><a href="#part-{k}">{name}</a></li>'
         whole = whole and f"<p>All parts in one document:</p>{whole}"

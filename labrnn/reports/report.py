@@ -100,13 +100,10 @@ class Report:
                 notebook = execute(self.source, self.part.given())
                 self._describe(notebook)
                 contents = render(notebook, self.name)
-                for path, content in zip(self.outputs(), contents, strict=True):
-                    write_file(work / path.name, content)
+                put(self.outputs(), contents, work)
             except Exception as error:
                 traceback.print_exc()
                 raise LabError(f"{self.name}: {explain(error)}\n  log: {self.log}") from None
-            for path in self.outputs():
-                publish(work / path.name, path)
         self.record.write(key, self.outputs(), contents, self.kept())
 
     def make(self):
@@ -217,6 +214,14 @@ def package_digest():
         if path.is_file() and "__pycache__" not in path.parts:
             found.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return found.digest()
+
+
+def put(paths, contents, work):
+    """Write some files in the folder `work`, then move all of them to their places."""
+    for path, content in zip(paths, contents, strict=True):
+        write_file(work / path.name, content)
+    for path in paths:
+        publish(work / path.name, path)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from pathlib import Path
 import nbformat
 
 from labrnn.errors import LabError
-from labrnn.files import replace_file
 from labrnn.parts import PARTS
 from labrnn.reports.document import Block, Document, Part, made_by, part
 from labrnn.reports.exporter import to_html, to_pdf
@@ -16,8 +15,8 @@ SECTIONS = {title: [n for n in PARTS if n.startswith(start)] for title, start in
 APPENDIX = "Executed notebooks"
 
 
-def build(notebooks, out_dir, title, authors, date):
-    """Write write_up.pdf and .html from executed notebooks; the paths written, in that order.
+def build(notebooks, title, authors, date):
+    """Render the write-up of executed notebooks: the contents of its PDF and of its HTML page.
 
     `notebooks` are paths named like the parts; a part of the lab without one is said to be not
     run, and notebooks of other names follow as further parts. A label `fig-x` of part `lab1_data`
@@ -30,7 +29,8 @@ def build(notebooks, out_dir, title, authors, date):
 
     notebooks = {name: read(path) for name, path in paths.items() if path.exists()}
     before, after = frame(notebooks)
-    body, appendix, pictures = [], [_appendix()], {}
+    body, pictures = [], {}
+    appendix = [Part("", [Block("appendix"), Block("computed", f"# {APPENDIX}", level=1)])]
     for section, names in sections.items():
         body.append(_section(f"# {section}"))
         for name in names:
@@ -42,13 +42,7 @@ def build(notebooks, out_dir, title, authors, date):
                 body.append(_section(f"## `{name}`\n\n*This part was not run.*", 2))
     body = before + body + after + appendix
     doc = Document(body, pictures, title, list(authors), str(date), cover=True)
-
-    out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    pages = {".pdf": to_pdf(doc), ".html": to_html(doc).encode()}
-    for suffix, data in pages.items():
-        replace_file(out_dir / f"write_up{suffix}", data)
-    return [out_dir / f"write_up{suffix}" for suffix in pages]
+    return [to_pdf(doc), to_html(doc).encode()]
 
 
 def _answers(whole):
@@ -76,10 +70,6 @@ def _executed(whole):
 
 def _section(markdown, level=1):
     return Part("", [Block("computed", markdown, "the write-up", level=level)])
-
-
-def _appendix():
-    return Part("", [Block("appendix"), Block("computed", f"# {APPENDIX}", level=1)])
 
 
 def read(path):

@@ -49,12 +49,8 @@ def download(folder: str | os.PathLike | None = None) -> Path:
 
 
 def _reason(fault: Exception) -> str:
-    import requests
-
-    if isinstance(fault, requests.HTTPError):
-        return f"the server answered {fault.response.status_code}"
-    if isinstance(fault, requests.RequestException):
-        return f"no connection: {type(fault).__name__}"
-    if isinstance(fault, OSError):
-        return str(fault)
-    return "what came has another checksum and was deleted"
+    if not isinstance(fault, OSError):
+        return "what came has another checksum and was deleted"
+    if (response := getattr(fault, "response", None)) is not None:
+        return f"the server answered {response.status_code}"
+    return f"no connection: {type(fault).__name__}" if hasattr(fault, "request") else str(fault)

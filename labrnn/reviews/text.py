@@ -28,7 +28,7 @@ MIN_REVIEWS = 10  # distinct reviews: a split 7:1:2 needs them
 
 @lru_cache
 def stop_words(policy="drop"):
-    """Return the stop words to remove: NLTK's 179 English ones as of 2022, kept in the package.
+    """Return the stop words to remove, in lower case: NLTK's 179 English ones as of 2022.
 
     NLTK's corpus is not read: its later releases hold other words, and the same trial key would
     then name another vocabulary.
@@ -36,9 +36,6 @@ def stop_words(policy="drop"):
     Args:
         policy: `drop` for all, `keep_negations` for all but `no`, `nor`, `not`, `against` and every
             `...n't`, `keep` for none.
-
-    Returns:
-        frozenset of words in lower case.
     """
     if policy == "keep":
         return frozenset()
@@ -54,42 +51,26 @@ WORDS_AND_PUNCTUATION = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[^\w\s]")
 
 
 def spaced(text, words):
-    """Put whitespace between the tokens of a text.
+    """Put whitespace between the tokens of a text, for `words_of`.
 
     Args:
-        text: a review.
         words: a `TrialConfig`'s `words`: `blanks` leaves the text as it is, `marks` removes markup
             and separates words from punctuation.
-
-    Returns:
-        the text, ready for `words_of`.
     """
     if words == "blanks":
         return text
     return " ".join(WORDS_AND_PUNCTUATION.findall(MARKUP.sub(" ", text)))
 
 
-def words_of(text, preprocess=None):
-    """Split a review at whitespace and lower its words.
-
-    Args:
-        text: a review.
-        preprocess: the lab's hook: called with each lowered word, returns the word to use instead.
-
-    Returns:
-        list of words.
-    """
+def words_of(text):
+    """Split a review at whitespace and lower its words."""
     # Lowering before the split gives the same words as after it, and is faster: the one context
     # that `str.lower` looks at, that of a final sigma, ends at whitespace.
-    words = text.lower().split()
-    return [preprocess(word) for word in words] if preprocess else words
+    return text.lower().split()
 
 
 def split_rows(rows):
-    """Split rows 7:1:2 as the lab does (scikit-learn's `train_test_split`, random state 1002).
-
-    Args:
-        rows: row numbers to split, [n].
+    """Split row numbers [n] 7:1:2 as the lab does: `train_test_split` with random state 1002.
 
     Returns:
         dict from `train`, `valid`, `test` to row numbers in the lab's order.
@@ -114,39 +95,29 @@ class Vocabulary:
         self.index = {word: i for i, word in enumerate(self.words)}
 
     @classmethod
-    def build(cls, texts, min_count=5, stop=None, preprocess=None):
+    def build(cls, texts, min_count=5, stop=None):
         """Collect the words of the training texts, by first appearance (Lab 1 b).
 
         Args:
-            texts: training texts.
             min_count: a word's least occurrences in all of them.
             stop: words to leave out; the lab's stop words where None.
-            preprocess: see `words_of`.
-
-        Returns:
-            a `Vocabulary`.
         """
         stop = stop_words() if stop is None else stop
         # Python's hash of strings is seeded: no text can make the count slow.
-        counts = Counter(chain.from_iterable(words_of(text, preprocess) for text in texts))
+        counts = Counter(chain.from_iterable(map(words_of, texts)))
         return cls([w for w, n in counts.items() if n >= min_count and w not in stop])
 
     def __len__(self):
         return len(self.words)
 
-    def tokenize(self, text, max_tokens=256, preprocess=None):
+    def tokenize(self, text, max_tokens=256):
         """Look up the known words of a text; unknown words are dropped (Lab 1 c).
 
-        Args:
-            text: a review.
-            max_tokens: the most ids to return.
-            preprocess: see `words_of`.
-
         Returns:
-            list of ids. A text without a known word becomes one `<unk>`, so that no example has
-            length 0.
+            list of at most `max_tokens` ids. A text without a known word becomes one `<unk>`, so
+            that no example has length 0.
         """
-        found = map(self.index.get, words_of(text, preprocess))
+        found = map(self.index.get, words_of(text))
         return [i for i in found if i and i > 1][:max_tokens] or [1]
 
     def words_at(self, ids):
@@ -214,14 +185,7 @@ class Corpus:
 
 
 def encode(reviews, config):
-    """Encode reviews under the data fields of a `TrialConfig`.
-
-    Args:
-        reviews: `sources.Reviews`.
-        config: a `TrialConfig`.
-
-    Returns:
-        a `Corpus`.
+    """Encode `sources.Reviews` as a `Corpus`, under the data fields of a `TrialConfig`.
 
     Raises:
         LabError: too few reviews remain, or no word is frequent enough.
