@@ -219,8 +219,8 @@ def train_parts(parts, jobs=None, device="", scheduler=""):
             source,
             fingerprint,
             default_store(store),
-            jobs or 0,
-            device or wanted,
+            jobs=jobs or 0,
+            device=device or wanted,
             display=display_for_terminal(),
             scheduler=scheduler,
         )

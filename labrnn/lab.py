@@ -51,15 +51,9 @@ class Lab:
         from labrnn.trials.progress import NotebookDisplay
 
         part = self.part
+        how = {"jobs": part.jobs, "device": part.device, "display": NotebookDisplay()}
         outcome = run_trials(
-            part.trials(),
-            part.data,
-            part.fingerprint,
-            self.store,
-            part.jobs,
-            part.device,
-            part.train,
-            display=NotebookDisplay(),
+            part.trials(), part.data, part.fingerprint, self.store, part.train, **how
         )
         self.results = results(part, outcome.trials.values(), self.store)
         return self.results

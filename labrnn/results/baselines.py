@@ -61,13 +61,8 @@ class Baseline:
 def find(part, store):
     """Return the `Baseline`s of a part's reviews, stored or fitted now.
 
-    Args:
-        part: a `Part`.
-        store: a `Store`.
-
-    Returns:
-        list of `Baseline`, empty where the part names a fingerprint and neither its reviews nor
-        their stored outcome are available.
+    None where the part names a fingerprint and neither its reviews nor their stored outcome are
+    available.
 
     Raises:
         LabError: the reviews are missing, and no fingerprint says which stored outcome to use; or

@@ -11,7 +11,7 @@ from labrnn.results.baselines import preferred
 from labrnn.results.comparison import of_kind, outcomes
 from labrnn.results.discussion import notes, training
 from labrnn.results.prose import render
-from labrnn.results.tables import COMPARED, accuracy_cell, compared_cells, printed
+from labrnn.results.tables import ACCURACY, COMPARED, accuracy_cell, compared_cells, printed
 
 # Linear baselines beside networks
 
@@ -43,17 +43,15 @@ def baseline_table(baselines, results, compared, networks=None, combined=None):
             seconds = results.rows(model)["seconds"].median()
         else:
             size, valid, seconds = model.parameters, model.validation, model.seconds
-        lines.append(
-            {
-                "model": model.name,
-                "parameters": f"{size:,}",
-                "validation, %": f"{100 * valid:.1f}",
-                "test accuracy, %": accuracy_cell(results.accuracy(model)),
-                "n": str(results.accuracy(model).n),
-                "s": "–" if np.isnan(seconds) else f"{seconds:.0f}",
-                **found.get(model.name, {}),
-            }
-        )
+        line = {
+            "model": model.name,
+            "parameters": f"{size:,}",
+            "validation, %": f"{100 * valid:.1f}",
+        }
+        line |= {ACCURACY: accuracy_cell(results.accuracy(model))}
+        line |= {"n": str(results.accuracy(model).n)}
+        line |= {"s": "–" if np.isnan(seconds) else f"{seconds:.0f}"}
+        lines.append(line | found.get(model.name, {}))
     return printed(lines, "s: seconds of processor time." + COMPARED)
 
 
@@ -98,27 +96,18 @@ def choice_comparisons(results):
     are paired by run as well.
     """
     published = dict.fromkeys(pair.second for pair in results.part.pairs())
-    changes, last = {}, results.at("last")
+    changes, last, found = {}, results.at("last"), []
     for setting in results.able(list(published)):
         now, then = results.correct(setting), last.correct(setting)
         changes[setting] = now.astype(np.int8) - then.astype(np.int8)
     spread = statistics.spread(changes.values())
-    found = [
-        (
-            (
-                Setting(f"Best epoch, {setting.name}", setting.config),
-                Setting(f"last epoch, {setting.name}", setting.config),
-                "checkpoint",
-                "",
-            ),
-            statistics.accuracy(change, spread, (-1.0, 1.0)),
-        )
-        for setting, change in changes.items()
-    ]
-    found += [
-        ((p.first, p.second, p.kind, p.name), results.difference(p.first, p.second))
-        for p in results.part.pairs()
-    ]
+    for s, change in changes.items():
+        sides = (Setting(f"{which} epoch, {s.name}", s.config) for which in ("Best", "last"))
+        estimate = statistics.accuracy(change, spread, (-1.0, 1.0))
+        found.append(((*sides, "checkpoint", ""), estimate))
+    for p in results.part.pairs():
+        difference = results.difference(p.first, p.second)
+        found.append(((p.first, p.second, p.kind, p.name), difference))
     return comparison.corrected(found)
 
 

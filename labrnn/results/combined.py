@@ -33,16 +33,10 @@ class Combined:
 
 
 def find(results, setting, baseline, store):
-    """Add each run of a setting that trained to a baseline.
+    """Add each run of a setting that trained to a `Baseline`.
 
     Two weights and a bias are fitted to the validation reviews by logistic regression. It takes the
     reviews and the weights of the runs, once.
-
-    Args:
-        results: the part's `Results`.
-        setting: a `Setting`.
-        baseline: a `Baseline`.
-        store: a `Store`.
 
     Returns:
         a `Combined` of the runs that could be added, or None without any.

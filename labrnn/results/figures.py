@@ -163,14 +163,11 @@ def _panel(top, bottom, results, setting, title, flat):
 
 
 def _tested(results, setting):
-    """The test accuracy in a title, or that no run trained."""
-    runs, estimate = results.trained(setting), results.accuracy(setting)
-    if not runs.count:
-        mean = results.rows(setting)[f"{results.tested}_accuracy"].mean()
-        return f"test {percent(mean)} (0 of {runs.n} trained)"
+    """The mean test accuracy of the runs that trained, in a title; of all if none did."""
+    runs, mean = results.trained(setting), results.mean(setting, f"{results.tested}_accuracy")
     if runs.count < runs.n:  # no room for more in a row of three
-        return f"test {percent(estimate.mean)} ({runs.count} of {runs.n} trained)"
-    return f"test accuracy {percent(estimate.mean)} (n = {runs.n})"
+        return f"test {percent(mean)} ({runs.count} of {runs.n} trained)"
+    return f"test accuracy {percent(mean)} (n = {runs.n})"
 
 
 def _chance(axes, value):
@@ -181,6 +178,7 @@ def _baseline(axes, results, kind="accuracy"):
     """A thin line, named, at the best stored baseline."""
     if results.baseline:
         value = getattr(results.baseline, kind)
+        axes.figure.set_label(f"{axes.figure.get_label()} {BEST_BASELINE}")
         axes.axhline(value, **BASELINE)
         place = {"xycoords": axes.get_yaxis_transform(), "color": PURPLE}
         note(axes, _named(results.baseline, kind), (0.01, value), (0, 2), **place)
@@ -205,8 +203,7 @@ def _lines(axes, curves, able, style, label=None):
 
 def compare_curves(results, settings):
     """Validation accuracy over the epochs for several settings, named at the end of their lines."""
-    key = f"{LINES} {BEST_BASELINE}" if results.baseline else LINES
-    with page(WIDTH, 2.6, key=key) as (figure, axes):
+    with page(WIDTH, 2.6, key=LINES) as (figure, axes):
         _chance(axes, 0.5)
         if settings:
             _baseline(axes, results, "validation")
@@ -220,14 +217,9 @@ def compare_curves(results, settings):
         low, high = axes.get_ylim()
         heights = _apart([value for value, *_ in ends], (high - low) / 13)
         for (value, setting, color), y in zip(ends, heights, strict=True):
-            axes.annotate(
-                setting.name,
-                (setting.config.epochs, value),
-                (epochs + 0.12, y),
-                color=color,
-                va="center",
-                bbox={"color": "white", "pad": 0.5},
-            )
+            style = {"color": color, "va": "center", "bbox": {"color": "white", "pad": 0.5}}
+            end = (setting.config.epochs, value)
+            axes.annotate(setting.name, end, (epochs + 0.12, y), **style)
         axes.set(xlabel="epoch", ylabel="validation accuracy")
         axes.set_xlim(0.8, epochs + 0.12 * (epochs + 2))
         axes.xaxis.set_major_locator(FixedLocator(range(1, epochs + 1)))
@@ -247,14 +239,10 @@ def _apart(values, least):
 def one_dimension(results, label):
     """Test accuracy and seconds an epoch against the dimension that a part changes (figure 8).
 
-    Args:
-        label: of the x axis.
-
-    Hollow diamonds are the published accuracies, at the published setting.
+    `label` names the x axis; hollow diamonds are the published accuracies.
     """
     field = results.part.field
-    key = f"{POINTS} {BEST_BASELINE}" if results.baseline else POINTS
-    with page(4.5, 3.3, 2, key=key, sharex=True, height_ratios=[2.2, 1]) as (figure, axes):
+    with page(4.5, 3.3, 2, key=POINTS, sharex=True, height_ratios=[2.2, 1]) as (figure, axes):
         top, bottom = axes
         settings = sorted(results.run(), key=lambda s: getattr(s.config, field))
         values = [getattr(s.config, field) for s in settings]
@@ -264,8 +252,8 @@ def one_dimension(results, label):
         if not values:
             top.text(0.5, 0.5, "not run", transform=top.transAxes, ha="center", color=GREY)
             return figure
-        known = {v: published_accuracy(s.config) for v, s in zip(values, settings, strict=True)}
-        places = [(value, s, BLUE, "o") for value, s in zip(values, settings, strict=True)]
+        known = {getattr(s.config, field): published_accuracy(s.config) for s in settings}
+        places = [(getattr(s.config, field), s, BLUE, "o") for s in settings]
         _baseline(top, results)
         _runs(top, results, places, {v: accuracy for v, accuracy in known.items() if accuracy})
         handles, labels = top.get_legend_handles_labels()
@@ -332,8 +320,7 @@ def compound_scatter(results):
     """Parameters against test accuracy: the grid, depth by marker and colour, and the single
     dimensions in grey.
     """
-    key = f"{POINTS} {BEST_BASELINE}" if results.baseline else POINTS
-    with page(WIDTH, 3.8, key=key) as (figure, axes):
+    with page(WIDTH, 3.8, key=POINTS) as (figure, axes):
         _baseline(axes, results)
         alone = {s.config: s for study in results.part.studies().values() for s in study.settings()}
         places = [(results.parameters(s), s, GREY, "o") for s in results.run(list(alone.values()))]
@@ -350,13 +337,9 @@ def compound_scatter(results):
         handles = [_line((GREY, "none", "o"), "one dimension alone", **hollow)]
         for n in results.part.depths:
             color, _, marker = look(n - 1)
-            handles.append(_line((color, "none", marker), _layers(n), **hollow))
+            handles.append(_line((color, "none", marker), f"{n} layer{'s' * (n > 1)}", **hollow))
         figure.legend(handles=handles, loc="outside upper center", ncols=5)
         return figure
-
-
-def _layers(n):
-    return f"{n} layer{'s' * (n > 1)}"
 
 
 def _two_and_five(value, _):
@@ -387,7 +370,7 @@ def compound_heat(results):
                 axes.text(column + 0.5, row + 0.5, text, **style)
             axes.set_xticks(np.arange(len(part.sizes)) + 0.5, part.sizes)
             axes.set_yticks(np.arange(len(part.widths)) + 0.5, part.widths)
-            axes.set(title=_layers(depth), xlabel="embedding")
+            axes.set(title=f"{depth} layer{'s' * (depth > 1)}", xlabel="embedding")
             axes.tick_params(length=0)
             axes.grid(visible=False)
         panels[0].set_ylabel("hidden units")
@@ -395,11 +378,7 @@ def compound_heat(results):
 
 
 def forest(compared):
-    """Differences with their intervals, one a line; significant ones are blue squares.
-
-    Args:
-        compared: `Comparison`s, drawn from the top.
-    """
+    """Differences of `Comparison`s with their intervals, from the top; significant ones stand out."""
     key = f"{INTERVALS} Blue squares: significant; shaded: within 1 point."
     with page(WIDTH, 0.55 + 0.24 * len(compared), key=key) as (figure, axes):
         axes.axvspan(-1, 1, color="#eef2f7", zorder=0)
@@ -418,10 +397,9 @@ def forest(compared):
 
 
 def accuracies(results, models):
-    """Test accuracies with their intervals, one a line; linear baselines are filled.
+    """Test accuracies of `Setting`s (hollow) and `Baseline`s (filled) with intervals, from the top.
 
-    Args:
-        models: `Setting`s or `Baseline`s, drawn from the top; those near chance are left out.
+    Those near chance are left out.
     """
     key = f"{INTERVALS} {BEST_BASELINE}" if results.baseline else INTERVALS
     shown = [(m, e) for m in models if (e := results.accuracy(m)).mean > 0.6]
@@ -442,11 +420,7 @@ def accuracies(results, models):
 
 
 def first_steps(losses):
-    """The training loss of the first steps, a line a seed, smoothed over five steps.
-
-    Args:
-        losses: seed -> losses; see `labrnn.results.steps`.
-    """
+    """The loss of the first steps (see `steps`), a line a seed, smoothed over five steps."""
     with page(WIDTH, 2.6, key="Dotted: ln 2, the loss of a guess.") as (figure, axes):
         _chance(axes, LN2)
         for k, (seed, values) in enumerate(losses.items()):
@@ -460,11 +434,7 @@ def first_steps(losses):
 
 
 def search(trials):
-    """The validation accuracy of each trial of a search in its order, and the best so far.
-
-    Args:
-        trials: a data frame with a column `validation`, per cent.
-    """
+    """The validation accuracy of each trial of `beyond.search` in its order, and the best so far."""
     with page(WIDTH, 2.4) as (figure, axes):
         places = np.arange(1, len(trials) + 1)
         axes.plot(places, trials["validation"], "o", color=GREY, markersize=4)
@@ -474,12 +444,7 @@ def search(trials):
 
 
 def review_lengths(lengths, max_tokens):
-    """How long reviews are, all words beside known words.
-
-    Args:
-        lengths: name -> lengths of all reviews.
-        max_tokens: where the tokenizer cuts.
-    """
+    """How long reviews are: name -> lengths, and where the tokenizer cuts."""
     with page(WIDTH, 2.3) as (figure, axes):
         bins = np.arange(0, 620, 20)
         for k, (name, values) in enumerate(lengths.items()):
@@ -497,12 +462,7 @@ def review_lengths(lengths, max_tokens):
 
 
 def word_frequencies(counts, min_count):
-    """Occurrences of the training words by rank, on logarithmic axes.
-
-    Args:
-        counts: occurrences of each distinct word.
-        min_count: the vocabulary's threshold.
-    """
+    """Occurrences of each training word by rank, with the vocabulary's threshold `min_count`."""
     with page(WIDTH, 2.3, key="Including stop words.") as (figure, axes):
         ordered = np.sort(counts)[::-1]
         rank = np.unique(np.geomspace(1, len(ordered), 400).astype(int))
@@ -516,17 +476,11 @@ def word_frequencies(counts, min_count):
 
 
 def by_length(groups):
-    """Test accuracy from short to long reviews.
-
-    Args:
-        groups: of `insight.by_length`.
-    """
+    """Test accuracy from short to long reviews, see `insight.by_length`."""
     with page(3.1, 2.4) as (figure, axes):
-        places = range(len(groups))
-        means = [estimate.mean for *_, estimate in groups]
-        halves = [estimate.half_width for *_, estimate in groups]
-        axes.errorbar(places, means, halves, color=BLUE, fmt="o", capsize=2)
-        axes.set_xticks(places, [f"{low}–{high}" for low, high, _ in groups], size=6)
+        means, halves = zip(*((e.mean, e.half_width) for *_, e in groups), strict=True)
+        axes.errorbar(range(len(groups)), means, halves, color=BLUE, fmt="o", capsize=2)
+        axes.set_xticks(range(len(groups)), [f"{low}–{high}" for low, high, _ in groups], size=6)
         axes.set(xlabel="tokens read", ylabel="test accuracy")
         return figure
 
@@ -534,8 +488,7 @@ def by_length(groups):
 def calibration(points):
     """How often a review is positive against the probability that the model gave it.
 
-    Args:
-        points: of `insight.calibration`; a point's area is its share of the reviews.
+    A point of `insight.calibration` has the area of its share of the reviews.
     """
     with page(3.1, 2.4) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=0.8)
@@ -547,10 +500,9 @@ def calibration(points):
 
 
 def agreement(rows):
-    """Our last-epoch test accuracy minus the published one, run by run, with prediction intervals.
+    """Our last-epoch test accuracy minus the published one, with prediction intervals.
 
-    Args:
-        rows: of `reproduction.compare`; those where both sides trained are drawn.
+    Those `Row`s of `reproduction.compare` are drawn where both sides trained.
     """
     key = "Bars: 95 % prediction interval of the difference. Arrows: beyond the frame."
     shown = [row for row in rows if row.compared]

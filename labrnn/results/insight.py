@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pandas as pd
@@ -76,22 +76,14 @@ def _look(trial, reviews, corpus):
     """The values of an `Insight`, plain."""
     table = trial.predictions
     given = np.where(table["label"] == 1, table["best"], 1 - table["best"])
-    worst = np.argsort(given, kind="stable")[:MISTAKES]
-    sentences = [sentence for pair in PAIRS for sentence in pair]
-    positive = [answer.positive for answer in predict(trial, corpus, sentences)]
-    return {
-        "lengths": corpus.lengths[table["row"]].tolist(),
-        "mistakes": [
-            {
-                "text": _excerpt(reviews.texts[table["row"][k]]),
-                "label": int(table["label"][k]),
-                "probability": float(given[k]),
-            }
-            for k in worst
-            if given[k] < 0.5
-        ],
-        "pairs": [positive[k : k + 2] for k in range(0, len(positive), 2)],
-    }
+    rows, mistakes = table["row"], []
+    for k in np.argsort(given, kind="stable")[:MISTAKES]:
+        if given[k] < 0.5:
+            text, label = _excerpt(reviews.texts[rows[k]]), int(table["label"][k])
+            mistakes.append({"text": text, "label": label, "probability": float(given[k])})
+    positive = [answer.positive for answer in predict(trial, corpus, list(chain(*PAIRS)))]
+    pairs = [positive[k : k + 2] for k in range(0, len(positive), 2)]
+    return {"lengths": corpus.lengths[rows].tolist(), "mistakes": mistakes, "pairs": pairs}
 
 
 def _excerpt(text):
@@ -111,13 +103,8 @@ def by_length(insight, groups=5):
         inside = (insight.lengths <= high) & (insight.lengths > low - (low == bounds[0]))
         if inside.sum() > 1:
             fewest = int(low) + (low > bounds[0])
-            found.append(
-                (
-                    fewest,
-                    int(high),
-                    statistics.accuracy(insight.correct[None, inside], statistics.EXACT),
-                )
-            )
+            estimate = statistics.accuracy(insight.correct[None, inside], statistics.EXACT)
+            found.append((fewest, int(high), estimate))
     return found
 
 
@@ -139,32 +126,25 @@ def calibration(predictions, bins=10):
 
 def mistakes_table(insight):
     """The most confident mistakes, a line each."""
-    return pd.DataFrame(
-        [
-            {
-                "review": SLURS.sub("[…]", m["text"]),
-                "labelled": "positive" if m["label"] else "negative",
-                "probability of that": f"{m['probability']:.3f}",
-            }
-            for m in insight.mistakes
-        ]
-    )
+    rows = [
+        (
+            SLURS.sub("[…]", m["text"]),
+            ("negative", "positive")[m["label"]],
+            f"{m['probability']:.3f}",
+        )
+        for m in insight.mistakes
+    ]
+    return pd.DataFrame(rows, columns=["review", "labelled", "probability of that"])
 
 
 def negation_table(insight):
     """Each hand-made sentence and its negation with the probability of `positive`."""
-    return pd.DataFrame(
-        [
-            {
-                "sentence": plain,
-                "P(positive)": f"{before:.2f}",
-                "negated": negated,
-                "P(positive), negated": f"{after:.2f}",
-                "shift": f"{after - before:+.2f}".replace("-", "−"),
-            }
-            for (plain, negated), (before, after) in zip(PAIRS, insight.pairs, strict=True)
-        ]
-    )
+    rows = []
+    for (plain, negated), (before, after) in zip(PAIRS, insight.pairs, strict=True):
+        shift = f"{after - before:+.2f}".replace("-", "−")
+        rows.append((plain, f"{before:.2f}", negated, f"{after:.2f}", shift))
+    columns = ["sentence", "P(positive)", "negated", "P(positive), negated", "shift"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def discussion(insight):

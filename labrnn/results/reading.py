@@ -78,9 +78,9 @@ def tint(probability):
     return mpl.colors.to_hex(1 - strength * (1 - color))
 
 
-def _plain(word):
-    """A word without what no font has."""
-    return UNPRINTABLE.sub("\ufffd", word)
+def _plain(words):
+    """The words without what no font has."""
+    return [UNPRINTABLE.sub("\ufffd", word) for word in words]
 
 
 def _lines(words):
@@ -102,7 +102,7 @@ def opinion_figure(words, opinions):
         words: those that the classifier read, in order.
         opinions: its probability of `positive` after each of them, one a word.
     """
-    words = [_plain(word) for word in words] or ["(no known word)"]
+    words = _plain(words) or ["(no known word)"]
     opinions = [float(p) for p in opinions] or [0.5]
     with mpl.rc_context({"text.parse_math": False}):
         places = _lines(words)
@@ -131,23 +131,20 @@ def gates_figure(words, gates, units=5):
     """
     gates = {name: np.asarray(values) for name, values in gates.items()}
     chosen = np.argsort(-next(iter(gates.values())).std(axis=0), kind="stable")[:units]
-    with (
-        mpl.rc_context({"text.parse_math": False}),
-        page(WIDTH, 0.5 + 0.8 * len(gates), len(gates), sharex=True) as (figure, panels),
-    ):
+    plain, tall = mpl.rc_context({"text.parse_math": False}), 0.5 + 0.8 * len(gates)
+    with plain, page(WIDTH, tall, len(gates), sharex=True) as (figure, panels):
         for axes, (name, values) in zip(panels, gates.items(), strict=True):
             values = values[:, chosen].T
-            signed = values.min() < 0
             most = np.abs(values).max()
             look = {"cmap": "RdBu", "vmin": -most, "vmax": most}
-            look = look if signed else {"cmap": "Blues", "vmin": 0, "vmax": 1}
+            if values.min() >= 0:
+                look = {"cmap": "Blues", "vmin": 0, "vmax": 1}
             image = axes.imshow(values, aspect="auto", **look)
             axes.set_yticks(range(len(chosen)), chosen + 1)
             axes.set_ylabel(f"{name}\nunit", fontsize=7)
             axes.grid(visible=False)
             figure.colorbar(image, ax=axes, pad=0.01, aspect=8)
-        names = [_plain(word) for word in words]
-        panels[-1].set_xticks(range(len(words)), names, rotation=90, fontsize=6.5)
+        panels[-1].set_xticks(range(len(words)), _plain(words), rotation=90, fontsize=6.5)
         return figure
 
 

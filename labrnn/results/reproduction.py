@@ -71,7 +71,7 @@ def table(rows):
     lines = []
     for row in rows:
         line = {
-            "lab figure": row.published.figure or "",
+            "lab figure": row.published.figure,
             "setting": setting_name(row.setting.config),
             "parameters": f"{row.parameters:,}",
             "published, %": f"{100 * row.published.test_acc:.1f}",

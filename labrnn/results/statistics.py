@@ -216,20 +216,18 @@ def difference(correct, other, over_seeds, others, paired=True):
 
 def welch(values, other):
     """Mean of some values minus that of others (Welch's t-test), an `Estimate`."""
-    sides = [np.asarray(side, float) for side in (values, other)]
-    shares = [
-        (side.var(ddof=1) / len(side), len(side) - 1) if len(side) > 1 else (math.nan, 1)
-        for side in sides
-    ]
-    runs = min(map(len, sides))
-    return _combined(sides[0].mean() - sides[1].mean(), shares, runs, 0, (-math.inf, math.inf))
+    mine, theirs = mean_of(values), mean_of(other)
+    shares = [(side.error**2, side.freedom) for side in (mine, theirs)]
+    runs = min(mine.n, theirs.n)
+    return _combined(mine.mean - theirs.mean, shares, runs, 0, (-math.inf, math.inf))
 
 
 def mean_of(values):
     """Mean of some values with its t interval, an `Estimate`."""
     values = np.asarray(values, dtype=float)
-    shares = [(values.var(ddof=1) / len(values), len(values) - 1)]
-    return _combined(values.mean(), shares, len(values), 0, (-math.inf, math.inf))
+    n = len(values)
+    share = (values.var(ddof=1) / n, n - 1) if n > 1 else (math.nan, 1)
+    return _combined(values.mean(), [share], n, 0, (-math.inf, math.inf))
 
 
 def prediction(estimate, over_seeds, reviews):

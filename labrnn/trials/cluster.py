@@ -79,11 +79,8 @@ class Cluster:
         elif kind in (".yaml", ".yml"):
             _check(job_script(scheduler)[1], scheduler)
             site = _site(scheduler)
-            self.gpu, self.slurm_jobs, self.cluster = (
-                site.gpu,
-                min(site.jobs, most),
-                _slurm(site, logs),
-            )
+            self.gpu, self.slurm_jobs = site.gpu, min(site.jobs, most)
+            self.cluster = _slurm(site, logs)
         elif kind != ".json" and "://" not in scheduler:
             raise LabError(
                 f"--scheduler {scheduler}: give `local`, an address (tcp://host:8786), "
@@ -122,10 +119,8 @@ class Cluster:
     def submit(self, config):
         job = self.job | {"config": config.model_dump(mode="json")}
         name = f"labrnn-{uuid.uuid4().hex}"
-        needs = {"GPU": 1} if self.gpu else None
-        task = self.client.submit(
-            self.task, job, self.topic, name, key=name, pure=False, resources=needs
-        )
+        options = {"key": name, "pure": False, "resources": {"GPU": 1} if self.gpu else None}
+        task = self.client.submit(self.task, job, self.topic, name, **options)
         self.tasks[name] = config, task
         task.add_done_callback(lambda task: self._heard(name, _ending(task)))
 
@@ -162,10 +157,9 @@ def _site(file):
 
 def _check(script, file):
     """Raises LabError if SLURM would not take the job: Dask would wait for it without a word."""
+    command = ["sbatch", "--test-only"]
     try:
-        test = subprocess.run(
-            ["sbatch", "--test-only"], input=script, capture_output=True, text=True
-        )
+        test = subprocess.run(command, input=script, capture_output=True, text=True)
     except FileNotFoundError:
         raise LabError(
             f"{file}: there is no command sbatch; start labrnn where jobs are submitted"

@@ -25,7 +25,6 @@ def train_and_store(config, data="", store=None, device="", on_epoch=None, finge
     """Train one trial unless it is stored, from the last epoch of an interrupted training on.
 
     Args:
-        config: a `TrialConfig`.
         data: source of the reviews, as in `text.load_corpus`.
         on_epoch: called with each epoch's history entry.
         fingerprint: the data's expected fingerprint, empty for any.

@@ -39,18 +39,17 @@ def stranger(root):
 
 def is_file(path):
     """Whether a regular file lies there; a link to one is none."""
-    return stat.S_ISREG(_mode(path))
+    return _kind(path) == stat.S_IFREG
 
 
 def is_folder(path):
-    return stat.S_ISDIR(_mode(path))
+    return _kind(path) == stat.S_IFDIR
 
 
-def _mode(path):
-    try:
-        return os.lstat(path).st_mode
-    except OSError:
-        return 0
+def _kind(path):
+    with suppress(OSError):
+        return stat.S_IFMT(os.lstat(path).st_mode)
+    return None
 
 
 def inside(folder):

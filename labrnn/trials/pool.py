@@ -58,13 +58,8 @@ class Pool:
         return config, event
 
     def _start(self):
-        worker = subprocess.Popen(
-            WORKER,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env=os.environ | ONE_THREAD,
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log}
+        worker = subprocess.Popen(WORKER, **pipes, env=os.environ | ONE_THREAD)
         worker.config, worker.ready = None, False
         self.workers.add(worker)
         threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
@@ -86,10 +81,8 @@ class Pool:
             self.idle.remove(worker)
             return None
         if worker.ready:
-            return worker.config, {
-                "event": "died",
-                "message": f"its process ended with code {code}",
-            }
+            message = f"its process ended with code {code}"
+            return worker.config, {"event": "died", "message": message}
         self.failed_starts += 1
         if self.failed_starts >= self.jobs + STARTS:
             raise LabError(

@@ -142,11 +142,7 @@ class TerminalDisplay(Display):
     """A live table on a terminal: what is running, and the summary."""
 
     def begin(self, plan, log, jobs, pace):
-        self.live = Live(
-            console=Console(stderr=True),
-            refresh_per_second=4,
-            redirect_stdout=sys.stdout.isatty(),
-        )
+        self.live = Live(console=Console(stderr=True), redirect_stdout=sys.stdout.isatty())
         super().begin(plan, log, jobs, pace)
         self.live.start()
 

@@ -21,17 +21,7 @@ ATTEMPTS = 3  # of a trial whose process dies before its next epoch
 LOOK_AGAIN = 2  # seconds between looks at a trial that another process holds
 
 
-def run_trials(
-    configs,
-    data="",
-    fingerprint="",
-    store=None,
-    jobs=0,
-    device="",
-    train=True,
-    display=None,
-    scheduler="",
-):
+def run_trials(configs, data="", fingerprint="", store=None, train=True, **how):
     """Find or train every configuration.
 
     Args:
@@ -39,7 +29,7 @@ def run_trials(
         data: source of the reviews.
         fingerprint: the data's expected fingerprint, see `plan_trials`.
         train: False leaves what is not stored untrained.
-        store, jobs, device, display, scheduler: see `train_missing`.
+        how: see `train_missing`.
 
     Returns:
         an `Outcome`; a failed trial does not stop the others.
@@ -50,7 +40,7 @@ def run_trials(
     store = store or default_store()
     plan = plan_trials(configs, data, fingerprint, store, train)
     if train:
-        train_missing(plan, data, store, jobs, device, display, scheduler)
+        train_missing(plan, data, store, **how)
     return plan
 
 
