@@ -393,10 +393,7 @@ class Compound(_Tuned):
         ]
 
     def _config(self, **size):
-        """The lab's rule for the compound trials: dropout of 0.2 for the larger ones."""
-        config = self.tuned.replace(**size)
-        large = config.n_layers >= 3 or config.hidden_dim >= 250 or config.embedding_dim >= 200
-        return config.replace(dropout_rate=0.2) if large else config
+        return self.tuned.replace(**size, dropout_rate=compound_dropout(**size))
 
     def studies(self):
         """Labs 2 c to e under this part's data and optimiser, to compare the grid with."""
@@ -425,6 +422,11 @@ class Compound(_Tuned):
             "best_compound": [(best, s) for s in grid.values() if best and s != best],
             "best_for_its_size": [(s, small) for s in larger],
         }
+
+
+def compound_dropout(n_layers, hidden_dim, embedding_dim):
+    """The lab's rule for the compound trials: 0.2 for the larger ones."""
+    return 0.2 if n_layers >= 3 or hidden_dim >= 250 or embedding_dim >= 200 else 0.0
 
 
 def _contains(large, small):

@@ -43,14 +43,15 @@ def baseline_table(baselines, results, compared, networks=None, combined=None):
             seconds = results.rows(model)["seconds"].median()
         else:
             size, valid, seconds = model.parameters, model.validation, model.seconds
+        estimate = results.accuracy(model)
         line = {
             "model": model.name,
             "parameters": f"{size:,}",
             "validation, %": f"{100 * valid:.1f}",
+            ACCURACY: accuracy_cell(estimate),
+            "n": str(estimate.n),
+            "s": "–" if np.isnan(seconds) else f"{seconds:.0f}",
         }
-        line |= {ACCURACY: accuracy_cell(results.accuracy(model))}
-        line |= {"n": str(results.accuracy(model).n)}
-        line |= {"s": "–" if np.isnan(seconds) else f"{seconds:.0f}"}
         lines.append(line | found.get(model.name, {}))
     return printed(lines, "s: seconds of processor time." + COMPARED)
 
