@@ -240,13 +240,8 @@ class FusedLayer(torch.autograd.Function):
     def backward(ctx, grad):
         torch.set_flush_denormal(True)  # vanishing gradients: denormals are 5 times slower
         x, w_x, w_hh = ctx.saved_tensors
-        gates, before, c, first, backend = (
-            ctx.gates,
-            ctx.before,
-            ctx.c,
-            ctx.kernel.first,
-            ctx.backend,
-        )
+        gates, before, c = ctx.gates, ctx.before, ctx.c
+        first, backend = ctx.kernel.first, ctx.backend
         ctx.gates = ctx.before = ctx.c = None  # consumed: a second backward pass must fail
         if gates is None:
             raise RuntimeError("backward through a recurrent layer a second time")

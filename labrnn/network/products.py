@@ -56,7 +56,6 @@ BFLOAT16 = LIBRARY_BF16  # from here on products are in bfloat16
 
 FLOAT, INT, LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, WIDTH)
-ARGUMENTS = 11
 
 
 class _BFloat(ir.types.Type):
@@ -85,9 +84,8 @@ def _tile(module, half, rows, vectors):
     step; b, packed; base and its row stride; out and its row stride; steps of the shared dimension;
     columns that count in the last vector. A step is one float32, or two bfloat16.
     """
-    function = ir.Function(
-        module, ir.FunctionType(ir.VoidType(), [LONG] * 10), f"tile_{rows}_{vectors}"
-    )
+    signature = ir.FunctionType(ir.VoidType(), [LONG] * 10)
+    function = ir.Function(module, signature, f"tile_{rows}_{vectors}")
     function.linkage = "internal"
     a, a_row, a_step, b, base, base_row, out, out_row, steps, tail = function.args
     entry, loop, end = (function.append_basic_block(name) for name in ("entry", "loop", "end"))
@@ -102,12 +100,9 @@ def _tile(module, half, rows, vectors):
     builder = ir.IRBuilder(loop)
     step, of_a, of_b = (builder.phi(LONG) for _ in range(3))
     sums = [[builder.phi(VECTOR) for _ in range(vectors)] for _ in range(rows)]
+    kind, places = PAIRS if half else VECTOR, (LONG(4 * WIDTH * v) for v in range(vectors))
     b_lanes = [
-        builder.load(
-            at(builder, b, builder.add(of_b, LONG(4 * WIDTH * v)), PAIRS if half else VECTOR),
-            align=4,
-        )
-        for v in range(vectors)
+        builder.load(at(builder, b, builder.add(of_b, place), kind), align=4) for place in places
     ]
     if half:
         product = _declare(module, "llvm.x86.avx512bf16.dpbf16ps.512", VECTOR, VECTOR, PAIRS, PAIRS)
@@ -119,13 +114,9 @@ def _tile(module, half, rows, vectors):
         lanes = _splat(builder, lane)
         if half:
             lanes = builder.bitcast(lanes, PAIRS)
-            after.append(
-                [builder.call(product, [s, lanes, b]) for s, b in zip(row, b_lanes, strict=True)]
-            )
-        else:
-            after.append(
-                [builder.call(product, [lanes, b, s]) for s, b in zip(row, b_lanes, strict=True)]
-            )
+        sides = zip(row, b_lanes, strict=True)
+        each = ([s, lanes, b] if half else [lanes, b, s] for s, b in sides)
+        after.append([builder.call(product, arguments) for arguments in each])
     advance = ((step, LONG(1)), (of_a, a_step), (of_b, LONG(4 * PANEL)))
     for phi, by in advance:
         phi.add_incoming(LONG(0), entry)
@@ -140,12 +131,9 @@ def _tile(module, half, rows, vectors):
     lanes = ir.Constant(ir.VectorType(INT, WIDTH), list(range(WIDTH)))
     mask = builder.icmp_signed("<", lanes, _splat(builder, builder.trunc(tail, INT)))
     pointer, zeros = VECTOR.as_pointer(), ir.Constant(VECTOR, [0.0] * WIDTH)
-    load = _declare(
-        module, f"llvm.masked.load.v{WIDTH}f32.p0", VECTOR, pointer, INT, mask.type, VECTOR
-    )
-    store = _declare(
-        module, f"llvm.masked.store.v{WIDTH}f32.p0", ir.VoidType(), VECTOR, pointer, INT, mask.type
-    )
+    suffix, masked = f"v{WIDTH}f32.p0", (pointer, INT, mask.type)
+    load = _declare(module, f"llvm.masked.load.{suffix}", VECTOR, *masked, VECTOR)
+    store = _declare(module, f"llvm.masked.store.{suffix}", ir.VoidType(), VECTOR, *masked)
     for r in range(rows):
         for v in range(vectors):
             offset = LONG(4 * WIDTH * v)
@@ -509,7 +497,11 @@ def chosen(precision):
 
 def backend(precision):
     """The chosen backend as the number that compiled code takes."""
-    return BACKENDS[chosen(precision)] + (BFLOAT16 if precision == "bf16" else 0)
+    return _number(chosen(precision), precision)
+
+
+def _number(name, precision):
+    return BACKENDS[name] + (BFLOAT16 if precision == "bf16" else 0)
 
 
 def _choices():
@@ -554,20 +546,13 @@ def _timed(names, precision):
     random = np.random.default_rng(1)
     times, faults = {}, {}
     for name in names:
-        number = BACKENDS[name] + (BFLOAT16 if precision == "bf16" else 0)
-        times[name] = 0.0
+        number, times[name] = _number(name, precision), 0.0
         for depth, columns in ((100, 400), (400, 100), (305, 1220)):
-            a, b = (
-                random.normal(size=shape).astype(np.float32)
-                for shape in ((96, depth), (depth, columns))
-            )
+            a = random.normal(size=(96, depth)).astype(np.float32)
+            b = random.normal(size=(depth, columns)).astype(np.float32)
             expected = a.astype(float) @ b
-            out, base, packed = (
-                np.empty((96, columns), np.float32),
-                np.zeros((1, columns), np.float32),
-                prepare(number, b),
-            )
-            halves, trials = scratch(number, 96, depth), []
+            out, base = (np.zeros((rows, columns), np.float32) for rows in (96, 1))
+            packed, halves, trials = prepare(number, b), scratch(number, 96, depth), []
             for _ in range(12):
                 began = time.perf_counter()
                 multiply(number, a, packed, base, out, halves)

@@ -87,8 +87,7 @@ def _fused_layer(precision, rnn, x, packing, suffix):
 
 def _dense_layer(rnn, x, packing, suffix):
     """The plain backend: padded to the longest review; reversed inside each length, not with its pads."""
-    rows = torch.from_numpy(packing.rows).to(x.device)
-    steps = torch.from_numpy(packing.steps).to(x.device)
+    rows, steps = (torch.from_numpy(k).to(x.device) for k in (packing.rows, packing.steps))
     if "reverse" in suffix:
         steps = packing.lengths.to(x.device)[rows] - 1 - steps
     dense = x.new_zeros(len(packing.first), len(packing.counts), x.shape[1])

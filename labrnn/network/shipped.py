@@ -47,22 +47,12 @@ def read():
     tensors = load(FILE.read_bytes())
     words = tensors.pop("words").numpy().tobytes().decode().split()
     bigrams = tensors.pop("bigrams").numpy()
-    scales = {
-        n.removesuffix(".scale"): tensors.pop(n) for n in list(tensors) if n.endswith(".scale")
-    }
-    tensors = {
-        name: tensor.float() * (scales[name].float()[:, None] if name in scales else 1.0)
-        for name, tensor in tensors.items()
-    }
-    corpus = Corpus(
-        np.empty(0, np.int32),
-        np.zeros(1, np.int64),
-        np.empty(0, np.int8),
-        {},
-        words,
-        facts["data"],
-        bigrams,
-    )
+    for scaled in [name for name in tensors if name.endswith(".scale")]:
+        scale, name = tensors.pop(scaled).float()[:, None], scaled.removesuffix(".scale")
+        tensors[name] = tensors[name].float() * scale
+    tensors = {name: tensor.float() for name, tensor in tensors.items()}
+    nothing = np.empty(0, np.int32), np.zeros(1, np.int64), np.empty(0, np.int8), {}
+    corpus = Corpus(*nothing, words, facts["data"], bigrams)
     return Shipped(facts["key"], TrialConfig(**facts["config"]), tensors), corpus
 
 
