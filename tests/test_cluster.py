@@ -99,12 +99,11 @@ def test_gpus_are_resources(data, store, serial, monkeypatch):
     """Two made-up GPUs: a worker for each, that sees only its own."""
     seen = []
     monkeypatch.setattr(cluster, "_gpus", lambda: ["7", "9"])
-    display = Disturber(
-        monkeypatch,
-        lambda executor: seen.extend(
-            executor.client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()
-        ),
-    )
+
+    def look(executor):
+        seen.extend(executor.client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values())
+
+    display = Disturber(monkeypatch, look)
     everything_is_trained(data, store, serial, "local", display)
     assert sorted(seen) == ["7", "9"]
 
@@ -119,15 +118,8 @@ def scheduler(tmp_path):
         command = [sys.executable, "-m", *arguments, "--scheduler-file", file, "--no-dashboard"]
         started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
 
-    start(
-        "distributed.cli.dask_scheduler",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-        "--dashboard-address",
-        "127.0.0.1:0",
-    )
+    places = "--host 127.0.0.1 --port 0 --dashboard-address 127.0.0.1:0"
+    start("distributed.cli.dask_scheduler", *places.split())
     until(file.exists)
     yield file, start, started
     for process in started:
@@ -191,25 +183,14 @@ def describe(folder, text):
 
 
 def test_job_script(tmp_path):
-    file = describe(
-        tmp_path,
-        "jobs: 3\nqueue: gpu\naccount: me\nwalltime: 1:30:00\ncores: 2\n"
-        "memory: 8GB\ngpu: true\ndirectives: [--constraint=a100]\n"
-        "prologue: [module load python]\n",
-    )
-    jobs, script = cluster.job_script(file)
+    text = "jobs: 3\nqueue: gpu\naccount: me\nwalltime: 1:30:00\ncores: 2\nmemory: 8GB\ngpu: true\n"
+    text += "directives: [--constraint=a100]\nprologue: [module load python]\n"
+    jobs, script = cluster.job_script(describe(tmp_path, text))
     assert jobs == 3
-    for line in (
-        "#SBATCH -p gpu",
-        "#SBATCH -A me",
-        "#SBATCH -t 01:30:00",
-        "#SBATCH --mem=8G",
-        "#SBATCH --cpus-per-task=2",
-        "#SBATCH --gres=gpu:1",
-        "#SBATCH --constraint=a100",
-        "module load python",
-    ):
-        assert line in script.replace("7630M", "8G").splitlines()
+    lines = script.replace("7630M", "8G").splitlines()
+    options = "-p gpu,-A me,-t 01:30:00,--mem=8G,--cpus-per-task=2,--gres=gpu:1,--constraint=a100"
+    assert {f"#SBATCH {option}" for option in options.split(",")} <= {*lines}
+    assert "module load python" in lines
     assert "--lifetime 5100s" in script
     assert "--resources GPU=1" in script
     assert sys.executable in script
@@ -279,22 +260,9 @@ def unpacked(cache):
         if not (shutil.which("apt-get") and shutil.which("dpkg")):
             pytest.skip("SLURM is not installed, and this is no Debian to take it from")
         (cache / "partial").mkdir(exist_ok=True)
-        got = subprocess.run(
-            [
-                "apt-get",
-                "install",
-                "--yes",
-                "--download-only",
-                "--no-install-recommends",
-                "-o",
-                f"Dir::Cache::archives={cache}",
-                "-o",
-                "Debug::NoLocking=true",
-                *PACKAGES,
-            ],
-            capture_output=True,
-            text=True,
-        )
+        command = ["apt-get", "install", "--yes", "--download-only", "--no-install-recommends"]
+        command += ["-o", f"Dir::Cache::archives={cache}", "-o", "Debug::NoLocking=true"]
+        got = subprocess.run([*command, *PACKAGES], capture_output=True, text=True)
         if got.returncode:
             pytest.skip(f"SLURM is not installed and cannot be had: {got.stderr.strip()[-200:]}")
         for package in cache.glob("*.deb"):

@@ -22,6 +22,19 @@ FLAGS = [[f for f, on in zip(("--damaged", "--unfinished"), both, strict=True) i
          for both in product((False, True), repeat=2)]  # fmt: skip
 NAMES = ["DONE", "trial.json", "predictions.csv", "model.safetensors"]
 HEX = "fedcba9876543210"
+FOREIGN = f"""
+    README package-lock.json notes-2024.json labrnn-store.txt {HEX}.lock {HEX}/thesis.txt
+    {HEX}/src/main.py .git/HEAD .locks/{HEX}.lock .partial/{HEX}/1.writing/DONE
+    trials/{FINGERPRINT}/{KEY}/DONE .logs/20260101-000000-1.log
+"""
+FOREIGN_IN_DATA = f"""
+    package-lock.json tsconfig-app.json notes-{HEX}.json.bak data-{HEX}.json.old.writing notes/DONE
+    {HEX}/thesis.txt {HEX}/trial.json 0000000000000001/chapter.1.writing
+    0000000000000002/{KEY}/DONE 0000000000000003/model.safetensors.mine.writing
+    0000000000000004/epoch-1/photo.jpg .locks/important.lock .locks/{HEX}.lock .partial/mine/DONE
+    .partial/{HEX}/epoch-1/notes.txt .partial/0000000000000005/2.writing/draft.txt
+    .partial/0000000000000006/holidays.writing
+"""
 
 
 @pytest.fixture
@@ -55,39 +68,9 @@ def put(path, content="mine"):
 def plant(root, outside):
     """Foreign things with names like the store's, in every folder of it; returns their number."""
     data, trial = root / FINGERPRINT, root / FINGERPRINT / KEY
-    files = [
-        root / "README",
-        root / "package-lock.json",
-        root / "notes-2024.json",
-        root / "labrnn-store.txt",
-        root / f"{HEX}.lock",
-        root / HEX / "thesis.txt",
-        root / HEX / "src" / "main.py",
-        root / ".git" / "HEAD",
-        root / ".locks" / f"{HEX}.lock",
-        root / ".partial" / HEX / "1.writing" / "DONE",
-        root / "trials" / FINGERPRINT / KEY / "DONE",
-        data / "package-lock.json",
-        data / "tsconfig-app.json",
-        data / f"notes-{HEX}.json.bak",
-        data / f"data-{HEX}.json.old.writing",
-        data / "notes" / "DONE",
-        data / HEX / "thesis.txt",
-        data / HEX / "trial.json",
-        data / "0000000000000001" / "chapter.1.writing",
-        data / "0000000000000002" / KEY / "DONE",
-        data / "0000000000000003" / "model.safetensors.mine.writing",
-        data / "0000000000000004" / "epoch-1" / "photo.jpg",
-        data / ".locks" / "important.lock",
-        data / ".locks" / f"{HEX}.lock",
-        data / ".partial" / "mine" / "DONE",
-        data / ".partial" / HEX / "epoch-1" / "notes.txt",
-        data / ".partial" / "0000000000000005" / "2.writing" / "draft.txt",
-        data / ".partial" / "0000000000000006" / "holidays.writing",
-        trial / "comment.txt",
-        trial / "draft.writing",
-        root / ".logs" / "20260101-000000-1.log",
-    ]
+    files = [root / name for name in FOREIGN.split()]
+    files += [data / name for name in FOREIGN_IN_DATA.split()]
+    files += [trial / "comment.txt", trial / "draft.writing"]
     for path in files:
         put(path)
     put(outside / KEY / "DONE", "{}")

@@ -1,8 +1,5 @@
 """The classifier against one of plain PyTorch, its size against the published, its start."""
 
-import csv
-from importlib.resources import files
-
 import pytest
 import torch
 from exact import assert_equal_but_for_rounding, assert_exact
@@ -16,6 +13,7 @@ from labrnn.network.models import Classifier, build, find_device
 from labrnn.network.packing import Packing
 from labrnn.network.recurrent import run_layers
 from labrnn.network.registry import count_parameters
+from labrnn.published import MODEL, VOCABULARY_SIZE, published
 
 CPU = torch.device("cpu")
 CELLS = ("lstm", "gru")
@@ -24,7 +22,6 @@ DIRECTIONS = (
     {"bidirectional": True},
     {"bidirectional": True, "readout": "last_step"},
 )
-PUBLISHED_VOCABULARY = 56_729
 
 
 def model_of(vocabulary_size, sparse=False, **fields):
@@ -181,31 +178,14 @@ def test_the_sparse_embedding_has_the_same_gradient():
 # ------------------------------------------------------------------------------------------- size
 
 
-def published_trials():
-    """(configuration, number of parameters) of the 79 published trainings."""
-    with (files("labrnn") / "published_results.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            config = TrialConfig(
-                cell=row["cell"],
-                optim=row["optimizer"],
-                lr=row["lr"],
-                n_layers=row["n_layers"],
-                hidden_dim=row["hidden_dim"],
-                embedding_dim=row["embedding_dim"],
-                dropout_rate=row["dropout"],
-                bidirectional=row["bidirectional"] == "True",
-            )
-            yield config, int(row["num_params"])
-
-
 def test_parameter_counts_are_the_published():
-    trials = list(published_trials())
-    assert len(trials) == 79
-    for config, published in trials:
-        assert count_parameters(config, PUBLISHED_VOCABULARY) == published, config
+    assert len(published()) == 79
+    for row in published().itertuples():
+        config = TrialConfig(lr=row.lr, **{name: getattr(row, name) for name in MODEL})
+        assert count_parameters(config, VOCABULARY_SIZE) == row.num_params, config
         with torch.device("meta"):
-            model = Classifier(config, PUBLISHED_VOCABULARY)
-        assert sum(p.numel() for p in model.parameters()) == published, config
+            model = Classifier(config, VOCABULARY_SIZE)
+        assert sum(p.numel() for p in model.parameters()) == row.num_params, config
 
 
 # ------------------------------------------------------------------------------------------ start
@@ -220,15 +200,8 @@ def assert_orthogonal(matrix):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("recurrent_init", ["stacked", "per_gate"])
 def test_the_start_is_the_published(cell, recurrent_init):
-    config = TrialConfig(
-        cell=cell,
-        recurrent_init=recurrent_init,
-        embedding_dim=50,
-        hidden_dim=40,
-        n_layers=2,
-        bidirectional=True,
-    )
-    model = Classifier(config, 2000)
+    config = TrialConfig(cell=cell, recurrent_init=recurrent_init, embedding_dim=50, hidden_dim=40)
+    model = Classifier(config.replace(n_layers=2, bidirectional=True), 2000)
     for name, weight in model.rnn.named_parameters():
         if "bias" in name:
             assert (weight == 0).all()

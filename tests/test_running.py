@@ -237,22 +237,15 @@ def test_workers_killed_at_their_start_are_replaced(
 
 def test_trainings_have_the_names_that_a_person_would_give():
     base = TINY.replace(n_layers=1, dropout_rate=0.0)
-    configs = [
-        base,
-        base.replace(seed=1),
-        base.replace(n_layers=3),
-        base.replace(cell="gru", bidirectional=True),
-    ]
-    usual = usual_fields(configs)
-    assert [describe(config, usual) for config in configs] == [
-        "LSTM, seed 5",
-        "LSTM, seed 1",
-        "LSTM, 3 layers, seed 5",
-        "GRU, bidirectional, seed 5",
-    ]
-    assert (
-        describe(configs[0].replace(n_layers=1), usual | {"n_layers": 2}) == "LSTM, 1 layer, seed 5"
-    )
+    named = {
+        "LSTM, seed 5": base,
+        "LSTM, seed 1": base.replace(seed=1),
+        "LSTM, 3 layers, seed 5": base.replace(n_layers=3),
+        "GRU, bidirectional, seed 5": base.replace(cell="gru", bidirectional=True),
+    }
+    usual = usual_fields(named.values())
+    assert [describe(config, usual) for config in named.values()] == [*named]
+    assert describe(base, usual | {"n_layers": 2}) == "LSTM, 1 layer, seed 5"
     others = base.replace(forget_bias=1.0, lr=0.5, optim="adam", train_reviews=2000)
     assert describe(others, usual) == (
         "LSTM, 2,000 reviews, forget bias 1.0, adam, learning rate 0.5, seed 5"

@@ -215,19 +215,10 @@ def test_a_resumed_training_is_the_undisturbed_to_the_last_bit(corpus, cell, opt
 
 
 def test_a_resumed_training_with_every_component(reviews):
-    config = SMALL.replace(
-        words="marks",
-        min_bigram_count=3,
-        bidirectional=True,
-        members=2,
-        adversarial=0.05,
-        calibrate=True,
-        embedding_dim=3,
-        embedding_dropout=0.3,
-        word_dropout=0.2,
-        optim="sparse_adam",
-        schedule="linear",
-    )
+    config = SMALL.replace(words="marks", min_bigram_count=3, bidirectional=True, members=2)
+    config = config.replace(embedding_dim=3, embedding_dropout=0.3, word_dropout=0.2)
+    config = config.replace(adversarial=0.05, calibrate=True, optim="sparse_adam")
+    config = config.replace(schedule="linear")
     corpus, kept = encode(reviews, config), []
     assert len(corpus.bigrams)
     undisturbed = train(config, corpus, on_epoch=lambda p: kept.append(copy.deepcopy(p)))

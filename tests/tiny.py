@@ -14,17 +14,8 @@ from labrnn.trials.job import train_and_store
 from labrnn.trials.store import Store
 
 PATIENCE = 900  # seconds until a test that waits is taken for one that hangs
-TINY = TrialConfig(
-    hidden_dim=10,
-    epochs=6,
-    max_tokens=32,
-    batch_size=32,
-    optim="rmsprop",
-    lr=0.01,
-    warmup_steps=10,
-    n_layers=2,
-    dropout_rate=0.2,
-)
+TINY = TrialConfig(hidden_dim=10, n_layers=2, dropout_rate=0.2, epochs=6, max_tokens=32)
+TINY = TINY.replace(batch_size=32, optim="rmsprop", lr=0.01, warmup_steps=10)
 
 
 def write_reviews(reviews, path):
@@ -52,15 +43,8 @@ def train(config, data, store=None):
 def labrnn(*arguments, **options):
     """Start the console script in a session of its own."""
     command = [sys.executable, "-c", "from labrnn.cli import main; main()", *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=heed_ctrl_c,
-        **options,
-    )
+    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, start_new_session=True, preexec_fn=heed_ctrl_c, **options)
 
 
 def heed_ctrl_c():
