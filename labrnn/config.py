@@ -65,14 +65,20 @@ class TrialConfig(Strict):
     min_bigram_count: int = Field(
         0, ge=0, description="fewest occurrences of a bigram in the training set; 0: no bigrams"
     )
+    min_trigram_count: int = Field(0, ge=0, description="as min_bigram_count, of a trigram")
     # model
     cell: Literal[tuple(CELLS)] = "lstm"
     embedding_dim: int = Field(1, ge=1, le=256)
+    embedding_init: Literal["xavier", "naive_bayes"] = Field(
+        "xavier",
+        description="start of the embedding; `naive_bayes`: its first dimension starts at the "
+        "log-count ratios of the training reviews (Wang and Manning 2012)",
+    )
     hidden_dim: int = Field(100, ge=10, le=320)
     n_layers: int = Field(1, ge=1, le=4)
     dropout_rate: float = Field(0.0, ge=0, lt=1)
     embedding_dropout: float = Field(0.0, ge=0, lt=1, description="on the recurrent layers' input")
-    word_dropout: float = Field(0.0, ge=0, lt=1, description="of whole words and bigrams")
+    word_dropout: float = Field(0.0, ge=0, lt=1, description="of whole words and n-grams")
     adversarial: float = Field(
         0.0,
         ge=0,

@@ -618,11 +618,12 @@ class BeyondBest(Part):
     longest: int = Field(400, ge=1, le=4096, description="known words kept, instead of max_tokens")
     lr: Rate = Field(0.002, description="of Adam, after the warm-up")
     hidden_dim: Units = Field(32, description="units of each direction")
-    embedding_dim: int = Field(32, ge=1, le=256, description="of words and of bigrams")
+    embedding_dim: int = Field(32, ge=1, le=256, description="of words and of n-grams")
     min_bigram_count: int = Field(5, ge=1, description="a bigram's least occurrences in training")
-    members: int = Field(3, ge=1, le=8, description="networks whose logits are averaged")
+    min_trigram_count: int = Field(5, ge=1, description="a trigram's least occurrences")
+    members: int = Field(3, ge=2, le=8, description="networks whose logits are averaged")
     adversarial: Share = Field(0.004, description="length of the perturbation")
-    word_dropout: Share = Field(0.6, description="of words and bigrams as a whole")
+    word_dropout: Share = Field(0.6, description="of words and n-grams as a whole")
     embedding_dropout: Share = Field(0.6, description="of the recurrent layer's input")
     dropout_rate: Share = Field(0.5, description="before the linear layer")
 
@@ -631,33 +632,35 @@ class BeyondBest(Part):
         dropout = {"embedding_dropout", "word_dropout", "dropout_rate"}
         return {
             "the ends of long reviews": {"max_tokens": self.longest},
-            "bigrams": {"min_bigram_count": self.min_bigram_count},
-            "the committee": {"members": self.members},
+            "n-grams": self.model_dump(include={"min_bigram_count", "min_trigram_count"}),
+            "trigrams": {"min_trigram_count": self.min_trigram_count},
+            "the naive Bayes start": {"embedding_init": "naive_bayes"},
             "adversarial training": {"adversarial": self.adversarial},
             "the second direction": {"bidirectional": True},
             "stop words": {"stop_words": "keep"},
             "punctuation": {"words": "marks"},
             "dropout": self.model_dump(include=dropout),
-            "a falling rate": {"schedule": "linear"},
-            "calibration": {"calibrate": True},
-            "an open forget gate and orthogonal gates": {
-                "forget_bias": 1.0,
-                "recurrent_init": "per_gate",
-            },
         }
 
     def settings(self):
-        """The whole network, and it without each component."""
+        """The committee, one network of it, and that one without each component."""
         size, components = {"lr", "hidden_dim", "embedding_dim"}, self.components()
-        best = self.base.replace(
+        single = self.base.replace(
             optim="sparse_adam",
+            schedule="linear",
+            calibrate=True,
+            forget_bias=1.0,
+            recurrent_init="per_gate",
             **self.model_dump(include=size),
             **dict(ChainMap(*components.values())),
         )
-        settings = [Setting("whole network", best)]
+        settings = [
+            Setting("committee", single.replace(members=self.members)),
+            Setting("single network", single),
+        ]
         for name, change in components.items():
             usual = self.base.model_dump(include=change.keys())
-            settings.append(Setting(f"without {name}", best.replace(**usual)))
+            settings.append(Setting(f"without {name}", single.replace(**usual)))
         return settings
 
     def whole(self):
@@ -665,8 +668,9 @@ class BeyondBest(Part):
         return self.settings()[0]
 
     def pairs(self):
-        whole, *ablated = self.settings()
-        return [Pair(setting, whole, "ablation") for setting in ablated]
+        committee, single, *ablated = self.settings()
+        ablation = [Pair(setting, single, "ablation") for setting in ablated]
+        return [Pair(single, committee, "members"), *ablation]
 
 
 def part_named(name, where):

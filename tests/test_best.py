@@ -23,7 +23,7 @@ from labrnn.reviews.text import load_corpus
 from labrnn.trials.store import PROJECT, Store
 from labrnn.trials.trial import Trial
 
-WHOLE = "whole network"
+WHOLE, SINGLE = (setting.name for setting in BeyondBest().settings()[:2])
 spec = importlib.util.spec_from_file_location("ship", PROJECT / "tools" / "ship.py")
 ship = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(ship)
@@ -31,10 +31,11 @@ spec.loader.exec_module(ship)
 
 def test_each_setting_lacks_one_component_and_nothing_else():
     part = BeyondBest()
-    whole, *ablated = part.settings()
+    whole, single, *ablated = part.settings()
     assert whole == part.whole()
-    assert len(ablated) == len(part.components()) == len(part.pairs())
-    lab, all_ = part.base.model_dump(), whole.config.model_dump()
+    assert single.config == whole.config.replace(members=1)
+    assert len(ablated) == len(part.components()) == len(part.pairs()) - 1
+    lab, all_ = part.base.model_dump(), single.config.model_dump()
     for setting, fields in zip(ablated, part.components().values(), strict=True):
         mine = setting.config.model_dump()
         changed = {name for name in mine if mine[name] != all_[name]}
@@ -48,29 +49,30 @@ def said(accuracies, seeds=(5, 6, 7)):
 
 
 def test_a_component_that_matters_and_one_that_does_not():
-    text = said({WHOLE: 0.9, "without bigrams": 0.8, "without punctuation": 0.9})
-    assert text.startswith("The best recurrent classifier reaches a test accuracy of 9")
+    text = said({WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8, "without punctuation": 0.9})
+    assert text.startswith("The best recurrent classifier reaches a test accuracy of ")
     assert re.search(
-        r"It is significantly less accurate without bigrams \(−(9|10)\.\d points \[.*\)\.", text
+        r"A network is significantly less accurate without trigrams \(−(9|10)\.\d points \[.*\)\.",
+        text,
     )
     assert "without punctuation." in text
     assert "more accurate" not in text
-    two = said({WHOLE: 0.9, "without bigrams": 0.8, "without punctuation": 0.8})
+    two = said({WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8, "without punctuation": 0.8})
     assert re.search(
-        r"less accurate without \w+ \(.*\) and, by smaller amounts, in one other ablation\.", two
+        r"less accurate without \w+ \(.*\) and, by smaller amounts, without \w+\.", two
     )
-    turned = said({WHOLE: 0.8, "without bigrams": 0.9})
-    assert "It is significantly more accurate without bigrams." in turned
+    turned = said({WHOLE: 0.8, SINGLE: 0.8, "without trigrams": 0.9})
+    assert "It is significantly more accurate without trigrams." in turned
 
 
 def test_one_run_decides_nothing():
-    text = said({WHOLE: 0.9, "without bigrams": 0.8}, seeds=(5,))
+    text = said({WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8}, seeds=(5,))
     assert "significantly" not in text
-    assert "not tested with single runs: without bigrams" in text
+    assert "not tested with single runs: without trigrams" in text
 
 
 def test_nothing_was_run():
-    assert "12 of 12 settings were not run" in said({})
+    assert "11 of 11 settings were not run" in said({})
 
 
 # ------------------------------------------------------------------------- what the model sees
@@ -145,6 +147,7 @@ def stored(reviews, tmp_path):
         embedding_dim=4,
         lr=0.01,
         min_bigram_count=2,
+        min_trigram_count=2,
     )
     store = Store(tmp_path / "store")
     return part, train(part.settings()[0].config, data, store), store
@@ -205,14 +208,15 @@ def test_the_package_answers_as_the_run_that_it_was_made_from(stored, tmp_path, 
     texts = ["A great film, not bad.", "word w1 w2", "awful"]
     monkeypatch.setattr(shipped, "FILE", tmp_path / "best.safetensors")
     expected = [a.positive for a in predict(trial, corpus, texts)]
-    for most in (len(corpus.bigrams), 5):
+    codes = np.concatenate([corpus.bigrams, corpus.trigrams])
+    for most in (len(codes), 5):
         shipped.FILE.write_bytes(ship.ship(trial, corpus, most))
         found, words = shipped.read()
         assert (found.key, found.config) == (trial.key, trial.config)
         assert words.words == corpus.words
-        assert len(words.bigrams) == most
-        kept = np.isin(corpus.bigrams, words.bigrams)
-        assert kept.sum() == most
+        kept = [np.isin(getattr(corpus, n), getattr(words, n)) for n in ("bigrams", "trigrams")]
+        kept = np.concatenate(kept)
+        assert kept.sum() == len(words.bigrams) + len(words.trigrams) == most
         size = len(corpus.words) + 2
         for name, table in ((n, t) for n, t in trial.weights().items() if "embedding" in n):
             rows = torch.cat([table[:size], table[size:][torch.from_numpy(kept)]])

@@ -241,14 +241,14 @@ def test_devices():
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_a_vector_is_the_words_plus_the_bigrams(cell):
+def test_a_vector_is_the_words_plus_those_of_the_ngrams(cell):
     config = TrialConfig(cell=cell, hidden_dim=10, embedding_dim=4, n_layers=2)
     model, packing = Classifier(config, 20).eval(), Packing([4, 2])
-    ids = torch.randint(1, 20, (6, 2))
+    ids = torch.randint(1, 20, (6, 3))
     ids[0, 1] = 0
     weight = model.embedding.weight.detach().clone()
     assert (weight[0] == 0).all()
-    sums = weight[ids[:, 0]] + weight[ids[:, 1]]
+    sums = weight[ids[:, 0]] + weight[ids[:, 1]] + weight[ids[:, 2]]
     states = run_layers(model.rnn, sums, packing)
     expected = model.output(model.read(states, packing))
     assert_equal_but_for_rounding([model(ids, packing)], [expected], 4 * 10)

@@ -5,7 +5,6 @@ import hashlib
 import random
 import sys
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -344,22 +343,33 @@ def test_words_and_punctuation():
     assert spaced(text, "marks").split() == words
 
 
-def test_bigrams_are_the_frequent_pairs_of_training_tokens(reviews):
-    config = TrialConfig(min_bigram_count=3, min_count=2, words="marks")
+def test_ngrams_are_the_frequent_runs_of_training_tokens(reviews):
+    config = TrialConfig(min_bigram_count=3, min_trigram_count=2, min_count=2, words="marks")
     corpus = encode(reviews, config)
-    plain = encode(reviews, config.replace(min_bigram_count=0))
-    assert len(plain.bigrams) == 0
-    assert plain.vocabulary_size == len(plain.words) + 2
+    plain = encode(reviews, config.replace(min_bigram_count=0, min_trigram_count=0))
+    assert len(plain.bigrams) == len(plain.trigrams) == 0
+    assert plain.rows_read is plain.ids
     examples = [corpus.example(row)["ids"] for row in range(len(reviews.texts))]
-    counts = Counter(pair for row in corpus.rows["train"] for pair in pairwise(examples[row]))
-    known = sorted(pair for pair, n in counts.items() if n >= 3)
-    assert 10 < len(known) < len(counts)
-    words = len(corpus.words) + 2
-    assert [divmod(code, words) for code in corpus.bigrams.tolist()] == known
-    assert corpus.vocabulary_size == words + len(known)
+    words, rows = len(corpus.words) + 2, {}
+    for n, least, codes in ((2, 3, corpus.bigrams), (3, 2, corpus.trigrams)):
+        runs = [[tuple(ids[k : k + n]) for k in range(len(ids) - n + 1)] for ids in examples]
+        counts = Counter(run for row in corpus.rows["train"] for run in runs[row])
+        known = sorted(run for run, count in counts.items() if count >= least)
+        assert 10 < len(known) < len(counts)
+        assert codes.tolist() == [
+            sum(word * words**k for k, word in enumerate(reversed(run))) for run in known
+        ]
+        first = words + len(rows)
+        rows |= {run: first + k for k, run in enumerate(known)}
+    assert corpus.vocabulary_size == words + len(rows)
     batch = next(Batches(corpus, 20, torch.device("cpu")).of(np.arange(20)))
     for row in range(20):
-        mine = batch.ids[torch.from_numpy(batch.packing.rows == row)].tolist()
-        assert [word for word, _ in mine] == examples[row]
-        found = [known.index(p) + words if p in known else 0 for p in pairwise(examples[row])]
-        assert [bigram for _, bigram in mine] == [0, *found]
+        ids = examples[row]
+        expected = [
+            [
+                ids[k],
+                *(rows.get(tuple(ids[k - n + 1 : k + 1]) if k >= n - 1 else (), 0) for n in (2, 3)),
+            ]
+            for k in range(len(ids))
+        ]
+        assert batch.ids[torch.from_numpy(batch.packing.rows == row)].tolist() == expected

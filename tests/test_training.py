@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.network import optimizers, recurrent, training
 from labrnn.network.batches import Batches, shuffled
-from labrnn.network.training import Meter, TrainingState, evaluate, new_model, train
+from labrnn.network.training import NAIVE_BAYES, Meter, TrainingState, evaluate, new_model, train
 from labrnn.reviews.text import encode
 
 CPU = torch.device("cpu")
@@ -218,12 +219,37 @@ def test_a_resumed_training_with_every_component(reviews):
     config = SMALL.replace(words="marks", min_bigram_count=3, bidirectional=True, members=2)
     config = config.replace(embedding_dim=3, embedding_dropout=0.3, word_dropout=0.2)
     config = config.replace(adversarial=0.05, calibrate=True, optim="sparse_adam")
-    config = config.replace(schedule="linear")
+    config = config.replace(schedule="linear", min_trigram_count=3)
+    config = config.replace(embedding_init="naive_bayes")
     corpus, kept = encode(reviews, config), []
     assert len(corpus.bigrams)
+    assert len(corpus.trigrams)
     undisturbed = train(config, corpus, on_epoch=lambda p: kept.append(copy.deepcopy(p)))
     torch.manual_seed(99)
     assert_same_bits(train(config, corpus, resume=kept[0]), undisturbed)
+
+
+def test_the_naive_bayes_start_is_the_ratio_of_shares_of_reviews(corpus):
+    config = SMALL.replace(embedding_dim=3, members=2)
+    plain = new_model(config, corpus, CPU)
+    model = new_model(config.replace(embedding_init="naive_bayes"), corpus, CPU)
+    held = [set(corpus.example(row)["ids"]) for row in corpus.rows["train"]]
+    sides = [
+        [h for h, r in zip(held, corpus.rows["train"], strict=True) if corpus.labels[r] == k]
+        for k in (0, 1)
+    ]
+    counts = [
+        [1 + sum(word in h for h in side) for word in range(corpus.vocabulary_size)]
+        for side in sides
+    ]
+    for member, before in zip(model.members, plain.members, strict=True):
+        found, usual = member.embedding.weight.detach(), before.embedding.weight.detach()
+        assert torch.equal(found[:, 1:], usual[:, 1:])
+        assert found[0].tolist() == [0, 0, 0]
+        for word in range(1, corpus.vocabulary_size):
+            shares = [count[word] / sum(count) for count in counts]
+            expected = NAIVE_BAYES * math.log(shares[1] / shares[0])
+            assert found[word, 0].item() == pytest.approx(expected, rel=1e-6, abs=1e-7)
 
 
 @pytest.mark.parametrize("optim", ["sparse_adam", "rmsprop"])

@@ -1,6 +1,6 @@
-"""Write the network that comes with the package: python tools/ship.py STORE KEY BIGRAMS.
+"""Write the network that comes with the package: python tools/ship.py STORE KEY NGRAMS.
 
-BIGRAMS is how many bigrams stay: those with the longest vectors.
+NGRAMS is how many bigrams and trigrams stay: those with the longest vectors.
 """
 
 import json
@@ -28,7 +28,11 @@ def ship(trial, corpus, most):
         tensors[name], tensors[f"{name}.scale"] = shipped.quantised(rows)
     text = " ".join(corpus.words).encode()
     tensors["words"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    tensors["bigrams"] = torch.from_numpy(corpus.bigrams[kept])
+    pairs = kept[kept < len(corpus.bigrams)]
+    tensors["bigrams"] = torch.from_numpy(corpus.bigrams[pairs])
+    tensors["trigrams"] = torch.from_numpy(
+        corpus.trigrams[kept[len(pairs) :] - len(corpus.bigrams)]
+    )
     config = trial.config.model_dump(mode="json", exclude_defaults=True)
     facts = {"key": trial.key, "config": config, "data": corpus.facts}
     return save(tensors, {"facts": json.dumps(facts, sort_keys=True)})

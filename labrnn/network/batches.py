@@ -12,8 +12,8 @@ from labrnn.network.packing import Packing
 class Batch:
     """Some reviews: packed ids, their packing, labels int64 [B].
 
-    The ids are int64 [N], or [N, 2] where the corpus knows bigrams: each token's word, and its
-    bigram with the token before it or 0.
+    The ids are int64 [N], or [N, 2 or 3] where the corpus knows n-grams: each token's word, and
+    the n-grams that end with it or 0.
     """
 
     ids: torch.Tensor

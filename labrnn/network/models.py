@@ -16,7 +16,7 @@ class Classifier(nn.Module):
 
     Args:
         config: a `TrialConfig`; its model fields count.
-        vocabulary_size: rows of the embedding: `<pad>`, `<unk>`, words, bigrams.
+        vocabulary_size: rows of the embedding: `<pad>`, `<unk>`, words, n-grams.
         sparse: give the embedding's gradient only for the rows that a batch touches.
 
     The recurrent weights are those of an ordinary `nn.LSTM` or `nn.GRU` (`self.rnn`), so its
@@ -62,7 +62,7 @@ class Classifier(nn.Module):
     def forward(self, ids, packing, backend=None):
         """Logits [B, 2] of the reviews whose packed ids are `ids`, in the batch's order.
 
-        The ids are [N], or [N, 2]: a token's vector is then its word's plus its bigram's.
+        The ids are [N], or [N, n]: a token's vector is then its word's plus those of its n-grams.
         """
         return self.classify(self.vectors(ids), packing, backend)
 

@@ -1,7 +1,7 @@
 """The best network as it comes with the package, so that `labrnn predict` answers at once.
 
 `tools/ship.py` writes the file from a stored run: rows of the embeddings in 8 bits with a scale
-each, the bigrams with the smallest vectors left out, everything else in half precision.
+each, the n-grams with the smallest vectors left out, everything else in half precision.
 """
 
 import json
@@ -46,13 +46,13 @@ def read():
         facts = json.loads(file.metadata()["facts"])
     tensors = load(FILE.read_bytes())
     words = tensors.pop("words").numpy().tobytes().decode().split()
-    bigrams = tensors.pop("bigrams").numpy()
+    ngrams = [tensors.pop(name).numpy() for name in ("bigrams", "trigrams")]
     for scaled in [name for name in tensors if name.endswith(".scale")]:
         scale, name = tensors.pop(scaled).float()[:, None], scaled.removesuffix(".scale")
         tensors[name] = tensors[name].float() * scale
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
     nothing = np.empty(0, np.int32), np.zeros(1, np.int64), np.empty(0, np.int8), {}
-    corpus = Corpus(*nothing, words, facts["data"], bigrams)
+    corpus = Corpus(*nothing, words, facts["data"], *ngrams)
     return Shipped(facts["key"], TrialConfig(**facts["config"]), tensors), corpus
 
 

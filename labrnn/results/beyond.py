@@ -152,9 +152,10 @@ def on_components(results, compared):
         return notes(results) or f"The {whole.name} was not run."
     return render(
         "components",
-        accuracy=results.accuracy(whole),
-        whole=whole,
-        groups=outcomes(compared),
+        results=results,
+        part=results.part,
+        members=of_kind(compared, "members"),
+        groups=outcomes(of_kind(compared, "ablation")),
         training=training(results),
         notes=notes(results),
     )

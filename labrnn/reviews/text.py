@@ -136,7 +136,8 @@ class Corpus:
         rows: split -> row numbers in the lab's order.
         words: the vocabulary's words from index 2 on.
         facts: name, fingerprint and counts of the source.
-        bigrams: known pairs of consecutive tokens as sorted codes, see `code_bigrams`, int64 [P].
+        bigrams, trigrams: known runs of two or three tokens as sorted codes, see `code_ngrams`,
+            int64 [P] and [Q].
     """
 
     ids: np.ndarray
@@ -146,6 +147,7 @@ class Corpus:
     words: list
     facts: dict
     bigrams: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    trigrams: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def fingerprint(self):
@@ -157,21 +159,23 @@ class Corpus:
 
     @cached_property
     def rows_read(self):
-        """Embedding rows of every token, int32: its word's, [tokens], or where bigrams are known
-        its word's and that of its bigram with the token before it or 0, [tokens, 2].
+        """Embedding rows of every token, int32: its word's, [tokens], or where n-grams are known
+        its word's and those of the n-grams that end with it, 0 where not known, [tokens, 2 or 3].
         """
-        if not len(self.bigrams):
-            return self.ids
-        words = len(self.words) + 2
-        codes = code_bigrams(self.ids, self.offsets, words)
-        found = np.searchsorted(self.bigrams, codes).clip(max=len(self.bigrams) - 1)
-        rows = np.where(self.bigrams[found] == codes, found + words, 0)
-        return np.stack([self.ids, rows.astype(np.int32)], axis=1)
+        columns, first = [self.ids], len(self.words) + 2
+        for n, known in ((2, self.bigrams), (3, self.trigrams)):
+            if len(known):
+                codes = code_ngrams(self.ids, self.offsets, len(self.words) + 2, n)
+                found = np.searchsorted(known, codes).clip(max=len(known) - 1)
+                rows = np.where(known[found] == codes, found + first, 0)
+                columns.append(rows.astype(np.int32))
+                first += len(known)
+        return np.stack(columns, axis=1) if len(columns) > 1 else self.ids
 
     @property
     def vocabulary_size(self):
-        """Rows of an embedding: `<pad>`, `<unk>`, the words, then the bigrams."""
-        return len(self.words) + 2 + len(self.bigrams)
+        """Rows of an embedding: `<pad>`, `<unk>`, the words, the bigrams, the trigrams."""
+        return len(self.words) + 2 + len(self.bigrams) + len(self.trigrams)
 
     @cached_property
     def lengths(self):
@@ -210,11 +214,12 @@ def encode(reviews, config):
         "reviews": len(reviews.texts),
         "without_known_words": int((ids[offsets[:-1]] == 1).sum()),
     }
-    bigrams = np.empty(0, np.int64)
-    if config.min_bigram_count:
-        codes = code_bigrams(ids, offsets, len(vocabulary))
-        bigrams = _frequent(codes, offsets, rows["train"], config.min_bigram_count)
-    return Corpus(ids, offsets, reviews.labels, rows, words, facts, bigrams)
+    ngrams = [np.empty(0, np.int64)] * 2
+    for n, least in ((2, config.min_bigram_count), (3, config.min_trigram_count)):
+        if least:
+            codes = code_ngrams(ids, offsets, len(vocabulary), n)
+            ngrams[n - 2] = _frequent(codes, offsets, rows["train"], least, n)
+    return Corpus(ids, offsets, reviews.labels, rows, words, facts, *ngrams)
 
 
 def _rows(reviews, config):
@@ -239,28 +244,30 @@ def _rows(reviews, config):
     return rows
 
 
-def code_bigrams(ids, offsets, words):
-    """Each token with the one before it in its review as one number, int64 [tokens].
+def code_ngrams(ids, offsets, words, n):
+    """Each token with the n - 1 before it in its review as one number, int64 [tokens].
 
-    It is `before * words + token`, `words` being the rows that words take in the embedding; 0 at a
-    review's first token, which has none before it.
+    For n = 2 it is `before * words + token`, `words` being the rows that words take in the
+    embedding; 0 at a review's first n - 1 tokens, which have too few before them.
     """
     codes = ids.astype(np.int64)
-    codes[1:] += ids[:-1].astype(np.int64) * words
-    codes[offsets[:-1]] = 0
+    for k in range(1, n):
+        codes[k:] += ids[:-k].astype(np.int64) * words**k
+    starts = offsets[:-1, None] + np.arange(n - 1)
+    codes[starts[starts < offsets[1:, None]]] = 0
     return codes
 
 
-def _frequent(codes, offsets, rows, least):
-    """The codes, sorted, that these reviews hold `least` times or more."""
-    seen = np.concatenate([codes[offsets[row] + 1 : offsets[row + 1]] for row in rows])
+def _frequent(codes, offsets, rows, least, n):
+    """The codes of n-grams, sorted, that these reviews hold `least` times or more."""
+    seen = np.concatenate([codes[offsets[row] + n - 1 : offsets[row + 1]] for row in rows])
     found, counts = np.unique(seen, return_counts=True)
     return found[counts >= least]
 
 
 # --- the cache ---------------------------------------------------------------------------------
 
-CACHE_FORMAT = 4
+CACHE_FORMAT = 5
 DATA_FIELDS = (
     "train_reviews",
     "max_tokens",
@@ -269,6 +276,7 @@ DATA_FIELDS = (
     "duplicates",
     "words",
     "min_bigram_count",
+    "min_trigram_count",
 )
 
 
@@ -307,9 +315,8 @@ def load_corpus(config, data: str | None = None):
 
 
 def _save(corpus, path):
-    columns = {
-        name: getattr(corpus, name) for name in ("ids", "offsets", "labels", "words", "bigrams")
-    }
+    names = ("ids", "offsets", "labels", "words", "bigrams", "trigrams")
+    columns = {name: getattr(corpus, name) for name in names}
     columns |= corpus.rows
     table = pa.table({name: pa.array([values]) for name, values in columns.items()})
     table = table.replace_schema_metadata({"facts": json.dumps(corpus.facts)})
