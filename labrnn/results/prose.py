@@ -94,6 +94,8 @@ def named(model):
     """A model in running text: a baseline in italics, a cell and small letters with an article."""
     if hasattr(model, "correct"):
         return f"*{model.name}*"
+    if model.name.startswith("without "):
+        return f"the network {model.name}"
     cell = model.name in (cell.name for cell in CELLS.values())
     return f"the {model.name}" if cell or model.name[:1].islower() else model.name
 
