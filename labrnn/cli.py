@@ -543,10 +543,12 @@ def gc(store, unfinished, damaged, yes):
     It lists what would go and asks. It removes nothing that is not a store's.
     """
     from labrnn.trials.cleaning import remove, stale
+    from labrnn.trials.ours import MARK, is_file
     from labrnn.trials.store import Store
 
-    for shelf in store.shelves:
-        if damaged and (left := stale(Store(shelf), damaged=True)):
+    marked = [shelf for shelf in store.shelves if is_file(shelf / MARK)]  # others hold tables
+    for shelf in marked if damaged else []:
+        if left := stale(Store(shelf), damaged=True):
             show(
                 f"{shelf} is only read: {len(left)} damaged there stay; `labrnn trials "
                 f"--store {shelf} gc --damaged` removes them",
