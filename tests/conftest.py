@@ -56,6 +56,14 @@ def reviews():
     return Reviews(texts, labels, "generated", None, "0" * 16)
 
 
+@pytest.fixture(scope="module")
+def data(reviews, tmp_path_factory):
+    """The path of a CSV file of them."""
+    from tiny import write_reviews
+
+    return write_reviews(reviews, tmp_path_factory.mktemp("data") / "reviews.csv")
+
+
 @pytest.fixture(scope="session")
 def corpus(reviews):
     """The generated reviews, encoded."""

@@ -22,7 +22,6 @@ from tiny import (
     until,
     wait_for_line,
     write_params,
-    write_reviews,
 )
 
 from labrnn.errors import LabError
@@ -35,11 +34,6 @@ dask = pytest.importorskip("dask", reason="labrnn[cluster] is not installed")
 pytest.importorskip("dask_jobqueue", reason="labrnn[cluster] is not installed")
 
 FOUR = [TINY.replace(seed=seed, epochs=16) for seed in range(4)]
-
-
-@pytest.fixture(scope="module")
-def data(reviews, tmp_path_factory):
-    return write_reviews(reviews, tmp_path_factory.mktemp("data") / "reviews.csv")
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import TINY, content, train, write_reviews
+from tiny import TINY, content, train
 
 from labrnn.errors import LabError
 from labrnn.trials import running
 from labrnn.trials.job import train_and_store
 from labrnn.trials.store import Store
 from labrnn.trials.trial import TEXTS, WEIGHTS
-
-
-@pytest.fixture(scope="module")
-def data(reviews, tmp_path_factory):
-    return write_reviews(reviews, tmp_path_factory.mktemp("data") / "reviews.csv")
 
 
 @pytest.fixture(scope="module")

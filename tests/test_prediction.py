@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 from click.testing import CliRunner
 from exact import rounding
 from PIL import Image
-from tiny import TINY, train, write_reviews
+from tiny import TINY, train
 
 from labrnn.cli import main
 from labrnn.errors import LabError
@@ -18,11 +18,6 @@ from labrnn.reviews.text import load_corpus
 from labrnn.trials.store import Store
 
 WORSE = TINY.replace(epochs=1, lr=0.0001)
-
-
-@pytest.fixture(scope="module")
-def data(reviews, tmp_path_factory):
-    return write_reviews(reviews, tmp_path_factory.mktemp("data") / "reviews.csv")
 
 
 @pytest.fixture(scope="module")

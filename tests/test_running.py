@@ -26,7 +26,6 @@ from tiny import (
     until,
     wait_for_line,
     write_params,
-    write_reviews,
 )
 
 from labrnn.config import TrialConfig
@@ -42,11 +41,6 @@ from labrnn.trials.progress import Display, NotebookDisplay, clock, describe, us
 from labrnn.trials.running import run_trials
 from labrnn.trials.store import Store
 from labrnn.trials.trial import trial_key
-
-
-@pytest.fixture
-def data(reviews, tmp_path):
-    return write_reviews(reviews, tmp_path / "reviews.csv")
 
 
 @pytest.fixture

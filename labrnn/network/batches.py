@@ -22,13 +22,7 @@ class Batch:
 
 
 class Batches:
-    """Cuts batches of a corpus; the flat ids and labels are on the device.
-
-    Args:
-        corpus: a `Corpus`.
-        size: reviews a batch; the last one may be smaller.
-        device: where the batches go.
-    """
+    """Cuts batches of `size` reviews of a corpus (the last may be smaller), on a device."""
 
     def __init__(self, corpus, size, device):
         self.size, self.device = size, device

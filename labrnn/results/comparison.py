@@ -56,11 +56,8 @@ def compare(results):
     the test reviews. The best settings of the part's groups are chosen the same way.
     """
     lead = next(iter(results.by_validation()), None)
-    pairs = []
-    for pair in results.part.pairs():
-        second = pair.second or lead
-        if second and pair.first != second:
-            pairs.append((pair.first, second, pair.kind, pair.name))
+    pairs = [(p.first, p.second or lead, p.kind, p.name) for p in results.part.pairs()]
+    pairs = [pair for pair in pairs if pair[1] and pair[0] != pair[1]]
     pairs += [(a, b, "groups", "") for a, b in combinations(leaders(results).values(), 2)]
     return test(results, pairs)
 

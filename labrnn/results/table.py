@@ -28,14 +28,7 @@ NO_RUNS = ["run", "setting", "family", "trained", *TrialConfig.model_fields]  # 
 
 
 class Runs:
-    """Every run on the same reviews.
-
-    Args:
-        trials: `Trial`s, or objects with the same attributes, in any order.
-
-    Attributes:
-        trials: configuration -> trial.
-    """
+    """Every run on the same reviews: `trials` is configuration -> `Trial`."""
 
     def __init__(self, trials):
         self.trials = {trial.config: trial for trial in trials}
@@ -92,14 +85,10 @@ class Runs:
         """A row a setting that was run: fields, runs, how many trained, accuracy and its interval."""
         rows = []
         for config, runs in self._by_setting.items():
-            estimate, share = self.accuracy(config, tested), trained(runs)
-            fields = {name: runs[name].iloc[0] for name in ("setting", *TrialConfig.model_fields)}
-            rows.append(
-                fields
-                | {"runs": share.n, "trained": share.count, "accuracy": estimate.mean}
-                | {"low": estimate.low, "high": estimate.high}
-                | {"parameters": runs["parameters"].iloc[0], "seeds": runs["seed"].tolist()}
-            )
+            e, share = self.accuracy(config, tested), trained(runs)
+            row = runs.iloc[0][["setting", *TrialConfig.model_fields, "parameters"]].to_dict()
+            row |= {"runs": share.n, "trained": share.count, "seeds": runs["seed"].tolist()}
+            rows.append(row | {"accuracy": e.mean, "low": e.low, "high": e.high})
         return pd.DataFrame(rows).drop(columns="seed", errors="ignore")
 
 
@@ -123,10 +112,7 @@ def counted(part, configs):
 def stored(part, store, trials):
     """The stored trials that a part's results are made of, see `counted`.
 
-    Args:
-        part: a `Part`.
-        store: a `Store`.
-        trials: the part's own trials. Another one that cannot be read is left out.
+    `trials` are the part's own. Another one that cannot be read is left out.
     """
     found = {trial.key: trial for trial in trials}
     fingerprint = next((trial.fingerprint for trial in found.values()), part.fingerprint)

@@ -49,17 +49,15 @@ def stale(store, unfinished=False, damaged=False):
         others = {m[1].removesuffix(".json") for name in names if (m := KEPT.fullmatch(name))}
         for name in sorted(trials | others | locks.keys()):
             if name in locks:
-                if not (_is_empty(locks[name]) and (lock := locked(locks[name]))):
+                path = locks[name]
+                empty = is_file(path) and path.stat().st_size == 0
+                if not (empty and (lock := locked(path))):
                     continue
                 lock.release()
-                found[locks[name]] = data.name, name
+                found[path] = data.name, name
             for path in _leftovers(data, name, unfinished, damaged):
                 found[path] = data.name, name
     return found
-
-
-def _is_empty(path):
-    return is_file(path) and path.stat().st_size == 0
 
 
 def _leftovers(data, name, unfinished, damaged):

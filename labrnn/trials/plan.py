@@ -77,7 +77,7 @@ class Plan(Outcome):
 
 
 def plan_trials(configs, data="", fingerprint="", store=None, train=True, stage=None, known=None):
-    """Look up some configurations in the store and order those that are missing.
+    """Look up some configurations in the store and order those that are missing: a `Plan`.
 
     Args:
         configs: `TrialConfig`s; one named twice counts once.
@@ -87,9 +87,6 @@ def plan_trials(configs, data="", fingerprint="", store=None, train=True, stage=
         stage: configuration -> number; lower ones are trained first. Within a stage, or without
             stages, the longest training comes first.
         known: configuration -> stored trial, found before: the store is not asked again.
-
-    Returns:
-        the `Plan`.
 
     Raises:
         LabError: the reviews are missing or are not those expected.

@@ -30,12 +30,7 @@ WORDS = {
 
 
 def describe(config, usual=None):
-    """A trial in words: cell, fields that differ from the usual ones, seed.
-
-    Args:
-        config: a `TrialConfig`.
-        usual: field -> value that needs no mention; the lab's defaults where None.
-    """
+    """A trial in words: cell, fields that differ from the usual ones (or the defaults), seed."""
     usual = TrialConfig().model_dump() if usual is None else usual
     words = [config.cell.upper()]
     for name, value in config.model_dump(exclude={"cell", "seed"}).items():
@@ -73,14 +68,7 @@ class Display:
         self.stream, self.estimate = stream or sys.stderr, estimate
 
     def begin(self, plan, log, jobs, pace):
-        """Begin a run.
-
-        Args:
-            plan: its `Plan`.
-            log: an open file.
-            jobs: trainings at once.
-            pace: expected seconds done in a second, see `plan.speed`.
-        """
+        """Begin a run of a `Plan`: `jobs` trainings at once, each at this `plan.speed`."""
         self.log, self.running, self.done, self.failed = log, {}, 0, 0
         self.count, self.pace = len(plan.missing), pace
         self.usual = usual_fields(plan.missing)
