@@ -138,17 +138,9 @@ def test_sentences_follow_the_predictions():
 def stored(reviews, tmp_path):
     """A part and a trial of two epochs on the generated reviews, and its store."""
     data = write_reviews(reviews, tmp_path / "reviews.csv")
-    part = BeyondBest(
-        data=data,
-        epochs=2,
-        train_reviews=0,
-        batch_size=16,
-        hidden_dim=10,
-        embedding_dim=4,
-        lr=0.01,
-        min_bigram_count=2,
-        min_trigram_count=2,
-    )
+    small = {"train_reviews": 0, "hidden_dim": 10, "embedding_dim": 4, "min_bigram_count": 2}
+    small |= {"min_trigram_count": 2}
+    part = BeyondBest(data=data, epochs=2, batch_size=16, lr=0.01, **small)
     store = Store(tmp_path / "store")
     return part, train(part.settings()[0].config, data, store), store
 

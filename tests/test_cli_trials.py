@@ -13,18 +13,11 @@ import termios
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from tiny import PATIENCE, TINY, endless, heed_ctrl_c, train, until, write_params, write_reviews
+from tiny import PATIENCE, TINY, endless, heed_ctrl_c, run, train, until, write_params
 
-from labrnn import cli
 from labrnn.parts import read_params
 from labrnn.trials.store import Store
 from labrnn.trials.trial import WEIGHTS, trial_key
-
-
-@pytest.fixture(scope="module")
-def data(reviews, tmp_path_factory):
-    return write_reviews(reviews, tmp_path_factory.mktemp("data") / "reviews.csv")
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +37,6 @@ def store(trained, tmp_path, monkeypatch):
     shutil.copytree(trained, tmp_path / "trials")
     monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "trials"))
     return Store(tmp_path / "trials")
-
-
-def run(*arguments):
-    """Exit code, standard output and standard error of a command."""
-    result = CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 # Listing

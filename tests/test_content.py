@@ -7,10 +7,9 @@ import shutil
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from stored import CONFIG, FINGERPRINT, KEY, tree, write
+from tiny import run
 
-from labrnn import cli
 from labrnn.errors import LabError
 from labrnn.trials import kept
 from labrnn.trials.ours import MARK
@@ -23,12 +22,6 @@ def store(tmp_path):
     store = Store(tmp_path / "trials")
     write(store)
     return store
-
-
-def run(*words):
-    result = CliRunner().invoke(cli.main, list(map(str, words)))
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def forge(store, name, change):

@@ -8,10 +8,9 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from stored import CONFIG, FINGERPRINT, KEY, progress, tree, write
+from tiny import run
 
-from labrnn import cli
 from labrnn.errors import LabError
 from labrnn.trials.cleaning import remove, stale
 from labrnn.trials.ours import MARK
@@ -47,17 +46,11 @@ def store(tmp_path):
 
 def gc(root, *flags):
     """Exit code, standard output and standard error of a clean-up that is agreed to."""
-    return run("--store", root, "gc", "--yes", *flags)
+    return run("trials", "--store", root, "gc", "--yes", *flags)
 
 
 def verify(root):
-    return run("--store", root, "verify")
-
-
-def run(*words):
-    result = CliRunner().invoke(cli.main, ["trials", *map(str, words)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
+    return run("trials", "--store", root, "verify")
 
 
 def put(path, content="mine"):
@@ -192,15 +185,13 @@ def test_only_what_was_agreed_to_and_is_still_stale_goes(store):
 
 def test_gc_asks(store):
     litter(store)
-    before = tree(store.root)
+    before, words = tree(store.root), ["trials", "--store", store.root, "gc", "--damaged"]
     for answer in ("n\n", ""):
-        words = ["trials", "--store", str(store.root), "gc", "--damaged"]
-        result = CliRunner().invoke(cli.main, words, input=answer)
-        assert result.exit_code == 1
-        assert "nothing removed" in result.stderr
+        code, _, err = run(*words, lines=answer)
+        assert (code, "nothing removed" in err) == (1, True)
         assert tree(store.root) == before
-    result = CliRunner().invoke(cli.main, words, input="y\n")
-    assert (result.exit_code, "removed" in result.stdout) == (0, True)
+    code, out, _ = run(*words, lines="y\n")
+    assert (code, "removed" in out) == (0, True)
 
 
 class Unreadable:
@@ -296,9 +287,9 @@ def test_damage_on_a_shelf_is_named_and_stays(tmp_path, monkeypatch):
         "labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "own", [shelf.root])
     )
     before = tree(tmp_path)
-    result = CliRunner().invoke(cli.main, ["trials", "gc", "--damaged", "--yes"])
-    assert (result.exit_code, result.stdout) == (0, "nothing to remove\n")
-    assert f"`labrnn trials --store {shelf.root} gc --damaged` removes them" in result.stderr
+    code, out, err = run("trials", "gc", "--damaged", "--yes")
+    assert (code, out) == (0, "nothing to remove\n")
+    assert f"`labrnn trials --store {shelf.root} gc --damaged` removes them" in err
     assert tree(tmp_path) == before
 
 

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import test_recurrent
 import torch
 from test_recurrent import LENGTHS, some_input, some_rnn
 from test_training import SMALL, assert_same_bits
@@ -11,8 +12,7 @@ from torch import nn
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.network import recurrent
-from labrnn.network.packing import Packing
-from labrnn.network.recurrent import require_precision, run_layers
+from labrnn.network.recurrent import require_precision
 from labrnn.network.training import train
 from labrnn.trials.trial import trial_key
 
@@ -33,12 +33,8 @@ def test_the_default_leaves_the_key_as_it_was_and_bf16_has_its_own():
 
 def gradients(rnn, precision):
     """Outputs, then the gradients of the input and of every weight."""
-    packing = Packing(LENGTHS["mixed"])
-    x = some_input(LENGTHS["mixed"])[packing.rows, packing.steps].requires_grad_()
-    rnn.zero_grad()
-    out = run_layers(rnn, x, packing, "fused", precision)
-    (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
-    return [out.detach(), x.grad, *(p.grad.clone() for p in rnn.parameters())]
+    lengths = LENGTHS["mixed"]
+    return test_recurrent.gradients(rnn, some_input(lengths), lengths, "fused", precision)
 
 
 @has_bf16

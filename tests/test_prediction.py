@@ -6,12 +6,10 @@ import shutil
 
 import pytest
 from bs4 import BeautifulSoup
-from click.testing import CliRunner
 from exact import rounding
 from PIL import Image
-from tiny import TINY, train
+from tiny import TINY, run, train
 
-from labrnn.cli import main
 from labrnn.errors import LabError
 from labrnn.network.prediction import choose_trial, opinions, predict
 from labrnn.reviews.text import load_corpus
@@ -44,12 +42,6 @@ def store(trained, data, monkeypatch, tmp_path):
 def ask(store):
     trial, corpus = choose_trial(store)
     return lambda *texts: predict(trial, corpus, texts)
-
-
-def run(*arguments, lines=""):
-    """Exit code, what a command prints, what it complains of."""
-    result = CliRunner().invoke(main, arguments, input=lines)
-    return result.exit_code, result.stdout, result.stderr
 
 
 def test_the_same_verdicts_as_in_the_models_own_test(store, reviews):

@@ -38,10 +38,10 @@ def some_input(lengths, inputs=5, seed=0):
     return torch.randn(len(lengths), max(lengths), inputs, generator=generator)
 
 
-def ours(rnn, x, lengths, way):
+def ours(rnn, x, lengths, way, precision="float32"):
     """Outputs [N, D * H] and the packing."""
     packing = Packing(lengths)
-    return run_layers(rnn, x[packing.rows, packing.steps], packing, way), packing
+    return run_layers(rnn, x[packing.rows, packing.steps], packing, way, precision), packing
 
 
 def theirs(rnn, x, lengths, dtype):
@@ -53,7 +53,7 @@ def theirs(rnn, x, lengths, dtype):
     return pad_packed_sequence(rnn(packed)[0], batch_first=True)[0], rnn
 
 
-def gradients(rnn, x, lengths, way):
+def gradients(rnn, x, lengths, way, precision="float32"):
     """Outputs in the packing's order, then gradients of the input and of every weight.
 
     Args:
@@ -63,7 +63,7 @@ def gradients(rnn, x, lengths, way):
     packing = Packing(lengths)
     rnn.zero_grad()
     if way in WAYS:
-        out = ours(rnn, x, lengths, way)[0]
+        out = ours(rnn, x, lengths, way, precision)[0]
     else:
         out, rnn = theirs(rnn, x, lengths, way)
         out = out[packing.rows, packing.steps]

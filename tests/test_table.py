@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 from fake_results import fake_runs, results, run
+from tiny import write_reviews
 
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.network.registry import count_parameters
 from labrnn.parts import PARTS, Depth, Lstm, Setting, Width, read_params
+from labrnn.results import tables
 from labrnn.results.table import ABOVE, FALL, Results, Runs, counted, stored
 from labrnn.results.tables import ACCURACY, accuracy_cell
+from labrnn.reviews.description import describe_data
 from labrnn.trials.store import PROJECT, Store
 
 COMMITTED = Store(PROJECT / "reports" / "full")
@@ -171,7 +174,7 @@ def test_a_setting_has_the_same_figures_in_every_report(committed):
         found = Results(full(name), committed)
         settings = {s.name: s for s in [*found.part.others(), *found.part.settings()]}
         path = PROJECT / "reports" / "full" / f"{name}.ipynb"
-        for line in tables(path):
+        for line in printed(path):
             setting = settings.get(next(iter(line.values()))) or settings.get(line.get("setting"))
             if setting is None or ACCURACY not in line or not found.run([setting]):
                 continue
@@ -185,7 +188,7 @@ def test_a_setting_has_the_same_figures_in_every_report(committed):
     assert max(map(len, seen.values())) > 2
 
 
-def tables(path):
+def printed(path):
     """The lines of an executed notebook's tables."""
     for cell in nbformat.read(path, 4).cells:
         for output in cell.get("outputs", []):
@@ -198,3 +201,18 @@ def tables(path):
                     ]
                     for line in lines:  # of two columns with one name the first
                         yield {name: line[head.index(name)] for name in head}
+
+
+@pytest.mark.parametrize("in_use", [0, 150])
+def test_a_limited_training_set_is_reported_beside_the_split(reviews, tmp_path, in_use):
+    path = write_reviews(reviews, tmp_path / "reviews.csv")
+    config = TrialConfig(train_reviews=in_use, min_count=1)
+    data = describe_data(config, path, "", Store(tmp_path / "store"))
+    table = tables.splits(data).set_index("split")
+    assert table["reviews"].tolist() == ["210", "30", "60"]
+    assert table["share"].tolist() == ["70 %", "10 %", "20 %"]
+    assert table["in use"].tolist() == [str(in_use or 210), "30", "60"]
+    text = tables.on_splits(data)
+    limited = "`train_reviews` limits the 210 training reviews to 150"
+    assert text.startswith(limited if in_use else "All reviews are in use.")
+    assert "Its first words are “" in tables.on_vocabulary(data)

@@ -9,6 +9,9 @@ import threading
 import time
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from labrnn import cli
 from labrnn.config import TrialConfig
 from labrnn.trials.job import train_and_store
 from labrnn.trials.store import Store
@@ -45,6 +48,13 @@ def labrnn(*arguments, **options):
     command = [sys.executable, "-c", "from labrnn.cli import main; main()", *map(str, arguments)]
     options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, start_new_session=True, preexec_fn=heed_ctrl_c, **options)
+
+
+def run(*words, lines=""):
+    """Exit code, standard output and standard error of a command in this process."""
+    result = CliRunner().invoke(cli.main, list(map(str, words)), input=lines)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
 
 
 def heed_ctrl_c():

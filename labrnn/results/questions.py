@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from labrnn.errors import LabError
-from labrnn.network.models import Classifier
+from labrnn.network.prediction import load
 from labrnn.results.figures import BLUE, GREY, SERIES, page
 from labrnn.reviews.description import remembered
 from labrnn.reviews.text import load_corpus
@@ -31,21 +31,14 @@ def look(lab, measure):
         return None
 
     def make(_):
-        models = {name: _model(trial) for name, trial in trials.items()}
-        return measure(models, load_corpus(lab.part.base, lab.part.data))
+        corpus = load_corpus(lab.part.base, lab.part.data)
+        return measure({name: load(trial, corpus).eval() for name, trial in trials.items()}, corpus)
 
     identity = [LOOK_FORMAT, *(trial.key for trial in trials.values())]
     fingerprint = next(iter(trials.values())).fingerprint
     with suppress(LabError):
         return remembered("models", identity, lab.part.data, fingerprint, lab.store, make)
     return None
-
-
-def _model(trial):
-    """A trial's classifier with its weights. Raises LabError where this copy has none."""
-    model = Classifier(trial.config, trial.vocabulary_size).eval()
-    model.load_state_dict(trial.weights())
-    return model
 
 
 def longest_reviews(corpus, reviews=64, tokens=64):
