@@ -1,5 +1,7 @@
 """One rule for verdicts: each comes out confirmed, refuted and inconclusive on made-up runs."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from fake_results import results
@@ -84,8 +86,7 @@ def test_within_a_point_is_about_every_setting():
     level = {f"{n} dimensions": 0.87 for n in ALL_SIZES} | {"1 dimension": 0.87}
     claim = "size of the embedding"
 
-    def part(**fields):
-        return EmbeddingSize(**fields, sizes=ALL_SIZES)
+    part = partial(EmbeddingSize, sizes=ALL_SIZES)
 
     assert outcome(part, level, claim, spread=0.002) == "confirmed"
     assert outcome(part, level | {"256 dimensions": 0.89}, claim) == "refuted"
@@ -116,8 +117,7 @@ def test_among_the_best_of_the_grid():
             best if (c.n_layers, c.hidden_dim, c.embedding_dim) == (2, 305, 32) else others
         )
 
-    def part(**fields):
-        return Compound(**fields, **GRID)
+    part = partial(Compound, **GRID)
 
     claim, seeds = "best compound model", [0, 1, 2]
     assert outcome(part, grid(0.90, 0.87), claim, seeds, reviews=2000) == "confirmed"
@@ -132,8 +132,7 @@ def test_worth_its_size(large, expected):
     def accuracy(c):
         return 0.87 if (c.n_layers, c.hidden_dim, c.embedding_dim) == (1, 20, 32) else large
 
-    def part(**fields):
-        return Compound(**fields, **GRID)
+    part = partial(Compound, **GRID)
 
     got = outcome(part, accuracy, "accuracy per parameter", [0, 1, 2], reviews=2000, spread=0.001)
     assert got == expected
