@@ -276,8 +276,7 @@ def test_trials_of_another_user_stay(store, tmp_path):
 def test_the_tables_of_the_repository_are_no_store_to_tidy(tmp_path, monkeypatch):
     monkeypatch.setenv("LABRNN_STORE", str(tmp_path / "own"))
     write(Store(tmp_path / "own"))
-    result = CliRunner().invoke(cli.main, ["trials", "gc", "--damaged"])
-    assert (result.exit_code, result.stdout) == (0, "nothing to remove\n")
+    assert run("trials", "gc", "--damaged")[:2] == (0, "nothing to remove\n")
 
 
 def test_damage_on_a_shelf_is_named_and_stays(tmp_path, monkeypatch):
