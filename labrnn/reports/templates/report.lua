@@ -437,9 +437,18 @@ end
 
 -- TABLES -------------------------------------------------------------------------------------
 
--- Cells {x, y, w, h, blocks, text}; columns in which nothing begins and empty rows of the head go.
+local function is_blank(row)
+  local blank = true
+  local function found(el) blank = blank and el.text and not el.text:find('%S') end
+  for _, cell in ipairs(row.cells) do
+    cell.contents:walk{Str = found, Code = found, CodeBlock = found, Math = found, Image = found}
+  end
+  return blank
+end
+
+-- Cells {x, y, w, h, blocks, text}; blank rows above the first that says something are no head.
 local function grid(tab)
-  local cells, y, taken, widest = List{}, 0, {}, 0
+  local cells, y, taken, columns, stub = List{}, 0, {}, 0, 0
   local function add(section)
     for _, row in ipairs(section) do
       local x = 0
@@ -450,17 +459,16 @@ local function grid(tab)
           taken[y + dy] = taken[y + dy] or {}
           for dx = 0, cell.col_span - 1 do taken[y + dy][x + dx] = true end
         end
-        local text = stringify(cell.contents)
-        local shown = text
-        cell.contents:walk{Image = function() shown = shown .. '#' end, Math = function() shown = shown .. '#' end}
-        cells:insert{x = x, y = y, w = cell.col_span, h = cell.row_span, blocks = cell.contents, text = text,
-          shown = shown:find('%S') and true}
+        cells:insert{x = x, y = y, w = cell.col_span, h = cell.row_span, blocks = cell.contents,
+          text = stringify(cell.contents)}
         x = x + cell.col_span
+        columns = math.max(columns, x)
       end
       y = y + 1
     end
   end
-  local head, foot, stub = tab.head.rows, tab.foot.rows, 0
+  local head = tab.head.rows
+  while head[1] and is_blank(head[1]) do head:remove(1) end
   add(head)
   local head_rows = y
   for _, body in ipairs(tab.bodies) do
@@ -468,32 +476,8 @@ local function grid(tab)
     add(body.body)
     stub = math.max(stub, body.row_head_columns)
   end
-  add(foot)
-  local columns, rows_left = {}, {}
-  for _, cell in ipairs(cells) do
-    if cell.shown then
-      columns[cell.x], rows_left[cell.y] = true, true
-    end
-  end
-  for k = head_rows, y do rows_left[k] = true end
-  local function renumber(kept, last)
-    local map, n = {}, 0
-    for k = 0, last do
-      map[k] = n
-      if kept[k] then n = n + 1 end
-    end
-    return map, n
-  end
-  for _, cell in ipairs(cells) do widest = math.max(widest, cell.x + cell.w) end
-  local new_x, width = renumber(columns, widest)
-  local new_y = renumber(rows_left, y)
-  cells = cells:filter(function(cell)
-    local right, below = new_x[cell.x + cell.w], new_y[cell.y + cell.h]
-    cell.x, cell.y = new_x[cell.x], new_y[cell.y]
-    cell.w, cell.h = right - cell.x, below - cell.y
-    return cell.w > 0 and cell.h > 0
-  end)
-  return {cells = cells, columns = width, head = new_y[head_rows], rows = new_y[y], stub = new_x[stub]}
+  add(tab.foot.rows)
+  return {cells = cells, columns = columns, head = head_rows, rows = y, stub = stub}
 end
 
 -- Which columns hold numbers, and which texts so long that they wrap.
