@@ -161,17 +161,23 @@ def made_by(nb, level=1):
     return [Part("", [heading, Block("html", f"<table>{rows}</table>")], level)]
 
 
+def assignments(source):
+    """Return the values that a cell assigns, as nodes of its syntax tree: name -> node."""
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            found[ast.unparse(target)] = node.value
+    return found
+
+
 def _in_use(defaults, injected):
     """Assignments of both parameter cells, the injected value where there is one."""
     try:
-        lines = {}
-        for node in ast.parse(defaults).body + ast.parse(injected).body:
-            if isinstance(node, (ast.Assign, ast.AnnAssign)):
-                target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-                lines[ast.unparse(target)] = ast.unparse(node.value)
-        return "\n".join(f"{name} = {value}" for name, value in lines.items())
-    except (SyntaxError, ValueError, AttributeError):
+        values = assignments(defaults) | assignments(injected)
+    except (SyntaxError, ValueError):
         return injected
+    return "\n".join(f"{name} = {ast.unparse(value)}" for name, value in values.items())
 
 
 class _Reader:
@@ -287,11 +293,9 @@ class _Reader:
         if address.startswith("attachment:"):
             name = address.removeprefix("attachment:")
             kinds = attached.get(name) or attached.get(unquote(name)) or {}
-            for kind in PICTURES:
-                if kind in kinds:
-                    data = kinds[kind]
-                    text = kind == "image/svg+xml" and "<" in data
-                    return data.encode() if text else _decoded(data), PICTURES[kind]
+            for kind in filter(kinds.get, PICTURES):
+                data = kinds[kind]
+                return data.encode() if "<" in data else _decoded(data), PICTURES[kind]
             raise ValueError("the cell has no such attachment")
         address = address.removeprefix("file://")
         for name in (address, unquote(address), unquote(re.sub(r"[?#].*", "", address))):
@@ -304,10 +308,9 @@ class _Reader:
         """The file under which the document has the picture; None if it cannot be drawn."""
         suffix = {"jpeg": "jpg", "svgz": "svg"}.get(suffix, suffix)
         name = hashlib.sha256(raw).hexdigest()[:16]
-        if f"{name}.svg" in self.pictures:
-            return f"{name}.svg"
-        if f"{name}.{suffix}" in self.pictures:
-            return f"{name}.{suffix}"
+        for known in (f"{name}.svg", f"{name}.{suffix}"):
+            if known in self.pictures:
+                return known
         if suffix not in PICTURES.values():
             return None
         page = f'#set page(width: auto, height: auto, margin: 0pt)\n#image("{name}.{suffix}")'
