@@ -211,16 +211,8 @@ class _Reader:
     def _shown(self, output, where, before):
         """The block of a displayed object; a further sub-figure joins the last block."""
         data, report = output.data, output.metadata.get("report", {})
-        block = Block(
-            "",
-            where=where,
-            **{
-                key: str(report[key])
-                for key in ("label", "caption", "short", "number")
-                if report.get(key)
-            },
-        )
-        block.columns = int(report.get("columns", 1))
+        own = {key: str(report.get(key) or "") for key in ("label", "caption", "short", "number")}
+        block = Block("", where=where, columns=int(report.get("columns", 1)), **own)
         plain, page = data.get("text/plain", ""), data.get("text/html", "")
         for kind in filter(data.get, PICTURES):
             raw = data[kind].encode() if kind == "image/svg+xml" else _decoded(data[kind])

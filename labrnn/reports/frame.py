@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 
 from labrnn.config import TrialConfig
 from labrnn.published import published
-from labrnn.reports.document import REFERENCES, Block, Part
+from labrnn.reports.document import REFERENCES, Block, Part, assignments
 from labrnn.reports.notebook import finding_of, verdicts_of
 from labrnn.results import statistics, table
 from labrnn.results.prose import counted, listing, page
@@ -24,30 +24,17 @@ def frame(notebooks):
     """
     values = _values(notebooks)
 
-    def text(name):
-        return Block("front", page(name, **values), "the write-up")
+    def text(name, **table):
+        return Block("front", page(name, **values), "the write-up", **table)
 
+    claims = {"label": "tbl-claims"}
+    claims["caption"] = "The conclusions of the original study and our verdicts."
+    settings = {"label": "tbl-setup", "caption": "Data, defaults, limits and computation."}
     before = [text("abstract"), text("summary")]
-    if values["verdicts"]:
-        before.append(
-            _table(
-                "tbl-claims",
-                "The conclusions of the original study and our verdicts.",
-                page("claims", **values),
-            )
-        )
-    before += [
-        text("effort"),
-        text("setup"),
-        _table("tbl-setup", "Data, defaults, limits and computation.", page("settings", **values)),
-        text("methods"),
-    ]
+    before += [text("claims", **claims)] if values["verdicts"] else []
+    before += [text("effort"), text("setup"), text("settings", **settings), text("methods")]
     after = [Block("computed", page("end", **values), "the write-up", level=0)]
     return [Part("", before)], [Part("", after), REFERENCES]
-
-
-def _table(label, caption, markdown):
-    return Block("front", markdown, "the write-up", label=label, caption=caption)
 
 
 def _values(notebooks):
@@ -57,6 +44,7 @@ def _values(notebooks):
     first = next((v for v in given.values() if set(shared) <= v.keys()), {})
     facts = [notebook.metadata.get("labrnn", {}) for notebook in notebooks.values()]
     runs = {k: v for nb in notebooks.values() for k, v in nb.metadata.get("runs", {}).items()}
+    devices = {device for fact in facts for device in fact.get("device", "").split("; ")}
     verdicts = {
         verdict["published"]: {**verdict, "title": notebook.metadata.get("title", name)}
         for name, notebook in notebooks.items()
@@ -65,16 +53,7 @@ def _values(notebooks):
     return {
         "config": TrialConfig(**{name: first[name] for name in shared if name in first}),
         "data": max((fact.get("data", "") for fact in facts), key=len, default=""),
-        "devices": listing(
-            sorted(
-                {
-                    d.removeprefix("cpu: ")
-                    for f in facts
-                    for d in f.get("device", "").split("; ")
-                    if d
-                }
-            )
-        ),
+        "devices": listing(sorted(device.removeprefix("cpu: ") for device in devices if device)),
         "finding": defaultdict(str, {name: finding_of(nb) for name, nb in notebooks.items()}),
         "hours": sum(seconds for seconds, _ in runs.values()) / 3600,
         "limits": {name: _limits(name) for name in ("embedding_dim", "hidden_dim", "n_layers")},
@@ -94,15 +73,8 @@ def _values(notebooks):
 def tally(outcomes):
     """How many conclusions our runs confirm, refute and leave open, as the rest of a sentence."""
     counts = Counter(outcomes)
-    words = [
-        f"{verb} {counts[outcome]}"
-        for outcome, verb in (
-            (CONFIRMED, "confirm"),
-            (REFUTED, "refute"),
-            (INCONCLUSIVE, "are inconclusive on"),
-        )
-        if counts[outcome]
-    ]
+    verbs = {CONFIRMED: "confirm", REFUTED: "refute", INCONCLUSIVE: "are inconclusive on"}
+    words = [f"{verb} {counts[outcome]}" for outcome, verb in verbs.items() if counts[outcome]]
     return f"Of {counted(counts.total(), 'conclusion')} of the original study, our runs {listing(words)}"
 
 
@@ -110,12 +82,8 @@ def parameters(notebook):
     """The values of the cells tagged `parameters` and `injected-parameters`."""
     tags = {"parameters", "injected-parameters"}
     cells = [cell for cell in notebook.cells if tags & set(cell.metadata.get("tags", []))]
-    values = {}
-    for node in (node for cell in cells for node in ast.parse(cell.source).body):
-        if isinstance(node, (ast.Assign, ast.AnnAssign)):
-            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-            values[target.id] = ast.literal_eval(node.value)
-    return values
+    found = (item for cell in cells for item in assignments(cell.source).items())
+    return {name: ast.literal_eval(value) for name, value in found}
 
 
 def _limits(field):
