@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import re
 import sys
 import tarfile
 import zipfile
@@ -48,13 +49,22 @@ FINGERPRINT = hashlib.sha256(
 # ----------------------------------------------------------------------------------- small sources
 
 
-def csv_bytes(texts=TEXTS, signs=SIGNS, header=("review", "sentiment"), names=None) -> bytes:
-    names = names or {"pos": "positive", "neg": "negative"}
+NAMES = {"pos": "positive", "neg": "negative"}
+
+
+def csv_bytes(
+    texts=TEXTS, signs=SIGNS, header=("review", "sentiment"), names=NAMES, delimiter=","
+) -> bytes:
     out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
     writer.writerow(header)
     writer.writerows((t, names.get(s, s)) for t, s in zip(texts, signs, strict=True))
     return out.getvalue().encode()
+
+
+def ends(positive: bytes, negative: bytes, raw: bytes) -> bytes:
+    """A table whose rows end otherwise."""
+    return raw.replace(b"positive\n", positive).replace(b"negative\n", negative)
 
 
 def zip_bytes(*members: tuple[str, bytes]) -> bytes:
@@ -130,15 +140,6 @@ def hub(folder: Path) -> Path:
     return folder
 
 
-def delimited(delimiter: str) -> bytes:
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(["review", "sentiment"])
-    names = {"pos": "positive", "neg": "negative"}
-    writer.writerows((t, names[s]) for t, s in zip(TEXTS, SIGNS, strict=True))
-    return out.getvalue().encode()
-
-
 def with_source(times=1) -> bytes:
     """The packaged file's header, over reviews that come from elsewhere."""
     out = io.StringIO(newline="")
@@ -153,9 +154,7 @@ def with_source(times=1) -> bytes:
 def with_ustar() -> bytes:
     """A CSV that has at byte 257 what a tar has there."""
     header = b"review,sentiment," + b"x" * (257 - 17) + b"ustar\n"
-    return header + csv_bytes()[17:].replace(b"itive\n", b"itive,\n").replace(
-        b"ative\n", b"ative,\n"
-    )
+    return header + ends(b"positive,\n", b"negative,\n", csv_bytes()[17:])
 
 
 def json_lines() -> bytes:
@@ -168,80 +167,63 @@ def put(path: Path, raw: bytes) -> Path:
     return path
 
 
-SOURCES = {
-    "csv": lambda d: put(d / "IMDB Dataset.csv", csv_bytes()),
-    "wrong suffix": lambda d: put(d / "reviews.dat", gzip.compress(csv_bytes())),
-    "byte order mark": lambda d: put(d / "r.csv", b"\xef\xbb\xbf" + csv_bytes()),
-    "empty lines": lambda d: put(d / "r.csv", csv_bytes() + b"\n\n"),
-    "carriage returns between rows": lambda d: put(
-        d / "r.csv", csv_bytes().replace(b"itive\n", b"itive\r\n").replace(b"ative\n", b"ative\r\n")
+ENCODINGS = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+FILES = {
+    "csv": ("IMDB Dataset.csv", csv_bytes()),
+    "wrong suffix": ("reviews.dat", gzip.compress(csv_bytes())),
+    "byte order mark": ("r.csv", b"\xef\xbb\xbf" + csv_bytes()),
+    "empty lines": ("r.csv", csv_bytes() + b"\n\n"),
+    "carriage returns between rows": (
+        "r.csv",
+        ends(b"positive\r\n", b"negative\r\n", csv_bytes()),
     ),
-    "0 and 1": lambda d: put(
-        d / "r.csv", csv_bytes(header=("Text ", "LABEL"), names={"pos": "1", "neg": "0"})
+    "0 and 1": ("r.csv", csv_bytes(header=("Text ", "LABEL"), names={"pos": "1", "neg": "0"})),
+    "pos and neg": ("r.csv", csv_bytes(names={"pos": " Pos", "neg": "NEG "})),
+    "more columns": (
+        "r.csv",
+        b"review,sentiment,7\n" + ends(b"positive,7\n", b"negative,7\n", csv_bytes()[17:]),
     ),
-    "pos and neg": lambda d: put(d / "r.csv", csv_bytes(names={"pos": " Pos", "neg": "NEG "})),
-    "more columns": lambda d: put(
-        d / "r.csv",
-        b"\n".join(
-            line + b",7" if line.endswith((b"sentiment", b"itive", b"ative")) else line
-            for line in csv_bytes().split(b"\n")
-        ),
+    "semicolons": ("r.csv", csv_bytes(delimiter=";")),
+    "tabs": ("r.tsv", csv_bytes(delimiter="\t")),
+    "bars": ("r.txt", csv_bytes(delimiter="|")),
+    "sep=": ("r.csv", b"\xef\xbb\xbfsep=;\r\n" + csv_bytes(delimiter=";")),
+    "sep= of any delimiter": ("r.csv", b'"sep=^"\n' + csv_bytes(delimiter="^")),
+    "blank lines above": ("r.csv", b"\n \r\n" + csv_bytes()),
+    "a column called source": ("r.csv", with_source()),
+    "ustar at byte 257": ("r.csv", with_ustar()),
+    "true and false": ("r.csv", csv_bytes(names={"pos": "True", "neg": "FALSE"})),
+    "1.0 and 0.0": ("r.csv", csv_bytes(names={"pos": "1.0", "neg": "0.00"})),
+    "1,0 and 0,0": ("r.csv", ends(b"1,0\n", b"0,0\n", csv_bytes(delimiter=";"))),
+    "Excel's Unicode text": ("r.txt", csv_bytes(delimiter="\t").decode().encode("utf-16")),
+    "JSON lines": ("r.jsonl", json_lines()),
+    "JSON lines in UTF-16": ("r.jsonl", json_lines().decode().encode("utf-16")),
+    "JSON list": ("r.json", b"[" + json_lines().strip().replace(b"\n", b",") + b"]"),
+    "gzip": ("r.csv.gz", gzip.compress(csv_bytes())),
+    "two gzips in one": ("r.gz", gzip.compress(csv_bytes()[:5]) + gzip.compress(csv_bytes()[5:])),
+    "bzip2": ("r.csv.bz2", bz2.compress(csv_bytes())),
+    "xz": ("r.csv.xz", lzma.compress(csv_bytes())),
+    "zip": ("r.zip", zip_bytes(("IMDB Dataset.csv", csv_bytes()), ("__MACOSX/._r.csv", b"\0"))),
+    "zip of Stanford's folder": ("a.zip", zip_bytes(*members())),
+    "one table in an archive": (
+        "a.tar.gz",
+        tar_bytes([("IMDB.csv", csv_bytes()), ("._x.csv", b"\0"), ("README", b"x")], "w:gz"),
     ),
-    "semicolons": lambda d: put(d / "r.csv", delimited(";")),
-    "tabs": lambda d: put(d / "r.tsv", delimited("\t")),
-    "bars": lambda d: put(d / "r.txt", delimited("|")),
-    "sep=": lambda d: put(d / "r.csv", b"\xef\xbb\xbfsep=;\r\n" + delimited(";")),
-    "sep= of any delimiter": lambda d: put(d / "r.csv", b'"sep=^"\n' + delimited("^")),
-    "blank lines above": lambda d: put(d / "r.csv", b"\n \r\n" + csv_bytes()),
-    "a column called source": lambda d: put(d / "r.csv", with_source()),
-    "ustar at byte 257": lambda d: put(d / "r.csv", with_ustar()),
-    "true and false": lambda d: put(d / "r.csv", csv_bytes(names={"pos": "True", "neg": "FALSE"})),
-    "1.0 and 0.0": lambda d: put(d / "r.csv", csv_bytes(names={"pos": "1.0", "neg": "0.00"})),
-    "1,0 and 0,0": lambda d: put(
-        d / "r.csv",
-        delimited(";").replace(b"positive\n", b"1,0\n").replace(b"negative\n", b"0,0\n"),
-    ),
-    **{
-        f"{encoding}, {'marked' if mark else 'no mark'}": lambda d, e=encoding, m=mark: put(
-            d / "r.csv", m + csv_bytes().decode().encode(e)
-        )
-        for encoding in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
-        for mark in (b"", "\ufeff".encode(encoding))
-    },
-    "Excel's Unicode text": lambda d: put(d / "r.txt", delimited("\t").decode().encode("utf-16")),
-    "JSON lines": lambda d: put(d / "r.jsonl", json_lines()),
-    "JSON lines in UTF-16": lambda d: put(d / "r.jsonl", json_lines().decode().encode("utf-16")),
-    "JSON list": lambda d: put(
-        d / "r.json", b"[" + json_lines().strip().replace(b"\n", b",") + b"]"
-    ),
-    "gzip": lambda d: put(d / "r.csv.gz", gzip.compress(csv_bytes())),
-    "two gzips in one": lambda d: put(
-        d / "r.csv.gz", gzip.compress(csv_bytes()[:5]) + gzip.compress(csv_bytes()[5:])
-    ),
-    "bzip2": lambda d: put(d / "r.csv.bz2", bz2.compress(csv_bytes())),
-    "xz": lambda d: put(d / "r.csv.xz", lzma.compress(csv_bytes())),
-    "zip": lambda d: put(
-        d / "r.zip",
-        zip_bytes(("IMDB Dataset.csv", csv_bytes()), ("__MACOSX/._IMDB Dataset.csv", b"\0")),
-    ),
-    "zip of Stanford's folder": lambda d: put(d / "a.zip", zip_bytes(*members())),
-    "one table in an archive": lambda d: put(
-        d / "a.tar.gz",
-        tar_bytes(
-            [("IMDB Dataset.csv", csv_bytes()), ("._x.csv", b"\0"), ("README", b"x")], "w:gz"
-        ),
-    ),
-    "tar": lambda d: put(d / "a.tar", tar_bytes()),
-    "tar.gz": lambda d: put(d / "aclImdb_v1.tar.gz", tar_bytes(mode="w:gz")),
-    "tar.xz": lambda d: put(d / "a.tar.xz", tar_bytes(mode="w:xz")),
-    "folder": lambda d: unpack(d),
+    "tar": ("a.tar", tar_bytes()),
+    "tar.gz": ("aclImdb_v1.tar.gz", tar_bytes(mode="w:gz")),
+    "tar.xz": ("a.tar.xz", tar_bytes(mode="w:xz")),
+}
+for encoding in ENCODINGS:
+    for name, mark in (("no mark", b""), ("marked", "\ufeff".encode(encoding))):
+        FILES[f"{encoding}, {name}"] = ("r.csv", mark + csv_bytes().decode().encode(encoding))
+FOLDERS = {
+    "folder": unpack,
     "folder itself": lambda d: unpack(d) / "aclImdb",
     "parquet": lambda d: parquet(d / "imdb.parquet"),
     "parquet folder": parquet_folder,
     "parquet folder itself": lambda d: parquet_folder(d) / "plain_text",
     "folder of halves": lambda d: parquet_folder(d, "{half}/0000.parquet"),
     "folder of halves itself": lambda d: parquet_folder(d, "{half}/0000.parquet") / "plain_text",
-    "folder of the hub's cache": lambda d: hub(d),
+    "folder of the hub's cache": hub,
     "folder of the hub's snapshot": lambda d: hub(d) / "snapshots" / "abc",
     "folder of halves, float labels": lambda d: parquet_folder(
         d, "imdb-{half}.parquet", lambda sign: float(sign == "pos")
@@ -250,31 +232,22 @@ SOURCES = {
         d, "{half}.parquet/part-0.parquet", lambda sign: sign == "pos"
     ),
 }
+
+
+def source(kind: str, folder: Path) -> Path:
+    return put(folder / FILES[kind][0], FILES[kind][1]) if kind in FILES else FOLDERS[kind](folder)
+
+
 # What systems, editors and Jupyter leave in a folder; a slash makes a folder of it.
-LEFTOVERS = [
-    *("Thumbs.db", "ehthumbs.db", "desktop.ini", "Desktop.ini", ".DS_Store", "._0_7.txt", "Icon\r"),
-    *(
-        ".ipynb_checkpoints/0_7-checkpoint.txt",
-        "__MACOSX/0_7.txt",
-        ".git/0_7.txt",
-        "@eaDir/0_7.txt",
-    ),
-    *(
-        "0_7.txt~",
-        ".0_7.txt.swp",
-        "0_7.txt.swp",
-        "~$0_7.txt",
-        "#0_7.txt#",
-        "0_7.txt.bak",
-        "~WRL0.tmp",
-    ),
-    *(".~lock.0_7.txt#", "0_7.txt.part"),
-]
+LEFTOVERS = """Thumbs.db ehthumbs.db desktop.ini Desktop.ini .DS_Store ._0_7.txt Icon\r
+.ipynb_checkpoints/0_7-checkpoint.txt __MACOSX/0_7.txt .git/0_7.txt @eaDir/0_7.txt 0_7.txt~
+.0_7.txt.swp 0_7.txt.swp ~$0_7.txt #0_7.txt# 0_7.txt.bak ~WRL0.tmp .~lock.0_7.txt# 0_7.txt.part"""
+LEFTOVERS = re.split("[ \n]", LEFTOVERS)
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("kind", [*FILES, *FOLDERS])
 def test_the_same_reviews_come_from_every_kind_of_source(kind, tmp_path):
-    path = SOURCES[kind](tmp_path)
+    path = source(kind, tmp_path)
     reviews = read_reviews(path)
     assert reviews.texts == TEXTS
     assert reviews.labels.dtype == np.int8
@@ -532,8 +505,8 @@ def petabyte_tar() -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT) + tar_bytes()
 
 
-def with_member(change: tuple[str, bytes]) -> bytes:
-    return tar_bytes([*members(), change])
+def with_member(name: str, raw=b"x", folder="aclImdb/train/pos/") -> bytes:
+    return tar_bytes([*members(), (folder + name, raw)])
 
 
 # name: (file name, content, what the message has to say)
@@ -551,7 +524,7 @@ BAD_FILES = {
     "unknown delimiter": ("r.csv", csv_bytes().replace(b",", b"^"), "review^sentiment"),
     "unquoted semicolon": (
         "r.csv",
-        delimited(";") + b"well; yes;positive\n",
+        csv_bytes(delimiter=";") + b"well; yes;positive\n",
         "put reviews that hold ';' in double quotes",
     ),
     "workbook": (
@@ -634,24 +607,20 @@ BAD_FILES = {
     "tar cut between members": ("a.tar", tar_bytes()[: 1024 * 40], "no proper end"),
     "tar header flipped": ("a.tar", flipped_header(20), "no proper end"),
     "tar of else": ("a.tar", tar_bytes([("notes.txt", b"x")]), "0 CSVs among 1 files"),
-    "tar twice": ("a.tar", with_member(members()[-1]), "an id of its own"),
-    "tar odd name": ("a.tar", with_member(("aclImdb/train/pos/film.txt", b"x")), "film.txt"),
+    "tar twice": ("a.tar", tar_bytes([*members(), members()[-1]]), "an id of its own"),
+    "tar odd name": ("a.tar", with_member("film.txt"), "film.txt"),
     "tar latin 1": (
         "a.tar",
-        with_member(("aclImdb/train/pos/99_7.txt", b"na\xefve")),
+        with_member("99_7.txt", b"na\xefve"),
         "99_7.txt, line 1, byte offset 2",
     ),
-    "tar blank review": ("a.tar", with_member(("aclImdb/train/pos/99_7.txt", b" ")), "99_7.txt"),
-    "tar NUL": ("a.tar", with_member(("aclImdb/train/pos/99_7.txt", b"a\0")), "99_7.txt"),
-    "tar absolute": ("a.tar", with_member(("/aclImdb/train/pos/99_7.txt", b"x")), "outside"),
-    "tar upwards": ("a.tar", with_member(("aclImdb/../../train/pos/99_7.txt", b"x")), "outside"),
-    "tar upwards, Windows": ("a.tar", with_member(("..\\train/pos/99_7.txt", b"x")), "outside"),
-    "tar drive": ("a.tar", with_member(("C:/train/pos/99_7.txt", b"x")), "outside"),
-    "tar name with escapes": (
-        "a.tar",
-        with_member(("\x1b[31m/train/pos/99_7.txt", b"x")),
-        r"\x1b[31m",
-    ),
+    "tar blank review": ("a.tar", with_member("99_7.txt", b" "), "99_7.txt"),
+    "tar NUL": ("a.tar", with_member("99_7.txt", b"a\0"), "99_7.txt"),
+    "tar absolute": ("a.tar", with_member("/train/pos/99_7.txt", folder=""), "outside"),
+    "tar upwards": ("a.tar", with_member("../../99_7.txt"), "outside"),
+    "tar upwards, Windows": ("a.tar", with_member("..\\train/pos/9_7.txt", folder=""), "outside"),
+    "tar drive": ("a.tar", with_member("C:/train/pos/99_7.txt", folder=""), "outside"),
+    "tar name with escapes": ("a.tar", with_member("\x1b[31m/9_7.txt"), r"\x1b[31m"),
     "tar symbolic link": (
         "a.tar",
         tar_bytes(name="aclImdb/train/pos/99_7.txt", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
@@ -786,7 +755,7 @@ def test_bad_folder(case, tmp_path):
 @pytest.mark.parametrize("kind", ["csv", "gzip", "bzip2", "xz", "zip", "tar", "tar.gz", "parquet"])
 def test_damage_of_any_kind_is_a_clear_message_or_harmless(kind, tmp_path):
     """Flipped, lost and added bytes anywhere: reviews or a LabError, never another exception."""
-    path = SOURCES[kind](tmp_path)
+    path = source(kind, tmp_path)
     whole, random = path.read_bytes(), np.random.default_rng(1002)
     for _ in range(60):
         raw = bytearray(whole)
