@@ -1,5 +1,7 @@
 """Alternative texts: what a matplotlib figure shows, in words and numbers."""
 
+import re
+
 import numpy as np
 from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.container import BarContainer, ErrorbarContainer
@@ -27,7 +29,7 @@ def _panel(axes, names):
     title = axes.get_title().replace("\n", ", ")
     labels = [axes.get_ylabel().replace("\n", " "), axes.get_xlabel()]
     scale = " against ".join(filter(None, labels))
-    shown = [*_intervals(axes, names), *_lines(axes, names), *_others(axes)]
+    shown = [*_intervals(axes), *_lines(axes, names), *_others(axes)]
     head = ": ".join(filter(None, [title, scale])) or "Panel"
     return f"{head}: {'; '.join(shown) or 'reference lines only'}."
 
@@ -39,27 +41,25 @@ def _lines(axes, names):
     marked = [line for line in lines if line.get_marker() not in ("None", "", None, ".")]
     for line in marked:
         y = np.asarray(line.get_ydata(), float)
-        if not np.isnan(y).all():
-            ends = y[~np.isnan(y)][[0, -1]]
-            yield f"{_name(line, names)} from {_value(ends[0])} to {_value(ends[1])}"
+        if len(y := y[~np.isnan(y)]):
+            name = str(line.get_label())
+            name = names.get(_color(line), "line") if name.startswith("_") else name
+            yield f"{name} from {_value(y[0])} to {_value(y[-1])}"
     if thin := [line for line in lines if line not in marked]:
         kind = "groups of points" if thin[0].get_marker() == "." else "thin lines"
         yield f"{kind} ({len(thin)}) {_range(*(line.get_ydata() for line in thin))}"
 
 
-def _intervals(axes, names):
+def _intervals(axes):
     """Points with error bars, by the name of their tick where they have one."""
     ticks = {t.get_position()[1]: t.get_text() for t in axes.get_yticklabels()}
     for container in (c for c in axes.containers if isinstance(c, ErrorbarContainer)):
-        line = container.lines[0]
-        if line is None or not len(line.get_xdata()):
-            continue
-        x, y = (np.asarray(d, float) for d in (line.get_xdata(), line.get_ydata()))
-        if len(x) == 1 and len(ticks) and not _number(ticks.get(y[0], "0")):
+        x, y = np.asarray(container.lines[0].get_data() if container.lines[0] else [[], []], float)
+        if len(x) == 1 and re.search("[^-−.0-9]", ticks.get(y[0], "")):
             yield f"{ticks[y[0]]} {_value(x[0])}"
         elif len(x) == 1:
             yield f"{_value(y[0])} at {_value(x[0])}"
-        else:
+        elif len(x):
             name = "intervals" if container.get_label().startswith("_") else container.get_label()
             yield f"{name} ({len(x)}) {_range(y)}"
 
@@ -67,25 +67,15 @@ def _intervals(axes, names):
 def _others(axes):
     for bars in (c for c in axes.containers if isinstance(c, BarContainer)):
         yield f"bars ({len(bars)}) {_range([bar.get_height() for bar in bars])}"
-    meshes = [c for c in axes.collections if isinstance(c, QuadMesh)]
-    for image in (*axes.images, *meshes):
+    for image in (*axes.images, *(c for c in axes.collections if isinstance(c, QuadMesh))):
         values = np.ma.asarray(image.get_array())
         yield f"heat map ({values.size} cells) {_range(values.compressed())}"
     for points in (c for c in axes.collections if isinstance(c, PathCollection)):
         yield f"points ({len(points.get_offsets())}) {_range(points.get_offsets()[:, 1])}"
 
 
-def _name(line, names):
-    label = str(line.get_label())
-    return names.get(_color(line), "line") if label.startswith("_") else label
-
-
 def _color(artist):
     return str(artist.get_color()) if hasattr(artist, "get_color") else repr(artist)
-
-
-def _number(text):
-    return text.replace("−", "-").replace(".", "", 1).lstrip("-").isdigit()
 
 
 def _value(number):
