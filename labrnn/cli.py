@@ -191,7 +191,10 @@ def train(params, data, jobs, device, scheduler, dry_run):
       labrnn train lab2c --jobs 2
       labrnn train params/full/*.yaml --scheduler params/cluster/slurm.yaml --dry-run
     """
-    from labrnn.parts import read_params
+    from labrnn.parts import by_source, read_params
+    from labrnn.trials.progress import describe, display_for_terminal
+    from labrnn.trials.running import run_trials
+    from labrnn.trials.store import default_store
 
     choose(data)
     parts = [read_params(path) for path in params]
@@ -199,19 +202,6 @@ def train(params, data, jobs, device, scheduler, dry_run):
         show_plan(parts, jobs, scheduler)
         then("the same command without --dry-run trains them")
         return
-    if train_parts(parts, jobs, device, scheduler):
-        then("correct what failed; the same command trains what is missing")
-        sys.exit(1)
-    then(f"labrnn report {' '.join(params)}")
-
-
-def train_parts(parts, jobs=None, device="", scheduler=""):
-    """Train what is missing of some parts; return the messages of failures, shown already."""
-    from labrnn.parts import by_source
-    from labrnn.trials.progress import describe, display_for_terminal
-    from labrnn.trials.running import run_trials
-    from labrnn.trials.store import default_store
-
     failures = []
     for (source, fingerprint, store, wanted), trials in by_source(parts).items():
         outcome = run_trials(
@@ -219,8 +209,8 @@ def train_parts(parts, jobs=None, device="", scheduler=""):
             source,
             fingerprint,
             default_store(store),
-            jobs=jobs or 0,
-            device=device or wanted,
+            jobs or 0,
+            device or wanted,
             display=display_for_terminal(),
             scheduler=scheduler,
         )
@@ -228,7 +218,10 @@ def train_parts(parts, jobs=None, device="", scheduler=""):
         show(f"{len(outcome.trials)} trials stored, {len(outcome.failures)} failed")
     for message in failures:
         show(f"failed: {message}", err=True)
-    return failures
+    if failures:
+        then("correct what failed; the same command trains what is missing")
+        sys.exit(1)
+    then(f"labrnn report {' '.join(params)}")
 
 
 def show_plan(parts, jobs, scheduler):
@@ -278,7 +271,6 @@ def report(params, data, jobs, author, out):
     from labrnn.reports import batch
 
     choose(data)
-    refuse_twice(params, out)
     reports = batch.plan(params, out, printable(author.replace("\n", " ")))
     for folder in {report.out for report in reports}:
         folder.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
@@ -286,19 +278,6 @@ def report(params, data, jobs, author, out):
         then("correct what failed; the same command makes what is missing")
         sys.exit(1)
     then("open a PDF; change a value in a params file and run the same command")
-
-
-def refuse_twice(params, out):
-    """Refuse params files whose reports would be the same files."""
-    places = {}
-    for path in map(Path, params):
-        place = out or path.resolve().parent.name, path.stem
-        if place in places:
-            raise LabError(
-                f"{places[place]} and {path}: both make {path.stem}.pdf in one folder; name one of "
-                "them, or make them in two calls with --out"
-            )
-        places[place] = path
 
 
 def choose(data):

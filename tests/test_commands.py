@@ -15,9 +15,10 @@ import yaml
 from click.testing import CliRunner
 from tiny import TINY, train, write_params, write_reviews
 
-from labrnn.cli import Steady, main, refuse_twice
+from labrnn.cli import Steady, main
 from labrnn.config import TrialConfig, find_params
 from labrnn.parts import PARTS
+from labrnn.reports.batch import plan
 from labrnn.reviews.download import ARCHIVE
 from labrnn.trials.plan import Plan
 from labrnn.trials.progress import Display
@@ -150,7 +151,7 @@ def test_reports_that_would_be_the_same_files_are_refused(tmp_path):
         assert (code, out) == (2, "")
         assert f"{words[0]} and {words[1]}: both make lab2d_width.pdf in one folder" in err
     assert not (tmp_path / "out").exists()
-    refuse_twice(paths, None)  # into reports/one and reports/two
+    assert len(plan(paths)) == 2  # into reports/one and reports/two
 
 
 def test_data_that_is_not_there(tmp_path):

@@ -290,19 +290,6 @@ def test_unknown_tex_is_shown_as_its_source_with_a_warning(caplog):
     assert caplog.text.count("Notebook, cell 2: the formula \\nonsense{x}") == 2
 
 
-def test_attached_pictures_are_embedded(shown):
-    module.show(curve(), "fig-x", "x")
-    attached = v4.new_markdown_cell("![gates](attachment:a.png) ![none](attachment:b.png)")
-    attached["attachments"] = {"a.png": {"image/png": shown[0].data["image/png"]}}
-    nb = notebook("# T", attached)
-    image = BeautifulSoup(html(nb), "html.parser").find("img")
-    assert image["alt"] == "gates"
-    assert image["src"] == "data:image/png;base64," + shown[0].data["image/png"]
-    (page,) = pypdfium2.PdfDocument(pdf(nb))
-    assert sum(item.type == 3 for item in page.get_objects()) == 1  # 3: image
-    assert "none" in pages(pdf(nb))[0]
-
-
 def test_pictures_without_a_caption_and_without_svg(shown):
     module.show(curve(), "fig-x", "x")
     output = v4.new_output("display_data", {"image/png": shown[0].data["image/png"]})

@@ -34,11 +34,20 @@ def plan(params, out=None, author="labrnn"):
     """The reports of some params files in the lab's order, without trials.
 
     The name of a file is its part's, that of its folder its configuration's.
+
+    Raises:
+        LabError: a params file is bad, or two would make the same report.
     """
-    order = list(PARTS)
-    reports = []
+    order, reports, places = list(PARTS), [], {}
     for path in map(Path, params):
         folder = Path(out) if out else PROJECT / "reports" / path.resolve().parent.name
+        place = folder / f"{path.stem}.pdf"
+        if place in places:
+            raise LabError(
+                f"{places[place]} and {path}: both make {place.name} in one folder; name one of "
+                "them, or make them in two calls with --out"
+            )
+        places[place] = path
         reports.append(Report(read_params(path), [], folder, author))
     return sorted(reports, key=lambda report: order.index(report.name))
 
