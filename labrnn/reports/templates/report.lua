@@ -44,6 +44,13 @@ end
 
 local function raw(text) return pandoc.RawInline('typst', text) end
 
+-- Blocks as the content of a call in Typst.
+local function within(call, blocks)
+  return List{pandoc.RawBlock('typst', call)} .. blocks .. List{pandoc.RawBlock('typst', ']')}
+end
+
+local function note(...) return pandoc.Div({pandoc.Para{...}}, {class = 'note'}) end
+
 local function array(items) return '(' .. table.concat(items, ', ') .. (#items > 0 and ',' or '') .. ')' end
 
 -- READING ------------------------------------------------------------------------------------
@@ -616,11 +623,8 @@ local function finish(blocks, block, part)
       local out = List{}
       if el.identifier ~= '' then out:insert(el.t == 'Div' and pandoc.RawBlock('typst', mark) or raw(mark .. ';')) end
       out:extend(el.content)
-      if el.classes:includes('rtl') then
-        out:insert(1, pandoc.RawBlock('typst', '#[#set text(dir: rtl)'))
-        out:insert(pandoc.RawBlock('typst', ']'))
-      end
-      return out
+      if el.classes:includes('lead') then out = within('#block(sticky: true, spacing: 0.95em)[', out) end
+      return el.classes:includes('rtl') and within('#[#set text(dir: rtl)', out) or out
     end
     rules.Span, rules.Div = anchored, anchored
     function rules.Str(str)
@@ -658,8 +662,7 @@ local function finish(blocks, block, part)
   if typst then -- a line under a heading stays with what it introduces
     for k = #blocks, 2, -1 do
       if blocks[k - 1].t == 'Header' and blocks[k].t == 'Para' and #stringify(blocks[k]) < 110 then
-        blocks:insert(k + 1, pandoc.RawBlock('typst', ']'))
-        blocks:insert(k, pandoc.RawBlock('typst', '#block(sticky: true, spacing: 0.95em)['))
+        blocks[k] = pandoc.Div({blocks[k]}, {class = 'lead'})
       end
     end
   end
@@ -714,31 +717,24 @@ local function compose(block, part)
     if typst then
       return {pandoc.RawBlock('typst', ('#place-of(%s, %s)'):format(literal(target.id), literal(target.title)))}
     end
-    return {pandoc.Div({pandoc.Para{pandoc.Link(target.title, '#' .. target.id)}}, {class = 'note'})}
-  elseif block.kind == 'references' and typst and #block.tree > 0 then
-    local list = finish(block.tree, block, part)
-    list:insert(2, pandoc.RawBlock('typst', '#[#set par(hanging-indent: 1.5em, justify: false)'))
-    list:insert(pandoc.RawBlock('typst', ']'))
-    return list
-  elseif block.kind == 'parameters' or block.kind == 'error' then
-    local code = finish(block.tree, block, part)
-    if typst then
-      local call = block.kind == 'error' and '#trouble[' or '#note(sticky: true)[Parameters of this run]'
-      code:insert(1, pandoc.RawBlock('typst', call))
-      if block.kind == 'error' then code:insert(pandoc.RawBlock('typst', ']')) end
-      return code
-    end
-    local words = block.kind == 'error' and pandoc.Strong('This cell stopped with an error.')
-      or pandoc.Str('Parameters of this run')
-    code:insert(1, pandoc.Div({pandoc.Para{words}}, {class = 'note'}))
-    return block.kind == 'error' and {pandoc.Div(code, {class = 'error'})} or code
+    return {note(pandoc.Link(target.title, '#' .. target.id))}
   end
-  local body, kind
-  if block.kind == 'figure' then
+  local blocks, body, kind = finish(block.tree, block, part), nil, 'table'
+  if block.kind == 'references' and typst and #blocks > 0 then
+    local heading = blocks:remove(1)
+    return List{heading} .. within('#[#set par(hanging-indent: 1.5em, justify: false)', blocks)
+  elseif block.kind == 'parameters' then
+    local words = 'Parameters of this run'
+    blocks:insert(1, typst and pandoc.RawBlock('typst', '#note(sticky: true)[' .. words .. ']') or note(pandoc.Str(words)))
+    return blocks
+  elseif block.kind == 'error' then
+    if typst then return within('#trouble[', blocks) end
+    blocks:insert(1, note(pandoc.Strong('This cell stopped with an error.')))
+    return {pandoc.Div(blocks, {class = 'error'})}
+  elseif block.kind == 'figure' then
     body, kind = figure(block, part, full), 'image'
     if not typst then return {body} end
   else
-    local blocks = finish(block.tree, block, part)
     if not (block.label and blocks[1]) then return blocks end
     if not typst then
       local place = blocks:find_if(function(b) return b.t == 'Div' and b.classes:includes('wide') end)
@@ -749,7 +745,7 @@ local function compose(block, part)
       end
       return blocks
     end
-    body, kind = '[' .. write(blocks) .. ']', 'table'
+    body = '[' .. write(blocks) .. ']'
   end
   if not block.label then return {pandoc.RawBlock('typst', '#' .. body)} end
   local function content(text) return '[' .. write{pandoc.Plain(text)} .. ']' end
