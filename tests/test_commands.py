@@ -111,16 +111,11 @@ def test_a_reader_that_goes_away_stops_no_work():
 @pytest.mark.parametrize(
     "words",
     [
-        ["trials", "--store", "{}"],
-        ["trials", "--store", "{}", "verify"],
-        ["train", "{}.yaml"],
-        ["predict", "good", "--trial", "{}"],
-        ["schema", "{}/file/x"],
-        ["{}"],
-        ["data", "--{}"],
+        ["trials", "--store", "{}"], ["trials", "--store", "{}", "verify"], ["train", "{}.yaml"],
+        ["predict", "good", "--trial", "{}"], ["schema", "{}/file/x"], ["{}"], ["data", "--{}"],
     ],
     ids=" ".join,
-)
+)  # fmt: skip
 def test_nothing_that_is_printed_steers_the_terminal(tmp_path, words):
     name = "\x1b]0;title\x07\x9b31m\r"
     (tmp_path / name / "0123456789abcdef" / name).mkdir(parents=True)

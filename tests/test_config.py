@@ -17,21 +17,10 @@ def fault(model=TrialConfig, **values):
 def test_defaults_are_the_labs():
     config = TrialConfig()
     lab = {
-        "cell": "lstm",
-        "embedding_dim": 1,
-        "hidden_dim": 100,
-        "n_layers": 1,
-        "dropout_rate": 0.0,
-        "bidirectional": False,
-        "optim": "sgd",
-        "lr": 0.01,
-        "epochs": 5,
-        "seed": 5,
-        "batch_size": 96,
-        "max_tokens": 256,
-        "min_count": 5,
-        "warmup_steps": 200,
-    }
+        "cell": "lstm", "embedding_dim": 1, "hidden_dim": 100, "n_layers": 1, "dropout_rate": 0.0,
+        "bidirectional": False, "optim": "sgd", "lr": 0.01, "epochs": 5, "seed": 5,
+        "batch_size": 96, "max_tokens": 256, "min_count": 5, "warmup_steps": 200,
+    }  # fmt: skip
     assert {name: getattr(config, name) for name in lab} == lab
     assert config.difference() == ""
 
@@ -63,26 +52,13 @@ def test_the_labs_limits(field, lowest, highest):
 @pytest.mark.parametrize(
     "values",
     [
-        {"lr": 0},
-        {"lr": -0.1},
-        {"lr": float("nan")},
-        {"lr": float("inf")},
-        {"lr": None},
-        {"lr": "fast"},
-        {"lr": [0.1]},
-        {"dropout_rate": 1.0},
-        {"dropout_rate": -0.1},
-        {"epochs": 2.5},
-        {"epochs": "many"},
-        {"optim": "sdg"},
-        {"optim": "SGD"},
-        {"cell": 1},
-        {"seed": -1},
-        {"bidirectional": "perhaps"},
-        {"bidirectional": 2},
+        {"lr": 0}, {"lr": -0.1}, {"lr": float("nan")}, {"lr": float("inf")}, {"lr": None},
+        {"lr": "fast"}, {"lr": [0.1]}, {"dropout_rate": 1.0}, {"dropout_rate": -0.1},
+        {"epochs": 2.5}, {"epochs": "many"}, {"optim": "sdg"}, {"optim": "SGD"}, {"cell": 1},
+        {"seed": -1}, {"bidirectional": "perhaps"}, {"bidirectional": 2},
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_bad_values_are_named(values):
     ((field, value),) = values.items()
     assert f"  {field} = {value!r}: " in fault(**values)
@@ -180,33 +156,15 @@ BILLION_LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\n"
 @pytest.mark.parametrize(
     "text",
     [
-        "lr: 0.1\nlr: 0.2",
-        "a: {b: 1, b: 2}",
-        BILLION_LAUGHS,
-        "!!python/object/apply:os.system [echo]",
-        "lr: !!timestamp x",
-        "lr: !!bool maybe",
-        "seeds: !!set {1, 2}",
-        "data: !!binary eA==",
-        "lr: !!float 1",
-        "lr: !mine 1",
-        "!!omap [lr: 1]",
-        "lr: !!python/name:os.system",
-        "- lr",
-        "lr 0.1",
-        "lr: [1, 2",
-        "5: lr",
-        "no: 5",
-        "? [a, b]\n: c",
-        "\tlr: 1",
-        "lr: 1\n---\nlr: 2",
-        "lr: " + "[" * 5000,
-        "lr: " + "1" * 5000,
-        "lr: 2023-99-99",
-        "lr: \x01",
+        "lr: 0.1\nlr: 0.2", "a: {b: 1, b: 2}", BILLION_LAUGHS,
+        "!!python/object/apply:os.system [echo]", "lr: !!timestamp x", "lr: !!bool maybe",
+        "seeds: !!set {1, 2}", "data: !!binary eA==", "lr: !!float 1", "lr: !mine 1",
+        "!!omap [lr: 1]", "lr: !!python/name:os.system", "- lr", "lr 0.1", "lr: [1, 2", "5: lr",
+        "no: 5", "? [a, b]\n: c", "\tlr: 1", "lr: 1\n---\nlr: 2", "lr: " + "[" * 5000,
+        "lr: " + "1" * 5000, "lr: 2023-99-99", "lr: \x01",
     ],
     ids=lambda text: text[:20],
-)
+)  # fmt: skip
 def test_what_is_no_params_file_is_refused_in_one_message(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")

@@ -323,14 +323,10 @@ def test_description(tmp_path):
         "duplicate_rows": 3,
         "conflicting_labels": 1,
         "words": {
-            "min": 1,
-            "median": 4.0,
-            "mean": pytest.approx(106 / 30),
-            "p90": 4.0,
-            "p99": 4.0,
+            "min": 1, "median": 4.0, "mean": pytest.approx(106 / 30), "p90": 4.0, "p99": 4.0,
             "max": 4,
         },
-    }
+    }  # fmt: skip
 
 
 # -------------------------------------------------------------------------------- finding a source
@@ -355,14 +351,10 @@ def test_order_of_the_choices(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "wrong",
     [
-        "nowhere.csv",
-        "https://example.org/r.csv",
-        "x" * 5000,
-        "a\0b",
-        "/dev/null",
+        "nowhere.csv", "https://example.org/r.csv", "x" * 5000, "a\0b", "/dev/null",
         "~nobody-of-this-name/r.csv",
     ],
-)
+)  # fmt: skip
 def test_a_choice_that_does_not_exist(wrong, monkeypatch):
     monkeypatch.delenv("LABRNN_DATA", raising=False)
     for choice in ({"override": wrong}, {"parameter": wrong}):
@@ -435,14 +427,9 @@ def test_all_reviews(tmp_path):
         "duplicate_rows": 418,
         "conflicting_labels": 0,
         "words": {
-            "min": 4,
-            "median": 173.0,
-            "mean": 231.1366,
-            "p90": 451.0,
-            "p99": 908.0,
-            "max": 2470,
+            "min": 4, "median": 173.0, "mean": 231.1366, "p90": 451.0, "p99": 908.0, "max": 2470,
         },
-    }
+    }  # fmt: skip
 
 
 def test_digest_follows_the_source(tmp_path):

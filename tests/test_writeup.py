@@ -73,17 +73,9 @@ def test_sections_parts_and_appendix_are_in_the_labs_order(written):
     assert found[0].strip() == "The whole lab A. B., C. D. · 24 November 2026"
     front, text = found[1], " ".join(found[2:])
     order = [
-        "Abstract",
-        "Reproducibility summary",
-        "Set-up",
-        "Methods",
-        "1 Questions",
-        "2 Lab 1",
-        "2.1 Part data",
-        "2.2 Part lstm",
-        "2.3 lab1_gru",
-        "3 Lab 2",
-    ]
+        "Abstract", "Reproducibility summary", "Set-up", "Methods", "1 Questions", "2 Lab 1",
+        "2.1 Part data", "2.2 Part lstm", "2.3 lab1_gru", "3 Lab 2",
+    ]  # fmt: skip
     order += ["3.1 Part zers", "3.2 lab2b_gru_optimizers", "4 Beyond the lab", "4.1 Part mine"]
     order += ["5 Related work", "6 Limitations", "7 Conclusion", "References"]
     order += ["A Executed notebooks", "A.1 lab1_data.ipynb", "A.4 mine.ipynb"]
