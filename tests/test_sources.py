@@ -669,10 +669,10 @@ def test_texts_that_take_too_much_memory(tmp_path, monkeypatch):
     """One character beyond the usual ones makes each of a text's take four bytes."""
     texts = [text + "a" * 1000 for text in TEXTS]
     path = put(tmp_path / "r.csv", csv_bytes(texts))
-    monkeypatch.setattr("labrnn.reviews.sources.MAX_BYTES", 2 * path.stat().st_size)
+    monkeypatch.setattr(formats, "MAX_BYTES", 2 * path.stat().st_size)
     with pytest.raises(LabError) as caught:
         read_reviews(path)
-    is_clear(str(caught.value), path, "MiB of memory")
+    is_clear(str(caught.value), path, "unpacks to more")
     assert len(read_reviews(put(path, csv_bytes(["x" * 1000] * 48))).texts) == 48
 
 

@@ -142,11 +142,12 @@ def _unpacked(path: Path, start: bytes) -> bytes:
     with opener(path, "rb") as stream:
         while block := stream.read(MIB):
             content += block
-            _check_size(path, len(content))
+            check_size(path, len(content))
     return bytes(content)
 
 
-def _check_size(path: Path, size: int) -> None:
+def check_size(path: Path, size: int) -> None:
+    """Refuse a source that takes more than MAX_BYTES once it is unpacked."""
     if size > MAX_BYTES:
         raise LabError(
             f"{path}: unpacks to more than {MAX_BYTES // MIB} MiB, far more than the 50,000 reviews"
@@ -156,7 +157,7 @@ def _check_size(path: Path, size: int) -> None:
 
 def _zip_members(path: Path, archive: zipfile.ZipFile) -> list[Member]:
     infos = [info for info in archive.infolist() if not info.is_dir()]
-    _check_size(path, sum(info.file_size for info in infos))
+    check_size(path, sum(info.file_size for info in infos))
     return [Member(info.filename, partial(archive.read, info)) for info in infos]
 
 
@@ -371,7 +372,7 @@ def _folder_members(root: Path, folders: Iterable[Path]) -> Iterator[Member]:
                 raise LabError(
                     f"{file}: not a regular file, so it cannot be a review; move it elsewhere"
                 )
-            _check_size(file, file.stat().st_size)
+            check_size(file, file.stat().st_size)
             yield Member(file.relative_to(root).as_posix(), file.read_bytes)
 
 
@@ -391,7 +392,7 @@ def _imdb_rows(path: Path, members: Iterable[Member]) -> Iterator[Row]:
             )
         found[key] = name, read()
         total += len(found[key][1])
-        _check_size(path, total)
+        check_size(path, total)
     for (_, negative, _), (name, raw) in sorted(found.items()):
         text = decoded(path, raw, member=f"{name}, ")
         yield Row(name, text, "neg" if negative else "pos")
@@ -408,7 +409,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             number = size = 0
             for batch in table.iter_batches(256, columns=columns, use_threads=False):
                 size += batch.nbytes
-                _check_size(path, size)
+                check_size(path, size)
                 for text, label in zip(*(batch[c].to_pylist() for c in columns), strict=True):
                     number += 1
                     yield Row(f"{path.name}, row {number}", text, label)

@@ -17,7 +17,7 @@ import numpy as np
 
 from labrnn.errors import LabError
 from labrnn.folders import absolute
-from labrnn.reviews.formats import MAX_BYTES, MIB, read_rows, readable, short
+from labrnn.reviews.formats import MIB, check_size, read_rows, readable, short
 
 POSITIVE, NEGATIVE = ("positive", "pos", "true", "1"), ("negative", "neg", "false", "0")
 LABELS = dict.fromkeys(POSITIVE, 1) | dict.fromkeys(NEGATIVE, 0)
@@ -121,7 +121,7 @@ def read_reviews(path: str | os.PathLike) -> Reviews:
 
     Raises:
         LabError: a damaged file, a blank review, an unknown label, fewer than `MIN_OF_A_CLASS`
-            reviews of a class, or more than `MAX_BYTES` of text.
+            reviews of a class, or more than `formats.MAX_BYTES` of text.
     """
     path = Path(path)
     # The packaged file mixes two collections. It is known by its place: other files may have a
@@ -136,12 +136,8 @@ def read_reviews(path: str | os.PathLike) -> Reviews:
         digest.update(raw)
         texts.append(text)
         labels.append(known)
-        size += sys.getsizeof(text)
-        if size > MAX_BYTES:
-            raise LabError(
-                f"{path}: its reviews take more than {MAX_BYTES // MIB} MiB of memory, far more than"
-                " the 50,000 of the lab; use a part of them"
-            )
+        size += sys.getsizeof(text)  # up to four times the bytes that were read
+        check_size(path, size)
     labels = np.array(labels, np.int8)
     for kind, count in zip(("negative", "positive"), np.bincount(labels, minlength=2), strict=True):
         if count < MIN_OF_A_CLASS:
