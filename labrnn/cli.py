@@ -209,8 +209,8 @@ def train(params, data, jobs, device, scheduler, dry_run):
             source,
             fingerprint,
             default_store(store),
-            jobs or 0,
-            device or wanted,
+            jobs=jobs or 0,
+            device=device or wanted,
             display=display_for_terminal(),
             scheduler=scheduler,
         )
