@@ -12,6 +12,7 @@ from labrnn.published import published
 from labrnn.reports.document import REFERENCES, Block, Part, assignments
 from labrnn.reports.notebook import finding_of, verdicts_of
 from labrnn.results import statistics, table
+from labrnn.results.beyond import standard_split
 from labrnn.results.prose import counted, listing, page
 from labrnn.results.verdicts import CONFIRMED, INCONCLUSIVE, REFUTED
 
@@ -61,6 +62,7 @@ def _values(notebooks):
         "rates": given.get("lab2a_lstm_optimizers", {}),
         "runs": len(runs),
         "seeds": sorted({len(v["seeds"]) for v in given.values() if "seeds" in v}),
+        "standard": standard_split().to_dict("records"),
         "statistics": statistics,
         "table": table,
         "tally": tally(verdict["outcome"] for verdict in verdicts.values()),

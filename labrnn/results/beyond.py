@@ -145,6 +145,20 @@ def search():
         return pd.read_csv(file)
 
 
+def standard_split():
+    """A row a model on the split of Maas et al. (2011): numbers of reviews, those classified
+    correctly, processor seconds. `tools/standard_split.py` makes it.
+    """
+    with (files("labrnn.results") / "standard_split.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file)
+
+
+def on_standard_split():
+    """The best classifier on the split of the published figures, in words."""
+    table = standard_split()
+    return render("standard", rows=table.to_dict("records"))
+
+
 def on_components(results, compared):
     """Which components carry the accuracy?"""
     whole = results.part.whole()

@@ -188,13 +188,16 @@ class Corpus:
         return {"ids": ids.tolist(), "length": len(ids), "label": int(self.labels[row])}
 
 
-def encode(reviews, config):
+def encode(reviews, config, rows=None):
     """Encode `sources.Reviews` as a `Corpus`, under the data fields of a `TrialConfig`.
+
+    Args:
+        rows: split -> row numbers; the lab's split if None.
 
     Raises:
         LabError: too few reviews remain, or no word is frequent enough.
     """
-    rows = _rows(reviews, config)
+    rows = _rows(reviews, config) if rows is None else rows
     texts = [spaced(text, config.words) for text in reviews.texts]
     train, stop = (texts[row] for row in rows["train"]), stop_words(config.stop_words)
     vocabulary = Vocabulary.build(train, config.min_count, stop)
