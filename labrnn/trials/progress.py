@@ -38,7 +38,7 @@ def describe(config, usual=None):
             # A switch that is usually on, and other fields, have no words of their own.
             plain = name not in WORDS or (isinstance(value, bool) and not value)
             shown = f"{name.replace('_', ' ')} {value}" if plain else WORDS[name].format(value)
-            words.append(shown.removesuffix("s") if shown == "1 layers" else shown)
+            words.append(shown.removesuffix("s") if value == 1 else shown)
     return ", ".join([*words, f"seed {config.seed}"])
 
 
