@@ -310,6 +310,9 @@ MALFORMED = [
     ("reader", at("weights", value="AAAA")),
     ("reader", at("weights", value="no base64")),
     ("reader", at("review", value=["one"])),
+    ("steps", at("5", value=[])),
+    ("steps", at("5", 0, value=float("nan"))),
+    ("steps", at("five", value=[0.7])),
 ]
 
 

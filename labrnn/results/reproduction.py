@@ -145,9 +145,8 @@ def agreement_means(shown):
 
 
 def setting_name(config):
-    """A configuration in one short line."""
+    """A configuration in one short line: E dimensions, H units, L layers, D dropout."""
     words = f"{config.cell.upper()} {OPTIMIZERS[config.optim].name}"
     size = f"E{config.embedding_dim} H{config.hidden_dim} L{config.n_layers}"
-    more = [f"dropout {config.dropout_rate:g}"] if config.dropout_rate else []
-    both = ["bidirectional"] if config.bidirectional else []
-    return ", ".join([words, size, *more, *both])
+    dropout = f" D{config.dropout_rate:g}" if config.dropout_rate else ""
+    return f"{words}, {size}{dropout}" + ", bidirectional" * config.bidirectional

@@ -9,7 +9,7 @@ import json
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, RootModel, ValidationError
 from safetensors import SafetensorError, deserialize
 
 from labrnn.files import read_file
@@ -145,6 +145,10 @@ class _Reader(Plain):
     review: Two[str]
 
 
+Loss = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[str, Field(pattern="^[0-9]+$")]
+_Steps = RootModel[Annotated[dict[Seed, Some[Loss]], Field(min_length=1)]]
+
 KINDS = {
     "data": _Description,
     "baselines": _Baselines,
@@ -152,6 +156,7 @@ KINDS = {
     "insight": _Insight,
     "models": _Models,
     "reader": _Reader,
+    "steps": _Steps,
 }
 
 
