@@ -250,3 +250,12 @@ def test_no_slur_is_printed():
         insight.SLURS.sub("[…]", "spicy, flag, a despicable chin")
         == "spicy, flag, a despicable chin"
     )
+
+
+def test_the_standard_split_is_reported_from_its_table():
+    table = beyond.standard_split()
+    assert (table[["train", "valid", "test"]].sum(axis=1) == 50_000).all()
+    text = beyond.on_standard_split()
+    for row in table.itertuples():
+        assert f"{row.model}" in text
+        assert f"{100 * row.test_correct / row.test:.1f} %" in text

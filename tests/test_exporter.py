@@ -89,7 +89,7 @@ def test_figures_and_tables_are_numbered_listed_and_referred_to(shown):
     table = pd.DataFrame({"gate": ["input"], "sum": ["0.5"]})
     module.show(curve(), "fig-extra", "Our own figure.")
     module.show_grid([(curve(), f"sub {k}") for k in "xyz"], "fig-grid", "Three.", number=3)
-    module.show(curve(), "fig-part", "A part of the lab's eighth.", short="Eighth", number="8a")
+    module.show(curve(), "fig-part", "A part of the lab's eighth.", number="8a")
     module.show(curve(), "fig-more", "Another.")
     module.show(table, "tbl-one", "Gates.")
     nb = notebook(
@@ -105,13 +105,8 @@ def test_figures_and_tables_are_numbered_listed_and_referred_to(shown):
     )
     text = " ".join(pages(pdf(nb)))
     assert said in text
-    assert re.search(
-        r"List of figures Figure 1 Our own figure[ .]+\d Figure 2 Three \(lab figure 3\)[ .]+\d",
-        text,
-    )
-    assert re.search(
-        r"Figure 3 Eighth \(lab figure 8a\)[ .]+\d .*List of tables Table 1 Gates[ .]+\d", text
-    )
+    assert "Figure 1. Our own figure." in text
+    assert "Figure 2. Lab figure 3. Three." in text
     assert "Figure 3. Lab figure 8a. A part of the lab’s eighth." in text
     assert all(f"({letter}) sub {name}" in text for letter, name in zip("abc", "xyz", strict=True))
 
@@ -340,7 +335,7 @@ def test_a_head_of_blanks_is_no_head():
 
 def test_headings_stay_with_what_follows_them(shown):
     module.show(curve(), "fig-a", "The figure.")
-    for lines in range(26, 46, 6):  # the figure needs the next page; its code does not always
+    for lines in range(32, 50, 6):  # the figure needs the next page; its code does not always
         text = cell("filled = 1", [stream("line\n" * lines)])
         found = pages(pdf(notebook("# T", text, "## Head", cell("drawn = 1", shown[:1]))))
         assert len(found) == 2
@@ -348,7 +343,7 @@ def test_headings_stay_with_what_follows_them(shown):
         assert "Figure 1. " in found[1]
 
 
-def test_how_to_read_a_thing_is_added_to_its_caption_and_not_to_the_lists(shown):
+def test_how_to_read_a_thing_is_added_to_its_caption(shown):
     figure = curve()
     figure.set_label("Dotted is chance.")
     module.show(figure, "fig-a", "The figure.")

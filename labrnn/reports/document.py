@@ -52,7 +52,7 @@ class Block:
     Kinds: markdown (a cell), computed (Markdown of an output), front (the same, its headings
     without numbers), html, code, parameters, print, error, note, figure, headings (those of `text`
     alone), reference (to the label `text`), references (what the text cites), appendix. `label`,
-    `caption`, `short`, `number` are those of `labrnn.reports.notebook.show`; `files` are the
+    `caption`, `number` are those of `labrnn.reports.notebook.show`; `files` are the
     pictures that `text` names: address -> file of the document.
     """
 
@@ -61,7 +61,6 @@ class Block:
     where: str = ""
     label: str = ""
     caption: str = ""
-    short: str = ""
     number: str = ""
     columns: int = 1
     level: int = 0
@@ -211,7 +210,7 @@ class _Reader:
     def _shown(self, output, where, before):
         """The block of a displayed object; a further sub-figure joins the last block."""
         data, report = output.data, output.metadata.get("report", {})
-        own = {key: str(report.get(key) or "") for key in ("label", "caption", "short", "number")}
+        own = {key: str(report.get(key) or "") for key in ("label", "caption", "number")}
         block = Block("", where=where, columns=int(report.get("columns", 1)), **own)
         plain, page = data.get("text/plain", ""), data.get("text/html", "")
         for kind in filter(data.get, PICTURES):

@@ -22,28 +22,28 @@ from labrnn.reports.describe import description
 PNG_DPI = 144
 
 
-def show(obj, label, caption, short=None, number=None, alt=None):
+def show(obj, label, caption, number=None, alt=None):
     """Display a matplotlib figure (closed afterwards) or a pandas table with its caption.
 
-    `label` begins with `fig-` or `tbl-`; `caption` and `short` (for the lists at the front) are
-    Markdown; `number` is the lab's own figure number (3, or "8a"), which the caption names.
+    `label` begins with `fig-` or `tbl-`; `caption` is Markdown; `number` is the lab's own figure
+    number (3, or "8a"), which the caption names.
     `alt` describes a figure to readers who cannot see it; without it they get a description of its
     panels, axes and values. The index of a table is shown if it has a name. What a figure's label or a
     table's `attrs["key"]` says, how it is to be read, is added to the caption. Raises LabError.
     """
     if isinstance(obj, pd.DataFrame):
-        entry = _entry(label, "tbl-", caption, obj.attrs.get("key"), short=short)
+        entry = _entry(label, "tbl-", caption, obj.attrs.get("key"))
         display(_table(obj, entry["caption"]), raw=True, metadata={"report": entry})
     else:
-        entry = _entry(label, "fig-", caption, _key(obj), short=short, number=number, alt=alt)
+        entry = _entry(label, "fig-", caption, _key(obj), number=number, alt=alt)
         _figure(obj, entry)
         _print_caption(label, entry["caption"], number)
 
 
-def show_grid(parts, label, caption, columns=2, short=None, number=None):
+def show_grid(parts, label, caption, columns=2, number=None):
     """Display sub-figures (a), (b), ... under one caption; `parts` are (figure, subcaption)."""
     key = _key(parts[0][0]) if parts else ""
-    entry = _entry(label, "fig-", caption, key, short=short, number=number, columns=columns)
+    entry = _entry(label, "fig-", caption, key, number=number, columns=columns)
     for k, (figure, sub) in enumerate(parts):
         _figure(figure, {**entry, "group": k, "sub": sub})
         _print_caption(label, f"({chr(97 + k)}) {sub}")
@@ -95,7 +95,7 @@ def _entry(label, prefix, caption, key="", **more):
             f"and hyphens, for example '{prefix}curves'"
         )
     if key:
-        more["short"], caption = more["short"] or caption, f"{caption} {key}"
+        caption = f"{caption} {key}"
     return {"label": label, "caption": caption, **{k: v for k, v in more.items() if v is not None}}
 
 

@@ -355,7 +355,7 @@ local function enrol(part)
         return pandoc.Header(level, header.content, pandoc.Attr(id, classes))
       end,
     }
-    block.caption, block.short = inlines(block.caption, block.where), inlines(block.short, block.where)
+    block.caption = inlines(block.caption, block.where)
     for _, picture in ipairs(block.pictures or {}) do picture.sub = inlines(picture.sub, block.where) end
     if block.label then
       block.label = part.prefix .. block.label
@@ -366,10 +366,6 @@ local function enrol(part)
       end
       counters[kind] = counters[kind] + 1
       if block.number then -- the lab's own
-        block.short = (block.short or block.caption):clone()
-        local last = block.short[#block.short]
-        if last.t == 'Str' then last.text = last.text:gsub('%.$', '') end
-        block.short:extend{pandoc.Space(), pandoc.Str('(lab figure ' .. block.number .. ')')}
         block.caption = pandoc.Inlines{pandoc.Emph('Lab figure ' .. block.number .. '.'), pandoc.Space()} .. block.caption
       end
       block.number = tostring(counters[kind])
@@ -707,7 +703,6 @@ end
 -- A block of a notebook as final blocks of the document.
 local function compose(block, part)
   local caption = block.caption and finish_inlines(block.caption, block, part)
-  local short = block.short and finish_inlines(block.short, block, part) or caption
   local full = caption and not typst and block.label
     and List{pandoc.Strong(block.name .. '.'), pandoc.Space()} .. caption or caption
   if block.kind == 'appendix' then
@@ -748,10 +743,9 @@ local function compose(block, part)
     body = '[' .. write(blocks) .. ']'
   end
   if not block.label then return {pandoc.RawBlock('typst', '#' .. body)} end
-  local function content(text) return '[' .. write{pandoc.Plain(text)} .. ']' end
-  return {pandoc.RawBlock('typst', ('#numbered(%s, "%s", %s, %s, %s, %s, %s, %s)'):format(kind,
-    block.name:match('%a+'), literal(block.number), literal(block.label), (content(short):gsub('%.%]$', ']')),
-    content(caption), tostring(block.kind ~= 'front'), body))}
+  return {pandoc.RawBlock('typst', ('#numbered(%s, "%s", %s, %s, [%s], %s, %s)'):format(kind,
+    block.name:match('%a+'), literal(block.number), literal(block.label), write{pandoc.Plain(caption)},
+    tostring(block.kind ~= 'front'), body))}
 end
 
 local function read_all()
