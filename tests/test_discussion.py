@@ -67,7 +67,7 @@ def test_one_comparison_in_each_outcome():
     )
     assert comparisons([compared("Adam", 0.004, 0.001, equivalent=0.001)]) == (
         "Adam (+0.4 points [0.2, 0.6], p < 0.001) is significantly more accurate than 1 layer, "
-        "though Adam by less than 1 point."
+        "though by less than 1 point."
     )
     assert comparisons([compared("Adam", -0.1, float("nan"), p=float("nan"))]) == (
         "Adam (−10.0 points) is not tested against 1 layer: a single run cannot decide against a "

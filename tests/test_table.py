@@ -20,6 +20,7 @@ from labrnn.results.table import ABOVE, FALL, Results, Runs, counted, stored
 from labrnn.results.tables import ACCURACY, accuracy_cell
 from labrnn.reviews.description import describe_data
 from labrnn.trials.store import PROJECT, Store
+from tools import spreads
 
 COMMITTED = Store(PROJECT / "reports" / "full")
 FULL = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96}
@@ -216,3 +217,15 @@ def test_a_limited_training_set_is_reported_beside_the_split(reviews, tmp_path, 
     limited = "`train_reviews` limits the 210 training reviews to 150"
     assert text.startswith(limited if in_use else "All reviews are in use.")
     assert "Its first words are “" in tables.on_vocabulary(data)
+
+
+def test_the_table_of_spreads_is_that_of_the_stored_runs(capsys):
+    """The page on verdicts prints the standard deviation of each family."""
+    spreads.main()
+    page = (PROJECT / "docs" / "verdicts.md").read_text()
+    first, _, *families = capsys.readouterr().out.splitlines()
+    assert f"of {first.split()[0]} stored runs" in page
+    assert len(families) > 5
+    for line in families:
+        deviation, last = line.split("|")[2:4]
+        assert f"|{deviation}|{last}|" in page

@@ -38,8 +38,8 @@ def main():
     runs = Runs(Store(PROJECT / "reports" / "full").trials())
     print(f"{len(runs.table)} runs in reports/full")
     print(f"| {', '.join(FAMILY)} | SD best (df) | SD last | power | seeds | detectable |")
-    for family, rows in runs.table.groupby("family"):
-        best, last = (runs.spreads(rows["setting"].iloc[0], tested)[0] for tested in TESTED)
+    for family in sorted(set(runs.table["family"])):
+        best, last = (runs.pooled(family, tested)[0] for tested in TESTED)
         if best:
             cells = [
                 ", ".join(map(str, family)),

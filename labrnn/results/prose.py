@@ -187,7 +187,8 @@ def _same_outcome(group, to, one, figures):
     if outcome in ("higher", "lower"):
         kind = "more" if outcome == "higher" else "less"
         small = [s for s, c in zip(many, group, strict=True) if c.equivalent]
-        but = f", though {'than ' * bool(one)}{names(small)} by less than 1 point" if small else ""
+        which = f"{'than ' * bool(one)}{names(small)} " if len(group) > 1 else ""
+        but = f", though {which}by less than 1 point" if small else ""
         return f"{who} {are} significantly {kind} accurate than {to}{but}."
     if outcome == "equivalent":
         return f"{who} {are} equivalent to {to} within 1 point."

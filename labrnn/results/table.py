@@ -59,19 +59,20 @@ class Runs:
         return np.array([_correct(self.trials[run], tested) for run in rows["run"]], bool)
 
     @lru_cache  # noqa: B019
-    def _pooled(self, family, tested):
+    def pooled(self, family, tested):
+        """A family's `Spread` over seeds, and the settings that have one of their own."""
         table = self.table[self.table["family"] == family]
         groups = {s: self.correct(s, tested) for s in table["setting"].unique()}
         return statistics.pool({s: rows for s, rows in groups.items() if len(rows)})
 
     def spread(self, config, tested):
         """The setting's `Spread` over seeds: its family's, or its own if it is less stable."""
-        pooled, unstable = self._pooled(_family(config), tested)
+        pooled, unstable = self.pooled(_family(config), tested)
         return unstable.get(config, pooled)
 
     def has_own_spread(self, config, tested):
         """Whether the setting is less stable than its family."""
-        return config in self._pooled(_family(config), tested)[1]
+        return config in self.pooled(_family(config), tested)[1]
 
     @lru_cache  # noqa: B019
     def accuracy(self, config, tested):
