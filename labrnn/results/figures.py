@@ -438,7 +438,7 @@ def search(trials):
     with page(WIDTH, 2.4) as (figure, axes):
         places = np.arange(1, len(trials) + 1)
         axes.plot(places, trials["validation"], "o", color=GREY, markersize=4)
-        axes.step(places, trials["validation"].cummax(), where="post", color=BLUE)
+        axes.step(places, trials["validation"].cummax().ffill(), where="post", color=BLUE)
         axes.set(xlabel="trial", ylabel="validation accuracy, %")
         return figure
 
