@@ -1,5 +1,6 @@
 """The write-up of the lab: frame, sections with the parts' answers, and the notebooks as appendix."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -42,7 +43,9 @@ def build(notebooks, title, authors, date):
                 body.append(_section(f"## `{name}`\n\n*This part was not run.*", 2))
     body = before + body + after + appendix
     doc = Document(body, pictures, title, list(authors), str(date), cover=True)
-    return [to_pdf(doc), to_html(doc).encode()]
+    with ThreadPoolExecutor(1) as other:  # pandoc and Typst leave the other core idle
+        page = other.submit(to_html, doc)
+        return [to_pdf(doc), page.result().encode()]
 
 
 def _answers(whole):
