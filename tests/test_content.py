@@ -374,3 +374,9 @@ def test_digests_of_what_is_kept_follow_what_is_recalled(store, tmp_path):
     assert second[names[0]] != first[names[0]]
     shelf.keep(FINGERPRINT, names[0], [3])  # the root's comes first
     assert both.kept_digests(FINGERPRINT) == second
+
+
+def test_arrays_are_kept_little_endian_as_digits():
+    digits = kept.hex_of(np.array([1, 258, -1]), np.int16)
+    assert digits == "01000201ffff"
+    assert kept.array_of(digits, np.int16).tolist() == [1, 258, -1]

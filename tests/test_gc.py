@@ -292,6 +292,17 @@ def test_damage_on_a_shelf_is_named_and_stays(tmp_path, monkeypatch):
     assert tree(tmp_path) == before
 
 
+def test_a_damaged_trial_goes_only_if_that_was_asked_for(tmp_path):
+    store = Store(tmp_path)
+    folder = write(store).folder
+    (folder / "metrics.json").write_text("{}")
+    agreed = stale(store, damaged=True)
+    assert list(agreed) == [folder]
+    assert remove(store, agreed) == []
+    assert folder.exists()
+    assert remove(store, agreed, damaged=True) == [folder]
+
+
 # The mark
 
 
