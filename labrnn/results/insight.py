@@ -141,7 +141,7 @@ def negation_table(insight):
     """Each hand-made sentence and its negation with the probability of `positive`."""
     rows = []
     for (plain, negated), (before, after) in zip(PAIRS, insight.pairs, strict=True):
-        shift = f"{after - before:+.2f}".replace("-", "−")
+        shift = prose.points((after - before) / 100, 2)
         rows.append((plain, f"{before:.2f}", negated, f"{after:.2f}", shift))
     columns = ["sentence", "P(positive)", "negated", "P(positive), negated", "shift"]
     return pd.DataFrame(rows, columns=columns)
