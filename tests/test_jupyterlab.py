@@ -48,6 +48,12 @@ def folder(reviews, tmp_path_factory):
     return folder
 
 
+def listening(pid):
+    """The addresses at which a process listens."""
+    found = psutil.Process(pid).net_connections("inet")
+    return [c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN]
+
+
 @pytest.fixture(scope="module")
 def server(folder, browser):
     """What a running JupyterLab says of itself; it is started with the words of `make lab`."""
@@ -78,7 +84,9 @@ def server(folder, browser):
     about = folder / f"RUNTIME/jpserver-{process.pid}.json"
     try:
         until(lambda: (about.exists() and about.read_text().endswith("}")) or process.poll())
-        yield json.loads(about.read_text())
+        server = json.loads(about.read_text())
+        until(lambda: listening(server["pid"]))  # the file is there before
+        yield server
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
@@ -152,13 +160,7 @@ def pictures(nb):
 
 
 def test_only_this_machine_and_only_with_the_token(server):
-    listening = [
-        c.laddr.ip
-        for c in psutil.Process(server["pid"]).net_connections("inet")
-        if c.status == psutil.CONN_LISTEN
-    ]
-    assert listening
-    assert set(listening) <= {"127.0.0.1", "::1"}
+    assert set(listening(server["pid"])) <= {"127.0.0.1", "::1"}
     assert len(server["token"]) >= 32
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(server["url"] + "api/contents")
