@@ -37,12 +37,9 @@ class LabCommand(click.Group):
                 error.show(text)
                 message, code = text.getvalue().rstrip(), 2
             except OSError as error:
-                message, code = (
-                    (
-                        f"labrnn: {error.filename or 'here'}: {error.strerror or error}; correct the "
-                        "path, its permissions, or make room; what is finished is kept"
-                    ),
-                    2,
+                message, code = f"labrnn: {error.filename or 'here'}: {error.strerror or error}", 2
+                message += (
+                    "; correct the path, its permissions, or make room; what is finished is kept"
                 )
             except (KeyboardInterrupt, click.Abort):
                 message = "\nstopped; what is finished is kept, the same command goes on from here"

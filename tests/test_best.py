@@ -1,6 +1,5 @@
 """The best classifier: its components, what is reported of them, and what its model sees."""
 
-import importlib.util
 import re
 import shutil
 
@@ -22,11 +21,9 @@ from labrnn.results.insight import Insight
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.store import PROJECT, Store
 from labrnn.trials.trial import Trial
+from tools import ship
 
 WHOLE, SINGLE = (setting.name for setting in BeyondBest().settings()[:2])
-spec = importlib.util.spec_from_file_location("ship", PROJECT / "tools" / "ship.py")
-ship = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(ship)
 
 
 def test_each_setting_lacks_one_component_and_nothing_else():

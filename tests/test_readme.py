@@ -1,6 +1,5 @@
 """The figures of README and abstract are those of the committed results."""
 
-import importlib.util
 import re
 
 import nbformat
@@ -15,12 +14,9 @@ from labrnn.results.statistics import CONFIDENCE, LEVEL, MARGIN
 from labrnn.results.table import Results, Runs
 from labrnn.results.verdicts import verdicts
 from labrnn.trials.store import PROJECT
+from tools import headline
 
 RMSPROP = TrialConfig(optim="rmsprop", lr=0.001)
-
-spec = importlib.util.spec_from_file_location("headline", PROJECT / "tools" / "headline.py")
-headline = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(headline)
 
 
 def test_the_headline_is_what_the_results_say():

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from labrnn.network.batches import Batches
-from labrnn.network.training import log_odds, new_model, train
+from labrnn.network.models import build
+from labrnn.network.training import log_odds, train
 from labrnn.parts import read_params
-from labrnn.results import linear
+from labrnn.results import combined, linear
 from labrnn.reviews.sources import find_source, read_reviews
 from labrnn.reviews.text import encode
 from labrnn.trials.kept import array_of
@@ -43,24 +43,18 @@ def main(path):
     began = time.process_time()
     corpus = encode(reviews, config, rows)
     state = train(config, corpus)
-    model = new_model(config, corpus, torch.device("cpu"))
+    model = build(config, corpus.vocabulary_size)
     model.load_state_dict(state.best)
     batches = Batches(corpus, config.batch_size, torch.device("cpu"))
-    network = {s: log_odds(model.eval(), batches, rows[s]) for s in ("valid", "test")}
-    seconds = {"network": time.process_time() - began}
+    network = [log_odds(model.eval(), batches, rows[s]) for s in ("valid", "test")]
+    seconds = time.process_time() - began
     found = next(m for m in linear.measure(reviews, rows)["models"] if m["name"] == NAME)
-    arrays = [array_of(margins, np.float16) for margins in found["margins"]]
-    margins = dict(zip(("valid", "test"), arrays, strict=True))
-    seconds["linear"] = found["seconds"]
-    both = {s: np.stack([network[s], margins[s]], axis=1) for s in network}
-    fit = LogisticRegression(C=np.inf).fit(both["valid"], reviews.labels[rows["valid"]])
+    margins = [array_of(digits, np.float16) for digits in found["margins"]]
+    fit, *both = combined.add(network, margins, reviews.labels[rows["valid"]])
     scores = {
-        "committee": (network, seconds["network"]),
-        NAME: (margins, seconds["linear"]),
-        f"committee + {NAME}": (
-            {s: fit.decision_function(both[s]) for s in both},
-            sum(seconds.values()),
-        ),
+        "committee": (network, seconds),
+        NAME: (margins, found["seconds"]),
+        f"committee + {NAME}": (map(fit.decision_function, both), seconds + found["seconds"]),
     }
     with (ROOT / "labrnn/results/standard_split.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -69,7 +63,8 @@ def main(path):
         )
         for name, (score, spent) in scores.items():
             right = [
-                int(((score[s] > 0) == reviews.labels[rows[s]]).sum()) for s in ("valid", "test")
+                int(((margin > 0) == reviews.labels[rows[s]]).sum())
+                for s, margin in zip(("valid", "test"), score, strict=True)
             ]
             table.writerow([name, *(len(rows[s]) for s in rows), *right, round(spent)])
 

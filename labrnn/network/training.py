@@ -14,6 +14,7 @@ from labrnn.network.batches import Batches, shuffled
 from labrnn.network.models import build
 from labrnn.network.optimizers import Optimizer, takes_rows
 from labrnn.network.recurrent import require_precision
+from labrnn.reviews.text import log_count_ratios
 
 NAIVE_BAYES = 0.15  # length of the start of an embedding, chosen on validation
 
@@ -85,26 +86,23 @@ def new_model(config, corpus, device):
     sparse = takes_rows(config.optim, device)
     model = build(config, corpus.vocabulary_size, sparse).to(device)
     if config.embedding_init == "naive_bayes":
-        start = torch.from_numpy(NAIVE_BAYES * log_count_ratios(corpus)).float()
+        start = torch.from_numpy(NAIVE_BAYES * ratios_of_rows(corpus)).float()
         for member in model.members:
             with torch.no_grad():
                 member.embedding.weight[:, 0] = start
     return model
 
 
-def log_count_ratios(corpus):
-    """How much more often positive training reviews have a word or n-gram than negative ones.
+def ratios_of_rows(corpus):
+    """The log-count ratio of each embedding row in the training reviews, float64 [vocabulary size].
 
-    Returns:
-        the log of the ratio of shares for each embedding row, float64 [vocabulary size]; counts
-        are of reviews and raised by 1 (Wang and Manning 2012). 0 for the padding.
+    It is 0 for the padding.
     """
-    counts = np.ones((2, corpus.vocabulary_size))
+    counts = np.zeros((2, corpus.vocabulary_size))
     for row in corpus.rows["train"]:
         read = corpus.rows_read[corpus.offsets[row] : corpus.offsets[row + 1]]
         counts[corpus.labels[row], np.unique(read)] += 1
-    negative, positive = np.log(counts / counts.sum(axis=1, keepdims=True))
-    ratios = positive - negative
+    ratios = log_count_ratios(*counts)
     ratios[0] = 0
     return ratios
 

@@ -141,22 +141,24 @@ def search():
     """A row a trial of the search for the best network, in their order: settings, epochs,
     accuracies and loss on the validation reviews, processor seconds.
     """
-    with (files("labrnn.results") / "search.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file)
+    return _recorded("search.csv")
 
 
 def standard_split():
     """A row a model on the split of Maas et al. (2011): numbers of reviews, those classified
     correctly, processor seconds. `tools/standard_split.py` makes it.
     """
-    with (files("labrnn.results") / "standard_split.csv").open(encoding="utf-8") as file:
+    return _recorded("standard_split.csv")
+
+
+def _recorded(name):
+    with (files("labrnn.results") / name).open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
 
 def on_standard_split():
     """The best classifier on the split of the published figures, in words."""
-    table = standard_split()
-    return render("standard", rows=table.to_dict("records"))
+    return render("standard", rows=standard_split().to_dict("records"))
 
 
 def on_components(results, compared):

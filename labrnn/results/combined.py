@@ -65,7 +65,6 @@ def find(results, setting, baseline, store):
 def _add(trial, baseline, data, _reviews):
     """What is kept of a run's sum, plain values."""
     import torch
-    from sklearn.linear_model import LogisticRegression
 
     from labrnn.network.batches import Batches
     from labrnn.network.prediction import load
@@ -74,13 +73,26 @@ def _add(trial, baseline, data, _reviews):
     corpus = load_corpus(trial.config, data)
     model = load(trial, corpus)
     batches = Batches(corpus, trial.config.batch_size, torch.device("cpu"))
-    valid, test = (
-        np.stack([log_odds(model, batches, corpus.rows[split]), margins], axis=1)
-        for split, margins in zip(("valid", "test"), baseline.margins, strict=True)
-    )
-    fit = LogisticRegression(C=np.inf).fit(valid, baseline.labels[0])
+    network = [log_odds(model, batches, corpus.rows[split]) for split in ("valid", "test")]
+    fit, valid, test = add(network, baseline.margins, baseline.labels[0])
     return {
         "weights": [*fit.coef_[0].tolist(), float(fit.intercept_[0])],
         "validation": float(fit.score(valid, baseline.labels[0])),
         "test": hex_of(fit.decision_function(test), np.float16),
     }
+
+
+def add(network, linear, labels):
+    """Fit two weights and a bias to the validation reviews by logistic regression.
+
+    Args:
+        network, linear: log-odds or margins of the validation and of the test reviews.
+        labels: of the validation reviews.
+
+    Returns:
+        the fitted regression and what it reads of both splits, [reviews, 2] each.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    valid, test = (np.stack(pair, axis=1) for pair in zip(network, linear, strict=True))
+    return LogisticRegression(C=np.inf).fit(valid, labels), valid, test

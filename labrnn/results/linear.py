@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.svm import LinearSVC
 
-from labrnn.reviews.text import spaced, words_of
+from labrnn.reviews.text import log_count_ratios, spaced, words_of
 from labrnn.trials.kept import hex_of
 
 # liblinear's C, to choose from: what a training review on the wrong side costs.
@@ -89,9 +89,8 @@ class LogCountRatios(TransformerMixin, BaseEstimator):
 
     def fit(self, present, labels):
         """Learn the ratios from 0/1 [reviews, features], sparse, and labels, 1 = positive."""
-        counts = [np.asarray(present[labels == kind].sum(axis=0)).ravel() + 1 for kind in (0, 1)]
-        negative, positive = (np.log(count / count.sum()) for count in counts)
-        self.ratios_ = positive - negative
+        counts = (np.asarray(present[labels == kind].sum(axis=0)).ravel() for kind in (0, 1))
+        self.ratios_ = log_count_ratios(*counts)
         return self
 
     def transform(self, present):

@@ -162,10 +162,11 @@ class Corpus:
         """Embedding rows of every token, int32: its word's, [tokens], or where n-grams are known
         its word's and those of the n-grams that end with it, 0 where not known, [tokens, 2 or 3].
         """
-        columns, first = [self.ids], len(self.words) + 2
+        words = first = len(self.words) + 2
+        columns = [self.ids]
         for n, known in ((2, self.bigrams), (3, self.trigrams)):
             if len(known):
-                codes = code_ngrams(self.ids, self.offsets, len(self.words) + 2, n)
+                codes = code_ngrams(self.ids, self.offsets, words, n)
                 found = np.searchsorted(known, codes).clip(max=len(known) - 1)
                 rows = np.where(known[found] == codes, found + first, 0)
                 columns.append(rows.astype(np.int32))
@@ -259,6 +260,16 @@ def code_ngrams(ids, offsets, words, n):
     starts = offsets[:-1, None] + np.arange(n - 1)
     codes[starts[starts < offsets[1:, None]]] = 0
     return codes
+
+
+def log_count_ratios(negative, positive):
+    """Return the log of how much larger each feature's share is in positive than negative reviews.
+
+    The arguments are how many reviews of a class have each feature, [features]; they are raised by
+    1, so that none is 0 (Wang and Manning 2012).
+    """
+    shares = [(counts + 1) / (counts + 1).sum() for counts in (negative, positive)]
+    return np.log(shares[1]) - np.log(shares[0])
 
 
 def _frequent(codes, offsets, rows, least, n):
