@@ -429,6 +429,10 @@ def test_a_setting_whose_seeds_lie_far_apart_keeps_a_spread_of_its_own():
     groups[3][0] &= random.random(REVIEWS) < 0.3  # two leave the pool, one after the other
     groups[4][0] &= random.random(REVIEWS) < 0.9
     assert sorted(pool(groups)[1]) == [3, 4]
+    hidden = {name: groups[name][:3] for name in range(5)}  # each alone hides behind the other
+    hidden[3] &= random.random((3, REVIEWS)) < [[0.3], [0.9], [1]]
+    hidden[4] = hidden[3].copy()
+    assert sorted(pool(hidden)[1]) == [3, 4]
     still = np.tile(groups[0][:1], (3, 1))
     assert pool({0: still, 1: still}) == (Spread(0, 4, 0), {})
 

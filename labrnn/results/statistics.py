@@ -147,8 +147,11 @@ def spread(groups):
 def pool(groups):
     """The pooled `Spread` of a family, and the own one of each setting that is less stable.
 
-    A setting whose variance over seeds exceeds that of all others by an F test at `UNSTABLE` is
-    left out of the pool, the largest ratio first; it keeps a spread of its own.
+    The settings leave the pool one by one, down to half of them: each time the one whose variance
+    over seeds exceeds that of the others most clearly (F test). All that left up to the last one
+    with a p-value below `UNSTABLE` are unstable and keep a spread of their own (the generalised
+    outlier test of Rosner 1983). Testing goes on after a p-value that is not, since two unstable
+    settings hide each other: each is compared with a pool that holds the other.
 
     Args:
         groups: setting -> bool [runs, reviews].
@@ -156,20 +159,29 @@ def pool(groups):
     Returns:
         the pooled `Spread` or None, and setting -> own `Spread`.
     """
-    stable, unstable = {name: spread([g]) for name, g in groups.items() if len(g) > 1}, {}
-    while len(stable) > 1:
-        freedom = sum(s.freedom for s in stable.values())
-        squares = sum(s.variance * s.freedom for s in stable.values())
-        apart = {}
-        for name, own in stable.items():
-            rest = (squares - own.variance * own.freedom) / (freedom - own.freedom)
-            ratio = own.variance / rest if rest > 0 else 0.0
-            apart[name] = scipy.stats.f.sf(ratio, own.freedom, freedom - own.freedom)
-        worst = min(apart, key=apart.get)
-        if apart[worst] >= UNSTABLE:
-            break
-        unstable[worst] = stable.pop(worst)
-    return spread([groups[name] for name in stable]), unstable
+    own = {name: spread([runs]) for name, runs in groups.items() if len(runs) > 1}
+    left, removed, unstable = dict(own), [], []
+    for _ in range(len(own) // 2):
+        name, p = _least_stable(left)
+        del left[name]
+        removed.append(name)
+        if p < UNSTABLE:
+            unstable = removed.copy()
+    stable = [groups[name] for name in own if name not in unstable]
+    return spread(stable), {name: own[name] for name in unstable}
+
+
+def _least_stable(spreads):
+    """The setting whose variance exceeds that of the others most clearly, with its p-value."""
+    freedom = sum(s.freedom for s in spreads.values())
+    squares = sum(s.variance * s.freedom for s in spreads.values())
+    p_values = {}
+    for name, own in spreads.items():
+        rest = (squares - own.variance * own.freedom) / (freedom - own.freedom)
+        ratio = own.variance / rest if rest > 0 else 0.0
+        p_values[name] = scipy.stats.f.sf(ratio, own.freedom, freedom - own.freedom)
+    least = min(p_values, key=p_values.get)
+    return least, p_values[least]
 
 
 def accuracy(correct, over_seeds, bounds=(0.0, 1.0)):
