@@ -106,12 +106,12 @@ class _Batch:
 
     def train(self):
         """Train what is missing; a report begins as soon as its trials are there."""
+        if not all(report.record.path.exists() for report in self.reports):
+            self.processes.prepare()
         plans = self._plans()
         for place, found in plans.items():
             self.known[place[:3]] |= found.trials
         fits = [r.part for r in self.reports if r.part.fits_baselines and self._is_to_fit(r.part)]
-        if not all(report.record.path.exists() for report in self.reports):
-            self.processes.prepare()
         for waits, report in zip(self.waits, self.reports, strict=True):
             trials = report.part.trials()
             source = _source(report.part)

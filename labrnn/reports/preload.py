@@ -1,8 +1,13 @@
 """What every report needs, imported and read once by the server that its process is forked from."""
 
+import gc
 import importlib
 import pkgutil
+import sys
 from contextlib import suppress
+
+# A grammar of web addresses that jsonschema would compile for a second, to check none here.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 import ipykernel.kernelapp  # noqa: F401
 import papermill  # noqa: F401
@@ -20,3 +25,4 @@ for _, name, _ in pkgutil.iter_modules(labrnn.results.__path__, "labrnn.results.
     importlib.import_module(name)
 with suppress(LabError):  # the notebook that needs it reports it
     _ = Runs(opened(PROJECT / "reports" / "full").trials()).table
+gc.freeze()  # else each process looks through all of this for garbage, and copies it by that

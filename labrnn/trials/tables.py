@@ -50,6 +50,10 @@ class TableTrial(Trial):
 
     has_weights = False
 
+    def __reduce__(self):
+        # Without the tables, 100 MB: a process that is given trials opens them itself, once.
+        return _reopened, (self.tables.folder, self.fingerprint, self.key)
+
     @property
     def finished(self):
         return (self.fingerprint, self.key) in self.tables.lines
@@ -167,6 +171,10 @@ def opened(folder):
 @lru_cache(maxsize=4)
 def _opened(folder, _):
     return Tables(folder)
+
+
+def _reopened(folder, fingerprint, key):
+    return opened(folder).trial(fingerprint, key)
 
 
 def keep(folder, fingerprint, name, value):
