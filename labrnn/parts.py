@@ -38,15 +38,21 @@ class Setting:
         name: what the reports call it, e.g. `2 layers`.
         config: without its seed.
         many: whether the name is a plural.
+        title: the name as a sentence has it, with its article; the name itself where empty.
     """
 
     name: str
     config: TrialConfig
     many: bool = False
+    title: str = ""
 
     def trials(self, seeds):
         """Its configurations, one a seed."""
         return [self.config.replace(seed=seed) for seed in seeds]
+
+
+def _model(name, config):
+    return Setting(name, config, title=f"the {name}")
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,7 @@ class Lstm(Part):
     )
 
     def settings(self):
-        return [Setting(self.cell.upper(), self.base.replace(cell=self.cell, lr=self.lr))]
+        return [_model(self.cell.upper(), self.base.replace(cell=self.cell, lr=self.lr))]
 
     @property
     def reader(self):
@@ -455,9 +461,9 @@ class Bidirectional(_Tuned):
         last = {"bidirectional": True, "readout": "last_step"}
         return [
             (
-                Setting(f"bidirectional {name}", config.replace(bidirectional=True)),
-                Setting(f"unidirectional {name}", config),
-                Setting(f"bidirectional {name} at the last time step", config.replace(**last)),
+                _model(f"bidirectional {name}", config.replace(bidirectional=True)),
+                _model(f"unidirectional {name}", config),
+                _model(f"bidirectional {name} at the last time step", config.replace(**last)),
             )
             for name, config in models.items()
         ]
@@ -483,7 +489,7 @@ class Bidirectional(_Tuned):
 class _TwoCells(_Tuned):
     def settings(self):
         """The LSTM and the GRU of Lab 2 a and b."""
-        return [Setting("LSTM", self.tuned), Setting("GRU", self.tuned.replace(cell="gru"))]
+        return [_model("LSTM", self.tuned), _model("GRU", self.tuned.replace(cell="gru"))]
 
 
 class Questions(_TwoCells):
@@ -655,12 +661,13 @@ class BeyondBest(Part):
             **dict(ChainMap(*components.values())),
         )
         settings = [
-            Setting("committee", single.replace(members=self.members)),
-            Setting("single network", single),
+            _model("committee", single.replace(members=self.members)),
+            _model("single network", single),
         ]
         for name, change in components.items():
             usual = self.base.model_dump(include=change.keys())
-            settings.append(Setting(f"without {name}", single.replace(**usual)))
+            name = f"without {name}"
+            settings.append(Setting(name, single.replace(**usual), title=f"the network {name}"))
         return settings
 
     def whole(self):

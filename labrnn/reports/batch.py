@@ -27,7 +27,7 @@ from labrnn.trials.store import PROJECT, default_store
 
 # Expected seconds of one core, for the time left.
 REPORT_SECONDS, WRITE_UP_SECONDS, BASELINES_SECONDS = 4, 8, 30
-GALLERY_SECONDS = 30  # between two states of the gallery while reports are made
+GALLERY_SECONDS = 60  # between two states of the gallery while reports are made
 
 
 def plan(params, out=None, author="labrnn"):

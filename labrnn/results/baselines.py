@@ -42,6 +42,11 @@ class Baseline:
     margins: tuple
     repeated: np.ndarray
 
+    @property
+    def title(self):
+        """The name as a sentence has it."""
+        return f"*{self.name}*"
+
     @cached_property
     def correct(self):
         """Whether it is right on each test review, in the order of the runs' predictions."""

@@ -103,7 +103,8 @@ def choice_comparisons(results):
         changes[setting] = now.astype(np.int8) - then.astype(np.int8)
     spread = statistics.spread(changes.values())
     for s, change in changes.items():
-        sides = (Setting(f"{which} epoch, {s.name}", s.config) for which in ("Best", "last"))
+        names = {"Best": f"Best epoch, {s.name}", "the last": f"last epoch, {s.name}"}
+        sides = (Setting(n, s.config, title=f"{word} epoch, {s.name}") for word, n in names.items())
         estimate = statistics.accuracy(change, spread, (-1.0, 1.0))
         found.append(((*sides, "checkpoint", ""), estimate))
     for p in results.part.pairs():

@@ -31,6 +31,11 @@ class Combined:
     validation: float
     correct: np.ndarray
 
+    @property
+    def title(self):
+        """The name as a sentence has it."""
+        return f"*{self.name}*"
+
 
 def find(results, setting, baseline, store):
     """Add each run of a setting that trained to a `Baseline`.

@@ -85,7 +85,7 @@ def cells(results):
     ratios = [results.seconds(c.first) / results.seconds(c.second) for c in found]
     gru, lstm = results.part.rivals()[0]
     sizes = [results.parameters(s) for s in (gru, lstm)] if results.run([gru, lstm])[1:] else []
-    ways = [replace(c, first=replace(c.first, name=f"GRU with {c.first.name}")) for c in found]
+    ways = [replace(c, first=replace(c.first, title=f"GRU with {c.first.name}")) for c in found]
     if not found:
         return "The two cells were not both trained, so they cannot be compared here."
     return render(

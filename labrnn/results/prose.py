@@ -5,7 +5,6 @@ import re
 from functools import lru_cache
 from importlib.resources import files
 
-from labrnn.network.registry import CELLS
 from labrnn.results.comparison import outcomes
 from labrnn.results.statistics import CONFIDENCE
 
@@ -91,13 +90,8 @@ def listing(words):
 
 
 def named(model):
-    """A model in running text: a baseline in italics, a cell and small letters with an article."""
-    if hasattr(model, "correct"):
-        return f"*{model.name}*"
-    if model.name.startswith("without "):
-        return f"the network {model.name}"
-    cell = model.name in (cell.name for cell in CELLS.values())
-    return f"the {model.name}" if cell or model.name[:1].islower() else model.name
+    """A setting or a baseline in running text."""
+    return model.title or model.name
 
 
 def names(models):
