@@ -68,12 +68,8 @@ setup:
 	@command -v $(PYTHON) >/dev/null || { echo "labrnn needs Python 3.10 or newer; on Debian and \
 	Ubuntu: apt install python3"; exit 1; }
 	@$(PYTHON) tools/bootstrap.py $(EXTRAS)
-	@$(MAKE) --no-print-directory .venv/used
+	@$(MAKE) --silent --no-print-directory .venv/used
 
-# First use compiles the kernels (Numba), lists the fonts (Matplotlib) and reads every library from
-# the disk: here rather than in the first report.
-.venv/used: labrnn/network/kernels.py labrnn/network/products.py labrnn/reports/preload.py
-	@echo "First use: the kernels are compiled."
-	@$(BIN)/labrnn predict "A fine film." >/dev/null
-	@$(BIN)/python -c "import labrnn.reports.preload"
+.venv/used: tools/first_use.py labrnn/network/kernels.py labrnn/network/products.py
+	@$(BIN)/python tools/first_use.py
 	@touch $@

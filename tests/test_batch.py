@@ -17,11 +17,12 @@ from tiny import PATIENCE, until, write_reviews
 
 from labrnn.errors import LabError
 from labrnn.lab import Lab
-from labrnn.parts import Lstm, read_params
+from labrnn.parts import Data, Lstm, read_params
 from labrnn.reports import batch
 from labrnn.reports import report as one
 from labrnn.reports.batch import make, plan, with_trials
 from labrnn.reports.report import Record, Report, scratch
+from labrnn.results.baselines import kept_file
 from labrnn.trials.job import train_and_store
 from labrnn.trials.store import Store
 
@@ -368,6 +369,14 @@ def test_other_authors_versions_and_kept_values_make_it_again(tmp_path, monkeypa
     one.package_digest.cache_clear()
     assert not made.is_done()
     one.package_digest.cache_clear()
+
+
+def test_a_baseline_that_came_later_counts_where_trainings_are_shown(tmp_path):
+    """`make report` fits it after the report on the data, which has no figure that draws it."""
+    trains = Report(PART, [], tmp_path, "tests", reviews=PART.fingerprint)
+    shows = replace(trains, part=Data(train=False, fingerprint=PART.fingerprint))
+    assert trains.kept() == {kept_file(PART): None}  # another digest then is another input
+    assert shows.kept() == {}
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path, data):

@@ -80,7 +80,8 @@ class Report:
 
     def kept(self):
         """Name -> digest of what is stored beside the trials and read by notebooks."""
-        baseline = {baselines.kept_file(self.part): None}  # read by figures if it is there
+        # Figures of trainings show the baseline if it is there.
+        baseline = {baselines.kept_file(self.part): None} if self.part.trials() else {}
         found = default_store(self.part.store).kept_digests(self.reviews) if self.reviews else {}
         return baseline | found
 

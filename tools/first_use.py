@@ -1,0 +1,15 @@
+"""First use of labrnn: Numba compiles the kernels, Matplotlib lists the fonts, libraries are read.
+
+`make setup` runs it, so that the first report or training does not wait for it.
+"""
+
+import torch
+
+import labrnn.reports.preload  # noqa: F401
+from labrnn.network.packing import Packing
+from labrnn.network.recurrent import run_layers
+from labrnn.network.registry import CELLS
+
+for cell in CELLS.values():
+    layer = getattr(torch.nn, cell.name)(2, 2)
+    run_layers(layer, torch.ones(2, 2), Packing([1, 1])).sum().backward()
