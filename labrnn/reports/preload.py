@@ -1,5 +1,6 @@
 """What every report needs, imported and read once by the server that its process is forked from."""
 
+# ruff: noqa: E402 - a module has to be hidden before the imports
 import gc
 import importlib
 import pkgutil
