@@ -54,6 +54,7 @@ tidy: setup
 # Which faults in the code of the store, of file writing and of the statistics do their tests notice?
 # Two to six seconds a mutant; stopped, it goes on from there.
 mutants: export OMP_NUM_THREADS = 1
+mutants: EXTRAS = test
 mutants: setup
 	$(BIN)/python -m pip install --quiet mutmut==3.8.1
 	for group in files statistics store; do nice -n 19 $(BIN)/python tools/mutants.py $$group $(MUTANTS); done
