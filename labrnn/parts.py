@@ -489,7 +489,11 @@ class Bidirectional(_Tuned):
 class _TwoCells(_Tuned):
     def settings(self):
         """The LSTM and the GRU of Lab 2 a and b."""
-        return [_model("LSTM", self.tuned), _model("GRU", self.tuned.replace(cell="gru"))]
+        how = f"with {OPTIMIZERS[self.optim].name}"
+        return [
+            Setting("LSTM", self.tuned, title=f"the LSTM {how}"),
+            Setting("GRU", self.tuned.replace(cell="gru"), title=f"the GRU {how}"),
+        ]
 
 
 class Questions(_TwoCells):
@@ -567,7 +571,7 @@ class BeyondBaselines(_TwoCells):
 class BeyondDefects(Part):
     """Each published choice beside the corrected one, nothing else changed."""
 
-    name, title = "beyond_defects", "What the published defects cost"
+    name, title = "beyond_defects", "Do the published choices cost accuracy?"
 
     seeds: Several[int] = Field([5, 6, 7], description="each setting has each of them")
     epochs: int = Field(4, ge=1, le=100, description="passes over the training reviews")

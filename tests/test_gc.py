@@ -160,11 +160,13 @@ def test_what_is_ours_and_stale_goes(store, tmp_path, flags):
 def test_what_another_process_writes_stays(store):
     litter(store)
     data = store.root / FINGERPRINT
+    agreed = stale(store, unfinished=True, damaged=True)
     names = {path.name for path in (data / ".partial").iterdir()} | {HEX, f"data-{HEX}"}
     names |= {path.name for path in data.iterdir() if len(path.name) == 16}
     claims = [Store(store.root).claim(FINGERPRINT, name) for name in names]
     assert {claim.__enter__() for claim in claims} == {True}
     assert stale(store, unfinished=True, damaged=True) == {}
+    assert remove(store, agreed, unfinished=True, damaged=True) == []  # taken after the question
     for claim in claims:
         claim.__exit__(None, None, None)
 

@@ -1,5 +1,6 @@
 """One rule for verdicts: each comes out confirmed, refuted and inconclusive on made-up runs."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -19,7 +20,7 @@ from labrnn.parts import (
     Width,
 )
 from labrnn.results.comparison import compare
-from labrnn.results.verdicts import RULES, judge, table, verdicts
+from labrnn.results.verdicts import RULES, _Evidence, _weakness, judge, table, verdicts
 
 FULL = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96}
 TEN = list(range(10))
@@ -125,6 +126,15 @@ def test_among_the_best_of_the_grid():
     assert outcome(part, grid(0.87, 0.87), claim, [0], reviews=2000) == "inconclusive"
 
 
+def test_the_pair_that_keeps_a_claim_open_is_shown():
+    """Two pairs cannot be tested, one is tested and not significant: that one."""
+    found = [_Evidence(p, [0.5], "") for p in (math.nan, 0.3, math.nan, 0.01)]
+    assert max(found, key=_weakness).support == 0.3
+    assert math.isnan(max(found[2:], key=_weakness).support)
+    hidden = [_Evidence(0.9, [0.5], "", shows=False), _Evidence(0.01, [0.5], "")]
+    assert max(hidden, key=_weakness).shows
+
+
 @pytest.mark.parametrize(
     ("large", "expected"), [(0.87, "confirmed"), (0.91, "refuted"), (0.88, "inconclusive")]
 )
@@ -174,7 +184,7 @@ def paces(gru, lstm):
     [(0.88, 0.84, "confirmed"), (0.86, 0.86, "refuted"), (0.87, 0.859, "inconclusive")],
 )
 def test_slower(gru, lstm, expected):
-    assert outcome(GruOptimizers, paces(gru, lstm), "GRUs train faster") == expected
+    assert outcome(GruOptimizers, paces(gru, lstm), "GRUs learn in fewer epochs") == expected
     optimizers = {"Adagrad": lstm, "Adam": gru, "RMSprop": gru}
     assert outcome(LstmOptimizers, optimizers, "Adagrad is slow") == expected
 

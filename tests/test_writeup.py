@@ -157,7 +157,7 @@ def test_the_frame_states_what_the_parts_found(tmp_path):
     assert "For 1 of the runs only the wall-clock time" in front
     assert "3 epochs, batches of 17 reviews, 2 seeds per setting" in front
     assert "at most 99 known words" in front
-    assert "The following does not hold: less is more." in text
+    assert "our runs refute that less is more." in text
     assert "Maas, Andrew L." in text.split("References", 1)[1]
     assert "less is more" in page.decode()
 

@@ -17,7 +17,7 @@ from labrnn.results.tables import ACCURACY, COMPARED, accuracy_cell, compared_ce
 
 
 def baseline_comparisons(baselines, results, networks=None, combined=None):
-    """Every baseline against the network that validation prefers; then the best baseline, by
+    """Every baseline against the network with the highest validation accuracy; then the best baseline, by
     validation, against the other networks and the other baselines; then a `Combined`, if there is
     one, against both leaders.
 

@@ -34,7 +34,7 @@ class Combined:
     @property
     def title(self):
         """The name as a sentence has it."""
-        return f"*{self.name}*"
+        return "the sum"
 
 
 def find(results, setting, baseline, store):

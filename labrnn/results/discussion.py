@@ -85,7 +85,7 @@ def cells(results):
     ratios = [results.seconds(c.first) / results.seconds(c.second) for c in found]
     gru, lstm = results.part.rivals()[0]
     sizes = [results.parameters(s) for s in (gru, lstm)] if results.run([gru, lstm])[1:] else []
-    ways = [replace(c, first=replace(c.first, title=f"GRU with {c.first.name}")) for c in found]
+    ways = [replace(c, first=replace(c.first, title=f"the GRU with {c.first.name}")) for c in found]
     if not found:
         return "The two cells were not both trained, so they cannot be compared here."
     return render(
@@ -169,14 +169,14 @@ def training(results, settings=None):
     if flat:
         counts = [f"{s.name} (n = {results.trained(s).n})" for s in flat]
         text.append(
-            f"{capital(listing(counts))} did not train: the training loss stayed at ln 2, that of a "
+            f"{capital(listing(counts))}: no run trained; the training loss stayed at ln 2, that of a "
             "guess."
         )
     for s in never:
         if s not in flat:
             best = percent(results.rows(s)["best_accuracy"].max())
             text.append(
-                f"{capital(s.name)} did not train (n = {results.trained(s).n}): the training loss "
+                f"{capital(s.name)} (n = {results.trained(s).n}): no run trained; the training loss "
                 f"fell, but the test accuracy is at most {best}."
             )
     some = [s for s in run if 0 < results.trained(s).count < results.trained(s).n]

@@ -189,9 +189,10 @@ def _same_outcome(group, to, one, figures):
     if outcome == "untested":
         return f"{who} {are} not tested against {to}: a single run cannot decide against a setting."
     ends = [f"{100 * f(c.difference.detectable for c in group):.1f}" for f in (min, max)]
+    least = " to ".join(dict.fromkeys(ends))
     return (
-        f"{who} {verb(subjects, 'does', 'do')} not differ significantly from {to}; differences of "
-        f"{' to '.join(dict.fromkeys(ends))} points could have been detected."
+        f"{who} {verb(subjects, 'does', 'do')} not differ significantly from {to}; the smallest "
+        f"detectable {'differences are' if len(group) > 1 else 'difference is'} {least} points."
     )
 
 

@@ -101,6 +101,7 @@ def summary(rows, results):
     apart = [row for row in run if not row.compared]
     return render(
         "reproduction",
+        power=statistics.POWER,
         rows=rows,
         run=run,
         shown=shown,

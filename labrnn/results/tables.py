@@ -119,8 +119,8 @@ def ranking(results, settings, compared=()):
     ]
     return printed(
         lines,
-        "Front: no setting with at most its parameters is more accurate. Result: against the "
-        "setting that validation prefers.",
+        "Front: no setting of the grid with as many parameters or fewer is more accurate. Result: "
+        "against the selected setting.",
     )
 
 
@@ -140,7 +140,7 @@ def rates_table(results, settings):
         | {"chosen": "yes" if s in best else ""}
         for s in results.run(settings)
     ]
-    return printed(lines, "Chosen: the rate that validation prefers for its optimiser.")
+    return printed(lines, "Chosen: the rate with the highest validation accuracy of its optimiser.")
 
 
 def front(results, settings):

@@ -15,7 +15,7 @@ from labrnn.network.registry import count_parameters
 from labrnn.parts import Claim
 from labrnn.published import VOCABULARY_SIZE
 from labrnn.results import statistics
-from labrnn.results.prose import capital, difference, share
+from labrnn.results.prose import capital, difference, p_value, share
 from labrnn.results.statistics import LEVEL, MARGIN
 
 CONFIRMED, REFUTED, INCONCLUSIVE = "confirmed", "refuted", "inconclusive"
@@ -65,9 +65,17 @@ def judge(results, claim):
     against = statistics.holm([p for e in found for p in e.against])
     if (against < LEVEL).any():
         return Verdict(claim, REFUTED, min(found, key=_strongest).text)
-    weakest = max(found, key=lambda e: (e.shows, 1.0 if math.isnan(e.support) else e.support))
+    weakest = max(found, key=_weakness)
     sure = all(e.support < LEVEL for e in found) and not missing
     return Verdict(claim, CONFIRMED if sure else INCONCLUSIVE, weakest.text + note)
+
+
+def _weakness(evidence):
+    """Orders pairs by what keeps the claim from being confirmed; a pair that cannot be tested says
+    less than one that was tested and is not significant.
+    """
+    untested = math.isnan(evidence.support)
+    return evidence.shows, untested or evidence.support >= LEVEL, not untested, evidence.support
 
 
 def _strongest(evidence):
@@ -87,7 +95,8 @@ def table(found):
 
 def _rarely_trains(results, setting, _):
     runs = results.trained(setting)
-    return _Evidence(runs.p_fewer, [runs.p_more], f"{setting.name}: {share(runs)}")
+    text = f"{setting.name}: {share(runs)}; one-sided {p_value(min(runs.p_fewer, runs.p_more))}"
+    return _Evidence(runs.p_fewer, [runs.p_more], text)
 
 
 def _within(results, first, second):
