@@ -163,7 +163,7 @@ def test_seeds_that_do_not_agree():
 def test_optimisers_are_compared_with_the_one_that_validation_prefers():
     text = discussion.optimizers(optimizers(adam=0.90))
     assert text.startswith(
-        "Adam has the highest validation accuracy of the LSTM's optimisers, and a test accuracy of 9"
+        "Adam has the highest validation accuracy of the optimisers of the LSTM, and a test accuracy of 9"
     )
     assert re.search(
         r"Adagrad \(−[78].*\) and RMSprop \(−\d.*\) are significantly less accurate", text
