@@ -77,7 +77,7 @@ def test_what_agreement_means_is_said_beside_it():
     text = reproduction.summary(reproduction.compare(found), found)
     assert "**How much does this agreement mean?** Little by itself, since the settings" in text
     assert re.search(r"comparisons; guessing 8[\d.]+ % for every run would reach \d+\.", text)
-    assert re.search(r"The smallest gap that a row could have shown is between [\d.]+ and", text)
+    assert re.search(r"a single comparison detects gaps of [\d.]+ to [\d.]+ points", text)
     assert "does not reject the hypothesis that all gaps are chance" in text
     apart = reproduction.summary(reproduction.compare(results(shift=0.04)), results(shift=0.04))
     assert "A joint test rejects the hypothesis that all gaps are chance (χ², p < 0.001)" in apart
