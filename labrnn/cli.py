@@ -132,6 +132,8 @@ def interrupt_once(number, frame):
 @click.version_option(package_name="labrnn")
 def main():
     """A lab on LSTM and GRU sentiment classifiers for film reviews."""
+    for name in ("MPLBACKEND", "JPY_PARENT_PID"):  # of the notebook that runs `!labrnn`, not ours
+        os.environ.pop(name, None)
     folders.choose_tmpdir()
 
 
@@ -325,6 +327,22 @@ def data(data, as_json, download):
     then("labrnn report lab1_data")
 
 
+MOST_TEXT = 1_000_000  # characters of a text on standard input
+
+
+def _lines(stream):
+    """The lines of a stream. Raises LabError for one, or for all, that is no input of texts."""
+    total = 0
+    while line := stream.readline(MOST_TEXT + 1):
+        total += len(line)
+        if len(line) > MOST_TEXT or total > 100 * MOST_TEXT:
+            raise LabError(
+                f"standard input: a line of more than {MOST_TEXT:,} characters, or more than "
+                f"{100 * MOST_TEXT:,} in all; give one review a line"
+            )
+        yield line.rstrip("\n")
+
+
 @main.command()
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @data_option
@@ -367,8 +385,7 @@ def predict(texts, data, trial, as_json, explain):
             raise LabError("standard input is closed; give texts as arguments or lines in a pipe")
         if sys.stdin.isatty():
             show("one text a line, Ctrl-D at the end", err=True)
-        lines = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "replace")
-        texts = [line.rstrip("\n") for line in lines]
+        texts = list(_lines(io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "replace")))
     if explain and len(texts) != 1:
         raise LabError(f"--explain takes one text, {len(texts)} were given; ask for one at a time")
     answers = ask(trial, corpus, texts) if texts else []
@@ -608,6 +625,10 @@ def import_(store, folder):
         counts[outcome] += 1
         if outcome in ("differs", "busy"):
             show(f"{outcome}: {trial.folder}", err=True)
-    show(", ".join(f"{n} {outcome}" for outcome, n in counts.items()) or "no trials")
+    if not found:
+        raise LabError(
+            f"{source.root}: no trials to import; name a folder with trials.csv, or a store"
+        )
+    show(", ".join(f"{n} {outcome}" for outcome, n in counts.items()))
     then("labrnn report PARAMS")
     sys.exit(1 if counts["not copied"] else 0)

@@ -56,13 +56,21 @@ def choose_tmpdir():
         candidates = [tempfile.gettempdir(), "/tmp", "/var/tmp"]
     except FileNotFoundError:
         candidates = []
-    fit = [f for f in candidates if len(os.fsencode(f)) <= LONGEST_TMPDIR and _writable(f)]
+    fit = [f for f in candidates if _short(f) and _writable(f)]
     if not fit:
         raise LabError(
-            f"TMPDIR={os.environ.get('TMPDIR', '')}: no folder for temporary files, of at most "
+            f"TMPDIR={os.environ.get('TMPDIR', '')}: no folder for temporary files, in UTF-8 and of at most "
             f"{LONGEST_TMPDIR} bytes; set TMPDIR to a short path that you can write"
         )
     os.environ["TMPDIR"] = tempfile.tempdir = fit[0]
+
+
+def _short(folder):
+    """Whether sockets fit into a folder; its name is written into files as UTF-8."""
+    try:
+        return len(folder.encode()) <= LONGEST_TMPDIR
+    except UnicodeEncodeError:
+        return False
 
 
 def provide_caches():

@@ -187,7 +187,6 @@ def test_every_command_says_what_one_would_do_next(reviews, tmp_path, monkeypatc
         ["trials", "--store", store, "--json"],
         ["trials", "--store", store, "verify"],
         ["trials", "--store", store, "gc"],
-        ["trials", "--store", store, "import", str(tmp_path)],
     ):
         code, out, err = run(*words)
         assert (code, "next:" in out) == (0, False), words
@@ -195,6 +194,9 @@ def test_every_command_says_what_one_would_do_next(reviews, tmp_path, monkeypatc
     code, out, err = run("trials", "--store", store, "export", str(tmp_path / "tables"))
     assert (code, out) == (2, "")
     assert f"{store}: no trials to export; train some" in err
+    code, out, err = run("trials", "--store", store, "import", str(tmp_path))
+    assert (code, out) == (2, "")
+    assert f"{tmp_path}: no trials to import; name a folder" in err
 
 
 # Short names

@@ -22,13 +22,13 @@ from labrnn.trials.cleaning import remove, stale
 from labrnn.trials.store import Store
 from labrnn.trials.trial import trial_key
 
-NAME = "notes-0123456789abcdef.json"
+NAME, KEPT = "steps-0123456789abcdef.json", {"5": [0.7]}
 
 
 def train(root, note):
     """As `running.train_and_store`, with a training that takes no time; notes what is stored."""
     store = Store(root)
-    store.keep(FINGERPRINT, NAME, ["kept"])
+    store.keep(FINGERPRINT, NAME, KEPT)
     note("kept")
     with store.claim(FINGERPRINT, KEY) as mine:
         assert mine
@@ -63,7 +63,7 @@ def works(tmp_path_factory):
     """The pieces of work by name."""
     source = Store(tmp_path_factory.mktemp("source"))
     write(source)
-    source.keep(FINGERPRINT, NAME, ["kept"])
+    source.keep(FINGERPRINT, NAME, KEPT)
     return {"train": train, "export": export(source)}
 
 
@@ -83,9 +83,9 @@ def check(root, notes):
     """What was reported as stored is there; what is there is sound."""
     store = Store(root)
     assert all(trial.damage() == [] for trial in store.trials())
-    assert store.recall(FINGERPRINT, NAME) in (None, ["kept"])
+    assert store.recall(FINGERPRINT, NAME) in (None, KEPT)
     if "kept" in notes:
-        assert store.recall(FINGERPRINT, NAME) == ["kept"]
+        assert store.recall(FINGERPRINT, NAME) == KEPT
     trial = next(store.trials(), None)
     if "stored" in notes:
         assert trial

@@ -874,3 +874,22 @@ def test_citations_are_set_and_listed(shown, caplog):
         {"ref-holm1979", "ref-maas2011"} <= targets <= {tag["id"] for tag in page.find_all(id=True)}
     )
     assert "References" not in " ".join(ways(notebook("# T", "Nothing is cited.")))
+
+
+@pytest.mark.parametrize("size", ["50%", "200px", "wide", -5, float("nan")])
+def test_a_width_in_whatever_form(size):
+    output = v4.new_output("display_data", {"image/png": base64.b64encode(png()).decode()})
+    output.metadata = {"image/png": {"width": size}, "report": "yes"}
+    nb = notebook("# T", v4.new_code_cell("x", outputs=[output]))
+    assert "<img" in LabHTMLExporter().from_notebook_node(nb)[0]
+    assert LabPDFExporter().from_notebook_node(nb)[0].startswith(b"%PDF")
+
+
+def test_a_blank_heading_comes_first():
+    assert LabPDFExporter().from_notebook_node(notebook("# ", "text"))[0].startswith(b"%PDF")
+
+
+def test_markdown_that_pandoc_does_not_end_with(monkeypatch):
+    monkeypatch.setattr("labrnn.reports.document.PATIENCE", 3)
+    with pytest.raises(LabError, match="pandoc does not end within 3 s"):
+        LabHTMLExporter().from_notebook_node(notebook("# T\n\ntext[^1]\n\n[^1]: see [^1]"))

@@ -89,6 +89,10 @@ def test_tmpdir(tmp_path, tmpdir):
         assert len(tmpdir(wrong)) <= LONGEST_TMPDIR
         assert os.path.isdir(os.environ["TMPDIR"])
     short.rmdir()
+    no_text = os.fsdecode(os.fsencode(short) + b"\xff")
+    os.mkdir(no_text)  # files name it as UTF-8
+    assert tmpdir(no_text) != no_text
+    os.rmdir(no_text)
 
 
 def test_no_folder_for_temporary_files(tmpdir, monkeypatch):

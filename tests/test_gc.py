@@ -241,7 +241,7 @@ def test_what_cannot_be_read_is_not_damaged(store, monkeypatch, code, name):
     assert tree(store.root) == before
 
 
-@pytest.mark.parametrize("kind", ["data", "other"])
+@pytest.mark.parametrize("kind", ["data", "steps"])
 def test_a_description_that_cannot_be_read_is_not_damaged(store, monkeypatch, kind):
     name = f"{kind}-{HEX}.json"
     put(store.root / FINGERPRINT / name, "damaged")
@@ -249,6 +249,33 @@ def test_a_description_that_cannot_be_read_is_not_damaged(store, monkeypatch, ki
         Unreadable(patch, errno.EIO, name, functions=("open",))
         assert gc(store.root, "--damaged")[1] == "nothing to remove\n"
     assert gc(store.root, "--damaged")[1].endswith("1 removed\n")
+
+
+def test_a_store_behind_a_link_is_judged_as_itself(store, tmp_path):
+    """What is foreign is seen through the link; what is damaged goes through it as well."""
+    foreign = tmp_path / "papers" / FINGERPRINT / KEY / "history.json"
+    put(foreign)
+    put(tmp_path / "papers" / "thesis.txt", "mine")
+    (tmp_path / "link").symlink_to(tmp_path / "papers")
+    Store(tmp_path / "link").keep(FINGERPRINT, f"steps-{HEX}.json", {"5": [0.1]})
+    assert not (tmp_path / "papers" / MARK).exists()
+    assert gc(tmp_path / "papers", "--damaged")[0] == 2
+    assert foreign.read_text() == "mine"
+    (store.root / FINGERPRINT / KEY / "history.json").write_text("[]")
+    (tmp_path / "moved").symlink_to(store.root)
+    assert gc(tmp_path / "moved", "--damaged")[1].endswith("1 removed\n")
+
+
+def test_foreign_names_and_linked_folders_in_a_store_stay(store, tmp_path):
+    note = store.root / FINGERPRINT / f"backup-{HEX}.json"
+    mine = tmp_path / "work" / KEY / "done.writing" / "history.json"
+    put(note, '{"my": "notes"}')
+    put(mine)
+    partial = store.root / FINGERPRINT / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.symlink_to(tmp_path / "work")
+    gc(store.root, "--damaged", "--unfinished")
+    assert (note.exists(), mine.read_text()) == (True, "mine")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -239,7 +239,8 @@ def source(kind: str, folder: Path) -> Path:
 
 
 # What systems, editors and Jupyter leave in a folder; a slash makes a folder of it.
-LEFTOVERS = """Thumbs.db ehthumbs.db desktop.ini Desktop.ini .DS_Store ._0_7.txt Icon\r
+LEFTOVERS = """0_7.txt:Zone.Identifier ehthumbs_vista.db 4913
+Thumbs.db ehthumbs.db desktop.ini Desktop.ini .DS_Store ._0_7.txt Icon\r
 .ipynb_checkpoints/0_7-checkpoint.txt __MACOSX/0_7.txt .git/0_7.txt @eaDir/0_7.txt 0_7.txt~
 .0_7.txt.swp 0_7.txt.swp ~$0_7.txt #0_7.txt# 0_7.txt.bak ~WRL0.tmp .~lock.0_7.txt# 0_7.txt.part"""
 LEFTOVERS = re.split("[ \n]", LEFTOVERS)
@@ -528,7 +529,7 @@ BAD_FILES = {
     "JSON of columns": (
         "r.json",
         b'{"review": {"0": "a"}, "label": {"0": 1}}',
-        "object 1: the review",
+        "one object with columns or a table in it",
     ),
     "JSON of numbers": ("r.json", b"[1, 2]", "one object a line"),
     "JSON, a key missing": (
@@ -572,7 +573,13 @@ BAD_FILES = {
         csv_bytes(TEXTS[:21], SIGNS[:21]),
         "9 of its 21 reviews are negative",
     ),
-    "pickle": ("r.csv", b"\x80\x04\x95\x10\0\0\0", "NUL"),
+    "pickle": ("r.csv", b"\x80\x04\x95\x10\0\0\0", "a pickle of Python"),
+    "PDF": ("r.csv", b"%PDF-1.7\n%\xe2\xe3", "a PDF"),
+    "pointer of Git LFS": (
+        "r.csv",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00",
+        "a pointer of Git LFS",
+    ),
     "picture": ("r.csv", b"\x89PNG\r\n\x1a\n\xff\xff", "UTF-8"),
     "gzip cut": ("r.csv.gz", gzip.compress(csv_bytes())[:-30], "cut short"),
     "gzip flipped": ("r.csv.gz", flipped(gzip.compress(csv_bytes()), 0.5), "r.csv.gz"),
@@ -755,3 +762,12 @@ def test_damage_of_any_kind_is_a_clear_message_or_harmless(kind, tmp_path):
         except LabError as fault:
             message = str(fault)
         assert path.name in message
+
+
+def test_a_parquet_file_of_neither_half_is_not_left_out(tmp_path):
+    for name in ("train", "validation", "Test"):
+        parquet(tmp_path / "data" / f"{name}.parquet")
+    with pytest.raises(LabError, match=r"'validation\.parquet'.*would be left out"):
+        read_reviews(tmp_path / "data")
+    (tmp_path / "data" / "validation.parquet").unlink()
+    assert len(read_reviews(tmp_path / "data").texts) == 2 * len(TEXTS)

@@ -1,7 +1,9 @@
 """Trials as tables: what goes in comes out, and what was changed is found."""
 
 import json
+import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -169,3 +171,36 @@ def test_a_trial_under_another_key_is_found(trained, folder):
     table.to_csv(path, index=False)
     (faults,) = [t.damage() for t in Tables(folder).trials() if t.key == line["key"]]
     assert any("belongs in" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_not_ours_is_not_replaced(trained, tmp_path, name):
+    (tmp_path / name).write_bytes(b"url,visited\nmine,1\n")
+    with pytest.raises(LabError, match=f"{name}: is no table of trials and would be replaced"):
+        write(tmp_path, trained)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_store_is_no_place_for_tables(trained):
+    with pytest.raises(LabError, match="is a store of trials; name another folder"):
+        write(trained[0].folder.parents[1], trained)
+
+
+@pytest.mark.parametrize("fingerprint", ["..", "con", "a\x1b[31mb"])
+def test_names_in_tables_are_no_paths(trained, folder, tmp_path, fingerprint):
+    for name in (TRIALS, HISTORY):
+        text = (folder / name).read_text()
+        (folder / name).write_text(text.replace(trained[0].fingerprint, fingerprint))
+    with pytest.raises(LabError, match="is no fingerprint or key"):
+        list(Tables(folder).trials())
+
+
+def test_trials_of_the_same_reviews_have_the_same_labels(trained, tmp_path):
+    """Each agrees with itself; together they cannot be right."""
+    first, second, *_ = trained
+    turned = second.predictions.assign(label=1 - second.predictions["label"])
+    other = SimpleNamespace(
+        folder=second.folder, fingerprint=second.fingerprint, key="0" * 16, predictions=turned
+    )
+    with pytest.raises(LabError, match="other labels than those of other trials"):
+        tables._prediction_table([first, other])

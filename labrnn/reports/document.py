@@ -22,9 +22,11 @@ import pypandoc
 import typst
 from traitlets.log import get_logger
 
+from labrnn.errors import LabError
 from labrnn.results.prose import UNPRINTABLE
 
 MAX_LINES, KEPT_LINES, MAX_LINE = 60, 25, 2000  # of a printed output
+PATIENCE = 120  # seconds for pandoc; the whole write-up takes three
 PICTURES = {  # what Typst draws, the best form first
     "image/svg+xml": "svg",
     "image/png": "png",
@@ -210,8 +212,9 @@ class _Reader:
     def _shown(self, output, where, before):
         """The block of a displayed object; a further sub-figure joins the last block."""
         data, report = output.data, output.metadata.get("report", {})
+        report = report if isinstance(report, dict) else {}  # another program's
         own = {key: str(report.get(key) or "") for key in ("label", "caption", "number")}
-        block = Block("", where=where, columns=int(report.get("columns", 1)), **own)
+        block = Block("", where=where, columns=int(_number(report.get("columns"))) or 1, **own)
         plain, page = data.get("text/plain", ""), data.get("text/html", "")
         for kind in filter(data.get, PICTURES):
             raw = data[kind].encode() if kind == "image/svg+xml" else _decoded(data[kind])
@@ -222,8 +225,8 @@ class _Reader:
             size = size if isinstance(size, dict) else {}
             picture = {"file": file, "sub": report.get("sub")}
             picture["alt"] = report.get("alt") or size.get("alt")
-            picture["width"] = size.get("width") and float(size["width"]) * 0.75
-            if report.get("group"):
+            picture["width"] = 0.75 * _number(size.get("width")) or None
+            if report.get("group") and before:
                 before[-1].pictures.append(picture)
                 return None
             block.kind, block.pictures = "figure", [picture]
@@ -372,6 +375,15 @@ def as_terminal(text):
     return "\n".join("".join(line).rstrip() for line in lines)
 
 
+def _number(value):
+    """A number above 0 out of a notebook's metadata; 0 for what is none, as the width `50%`."""
+    try:
+        number = float(str(value).removesuffix("px"))
+    except ValueError:
+        return 0.0
+    return number if 0 < number < MAX_LINE else 0.0
+
+
 def _cut(text):
     """Not endless: long lines and long prints lose their middle."""
     lines = [clean(line) for line in text.rstrip().split("\n")]
@@ -393,9 +405,15 @@ def pandoc(to, parts, **more):
     # Some Markdown makes pandoc take all memory there is: it stops at 2 GB instead.
     command = [pypandoc.get_pandoc_path(), "+RTS", "-M2g", "-RTS"]
     command += ["lua", str(TEMPLATES / "report.lua")]
-    done = subprocess.run(
-        command, input=json.dumps(_slim(job)).encode(), capture_output=True, timeout=300
-    )
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(_slim(job)).encode(), capture_output=True, timeout=PATIENCE
+        )
+    except subprocess.TimeoutExpired:
+        raise LabError(
+            f"pandoc does not end within {PATIENCE} s; look in the Markdown for a footnote that "
+            "refers to itself, or a very long word of underscores or asterisks"
+        ) from None
     if done.returncode:
         raise RuntimeError(done.stderr.decode(errors="replace"))
     result = json.loads(done.stdout)

@@ -30,12 +30,15 @@ MIB = 1 << 20
 MAX_BYTES = 512 * MIB  # of a file once unpacked; Stanford's archive has some 300 MiB
 
 _MEMBER = re.compile(r"(?:^|/)(train|test)/(pos|neg)/([^/]+)$")
-_HALF = re.compile(r"(?:^|[/_-])(train|test)(?=[/._-])")  # in the path of a Parquet file
+_HALF = re.compile(
+    r"(?:^|[/_-])(train|test)(?=[/._-])", re.IGNORECASE
+)  # in the path of a Parquet file
 _TABLE = re.compile(r"\.(csv|tsv|json|jsonl)$", re.IGNORECASE)
 _UNSAFE = re.compile(r"^[/\\]|^.:|(^|[/\\])\.\.([/\\]|$)")
 _LEFTOVER = re.compile(
     r"^\.(?!\.?$)|^~|~$|^#.*#$|\.(swp|swo|tmp|bak|orig|part|crdownload)$"
-    r"|^((eh)?thumbs\.db|desktop\.ini|icon\r|__macosx|\$recycle\.bin|@eadir)$",
+    r"|^((eh)?thumbs(_vista)?\.db|desktop\.ini|icon\r|__macosx|\$recycle\.bin|@eadir)$"
+    r"|^system volume information$|:zone\.identifier$|^4913$",
     re.IGNORECASE,
 )
 _OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
@@ -45,6 +48,12 @@ _UNREAD = {  # what a file begins with: what it is, and the cure
     b"\x28\xb5\x2f\xfd": ("packed by zstd", "unpack it (unzstd) and name the file in it"),
     b"\xd0\xcf\x11\xe0": ("an Excel workbook", "open it and save it as CSV UTF-8"),
     b"ARROW1": ("an Arrow file", "write it as Parquet or CSV"),
+    b"%PDF": ("a PDF", "take the table that it was made from"),
+    b"\x1f\x9d": ("packed by compress", "unpack it and name the file in it"),
+    b"]\0\0": ("packed by LZMA", "unpack it (unlzma) and name the file in it"),
+    b"\x80\x04": ("a pickle of Python", "write it as CSV or Parquet"),
+    b"\x80\x05": ("a pickle of Python", "write it as CSV or Parquet"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file itself: git lfs pull"),
 }
 _DAMAGE = (
     EOFError,
@@ -113,7 +122,7 @@ def read_rows(path: Path, only: tuple[str, str] | None = None) -> Iterator[Row]:
         if path.exists() and not path.is_file():
             raise LabError(f"{path}: neither a file nor a folder; name a data file")
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(24)
         if not start:
             raise LabError(f"{path}: the file is empty; download or copy it again")
         for magic, (kind, cure) in _UNREAD.items():
@@ -307,6 +316,8 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
                 records += value if is_list else [value]
         if not records or not all(isinstance(record, dict) for record in records):
             raise ValueError("no objects")
+        if len(records) == 1 and all(isinstance(v, (dict, list)) for v in records[0].values()):
+            raise ValueError("one object with columns or a table in it")
     except (ValueError, RecursionError) as fault:
         raise LabError(
             f"{path}: after {len(records)} objects: not proper JSON ({short(fault)}); write one"
@@ -348,11 +359,21 @@ def _folder_rows(path: Path) -> Iterator[Row]:
         folders = [root / half / sign for half in ("train", "test") for sign in ("pos", "neg")]
         if any(folder.is_dir() for folder in folders):
             return _imdb_rows(path, _folder_members(root, filter(Path.is_dir, folders)))
-    tables = {}  # folder of a data set -> half -> its files
+    tables, others = {}, []  # folder of a data set -> half -> its files; files of no half
     for file in sorted(path.rglob("*.parquet")):
         name = file.relative_to(path).as_posix()
-        if (half := _HALF.search(name)) and file.is_file() and not is_leftover(name):
-            tables.setdefault(name[: half.start()], {}).setdefault(half[1], []).append(file)
+        if not file.is_file() or is_leftover(name):
+            continue
+        if half := _HALF.search(name):
+            halves = tables.setdefault(name[: half.start()], {})
+            halves.setdefault(half[1].lower(), []).append(file)
+        elif "unsupervised" not in name:
+            others.append(name)
+    if tables and others:
+        raise LabError(
+            f"{path}: {short(others)}: neither train nor test, so that its reviews would be left "
+            "out; rename it, move it elsewhere, or name one file"
+        )
     if len(tables) != 1:
         raise LabError(
             f"{path}: the folder holds {len(tables)} data sets"

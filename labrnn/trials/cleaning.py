@@ -5,6 +5,7 @@ import re
 from contextlib import suppress
 
 from labrnn.errors import LabError
+from labrnn.trials.kept import KINDS
 from labrnn.trials.ours import (
     KEPT,
     LOCKS,
@@ -13,6 +14,7 @@ from labrnn.trials.ours import (
     discard,
     inside,
     is_file,
+    is_folder,
     ours,
     stranger,
 )
@@ -61,14 +63,17 @@ def stale(store, unfinished=False, damaged=False):
 
 
 def _leftovers(data, name, unfinished, damaged):
-    if "-" in name:
+    kind, dash, _ = name.partition("-")
+    if dash:
         for path in sorted(filter(is_file, data.glob(f"{name}.json*"))):
-            if KEPT.fullmatch(path.name):
+            if kind in KINDS and KEPT.fullmatch(path.name):
                 with suppress(UnreadableError):
                     if path.name.endswith(".writing") or (damaged and unpack(path)[1]):
                         yield path
         return
     trial, partial = Trial(data / name), data / ".partial" / name
+    if not is_folder(partial.parent):  # a link to one is none
+        partial = data / "none"
     with suppress(LabError):  # what cannot be read, or is another version's, is not judged
         if ours(partial):
             begun = inside(partial)

@@ -387,8 +387,9 @@ def default_store(root=""):
 
 
 def _absolute(folder):
+    """The folder itself, where a link to it is named: whatever lies in it is judged without links."""
     try:
-        return absolute(folder)
+        return Path(os.path.realpath(absolute(folder)))
     except (RuntimeError, ValueError) as error:
         raise LabError(f"{folder}: no such folder for trials ({error}); write it in full") from None
 

@@ -14,6 +14,8 @@ import hashlib
 import io
 import json
 import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -24,10 +26,12 @@ from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.files import make_folder, read_file, replace_file
 from labrnn.trials.kept import pack
-from labrnn.trials.trial import MOST_WEIGHTS, TEXTS, Trial, dump, predictions_csv, sha256
+from labrnn.trials.ours import MARK, is_file
+from labrnn.trials.trial import HEX, MOST_WEIGHTS, TEXTS, Trial, dump, predictions_csv, sha256
 
 TRIALS, HISTORY, PREDICTIONS = "trials.csv", "history.csv", "predictions.parquet"
 DESCRIPTIONS = "descriptions"
+MOST_COLUMNS = 1 << 16  # bytes of a table's first line
 CHECKPOINTS = ("best", "last")
 # How a cell becomes a value; the columns that are not named here hold texts.
 TYPES = {
@@ -111,6 +115,12 @@ class Tables:
     def lines(self):
         """(fingerprint, key) -> (line of `trials.csv`, lines of `history.csv`), in their order."""
         found = {(line["fingerprint"], line["key"]): (line, []) for line in self._read(TRIALS)}
+        for name in (name for names in found for name in names):
+            if not re.fullmatch(HEX, name):
+                raise LabError(
+                    f"{self.folder / TRIALS}: {name!r} is no fingerprint or key, 16 of the digits "
+                    "0-9a-f; export the trials again"
+                )
         for line in self._read(HISTORY):
             name = line.pop("fingerprint"), line.pop("key")
             if name in found:  # else an export that was stopped before it wrote `trials.csv`
@@ -199,6 +209,7 @@ def write(folder, trials):
         LabError: a trial is damaged, or the tables cannot be read.
     """
     folder = Path(folder)
+    _refuse_foreign(folder)
     make_folder(folder)
     there = Tables(folder) if (folder / TRIALS).exists() else None
     found = {(t.fingerprint, t.key): t for t in there.trials()} if there else {}
@@ -218,6 +229,33 @@ def write(folder, trials):
     replace_file(folder / HISTORY, _csv(history))
     replace_file(folder / TRIALS, _csv(lines))
     return len(found) - before
+
+
+def _refuse_foreign(folder):
+    """Raise a LabError if the folder is a store, or a file of one of our names is not ours."""
+    if is_file(folder / MARK):
+        raise LabError(f"{folder}: is a store of trials; name another folder for their tables")
+    for name in (TRIALS, HISTORY, PREDICTIONS):
+        try:
+            with suppress(FileNotFoundError), open(folder / name, "rb") as file:
+                if not _ours(file, name):
+                    raise LabError(
+                        f"{folder / name}: is no table of trials and would be replaced; move it, or "
+                        "name another folder"
+                    )
+        except OSError as error:
+            raise LabError(f"{folder / name}: cannot be read ({error.strerror})") from None
+
+
+def _ours(file, name):
+    if name == PREDICTIONS:
+        from pyarrow import ArrowException, parquet
+
+        with suppress(ArrowException):
+            return {"fingerprint", "row", "label"} <= {*parquet.read_schema(file).names}
+        return False
+    columns = file.readline(MOST_COLUMNS).decode("utf-8", "replace").strip().split(",")
+    return {"fingerprint", "key"} <= {*columns}
 
 
 def _order(trial):
@@ -330,6 +368,13 @@ def _prediction_table(trials):
     names = ["fingerprint", "row"]
     tests = [t.predictions[["row", "label"]].assign(fingerprint=t.fingerprint) for t in trials]
     reviews = pd.concat(tests).drop_duplicates(names)[[*names, "label"]]
+    labels = reviews.set_index(names)["label"]
+    for trial, test in zip(trials, tests, strict=True):
+        if (labels.loc[pd.MultiIndex.from_frame(test[names])].to_numpy() != test["label"]).any():
+            raise LabError(
+                f"{trial.folder}: its test reviews have other labels than those of other trials on "
+                "the same reviews; one of them is not what was trained: `labrnn trials` lists them"
+            )
     places = pd.MultiIndex.from_frame(reviews[names])
     columns = dict(reviews.astype({"row": np.int32, "label": np.int8}).reset_index(drop=True))
     for trial, test in zip(trials, tests, strict=True):

@@ -8,12 +8,13 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from labrnn.config import TrialConfig, validated
 from labrnn.errors import LabError
@@ -46,9 +47,9 @@ class _HistoryEntry(Plain):
     train_loss: Loss
     valid_loss: Loss
     valid_accuracy: Share
-    train_accuracy: Share = 0.0
+    train_accuracy: Share
     seconds: float = 0.0
-    train_seconds: float = 0.0
+    train_seconds: float
 
 
 class _Metrics(Plain):
@@ -64,10 +65,15 @@ class _BestAndLast(Plain):
     last: _Metrics
 
 
+def _moment(text):
+    datetime.fromisoformat(text)
+    return text
+
+
 class _Environment(Plain):
     device: str
     seconds: float
-    finished: str = Field(pattern=r"^\d{4}-\d\d-\d\d")
+    finished: Annotated[str, AfterValidator(_moment)]
     versions: dict[str, str]
     commit: str
 

@@ -830,7 +830,7 @@ local function write_typst(title, blocks)
     ('#show: report.with(title: [%s], plain: %s, dir: %s, authors: %s, by: %s, cover: %s, date: %s)'):format(
       write{pandoc.Plain(title.text)}, literal(title.plain), title.rtl and 'rtl' or 'auto', array(authors),
       literal(by), tostring(job.cover or false), job.date or 'none'),
-    title.id and '#metadata(none)#label(' .. literal(title.id) .. ')' or '',
+    title.id and title.id ~= '' and '#metadata(none)#label(' .. literal(title.id) .. ')' or '',
     write(blocks),
   }, '\n')
 end
