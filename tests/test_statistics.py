@@ -436,6 +436,9 @@ def test_a_setting_whose_seeds_lie_far_apart_keeps_a_spread_of_its_own():
     hidden[4] = hidden[3].copy()
     assert sorted(pool(hidden)[1]) == [3, 4]
     still = np.tile(groups[0][:1], (3, 1))
+    many = {5: groups[5], 6: groups[6]} | hidden  # 3 of 7, with most of the degrees of freedom left
+    many[2] = hidden[3].copy()
+    assert sorted(pool(many)[1]) == [2, 3, 4]
     with np.errstate(all="raise"):
         assert pool({0: still, 1: still}) == (Spread(0, 4, 0), {})
 

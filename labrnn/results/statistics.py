@@ -147,10 +147,10 @@ def spread(groups):
 def pool(groups):
     """The pooled `Spread` of a family, and the own one of each setting that is less stable.
 
-    The settings leave the pool one by one, down to half of them: each time the one whose variance
-    over seeds exceeds that of the others most clearly (F test). All that left up to the last one
-    with a p-value below `UNSTABLE` are unstable and keep a spread of their own (the generalised
-    outlier test of Rosner 1983). Testing goes on after a p-value that is not, since two unstable
+    The settings leave the pool one by one, down to half of the degrees of freedom: each time the one
+    whose variance over seeds exceeds that of the others most clearly (F test). All that left up to
+    the last one with a p-value below `UNSTABLE` are unstable and keep a spread of their own (the
+    generalised outlier test of Rosner 1983). Testing goes on after a p-value that is not, since two unstable
     settings hide each other: each is compared with a pool that holds the other.
 
     Args:
@@ -161,10 +161,13 @@ def pool(groups):
     """
     own = {name: spread([runs]) for name, runs in groups.items() if len(runs) > 1}
     left, removed, unstable = dict(own), [], []
-    for _ in range(len(own) // 2):
+    half = sum(s.freedom for s in own.values()) / 2
+    while len(left) > 1:
         name, p = _least_stable(left)
         del left[name]
         removed.append(name)
+        if sum(s.freedom for s in left.values()) < half:
+            break
         if p < UNSTABLE:
             unstable = removed.copy()
     stable = [groups[name] for name in own if name not in unstable]
