@@ -57,10 +57,12 @@ def found_numbers():
     rows = reproduction.compare(found)
     shown = [row for row in rows if row.compared]
     run = sum(row.runs.n > 0 for row in rows)
-    gap = reproduction.agreement_means(shown)["gap"]
+    meaning = reproduction.agreement_means(shown)
+    gap = meaning["gap"]
     outcomes = [v.outcome for v in verdicts(found)]
     counts = [len(rows), run, len(shown), run - len(shown), sum(row.agrees for row in shown)]
-    counts += [len(outcomes), *map(outcomes.count, set(outcomes))]
+    counts += [len(outcomes), *map(outcomes.count, set(outcomes)), meaning["guessed"]]
+    pool.add(f"{100 * meaning['constant']:.1f}")
     linear = headline.results("beyond_baselines")
     models = baselines.find(linear.part, headline.STORE)
     gaps = [gap, *(c.difference for c in beyond.baseline_comparisons(models, linear))]
