@@ -3,9 +3,11 @@
 import re
 
 import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
+from benchmarks import precision
 from labrnn.config import TrialConfig
 from labrnn.parts import PARTS, Compound
 from labrnn.published import published
@@ -109,3 +111,9 @@ def test_every_number_of_the_readme_is_known():
     known = {len(published()): "runs", len(Compound(train_reviews=0).settings()): "combinations"}
     settled = {"3.10", "25000", "50000", "2011"}  # Python; packaged reviews; the lab's; Maas et al.
     assert numbers(text) <= settled | set(map(str, known))
+
+
+def test_the_table_on_precision_is_that_of_its_runs():
+    table = precision.table(pd.read_csv(precision.RUNS))
+    assert f"<!-- precision -->\n{table}<!-- /precision -->" in precision.PAGE.read_text("utf-8")
+    assert table.count("\n") == 2 + len(precision.SETTINGS) + 1
