@@ -268,3 +268,15 @@ def test_params_files_name_their_schema_and_fit_it(path):
     for wrong in ({"epochs": 0}, {"epoch": 5}, {"seeds": "5"}, {"checkpoint": "first"}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, schema)
+
+
+def test_what_a_notebook_hands_down_is_not_ours(reviews, tmp_path):
+    """`!labrnn` in a cell: its Jupyter runs elsewhere, its plots are drawn by ipympl."""
+    write_reviews(reviews, tmp_path / "only_here.csv")
+    handed = {"MPLBACKEND": "module://ipympl.backend_nbagg", "JPY_PARENT_PID": str(os.getpid())}
+    labrnn = [sys.executable, "-c", "from labrnn.cli import main; main()"]
+    for words in (["data", "--data", "only_here.csv"], ["predict", "a film", "--explain", "shown"]):
+        environment = os.environ | handed | {"PYTHONPATH": str(PROJECT)}
+        done = subprocess.run([*labrnn, *words], cwd=tmp_path, env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "shown.html").exists()

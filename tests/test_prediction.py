@@ -173,3 +173,11 @@ def test_command_without_a_model(store):
     assert (code, out) == (2, "")
     assert "no trained model zz" in complaint
     assert "`labrnn trials`" in complaint
+
+
+@pytest.mark.parametrize("lines", ["good " * 30, "good\n" * 3000], ids=["one line", "many"])
+def test_standard_input_has_a_limit(monkeypatch, lines):
+    monkeypatch.setattr("labrnn.cli.MOST_TEXT", 100)
+    code, out, err = run("predict", lines=lines)
+    assert (code, out) == (2, "")
+    assert "a line of more than 100 characters, or more than 10,000 in all; give one" in err
