@@ -535,7 +535,7 @@ def gc(store, unfinished, damaged, yes):
 
     It lists what would go and asks. It removes nothing that is not a store's.
     """
-    from labrnn.trials.cleaning import remove, stale
+    from labrnn.trials.cleaning import remove, spared, stale
     from labrnn.trials.ours import MARK, is_file
     from labrnn.trials.store import Store
 
@@ -547,10 +547,14 @@ def gc(store, unfinished, damaged, yes):
                 f"--store {shelf} gc --damaged` removes them",
                 err=True,
             )
-    if not (found := stale(store, unfinished, damaged)):
+    found = stale(store, unfinished, damaged)
+    left = spared(store, found) if damaged else []
+    for folder in left:
+        show(f"{folder}: damaged, and holds what labrnn did not write; remove it by hand", err=True)
+    if not found:
         show("nothing to remove")
         then("labrnn trials verify")
-        return
+        sys.exit(1 if left else 0)
     for path in found:
         show(path)
     with suppress(click.Abort):  # nobody there to answer
@@ -563,7 +567,7 @@ def gc(store, unfinished, damaged, yes):
     for path in found.keys() - set(removed):
         show(f"not removed: {path}", err=True)
     then("labrnn train PARAMS trains again what a report needs")
-    sys.exit(1 if len(removed) < len(found) else 0)
+    sys.exit(1 if left or len(removed) < len(found) else 0)
 
 
 @trials.command()

@@ -266,6 +266,18 @@ def test_a_store_behind_a_link_is_judged_as_itself(store, tmp_path):
     assert gc(tmp_path / "moved", "--damaged")[1].endswith("1 removed\n")
 
 
+def test_a_damaged_trial_that_stays_is_named(store):
+    """A file of the Finder in its folder is not ours, so the folder is not."""
+    trial = store.root / FINGERPRINT / KEY
+    put(trial / ".DS_Store")
+    put(trial / "history.json", "[]")
+    code, out, err = gc(store.root, "--damaged")
+    assert (code, out) == (1, "nothing to remove\n")
+    assert f"{trial}: damaged, and holds what labrnn did not write; remove it by hand" in err
+    assert (trial / ".DS_Store").exists()
+    assert gc(store.root)[0] == 0  # nobody asked for damaged ones
+
+
 def test_foreign_names_and_linked_folders_in_a_store_stay(store, tmp_path):
     note = store.root / FINGERPRINT / f"backup-{HEX}.json"
     mine = tmp_path / "work" / KEY / "done.writing" / "history.json"

@@ -87,6 +87,25 @@ def _leftovers(data, name, unfinished, damaged):
                 yield trial.folder
 
 
+def spared(store, found):
+    """Damaged trials of the root that `stale` does not name: what else lies there keeps them.
+
+    Args:
+        found: what `stale` returned with `damaged`.
+
+    Returns:
+        the folders.
+    """
+    folders = [p for data in data_folders(store.root) for p in inside(data)]
+    trials = [Trial(p) for p in folders if re.fullmatch(HEX, p.name) and p not in found]
+    left = []
+    for trial in trials:
+        with suppress(LabError):
+            if trial.finished and trial.damage():
+                left.append(trial.folder)
+    return left
+
+
 def remove(store, agreed, unfinished=False, damaged=False):
     """Remove what `stale` found under the same options, as far as it is still so.
 
