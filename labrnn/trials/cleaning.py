@@ -96,13 +96,13 @@ def spared(store, found):
     Returns:
         the folders.
     """
-    folders = [p for data in data_folders(store.root) for p in inside(data)]
-    trials = [Trial(p) for p in folders if re.fullmatch(HEX, p.name) and p not in found]
+    folders = [p for data in data_folders(store.root) for p in inside(data) if p not in found]
     left = []
-    for trial in trials:
-        with suppress(LabError):
-            if trial.finished and trial.damage():
-                left.append(trial.folder)
+    for folder in folders:
+        if re.fullmatch(HEX, folder.name) and is_folder(folder) and is_file(folder / "DONE"):
+            with suppress(LabError):
+                if Trial(folder).digests and Trial(folder).damage():
+                    left.append(folder)
     return left
 
 
