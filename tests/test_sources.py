@@ -573,7 +573,7 @@ BAD_FILES = {
         csv_bytes(TEXTS[:21], SIGNS[:21]),
         "9 of its 21 reviews are negative",
     ),
-    "pickle": ("r.csv", b"\x80\x04\x95\x10\0\0\0", "a pickle of Python"),
+    "pickle": ("r.csv", b"\x80\x04\x95\x10\0\0\0", "pickled by Python"),
     "PDF": ("r.csv", b"%PDF-1.7\n%\xe2\xe3", "a PDF"),
     "pointer of Git LFS": (
         "r.csv",

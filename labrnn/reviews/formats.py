@@ -51,8 +51,8 @@ _UNREAD = {  # what a file begins with: what it is, and the cure
     b"%PDF": ("a PDF", "take the table that it was made from"),
     b"\x1f\x9d": ("packed by compress", "unpack it and name the file in it"),
     b"]\0\0": ("packed by LZMA", "unpack it (unlzma) and name the file in it"),
-    b"\x80\x04": ("a pickle of Python", "write it as CSV or Parquet"),
-    b"\x80\x05": ("a pickle of Python", "write it as CSV or Parquet"),
+    b"\x80\x04": ("pickled by Python", "write it as CSV or Parquet"),
+    b"\x80\x05": ("pickled by Python", "write it as CSV or Parquet"),
     b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file itself: git lfs pull"),
 }
 _DAMAGE = (
