@@ -548,7 +548,7 @@ def gc(store, unfinished, damaged, yes):
                 err=True,
             )
     found = stale(store, unfinished, damaged)
-    left = spared(store, found) if damaged else []
+    left = spared(store) if damaged else []
     for folder in left:
         show(f"{folder}: damaged, and holds what labrnn did not write; remove it by hand", err=True)
     if not found:
@@ -615,7 +615,10 @@ def import_(store, folder):
     from labrnn.trials.store import Store
 
     source, counts = Store(folder), Counter()
-    found = list(source.trials())
+    if not (found := list(source.trials())):
+        raise LabError(
+            f"{source.root}: no trials to import; name a folder with trials.csv, or a store"
+        )
     for fingerprint in sorted({trial.fingerprint for trial in found}):
         for path, fault in source.copy_kept(fingerprint, partial(store.keep, fingerprint)):
             counts["not copied"] += 1
@@ -629,10 +632,6 @@ def import_(store, folder):
         counts[outcome] += 1
         if outcome in ("differs", "busy"):
             show(f"{outcome}: {trial.folder}", err=True)
-    if not found:
-        raise LabError(
-            f"{source.root}: no trials to import; name a folder with trials.csv, or a store"
-        )
     show(", ".join(f"{n} {outcome}" for outcome, n in counts.items()))
     then("labrnn report PARAMS")
     sys.exit(1 if counts["not copied"] else 0)

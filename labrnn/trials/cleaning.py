@@ -72,10 +72,8 @@ def _leftovers(data, name, unfinished, damaged):
                         yield path
         return
     trial, partial = Trial(data / name), data / ".partial" / name
-    if not is_folder(partial.parent):  # a link to one is none
-        partial = data / "none"
     with suppress(LabError):  # what cannot be read, or is another version's, is not judged
-        if ours(partial):
+        if is_folder(partial.parent) and ours(partial):  # a link to a folder is none
             begun = inside(partial)
             if any(map(epoch_of, begun)) and not (unfinished or trial.finished):
                 yield from (path for path in begun if path.name.endswith(".writing"))
@@ -87,21 +85,14 @@ def _leftovers(data, name, unfinished, damaged):
                 yield trial.folder
 
 
-def spared(store, found):
-    """Damaged trials of the root that `stale` does not name: what else lies there keeps them.
-
-    Args:
-        found: what `stale` returned with `damaged`.
-
-    Returns:
-        the folders.
-    """
-    folders = [p for data in data_folders(store.root) for p in inside(data) if p not in found]
+def spared(store):
+    """Folders of damaged trials that `stale` does not name, since they hold what is not ours."""
     left = []
-    for folder in folders:
-        if re.fullmatch(HEX, folder.name) and is_folder(folder) and is_file(folder / "DONE"):
+    for folder in (p for data in data_folders(store.root) for p in inside(data)):
+        trial = Trial(folder)
+        if is_folder(folder) and not ours(folder) and is_file(folder / "DONE"):
             with suppress(LabError):
-                if Trial(folder).digests and Trial(folder).damage():
+                if re.fullmatch(HEX, folder.name) and trial.digests and trial.damage():
                     left.append(folder)
     return left
 

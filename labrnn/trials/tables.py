@@ -368,17 +368,15 @@ def _prediction_table(trials):
     names = ["fingerprint", "row"]
     tests = [t.predictions[["row", "label"]].assign(fingerprint=t.fingerprint) for t in trials]
     reviews = pd.concat(tests).drop_duplicates(names)[[*names, "label"]]
-    labels = reviews.set_index(names)["label"]
-    for trial, test in zip(trials, tests, strict=True):
-        if (labels.loc[pd.MultiIndex.from_frame(test[names])].to_numpy() != test["label"]).any():
-            raise LabError(
-                f"{trial.folder}: its test reviews have other labels than those of other trials on "
-                "the same reviews; one of them is not what was trained: `labrnn trials` lists them"
-            )
     places = pd.MultiIndex.from_frame(reviews[names])
     columns = dict(reviews.astype({"row": np.int32, "label": np.int8}).reset_index(drop=True))
     for trial, test in zip(trials, tests, strict=True):
         at = places.get_indexer(pd.MultiIndex.from_frame(test[names]))
+        if (columns["label"].to_numpy()[at] != test["label"].to_numpy()).any():
+            raise LabError(
+                f"{trial.folder}: its test reviews have other labels than those of other trials on "
+                "the same reviews; one of them is not what was trained: `labrnn trials` lists them"
+            )
         for which in CHECKPOINTS:
             name = f"{trial.key}_{which}"
             column = columns.setdefault(name, np.full(len(reviews), np.nan, np.float16))
