@@ -162,6 +162,15 @@ def json_lines() -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
+def kaggle() -> bytes:
+    """Texts in double quotes, tabs between columns, a backslash before a quote in a text."""
+    rows = [
+        f'"{i}_8"\t{int(sign == "pos")}\t"{text.replace(chr(34), chr(92) + chr(34))}"\n'
+        for i, (text, sign) in enumerate(zip(TEXTS, SIGNS, strict=True))
+    ]
+    return "".join(['"id"\t"sentiment"\t"review"\n', *rows]).encode()
+
+
 def put(path: Path, raw: bytes) -> Path:
     path.write_bytes(raw)
     return path
@@ -195,6 +204,12 @@ FILES = {
     "1.0 and 0.0": ("r.csv", csv_bytes(names={"pos": "1.0", "neg": "0.00"})),
     "1,0 and 0,0": ("r.csv", ends(b"1,0\n", b"0,0\n", csv_bytes(delimiter=";"))),
     "Excel's Unicode text": ("r.txt", csv_bytes(delimiter="\t").decode().encode("utf-16")),
+    "a backslash before quotes": ("labeledTrainData.tsv", kaggle()),
+    "table as .txt in an archive": ("r.zip", zip_bytes(("r.txt", csv_bytes(delimiter="\t")))),
+    "zip with Windows' separator": (
+        "a.zip",
+        zip_bytes(*((name.replace("/", "\\"), raw) for name, raw in members())),
+    ),
     "JSON lines": ("r.jsonl", json_lines()),
     "JSON lines in UTF-16": ("r.jsonl", json_lines().decode().encode("utf-16")),
     "JSON list": ("r.json", b"[" + json_lines().strip().replace(b"\n", b",") + b"]"),
@@ -565,6 +580,11 @@ BAD_FILES = {
     "surrogate": ("r.csv", csv_bytes() + b"\xed\xa0\x80,positive\n", "UTF-8"),
     "UTF-16 cut": ("r.csv", csv_bytes().decode().encode("utf-16")[:-1], "is not UTF-16"),
     "cut within a quote": ("r.csv", csv_bytes()[:-15], "row 48 below the header"),
+    "stray quote after a backslash": (
+        "r.csv",
+        csv_bytes() + b'"a \\"b\\" c"d,positive\n',
+        "row 49 below the header",
+    ),
     "stray quote": ("r.csv", csv_bytes() + b'"a"b,positive\n', "row 49 below the header"),
     "one class": ("r.csv", csv_bytes(signs=["pos"] * 48), "0 of its 48 reviews are negative"),
     "three rows": ("r.csv", csv_bytes(TEXTS[11:14], SIGNS[11:14]), "of its 3 reviews"),
@@ -600,7 +620,7 @@ BAD_FILES = {
     "tar flipped": ("a.tar.gz", flipped(tar_bytes(mode="w:gz"), 0.5), "a.tar.gz"),
     "tar cut between members": ("a.tar", tar_bytes()[: 1024 * 40], "no proper end"),
     "tar header flipped": ("a.tar", flipped_header(20), "no proper end"),
-    "tar of else": ("a.tar", tar_bytes([("notes.txt", b"x")]), "0 CSVs among 1 files"),
+    "tar of else": ("a.tar", tar_bytes([("notes.md", b"x")]), "0 CSVs among 1 files"),
     "tar twice": ("a.tar", tar_bytes([*members(), members()[-1]]), "an id of its own"),
     "tar odd name": ("a.tar", with_member("film.txt"), "film.txt"),
     "tar latin 1": (

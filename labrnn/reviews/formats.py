@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ _HALF = re.compile(
     r"(?:^|[/_-])(train|test)(?=[/._-])", re.IGNORECASE
 )  # in the path of a Parquet file
 _TABLE = re.compile(r"\.(csv|tsv|json|jsonl)$", re.IGNORECASE)
+_TEXT = re.compile(r"\.txt$", re.IGNORECASE)  # a table where an archive has none of the others
 _UNSAFE = re.compile(r"^[/\\]|^.:|(^|[/\\])\.\.([/\\]|$)")
 _LEFTOVER = re.compile(
     r"^\.(?!\.?$)|^~|~$|^#.*#$|\.(swp|swo|tmp|bak|orig|part|crdownload)$"
@@ -167,7 +168,8 @@ def check_size(path: Path, size: int) -> None:
 def _zip_members(path: Path, archive: zipfile.ZipFile) -> list[Member]:
     infos = [info for info in archive.infolist() if not info.is_dir()]
     check_size(path, sum(info.file_size for info in infos))
-    return [Member(info.filename, partial(archive.read, info)) for info in infos]
+    # Some programs for Windows write its own separator.
+    return [Member(i.filename.replace("\\", "/"), partial(archive.read, i)) for i in infos]
 
 
 def _tar_members(path: Path, content: bytes) -> list[Member]:
@@ -200,7 +202,8 @@ def _archive_rows(path: Path, members: list[Member], only: tuple | None) -> Iter
     names = [name for name, _ in members]
     if any(name.startswith("xl/") or name == "content.xml" for name in names):
         raise LabError(f"{path}: this is a workbook, not a CSV; open it and save it as CSV UTF-8")
-    tables = [member for member in members if _TABLE.search(member.name)]
+    tables = [[m for m in members if kind.search(m.name)] for kind in (_TABLE, _TEXT)]
+    tables = tables[0] or tables[1]
     if len(tables) != 1:
         raise LabError(
             f"{path}: the archive should hold train/pos ... test/neg or one CSV, it holds"
@@ -240,14 +243,15 @@ def _table_rows(path: Path, content: bytes, only: tuple | None = None) -> Iterat
         if first.lstrip()[:1] in ("{", "["):
             yield from _json_rows(path, first + stream.read())
         else:
-            yield from _csv_rows(path, first, stream, skipped, only)
+            yield from _csv_rows(path, first, stream.read(), skipped, only)
     except UnicodeDecodeError:
         decoded(path, content, encoding)  # says where: the reader knows only its own block
         raise
 
 
-def _csv_rows(path, first, stream, skipped, only) -> Iterator[Row]:
+def _csv_rows(path, first, rest, skipped, only) -> Iterator[Row]:
     """Rows of a CSV with a header: one text and one label column, others are passed over."""
+    stream = io.StringIO(rest, newline="")
     hint = re.fullmatch(r'"?sep=(.)"?', first.strip("\r\n"), re.IGNORECASE)  # Excel's
     if hint:
         first, skipped = stream.readline(), skipped + 1
@@ -257,7 +261,7 @@ def _csv_rows(path, first, stream, skipped, only) -> Iterator[Row]:
     text, label = _columns(path, header)
     if only:
         chosen = header.index(only[0])
-    rows = csv.reader(stream, delimiter=delimiter, strict=True)
+    rows = csv.reader(_doubled(stream, delimiter), delimiter=delimiter, strict=True)
     number = 0
     try:
         for number, row in enumerate(rows, start=1):
@@ -276,6 +280,24 @@ def _csv_rows(path, first, stream, skipped, only) -> Iterator[Row]:
             f" ({fault}); close each quote and double the quotes inside a review, or copy the file"
             " again if it is cut short"
         ) from fault
+
+
+def _doubled(rows: io.StringIO, delimiter: str) -> io.StringIO:
+    """Rows with quotes inside reviews doubled, where a backslash stands before them instead.
+
+    Databases write tables so, and Kaggle's `labeledTrainData.tsv` is one. Rows that are proper CSV
+    as they are keep their backslashes.
+    """
+    start, rest = rows.tell(), rows.read()
+    rows.seek(start)
+    if '\\"' not in rest:
+        return rows
+    for text in (rest, re.sub(r'\\(["\\])', lambda m: m[1].replace('"', '""'), rest)):
+        with suppress(csv.Error):
+            for _ in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
+                pass
+            return io.StringIO(text, newline="")
+    return rows
 
 
 def _delimiter(header: str) -> str:
