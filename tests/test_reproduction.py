@@ -60,9 +60,12 @@ def test_the_published_figures_agree_with_themselves(same):
     failed = (published().test_acc < 0.65).sum()
     assert len(shown) == 79 - failed
     assert all(row.agrees for row in shown)
+    distinct = len({row.setting.config for row in shown})
+    assert distinct == len(shown) - 1
     text = reproduction.summary(rows, same)
     assert "We repeated 79 of the 79 published runs." in text
-    assert f"contains 0 in {len(shown)} of the {len(shown)}" in text
+    assert f"In {len(shown)} of them training succeeded in both studies" in text
+    assert f"contains 0 in {distinct} of {distinct} comparisons" in text
     assert "correlate with r = 1.00 (p < 0.001)" in text
     assert "figure 10b shows the run E32 H20 L1 of the grid again" in text
     assert len(reproduction.table(rows)) == 79
@@ -76,12 +79,15 @@ def test_what_agreement_means_is_said_beside_it():
     found = results(accuracies=ours.tolist(), spread=0.008)
     text = reproduction.summary(reproduction.compare(found), found)
     assert "**How much does this agreement mean?** Little by itself, since the settings" in text
-    assert re.search(r"comparisons; guessing 8[\d.]+ % for every run would reach \d+\.", text)
+    assert re.search(
+        r"comparisons; predicting 8[\d.]+ % for every run, with the same intervals, would", text
+    )
     assert re.search(r"a single comparison detects gaps of [\d.]+ to [\d.]+ points", text)
     assert "does not reject the hypothesis that all gaps are chance" in text
     apart = reproduction.summary(reproduction.compare(results(shift=0.04)), results(shift=0.04))
     assert "A joint test rejects the hypothesis that all gaps are chance (χ², p < 0.001)" in apart
     assert "On average our test accuracy differs from the published one by +3.9 points" in apart
+    assert "]: a significant difference. The 95 %" in apart
 
 
 def test_a_constant_guess_is_the_best_there_is(same):
@@ -101,6 +107,16 @@ def test_a_run_that_differs_is_named():
     assert "The interval excludes 0 for lab figure 3c (−7.1 points)." in reproduction.summary(
         rows, found
     )
+
+
+def test_a_run_without_a_useful_interval_is_named():
+    found = results(**{"11b": [0.68, 0.88, 0.86]}, spread=0.003)
+    rows = reproduction.compare(found)
+    row = line(found, "11b")
+    assert row.both
+    assert not row.compared
+    text = reproduction.summary(rows, found)
+    assert "would be wider than 10 points to either side: lab figure 11b (" in text
 
 
 def test_rows_where_a_run_did_not_train_stand_apart():

@@ -44,7 +44,11 @@ def block(found):
     judged = verdicts(found)
     lines = [f"{tally(v.outcome for v in judged)}. {finding}", ""]
     for outcome in (CONFIRMED, REFUTED, INCONCLUSIVE):
-        claims = [v.claim.published for v in judged if v.outcome == outcome]
+        claims = [
+            v.claim.published + f" ({v.at_last} at the last epoch)" * (v.at_last != outcome)
+            for v in judged
+            if v.outcome == outcome
+        ]
         lines += [f"- **{outcome.capitalize()}:** {'; '.join(claims)}."] * bool(claims)
     lines += [
         "",

@@ -56,7 +56,7 @@ def _values(notebooks):
         "data": max((fact.get("data", "") for fact in facts), key=len, default=""),
         "devices": listing(sorted(device.removeprefix("cpu: ") for device in devices if device)),
         "finding": defaultdict(str, {name: finding_of(nb) for name, nb in notebooks.items()}),
-        "hours": sum(seconds for seconds, _ in runs.values()) / 3600,
+        "hours": sum(runs.values()) / 3600,
         "limits": {name: _limits(name) for name in ("embedding_dim", "hidden_dim", "n_layers")},
         "published": len(published()),
         "rates": given.get("lab2a_lstm_optimizers", {}),
@@ -68,7 +68,6 @@ def _values(notebooks):
         "tally": tally(verdict["outcome"] for verdict in verdicts.values()),
         "verdicts": verdicts,
         "versions": next((f["versions"] for f in facts if f.get("versions")), {}),
-        "wall": sum(clock != "processor" for _, clock in runs.values()),
     }
 
 

@@ -61,7 +61,12 @@ def say(markdown, verdicts=None):
     metadata = {}
     if verdicts is not None:
         found = [
-            {"published": v.claim.published, "outcome": v.outcome, "evidence": v.evidence}
+            {
+                "published": v.claim.published,
+                "outcome": v.outcome,
+                "evidence": v.evidence,
+                "at_last": v.at_last,
+            }
             for v in verdicts
         ]
         finding = markdown.partition("\n\n")[0]
@@ -70,7 +75,7 @@ def say(markdown, verdicts=None):
 
 
 def verdicts_of(notebook):
-    """The verdicts that an executed notebook displays: dicts of published, outcome, evidence."""
+    """The verdicts that an executed notebook displays, as dicts."""
     return [verdict for report in _reports(notebook) for verdict in report.get("verdicts", ())]
 
 

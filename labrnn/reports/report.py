@@ -130,10 +130,7 @@ class Report:
             authors=[{"name": self.author}],
             date=self.day(),
             labrnn=self.facts(),
-            runs={
-                trial.key: [trial.environment["seconds"], trial.environment.get("clock", "")]
-                for trial in self.trials
-            },
+            runs={trial.key: trial.environment["seconds"] for trial in self.trials},
         )
 
     def day(self):

@@ -53,7 +53,7 @@ def baseline_table(baselines, results, compared, networks=None, combined=None):
             "s": "–" if np.isnan(seconds) else f"{seconds:.0f}",
         }
         lines.append(line | found.get(model.name, {}))
-    return printed(lines, "s: seconds of processor time." + COMPARED)
+    return printed(lines, "s: seconds of processor time for training." + COMPARED)
 
 
 def on_baselines(baselines, results, compared, networks=None):

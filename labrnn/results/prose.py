@@ -200,6 +200,7 @@ def verdicts(found):
     """Some `Verdict`s, a sentence each."""
     return " ".join(
         f"The {'' if k else 'published '}conclusion that {v.claim.published} is "
-        f"**{v.outcome}** ({v.evidence})."
+        f"**{v.outcome}** ({v.evidence})"
+        + (f", and {v.at_last} if the last epoch is tested" * (v.at_last != v.outcome) + ".")
         for k, v in enumerate(found)
     )

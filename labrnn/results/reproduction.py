@@ -37,8 +37,13 @@ class Row:
 
     @property
     def compared(self):
-        """Whether a run trained on both sides, so that accuracies can be compared."""
-        return self.gap.known and self.published.test_acc >= ABOVE
+        """Whether a run trained on both sides, and the interval is narrow enough to be of use."""
+        return self.gap.known and self.both
+
+    @property
+    def both(self):
+        """Whether a run trained in both studies."""
+        return self.runs.count > 0 and self.published.test_acc >= ABOVE
 
     @property
     def agrees(self):
@@ -96,16 +101,18 @@ def table(rows):
 
 def summary(rows, results):
     """How many runs agree, and how much that means."""
-    shown = [row for row in rows if row.compared]
     run = [row for row in rows if row.runs.n]
-    apart = [row for row in run if not row.compared]
+    both = [row for row in run if row.both]
+    # One published run stands in two figures of the lab; it counts once.
+    shown = [*{row.setting.config: row for row in rows if row.compared}.values()]
     return render(
         "reproduction",
         power=statistics.POWER,
         rows=rows,
         run=run,
         shown=shown,
-        apart=apart,
+        both=both,
+        wide=[row for row in both if not row.compared],
         distinct=len({row.setting.config for row in rows}),
         others=sorted((r for r in shown if not r.agrees), key=lambda r: -abs(r.gap.mean)),
         wrong=sum(row.parameters != row.published.num_params for row in rows),

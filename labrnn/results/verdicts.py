@@ -28,11 +28,13 @@ class Verdict:
     Attributes:
         outcome: confirmed, refuted or inconclusive.
         evidence: the pair that decides, or that keeps the claim from being confirmed.
+        at_last: the outcome where runs are tested after the last epoch, as in the original study.
     """
 
     claim: Claim
     outcome: str
     evidence: str
+    at_last: str
 
 
 @dataclass(frozen=True)
@@ -55,19 +57,25 @@ def verdicts(results):
 
 def judge(results, claim):
     """The `Verdict` on one claim."""
+    outcome, evidence = _judged(results, claim)
+    return Verdict(claim, outcome, evidence, _judged(results.at("last"), claim)[0])
+
+
+def _judged(results, claim):
+    """Outcome and evidence."""
     rule = RULES[claim.rule]
     run = [p for p in claim.pairs if all(len(results.rows(s)) for s in p if s) or rule is _smaller]
     found = [rule(results, *pair) for pair in run]
     missing = len(claim.pairs) - len(run)
     note = f"; {missing} of {len(claim.pairs)} comparisons were not run" if missing else ""
     if not found:
-        return Verdict(claim, INCONCLUSIVE, "not run")
+        return INCONCLUSIVE, "not run"
     against = statistics.holm([p for e in found for p in e.against])
     if (against < LEVEL).any():
-        return Verdict(claim, REFUTED, min(found, key=_strongest).text)
+        return REFUTED, min(found, key=_strongest).text
     weakest = max(found, key=_weakness)
     sure = all(e.support < LEVEL for e in found) and not missing
-    return Verdict(claim, CONFIRMED if sure else INCONCLUSIVE, weakest.text + note)
+    return CONFIRMED if sure else INCONCLUSIVE, weakest.text + note
 
 
 def _weakness(evidence):
@@ -84,10 +92,12 @@ def _strongest(evidence):
 
 def table(found):
     """A line a verdict."""
-    lines = [(capital(v.claim.published), v.claim.statement, v.outcome, v.evidence) for v in found]
-    return pd.DataFrame(
-        lines, columns=["original study", "tested statement", "verdict", "evidence"]
-    )
+    names = ["original study", "tested statement", "verdict", "evidence", "at the last epoch"]
+    lines = [
+        (capital(v.claim.published), v.claim.statement, v.outcome, v.evidence, v.at_last)
+        for v in found
+    ]
+    return pd.DataFrame(lines, columns=names)
 
 
 # The rules. Each takes the results and a pair of settings.
@@ -95,7 +105,11 @@ def table(found):
 
 def _rarely_trains(results, setting, _):
     runs = results.trained(setting)
-    text = f"{setting.name}: {share(runs)}; one-sided {p_value(min(runs.p_fewer, runs.p_more))}"
+    few = runs.p_fewer <= runs.p_more
+    text = (
+        f"{setting.name}: {runs.count} of {runs.n} runs trained; {'fewer' if few else 'more'} than "
+        f"half: {p_value(min(runs.p_fewer, runs.p_more))}"
+    )
     return _Evidence(runs.p_fewer, [runs.p_more], text)
 
 
@@ -107,7 +121,7 @@ def _within(results, first, second):
 
 
 def _among_best(results, first, rival):
-    """No rival is better; to be confirmed, the setting is at most a point below each."""
+    """No rival is more accurate; to be confirmed, the setting is less than a point below each."""
     d, runs, others = results.difference(first, rival), *map(results.trained, (first, rival))
     support = d.p_above(-MARGIN) if others.count else others.p_fewer
     text = _text(results, first, rival, d)
