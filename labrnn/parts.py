@@ -653,7 +653,7 @@ class BeyondBest(Part):
         }
 
     def settings(self):
-        """The committee, one network of it, and that one without each component."""
+        """The ensemble, one network of it, and that one without each component."""
         size, components = {"lr", "hidden_dim", "embedding_dim"}, self.components()
         single = self.base.replace(
             optim="sparse_adam",
@@ -665,7 +665,7 @@ class BeyondBest(Part):
             **dict(ChainMap(*components.values())),
         )
         settings = [
-            _model("committee", single.replace(members=self.members)),
+            _model("ensemble", single.replace(members=self.members)),
             _model("single network", single),
         ]
         for name, change in components.items():
@@ -679,9 +679,9 @@ class BeyondBest(Part):
         return self.settings()[0]
 
     def pairs(self):
-        committee, single, *ablated = self.settings()
+        ensemble, single, *ablated = self.settings()
         ablation = [Pair(setting, single, "ablation") for setting in ablated]
-        return [Pair(single, committee, "members"), *ablation]
+        return [Pair(single, ensemble, "members"), *ablation]
 
 
 def part_named(name, where):

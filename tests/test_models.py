@@ -274,7 +274,7 @@ def test_dropped_words_are_dropped_whole_and_in_training_only():
     assert torch.equal(seen[1], model.embedding(ids).detach())
 
 
-def test_a_committee_is_the_mean_of_its_members():
+def test_a_ensemble_is_the_mean_of_its_members():
     config = TrialConfig(hidden_dim=10, embedding_dim=4, members=3)
     model, packing, ids = build(config, 20).eval(), Packing([4, 2]), torch.randint(1, 20, (6,))
     each = torch.stack([member(ids, packing) for member in model.members])
@@ -285,6 +285,6 @@ def test_a_committee_is_the_mean_of_its_members():
 
 
 @pytest.mark.parametrize("field", ["hidden_dim", "embedding_dim"])
-def test_a_committee_keeps_to_the_labs_limits(field):
+def test_a_ensemble_keeps_to_the_labs_limits(field):
     with pytest.raises(LabError, match=f"members x {field} is above the lab's limit"):
         TrialConfig().replace(members=2, **{field: 200})

@@ -81,7 +81,7 @@ def best():
     c = next(c for c in compared if (c.first, c.second) == (both, linear))
     reached = [f"{accuracy_cell(found.accuracy(m))} %" for m in (network, linear, both)]
     return (
-        f"Beyond the lab, the best recurrent classifier, a committee, reaches {reached[0]} on the "
+        f"Beyond the lab, the best recurrent classifier, an ensemble, reaches {reached[0]} on the "
         f"test reviews ({counted(found.accuracy(network).n, 'run')}), the best linear baseline, "
         f"{named(linear)}, {reached[1]}, and the sum of both {reached[2]}. "
         f"{comparisons([c], 'the baseline')}"

@@ -52,9 +52,9 @@ def main(path):
     margins = [array_of(digits, np.float16) for digits in found["margins"]]
     fit, *both = combined.add(network, margins, reviews.labels[rows["valid"]])
     scores = {
-        "committee": (network, seconds),
+        "ensemble": (network, seconds),
         NAME: (margins, found["seconds"]),
-        f"committee + {NAME}": (map(fit.decision_function, both), seconds + found["seconds"]),
+        f"ensemble + {NAME}": (map(fit.decision_function, both), seconds + found["seconds"]),
     }
     with (ROOT / "labrnn/results/standard_split.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

@@ -68,7 +68,7 @@ class Classifier(nn.Module):
 
     @property
     def members(self):
-        """Itself, as the only one of a committee."""
+        """Itself, as the only one of an ensemble."""
         return [self]
 
     def vectors(self, ids):
@@ -103,7 +103,7 @@ class Classifier(nn.Module):
         return torch.cat([last[:, :units], states[packing.first, units:]], dim=1)
 
 
-class Committee(nn.Module):
+class Ensemble(nn.Module):
     """Networks of one kind that differ by their random start and dropout.
 
     Each is trained by a loss of its own; the mean of their logits classifies.
@@ -120,8 +120,8 @@ class Committee(nn.Module):
 
 
 def build(config, vocabulary_size, sparse=False):
-    """A `Classifier`, or a `Committee` where the config has several members."""
-    kind = Committee if config.members > 1 else Classifier
+    """A `Classifier`, or a `Ensemble` where the config has several members."""
+    kind = Ensemble if config.members > 1 else Classifier
     return kind(config, vocabulary_size, sparse)
 
 
