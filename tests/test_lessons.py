@@ -241,10 +241,10 @@ def test_gates_lead_to_the_models_own_state(lesson, cell):
     last = last[1] if cell == "lstm" else last
     torch.testing.assert_close(state[-1], last[0, 0])
     assert all(((gate > 0) & (gate < 1)).all() for gate in gates)
-    words, opinions = mine["opinions"](mine["review"], mine["reader"], mine["vocab"])
-    assert len(words) == len(opinions) == len(mine["ids"])
+    words, predicted = mine["predictions"](mine["review"], mine["reader"], mine["vocab"])
+    assert len(words) == len(predicted) == len(mine["ids"])
     whole = mine["predict_sentiment"](mine["review"], mine["reader"], mine["vocab"])
-    assert opinions[-1] == whole
+    assert predicted[-1] == whole
 
 
 # The model that reads sentences

@@ -57,12 +57,12 @@ def found_numbers():
                     pool |= numbers(output.data["text/plain"])
     found = headline.results()
     rows = reproduction.compare(found)
-    shown = [row for row in rows if row.compared]
-    run = sum(row.runs.n > 0 for row in rows)
+    shown = [*{row.setting.config: row for row in rows if row.compared}.values()]
+    run, both = (sum(row.runs.n > 0 for row in rows), sum(row.both for row in rows))
     meaning = reproduction.agreement_means(shown)
     gap = meaning["gap"]
     outcomes = [v.outcome for v in verdicts(found)]
-    counts = [len(rows), run, len(shown), run - len(shown), sum(row.agrees for row in shown)]
+    counts = [len(rows), run, both, run - both, len(shown), sum(row.agrees for row in shown)]
     counts += [len(outcomes), *map(outcomes.count, set(outcomes)), meaning["guessed"]]
     pool.add(f"{100 * meaning['constant']:.1f}")
     linear = headline.results("beyond_baselines")
