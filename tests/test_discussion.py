@@ -24,7 +24,7 @@ from labrnn.results.comparison import Comparison, compare
 from labrnn.results.prose import comparisons, points
 from labrnn.results.statistics import Estimate
 from labrnn.results.table import Results, Runs
-from labrnn.results.tables import cells_table, ranking, rates_table, results_table
+from labrnn.results.tables import cells_table, ranking, ranking_by_ratio, rates_table, results_table
 
 SEEDS = [1, 2, 3, 4, 5]
 FULL = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96}
@@ -318,6 +318,19 @@ def test_the_ranking_marks_what_is_best_for_its_size():
     front = table[table["front"] == "yes"]
     assert sizes[front.index].is_monotonic_decreasing
     assert sizes.min() in set(sizes[front.index])
+
+
+def test_the_second_ranking_is_by_accuracy_per_parameter():
+    found = grid(lambda c: 0.90 if c.hidden_dim == 10 else 0.86)
+    table = ranking_by_ratio(found, found.able())
+    ratios = [
+        float(accuracy.split()[0]) / int(size.replace(",", "")) * 1000
+        for accuracy, size in zip(table["test accuracy, %"], table["parameters"], strict=True)
+    ]
+    assert ratios == sorted(ratios, reverse=True)
+    printed = table["% per 1,000 parameters"].astype(float)
+    assert printed.tolist() == pytest.approx(ratios, rel=0.01)
+    assert table["parameters"].tolist() != ranking(found, found.able())["parameters"].tolist()
 
 
 def both(gain=0.0, readout=0.0, seeds=SEEDS):

@@ -124,6 +124,21 @@ def ranking(results, settings, compared=()):
     )
 
 
+def ranking_by_ratio(results, settings):
+    """Settings that trained by test accuracy divided by parameters, the lab's second ranking."""
+
+    def ratio(setting):
+        return results.accuracy(setting).mean / results.parameters(setting)
+
+    lines = [
+        {"": str(place), "setting": s.name}
+        | columns(results, s, "parameters", ACCURACY)
+        | {"% per 1,000 parameters": f"{1e5 * ratio(s):.3g}"}
+        for place, s in enumerate(sorted(settings, key=ratio, reverse=True), 1)
+    ]
+    return printed(lines)
+
+
 def top(ranked, rows=5):
     """The first lines of a ranking."""
     table = ranked.head(rows)
