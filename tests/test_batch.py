@@ -21,7 +21,7 @@ from labrnn.parts import Data, Lstm, read_params
 from labrnn.reports import batch
 from labrnn.reports import report as one
 from labrnn.reports.batch import make, plan, with_trials
-from labrnn.reports.report import Record, Report, scratch
+from labrnn.reports.report import Report, scratch
 from labrnn.results.baselines import kept_file
 from labrnn.trials.job import train_and_store
 from labrnn.trials.store import Store
@@ -320,7 +320,7 @@ def test_a_changed_or_missing_output_is_made_again(tmp_path):
     pdf = good.outputs()[1]
     pdf.write_bytes(pdf.read_bytes() + b"x")
     assert not good.is_done()
-    record = good.record.path
+    record = good.record
     record.write_text("{", "utf-8")
     assert not good.is_done()
     for content in ([], {"key": 1}, {"key": good.key(), "kept": [], "outputs": {}}):
@@ -333,14 +333,14 @@ def test_a_record_says_what_was_rendered_not_what_lies_there(tmp_path, monkeypat
     ada, bob = (one_report(tmp_path, "print('fine')", author=name) for name in ("Ada", "Bob"))
     bob.run()
     theirs = [path.read_bytes() for path in bob.outputs()]
-    write = Record.write
+    write = Report.write_record
 
-    def later(record, *arguments):
+    def later(report, *arguments):
         for path, content in zip(ada.outputs(), theirs, strict=True):
             path.write_bytes(content)
-        write(record, *arguments)
+        write(report, *arguments)
 
-    monkeypatch.setattr(Record, "write", later)
+    monkeypatch.setattr(Report, "write_record", later)
     ada.run()
     assert not ada.is_done()
     assert not bob.is_done()

@@ -1,6 +1,5 @@
 """The gallery of reports: whole, right, and as a reader sees it in Chromium."""
 
-import os
 import shutil
 from urllib.parse import unquote
 
@@ -9,7 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from labrnn.errors import LabError
-from labrnn.reports import gallery
+from labrnn.reports.gallery import Gallery
 from labrnn.trials.store import PROJECT
 
 SVG = (
@@ -76,7 +75,7 @@ def root(tmp_path_factory):
     (root / ".hidden").mkdir()
     (root / "not rendered").mkdir()
     nbformat.write(new_notebook(), root / "not rendered/notes.ipynb")
-    gallery.build(root)
+    Gallery(root).make()
     return root
 
 
@@ -187,20 +186,20 @@ def test_contrast(page, scheme):
     assert page.evaluate(CONTRAST) >= 4.5
 
 
-def test_written_when_something_changed(root, tmp_path):
+def test_made_again_when_something_changed(root, tmp_path):
     root = shutil.copytree(root, tmp_path / "reports")
-    page = root / "index.html"
-    os.utime(page, (1, 1))
-    assert gallery.build(root) == page
-    assert page.stat().st_mtime == 1
+    gallery, page = Gallery(root), root / "index.html"
+    assert gallery.is_done()
     (root / "full/write_up.html").write_text("rendered")
-    gallery.build(root)
-    assert page.stat().st_mtime > 1
+    assert not gallery.is_done()
+    gallery.make()
+    assert gallery.is_done()
     assert "full/write_up.html" in page.read_text()
     before = page.read_bytes()
     (root / "full/reproduction.ipynb").write_text("{")
+    assert not gallery.is_done()
     with pytest.raises(LabError, match=r"reproduction\.ipynb: not a readable notebook"):
-        gallery.build(root)
+        gallery.make()
     assert page.read_bytes() == before
     assert {path.name for path in root.iterdir() if path.is_file()} == {"index.html"}
 
@@ -209,16 +208,14 @@ def test_a_page_of_others_is_left_alone(tmp_path):
     page = tmp_path / "index.html"
     page.write_bytes(b"<title>Mine \xff</title>")
     with pytest.raises(LabError, match=r"index\.html: not a page of labrnn; move it"):
-        gallery.build(tmp_path)
+        Gallery(tmp_path).make()
     assert page.read_bytes() == b"<title>Mine \xff</title>"
 
 
 def test_where_it_stands(tmp_path):
-    assert gallery.root_of(PROJECT / "reports/quick") == PROJECT / "reports"
-    assert gallery.root_of(tmp_path / "elsewhere") == tmp_path / "elsewhere"
+    assert Gallery.of(PROJECT / "reports/quick").out == PROJECT / "reports"
+    gallery = Gallery.of(tmp_path / "elsewhere")
     write(tmp_path / "elsewhere", "lab1_gru", "One")
-    page = gallery.build(tmp_path / "elsewhere")
-    assert 'href="lab1_gru.pdf"' in page.read_text()
-    os.utime(page, (1, 1))
-    gallery.build(tmp_path / "elsewhere")
-    assert page.stat().st_mtime == 1
+    gallery.make()
+    assert 'href="lab1_gru.pdf"' in (tmp_path / "elsewhere/index.html").read_text()
+    assert gallery.is_done()

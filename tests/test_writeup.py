@@ -38,7 +38,8 @@ def part(folder, name, number=None, text="", source="secret_code = 1"):
         v4.new_code_cell(source, outputs=outputs),
         v4.new_markdown_cell("## Discussion\n\nAll is well."),
     ]
-    nb = v4.new_notebook(cells=cells, metadata={"labrnn": {"device": f"cpu of {name}"}})
+    made = {"labrnn": {"device": f"cpu of {name}"}, "date": "2026-11-24"}
+    nb = v4.new_notebook(cells=cells, metadata=made)
     path = folder / f"{name}.ipynb"
     nbformat.write(nb, path)
     return path
@@ -52,7 +53,7 @@ def pages(data):
 
 def write(*paths):
     """The PDF and the HTML page."""
-    return build(paths, "The *whole* lab", ["A. B.", "C. D."], "2026-11-24")
+    return build(paths, "The *whole* lab", ["A. B.", "C. D."])
 
 
 @pytest.fixture(scope="module")

@@ -4,19 +4,18 @@ Trainings go on while notebooks run. A report is made as soon as its own trials 
 not change is skipped.
 """
 
-import hashlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from labrnn.errors import LabError
 from labrnn.parts import PARTS, by_source, read_params
-from labrnn.reports import gallery
+from labrnn.reports.gallery import Gallery
 from labrnn.reports.kernel import Processes
-from labrnn.reports.report import Record, Report, digest, package_digest, put, scratch
+from labrnn.reports.report import Report, WriteUp
 from labrnn.results import baselines
 from labrnn.results.table import counted, stored
 from labrnn.reviews.text import load_corpus
@@ -106,7 +105,7 @@ class _Batch:
 
     def train(self):
         """Train what is missing; a report begins as soon as its trials are there."""
-        if not all(report.record.path.exists() for report in self.reports):
+        if not all(report.record.exists() for report in self.reports):
             self.processes.prepare()
         plans = self._plans()
         for place, found in plans.items():
@@ -188,11 +187,9 @@ class _Batch:
             self.show(f"{report.name}: {report.outputs()[1]}")
             if time.monotonic() - self.gallery_built > GALLERY_SECONDS:
                 self.gallery_built = time.monotonic()
-                self._build_gallery(gallery.root_of(report.out))
+                gallery = Gallery.of(report.out)
+                self._run(gallery.log, gallery.make)
         self.estimate.reduce(report.log)
-
-    def _build_gallery(self, root):
-        self._run(root / ".logs" / "gallery.log", gallery.build, root)
 
     def _run(self, log, function, *arguments):
         """Whether a process of its own succeeds; if not, say why."""
@@ -207,24 +204,19 @@ class _Batch:
         self.warn(f"FAILED {message}")
 
     def finish(self):
-        """Wait for the reports, then write what is made of all of them."""
+        """Wait for the reports, then make what is made of all of them."""
         for future in self.futures:
             future.result()
         self.threads.shutdown()
         if self.current:
             self.show(f"{len(self.current)} of {len(self.reports)} reports are up to date")
-        folders = list(dict.fromkeys(report.out for report in self.reports))
-        for out in folders:
-            author = next(report.author for report in self.reports if report.out == out)
-            whole = WriteUp(out, author)
-            if whole.notebooks:
-                if not whole.is_done():
-                    self._run(out / ".logs" / "write_up.log", whole.make)
-                self.show(f"all parts in one document: {whole.pages[0]}")
-        for root in dict.fromkeys(map(gallery.root_of, folders)):
-            if not gallery.is_current(root):
-                self._build_gallery(root)
-            self.show(f"all reports at a glance: {root / 'index.html'}")
+        authors = {report.out: report.author for report in reversed(self.reports)}
+        whole = [one for out, name in authors.items() if (one := WriteUp(out, name)).notebooks]
+        galleries = dict.fromkeys(map(Gallery.of, authors))
+        for target in [*whole, *galleries]:
+            if not target.is_done():
+                self._run(target.log, target.make)
+            self.show(f"{target.says}: {target.outputs()[0]}")
 
     def stop(self):
         """End all processes; what was not begun is not begun."""
@@ -234,45 +226,3 @@ class _Batch:
 
 def _source(part):
     return part.data, part.fingerprint, part.store
-
-
-@dataclass(frozen=True)
-class WriteUp:
-    """The one document of a folder, from its executed notebooks."""
-
-    out: Path
-    author: str
-
-    @property
-    def notebooks(self):
-        return [path for name in PARTS if (path := self.out / f"{name}.ipynb").exists()]
-
-    @property
-    def pages(self):
-        return [self.out / "write_up.pdf", self.out / "write_up.html"]
-
-    @property
-    def record(self):
-        return Record(self.out, "write_up")
-
-    def key(self):
-        pieces = [path.read_bytes() for path in self.notebooks]
-        pieces += [package_digest(), self.author.encode()]
-        return digest(b"".join(hashlib.sha256(piece).digest() for piece in pieces))
-
-    def is_done(self):
-        return self.record.holds(self.key(), self.pages)
-
-    def make(self):
-        """Write it aside, then move it to its place; its date is the newest part's."""
-        import nbformat
-
-        from labrnn.reports import writeup
-
-        key = self.key()
-        dates = [nbformat.read(path, 4).metadata.get("date", "") for path in self.notebooks]
-        with scratch(self.out / ".work") as work:
-            contents = writeup.build(self.notebooks, gallery.TITLE, [self.author], max(dates))
-            put(self.pages, contents, work)
-        if self.key() == key:  # else another run has changed notebooks meanwhile
-            self.record.write(key, self.pages, contents)

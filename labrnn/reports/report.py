@@ -1,4 +1,4 @@
-"""One report: a notebook executed with papermill and rendered, and the record of its inputs."""
+"""What is made, and the record of what it was made from: a report, the write-up of a folder."""
 
 import hashlib
 import json
@@ -18,17 +18,73 @@ from filelock import FileLock, Timeout
 
 from labrnn.errors import LabError
 from labrnn.files import publish, replace_file, write_file
+from labrnn.parts import PARTS
 from labrnn.reports.kernel import manager
 from labrnn.results import baselines
 from labrnn.trials.store import PROJECT, default_store
 
+TITLE = "Recurrent networks for review sentiment: a reproduction"
 SUFFIXES = (".ipynb", ".pdf", ".html")
 CELL_SECONDS = 4 * 3600  # a cell that takes longer hangs
 COMMITS = 4  # that a report lists
 
 
+class Target:
+    """Files that are made together, and the record of what they were made from.
+
+    The record is written after the files: it is the only sign that they are done. A target has a
+    folder `out`, a `name`, `inputs()` (bytes of all that it is made from, but the package) and
+    `outputs()` (paths).
+    """
+
+    @property
+    def log(self):
+        return self.out / ".logs" / f"{self.name}.log"
+
+    @property
+    def record(self):
+        return self.out / ".done" / f"{self.name}.json"
+
+    def key(self):
+        """A digest of what is known before it is made."""
+        pieces = [package_digest(), *self.inputs()]
+        return digest(b"".join(hashlib.sha256(piece).digest() for piece in pieces))
+
+    def kept(self):
+        """Name -> digest of what is read beside the inputs."""
+        return {}
+
+    def is_done(self):
+        """Whether the outputs are there, whole, and made from the same inputs.
+
+        What was kept beside the trials then must be the same; what came later was not read.
+        """
+        try:
+            record, kept = json.loads(self.record.read_text("utf-8")), self.kept()
+            found = {path.name: digest(path.read_bytes()) for path in self.outputs()}
+            same = all(kept.get(name) == value for name, value in record["kept"].items())
+            return same and (record["key"], record["outputs"]) == (self.key(), found)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return False
+
+    def put(self, contents, work):
+        """Write the outputs in the folder `work`, then move all of them to their places."""
+        for path, content in zip(self.outputs(), contents, strict=True):
+            write_file(work / path.name, content)
+        for path in self.outputs():
+            publish(work / path.name, path)
+
+    def write_record(self, key, contents):
+        """Record what was rendered, whatever is at its place by now."""
+        made = zip(self.outputs(), map(digest, contents), strict=True)
+        outputs = {path.name: found for path, found in made}
+        record = {"key": key, "kept": self.kept(), "outputs": outputs}
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(self.record, json.dumps(record, indent=1).encode())
+
+
 @dataclass(frozen=True)
-class Report:
+class Report(Target):
     """One notebook to execute and render.
 
     Attributes:
@@ -55,39 +111,20 @@ class Report:
     def source(self):
         return self.notebooks / f"{self.name}.ipynb"
 
-    @property
-    def log(self):
-        return self.out / ".logs" / f"{self.name}.log"
-
-    @property
-    def record(self):
-        return Record(self.out, self.name)
-
     def outputs(self):
         return [self.out / (self.name + suffix) for suffix in SUFFIXES]
 
-    def key(self):
-        """A digest of what is known before the notebook runs."""
-        pieces = [
-            self.source.read_bytes(),
-            self.part.model_dump_json().encode(),
-            package_digest(),
-            self.author.encode(),
-            self.reviews.encode(),
-            *(trial.identity.encode() for trial in self.trials),
-        ]
-        return digest(b"".join(hashlib.sha256(piece).digest() for piece in pieces))
+    def inputs(self):
+        texts = [self.part.model_dump_json(), self.author, self.reviews]
+        texts += [trial.identity for trial in self.trials]
+        return [self.source.read_bytes(), *map(str.encode, texts)]
 
     def kept(self):
         """Name -> digest of what is stored beside the trials and read by notebooks."""
         # Figures of trainings show the baseline if it is there.
-        baseline = {baselines.kept_file(self.part): None} if self.part.trials() else {}
+        baseline = {baselines.kept_file(self.part): None} if self.part.settings() else {}
         found = default_store(self.part.store).kept_digests(self.reviews) if self.reviews else {}
         return baseline | found
-
-    def is_done(self):
-        """Whether its reports are there, whole, and made from the same inputs."""
-        return self.record.holds(self.key(), self.outputs(), self.kept())
 
     def run(self):
         """Execute and render aside, then move the results to their places; the record comes last.
@@ -101,11 +138,11 @@ class Report:
                 notebook = execute(self.source, self.part.given())
                 self._describe(notebook)
                 contents = render(notebook, self.name)
-                put(self.outputs(), contents, work)
+                self.put(contents, work)
             except Exception as error:
                 traceback.print_exc()
                 raise LabError(f"{self.name}: {explain(error)}\n  log: {self.log}") from None
-        self.record.write(key, self.outputs(), contents, self.kept())
+        self.write_record(key, contents)
 
     def make(self):
         """Run in a process of its own, with a folder of its own for what is temporary."""
@@ -164,35 +201,33 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Record:
-    """What some outputs were made from, written after them: the only sign that they are done."""
+class WriteUp(Target):
+    """The one document of a folder, from its executed notebooks."""
 
     out: Path
-    name: str
+    author: str
+    name, says = "write_up", "all parts in one document"
 
     @property
-    def path(self):
-        return self.out / ".done" / f"{self.name}.json"
+    def notebooks(self):
+        return [path for name in PARTS if (path := self.out / f"{name}.ipynb").exists()]
 
-    def holds(self, key, outputs, kept=None):
-        """Whether the outputs are there, whole, and made from inputs with this key.
+    def outputs(self):
+        return [self.out / "write_up.pdf", self.out / "write_up.html"]
 
-        What was kept beside the trials then must be the same; what came later was not read.
-        """
-        try:
-            record = json.loads(self.path.read_text("utf-8"))
-            found = {path.name: digest(path.read_bytes()) for path in outputs}
-            same = all((kept or {}).get(name) == value for name, value in record["kept"].items())
-            return same and (record["key"], record["outputs"]) == (key, found)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return False
+    def inputs(self):
+        return [self.author.encode(), *(path.read_bytes() for path in self.notebooks)]
 
-    def write(self, key, outputs, contents, kept=None):
-        """Record what was rendered, whatever is at its place by now."""
-        made = {p.name: digest(content) for p, content in zip(outputs, contents, strict=True)}
-        record = {"key": key, "kept": kept or {}, "outputs": made}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(self.path, json.dumps(record, indent=1).encode())
+    def make(self):
+        """Render and write it; its date is the newest part's."""
+        from labrnn.reports import writeup
+
+        key = self.key()
+        with scratch(self.out / ".work") as work:
+            contents = writeup.build(self.notebooks, TITLE, [self.author])
+            self.put(contents, work)
+        if self.key() == key:  # else another run has changed notebooks meanwhile
+            self.write_record(key, contents)
 
 
 def digest(content):
@@ -212,14 +247,6 @@ def package_digest():
         if path.is_file() and "__pycache__" not in path.parts:
             found.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return found.digest()
-
-
-def put(paths, contents, work):
-    """Write some files in the folder `work`, then move all of them to their places."""
-    for path, content in zip(paths, contents, strict=True):
-        write_file(work / path.name, content)
-    for path in paths:
-        publish(work / path.name, path)
 
 
 @contextmanager

@@ -16,12 +16,13 @@ SECTIONS = {title: [n for n in PARTS if n.startswith(start)] for title, start in
 APPENDIX = "Executed notebooks"
 
 
-def build(notebooks, title, authors, date):
+def build(notebooks, title, authors):
     """Render the write-up of executed notebooks: the contents of its PDF and of its HTML page.
 
     `notebooks` are paths named like the parts; a part of the lab without one is said to be not
-    run, and notebooks of other names follow as further parts. A label `fig-x` of part `lab1_data`
-    is known to the other parts as `lab1_data.fig-x`. Raises LabError.
+    run, and notebooks of other names follow as further parts. The date is the newest notebook's. A
+    label `fig-x` of part `lab1_data` is known to the other parts as `lab1_data.fig-x`. Raises
+    LabError.
     """
     paths = {Path(path).stem: Path(path) for path in notebooks}
     known = {name for names in SECTIONS.values() for name in names}
@@ -42,7 +43,8 @@ def build(notebooks, title, authors, date):
             else:
                 body.append(_section(f"## `{name}`\n\n*This part was not run.*", 2))
     body = before + body + after + appendix
-    doc = Document(body, pictures, title, list(authors), str(date), cover=True)
+    date = max((nb.metadata.get("date", "") for nb in notebooks.values()), default="")
+    doc = Document(body, pictures, title, list(authors), date, cover=True)
     with ThreadPoolExecutor(1) as other:  # pandoc and Typst leave the other core idle
         page = other.submit(to_html, doc)
         return [to_pdf(doc), page.result().encode()]
