@@ -8,7 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from labrnn.errors import LabError
-from labrnn.reports.gallery import Gallery
+from labrnn.reports.report import Gallery
 from labrnn.trials.store import PROJECT
 
 SVG = (

@@ -26,7 +26,7 @@ LAYERS = [
     ["reports"],
     ["reports.kernel"],
     ["reports.report"],
-    ["reports.gallery", "reports.preload"],
+    ["reports.preload"],
     ["reports.batch"],
     ["cli"],
 ]

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from labrnn.errors import LabError
 from labrnn.parts import PARTS, by_source, read_params
-from labrnn.reports.gallery import Gallery
 from labrnn.reports.kernel import Processes
-from labrnn.reports.report import Report, WriteUp
+from labrnn.reports.report import Gallery, Report, WriteUp
 from labrnn.results import baselines
 from labrnn.results.table import counted, stored
 from labrnn.reviews.text import load_corpus

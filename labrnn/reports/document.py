@@ -121,7 +121,10 @@ def part(nb, name, pictures, folder=".", **more):
         hidden = {match[1] for tag in tags if (match := TAG.fullmatch(str(tag)))}
         jupyter = cell.metadata.get("jupyter", {})
         source = clean(cell.source).strip("\n")
+        gone = cell.metadata.get("transient", {}).get("remove_source")  # nbconvert's settings
         if "cell" in hidden or "papermill-error-cell-tag" in tags:
+            continue
+        if gone and cell.cell_type != "code":
             continue
         if cell.cell_type == "markdown":
             attached = cell.get("attachments", {})
@@ -132,7 +135,7 @@ def part(nb, name, pictures, folder=".", **more):
             if kind and source:
                 blocks.append(Block(kind, source, where))
         else:
-            shown = not ("input" in hidden or jupyter.get("source_hidden"))
+            shown = not ("input" in hidden or gone or jupyter.get("source_hidden"))
             if "parameters" in tags and "injected-parameters" in tagged:
                 defaults = source
             elif {"parameters", "injected-parameters"} & set(tags):

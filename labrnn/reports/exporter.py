@@ -128,24 +128,14 @@ class LabPDFExporter(TemplateExporter):
         """Return the report (bytes or text) and nbconvert's resources. Raises LabError."""
         nb, resources = Exporter.from_notebook_node(self, nb, resources, **kw)
         facts = resources["metadata"]
-        self._leave_out(nb)
-        doc = document(nb, facts.get("name") or "notebook", facts.get("path") or ".")
-        return self.render(doc), resources
-
-    def _leave_out(self, nb):
-        """What nbconvert's templates leave out."""
         left_out = {"code": self.exclude_code_cell, "markdown": self.exclude_markdown}
         left_out["raw"] = self.exclude_raw
         nb.cells = [cell for cell in nb.cells if not left_out.get(cell.cell_type)]
+        hidden = ["remove_input"] * self.exclude_input + ["remove_output"] * self.exclude_output
         for cell in nb.cells:
-            gone = cell.metadata.get("transient", {}).get("remove_source")
-            if cell.cell_type == "code":
-                if self.exclude_input or gone:
-                    cell.metadata.jupyter = {"source_hidden": True}
-                if self.exclude_output:
-                    cell.outputs = []
-            elif gone:
-                cell.source = ""
+            cell.metadata.tags = [*cell.metadata.get("tags", []), *hidden]
+        doc = document(nb, facts.get("name") or "notebook", facts.get("path") or ".")
+        return self.render(doc), resources
 
 
 class LabHTMLExporter(LabPDFExporter):

@@ -1,95 +1,39 @@
 """The gallery: one page over all reports of a folder, `index.html`, that needs no network."""
 
 import re
-from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
 
-from labrnn.errors import LabError
-from labrnn.parts import PARTS
+from jinja2 import Template
+from pypandoc import convert_text
+
+from labrnn.reports.document import TEMPLATES, clean, part
+from labrnn.reports.exporter import address
 from labrnn.reports.frame import tally
 from labrnn.reports.notebook import finding_of, verdicts_of
-from labrnn.reports.report import TITLE, Target, scratch
+from labrnn.reports.writeup import read
 from labrnn.results.prose import counted
-from labrnn.trials.store import PROJECT
 
 LINKS = {".pdf": "PDF", ".html": "Web page", ".ipynb": "Notebook"}
 
 
-@dataclass(frozen=True)
-class Gallery(Target):
-    """The page over the reports in a folder and in its folders."""
+def page(title, root, reports):
+    """The page as text, over the notebooks in `reports` (folder -> paths) below `root`.
 
-    out: Path
-    name, says = "gallery", "all reports at a glance"
+    Raises:
+        LabError: a notebook cannot be shown.
+    """
 
-    @classmethod
-    def of(cls, folder):
-        """The gallery of a configuration's folder; `reports` has one for all of its folders."""
-        folder, reports = Path(folder).resolve(), PROJECT / "reports"
-        return cls(reports if folder.parent == reports else folder)
-
-    def outputs(self):
-        return [self.out / "index.html"]
-
-    def inputs(self):
-        pieces = []
-        for folder, notebooks in self.reports().items():
-            names = {path.name for path in folder.iterdir() if path.suffix in LINKS}
-            pieces.append(repr((folder.name, sorted(names - {"index.html"}))).encode())
-            pieces += [path.read_bytes() for path in notebooks]
-        return pieces
-
-    def reports(self):
-        """Folder -> its notebooks, for the folders that have any."""
-        inner = sorted(p for p in self.out.iterdir() if p.is_dir() and p.name[0] != ".")
-        found = {folder: _notebooks(folder) for folder in [self.out, *inner]}
-        return {folder: notebooks for folder, notebooks in found.items() if notebooks}
-
-    def make(self):
-        """Write the page.
-
-        Raises:
-            LabError: a notebook cannot be shown, or the page there is not labrnn's.
-        """
-        (page,) = self.outputs()
-        if page.exists() and b'content="labrnn' not in page.read_bytes()[:1000]:
-            raise LabError(
-                f"{page}: not a page of labrnn; move it, or name another folder with --out"
-            )
-        key, content = self.key(), self._page().encode()
-        with scratch(self.out / ".work") as work:
-            self.put([content], work)
-        self.write_record(key, [content])
-
-    def _page(self):
-        from jinja2 import Template
-
-        from labrnn.reports.document import TEMPLATES
-
-        sections = []
-        for folder, paths in self.reports().items():
-            cards = [_card(path) for path in paths]
-            sections.append({"name": folder.name, "cards": cards, "said": _headline(cards)})
-            sections[-1]["whole"] = folder / "write_up"
-        template = Template((TEMPLATES / "gallery.html").read_text("utf-8"), autoescape=True)
-        return template.render(title=TITLE, sections=sections, links=self._links)
-
-    def _links(self, stem):
+    def links(stem):
         """Kind -> address of the files of that stem that are there."""
         found = {kind: stem.with_name(stem.name + suffix) for suffix, kind in LINKS.items()}
-        return {
-            kind: quote(path.relative_to(self.out).as_posix())
-            for kind, path in found.items()
-            if path.exists()
-        }
+        return {k: quote(p.relative_to(root).as_posix()) for k, p in found.items() if p.exists()}
 
-
-def _notebooks(folder):
-    """The executed notebooks of a folder, those with a PDF, in the order of the lab's parts."""
-    order = {name: k for k, name in enumerate(PARTS)}
-    found = (path for path in folder.glob("*.ipynb") if path.with_suffix(".pdf").exists())
-    return sorted(found, key=lambda path: (order.get(path.stem, len(order)), path.stem))
+    sections = []
+    for folder, paths in reports.items():
+        cards = [_card(path) for path in paths]
+        sections.append({"folder": folder, "cards": cards, "said": _headline(cards)})
+    template = Template((TEMPLATES / "gallery.html").read_text("utf-8"), autoescape=True)
+    return template.render(title=title, sections=sections, links=links)
 
 
 def _headline(cards):
@@ -101,12 +45,6 @@ def _headline(cards):
 
 def _card(path):
     """Of an executed notebook the first single figure and the finding, else what it is about."""
-    from pypandoc import convert_text
-
-    from labrnn.reports.document import clean, part
-    from labrnn.reports.exporter import address
-    from labrnn.reports.writeup import read
-
     nb, pictures = read(path), {}
     runs = nb.metadata.get("labrnn", {}).get("trials", 0)
     facts = [nb.metadata.get("date"), runs and counted(runs, "training run")]

@@ -18,7 +18,8 @@ from pathlib import Path
 from labrnn.errors import LabError
 
 FORKS = sys.platform == "linux"
-_waiting = None  # this process's kernel, until a notebook needs it: (process, pipe)
+FORK = multiprocessing.get_context("fork" if FORKS else "spawn")
+_waiting = None  # this process's kernel, until a notebook needs it
 
 
 class Processes:
@@ -111,12 +112,7 @@ def _main(log, function, arguments, pipe):
         pipe.send(f"{log}: {error.strerror}")
         return
     if FORKS:
-        fork = multiprocessing.get_context("fork")
-        theirs, ours = fork.Pipe(duplex=False)
-        kernel = fork.Process(target=_kernel, args=(theirs, ours, pipe), daemon=True)
-        kernel.start()
-        theirs.close()
-        _waiting = kernel, ours
+        _waiting = _Kernel(pipe)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         function(*arguments)
@@ -134,48 +130,44 @@ def _end_with_parent():
     os._exit(1)
 
 
-def _kernel(theirs, ours, pipe):
-    """Wait until a notebook needs a kernel, then be one."""
-    ours.close()
-    pipe.close()
-    try:
-        file, env, folder = theirs.recv()
-    except EOFError:  # it was not needed
-        return
-    from ipykernel.kernelapp import IPKernelApp
-
-    os.setsid()
-    os.chdir(folder)
-    os.environ.update(env)
-    # The class has read this from the environment as it was imported.
-    parent = f"--IPKernelApp.parent_handle={os.getppid()}"
-    IPKernelApp.launch_instance(argv=["-f", file, parent])
-
-
-class _Forked:
-    """What Jupyter asks of a kernel's `Popen`."""
+class _Kernel(FORK.Process):
+    """A process that waits until a notebook needs a kernel, then is one; to Jupyter a `Popen`."""
 
     stdin = stdout = stderr = None
 
-    def __init__(self, process):
-        self.process, self.pid = process, process.pid
+    def __init__(self, unused):
+        super().__init__(daemon=True)
+        self.request, self.pipe = FORK.Pipe(duplex=False)
+        self.unused = unused
+        self.start()
+        self.request.close()
+
+    def run(self):
+        self.pipe.close()
+        self.unused.close()
+        try:
+            file, env, folder = self.request.recv()
+        except EOFError:  # it was not needed
+            return
+        from ipykernel.kernelapp import IPKernelApp
+
+        os.setsid()
+        os.chdir(folder)
+        os.environ.update(env)
+        # The class has read this from the environment as it was imported.
+        parent = f"--IPKernelApp.parent_handle={os.getppid()}"
+        IPKernelApp.launch_instance(argv=["-f", file, parent])
 
     def poll(self):
-        return self.process.exitcode
+        return self.exitcode
 
     def wait(self):
-        self.process.join()
-        return self.process.exitcode
+        self.join()
+        return self.exitcode
 
     def send_signal(self, number):
         if self.poll() is None:
             os.kill(self.pid, number)
-
-    def kill(self):
-        self.send_signal(signal.SIGKILL)
-
-    def terminate(self):
-        self.send_signal(signal.SIGTERM)
 
 
 def manager(folder):
@@ -201,11 +193,11 @@ def manager(folder):
             global _waiting
             if _waiting is None:
                 return await super()._async_launch_kernel(command, **options)
-            (process, pipe), _waiting = _waiting, None
+            kernel, _waiting = _waiting, None
             env = dict(options.get("env", os.environ))
-            pipe.send((self.connection_file, env, options.get("cwd") or os.getcwd()))
+            kernel.pipe.send((self.connection_file, env, options.get("cwd") or os.getcwd()))
             local = self.provisioner
-            local.process, local.pid, local.cwd = _Forked(process), process.pid, Path.cwd()
+            local.process, local.pid, local.cwd = kernel, kernel.pid, Path.cwd()
             self._reconcile_connection_info(local.connection_info)
             return None
 

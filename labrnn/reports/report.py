@@ -230,6 +230,56 @@ class WriteUp(Target):
             self.write_record(key, contents)
 
 
+@dataclass(frozen=True)
+class Gallery(Target):
+    """The page over the reports in a folder and in its folders."""
+
+    out: Path
+    name, says = "gallery", "all reports at a glance"
+
+    @classmethod
+    def of(cls, folder):
+        """The gallery of a configuration's folder; `reports` has one for all of its folders."""
+        folder, reports = Path(folder).resolve(), PROJECT / "reports"
+        return cls(reports if folder.parent == reports else folder)
+
+    def reports(self):
+        """Folder -> its executed notebooks with a PDF, in the lab's order, if it has any."""
+        order = {name: k for k, name in enumerate(PARTS)}
+        found = {}
+        for folder in (self.out, *sorted(p for p in self.out.iterdir() if p.name[0] != ".")):
+            paths = [p for p in folder.glob("*.ipynb") if p.with_suffix(".pdf").exists()]
+            if paths:
+                found[folder] = sorted(paths, key=lambda p: (order.get(p.stem, len(order)), p.stem))
+        return found
+
+    def outputs(self):
+        return [self.out / "index.html"]
+
+    def inputs(self):
+        for folder, notebooks in self.reports().items():
+            names = {path.name for path in folder.iterdir() if path.suffix in SUFFIXES}
+            yield repr((folder.name, sorted(names - {"index.html"}))).encode()
+            yield from (path.read_bytes() for path in notebooks)
+
+    def make(self):
+        """Write the page.
+
+        Raises:
+            LabError: a notebook cannot be shown, or the page there is not labrnn's.
+        """
+        from labrnn.reports import gallery
+
+        (place,) = self.outputs()
+        if place.exists() and b'content="labrnn' not in place.read_bytes()[:1000]:
+            raise LabError(
+                f"{place}: not a page of labrnn; move it, or name another folder with --out"
+            )
+        key, content = self.key(), gallery.page(TITLE, self.out, self.reports()).encode()
+        replace_file(place, content)
+        self.write_record(key, [content])
+
+
 def digest(content):
     return hashlib.sha256(content).hexdigest()
 
