@@ -327,20 +327,16 @@ def data(data, as_json, download):
     then("labrnn report lab1_data")
 
 
-MOST_TEXT = 1_000_000  # characters of a text on standard input
+MOST_TEXT = 100_000_000  # bytes on standard input
 
 
 def _lines(stream):
-    """The lines of a stream. Raises LabError for one, or for all, that is no input of texts."""
-    total = 0
-    while line := stream.readline(MOST_TEXT + 1):
-        total += len(line)
-        if len(line) > MOST_TEXT or total > 100 * MOST_TEXT:
-            raise LabError(
-                f"standard input: a line of more than {MOST_TEXT:,} characters, or more than "
-                f"{100 * MOST_TEXT:,} in all; give one review a line"
-            )
-        yield line.rstrip("\n")
+    """The lines of a stream of bytes. Raises LabError for one without an end."""
+    content = stream.read(MOST_TEXT + 1)
+    if len(content) > MOST_TEXT:
+        raise LabError(f"standard input: more than {MOST_TEXT:,} bytes; give fewer reviews a call")
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", "replace")
+    return [line.rstrip("\n") for line in text]
 
 
 @main.command()
@@ -385,7 +381,7 @@ def predict(texts, data, trial, as_json, explain):
             raise LabError("standard input is closed; give texts as arguments or lines in a pipe")
         if sys.stdin.isatty():
             show("one text a line, Ctrl-D at the end", err=True)
-        texts = list(_lines(io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "replace")))
+        texts = _lines(sys.stdin.buffer)
     if explain and len(texts) != 1:
         raise LabError(f"--explain takes one text, {len(texts)} were given; ask for one at a time")
     answers = ask(trial, corpus, texts) if texts else []

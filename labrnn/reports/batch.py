@@ -6,9 +6,11 @@ not change is skipped.
 
 import threading
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from labrnn.errors import LabError
@@ -91,16 +93,16 @@ def make(reports, jobs=0, show=print, warn=print):
 
 
 class _Batch:
-    """One run: what each report waits for, and a thread for each process that makes one."""
+    """One run: a thread for each report, which waits for its trainings and then for its turn."""
 
     def __init__(self, reports, jobs, show, warn):
         self.reports, self.jobs, self.show, self.warn = reports, jobs, show, warn
         self.estimate, self.processes = Estimate(jobs), Processes()
-        self.threads, self.futures = ThreadPoolExecutor(jobs), []
-        self.lock, self.gallery_built = threading.Lock(), time.monotonic()
+        self.threads, self.turns = ThreadPoolExecutor(2 * len(reports)), threading.Semaphore(jobs)
+        self.futures, self.gallery_built = [], time.monotonic()
         self.failures, self.current = 0, []
         self.known = {_source(report.part): {} for report in reports}  # stored trials, by config
-        self.waits = [set() for _ in reports]  # what must end before each of them
+        self.ended = defaultdict(threading.Event)  # of trainings, of fits of baselines
 
     def train(self):
         """Train what is missing; a report begins as soon as its trials are there."""
@@ -109,21 +111,20 @@ class _Batch:
         plans = self._plans()
         for place, found in plans.items():
             self.known[place[:3]] |= found.trials
-        fits = [r.part for r in self.reports if r.part.fits_baselines and self._is_to_fit(r.part)]
-        for waits, report in zip(self.waits, self.reports, strict=True):
-            trials = report.part.trials()
-            source = _source(report.part)
+        unfitted = list(self._unfitted())
+        for part in unfitted:
+            self.estimate.add(part.name, BASELINES_SECONDS)
+            self._start(self._fit, part)
+        for report in self.reports:
+            trials, source = report.part.trials(), _source(report.part)
             mine = [plan for place, plan in plans.items() if place[:3] == source]
             missing = {config for plan in mine for config in plan.missing}
             read = counted(report.part, {*self.known[source], *missing}) | set(trials)
-            waits |= {(source, config) for config in read & missing}
+            needs = [self.ended[source, config] for config in read & missing]
             if trials:  # their figures show the best baseline
-                waits |= {part.name for part in fits}
+                needs += [self.ended[part.name] for part in unfitted]
             self.estimate.add(report.log, REPORT_SECONDS)
-        for part in fits:
-            self.estimate.add(part.name, BASELINES_SECONDS)
-            self.futures.append(self.threads.submit(self._fit, part))
-        self._ended(None)
+            self._start(self._make, report, needs)
         for place, found in plans.items():
             source, store = place[:3], default_store(place[2])
             for config in found.failures:
@@ -135,8 +136,11 @@ class _Batch:
                 self.jobs,
                 place[3],
                 display_for_terminal(self.estimate),
-                on_end=lambda config, s=source, f=found: self._trained(s, f, config),
+                on_end=partial(self._trained, source, found),
             )
+
+    def _start(self, function, *arguments):
+        self.futures.append(self.threads.submit(function, *arguments))
 
     def _plans(self):
         """What to train, by data, fingerprint, store and device; the first report's trials first."""
@@ -150,52 +154,48 @@ class _Batch:
             for place, configs in by_source(parts).items()
         }
 
-    def _is_to_fit(self, part):
-        if not part.train:
-            return False
-        fingerprint = part.fingerprint or load_corpus(part.base, part.data).fingerprint
-        return default_store(part.store).recall(fingerprint, baselines.kept_file(part)) is None
+    def _unfitted(self):
+        """The parts whose baselines are to be fitted."""
+        for part in (report.part for report in self.reports):
+            if part.fits_baselines and part.train:
+                reviews = part.fingerprint or load_corpus(part.base, part.data).fingerprint
+                if default_store(part.store).recall(reviews, baselines.kept_file(part)) is None:
+                    yield part
 
     def _fit(self, part):
         log = self.reports[0].out / ".logs" / f"{part.name}.baselines.log"
-        # Where it fails, the notebook says why.
-        self.processes.run(log, baselines.find, part, default_store(part.store))
+        with self.turns:  # where it fails, the notebook says why
+            self.processes.run(log, baselines.find, part, default_store(part.store))
         self.estimate.reduce(part.name)
-        self._ended(part.name)
+        self.ended[part.name].set()
 
     def _trained(self, source, plan, config):
         if config in plan.failures:
             self._failed(f"{describe(config)}: {plan.failures[config]}")
-        self._ended((source, config))
+        self.ended[source, config].set()
 
-    def _ended(self, what):
-        """Start the reports that waited for this alone."""
-        with self.lock:
-            for k, report in enumerate(self.reports):
-                if self.waits[k] is not None:
-                    self.waits[k].discard(what)
-                    if not self.waits[k]:
-                        self.waits[k] = None
-                        self.futures.append(self.threads.submit(self._make, report))
-
-    def _make(self, report):
-        report = with_trials(report, self.known[_source(report.part)])
-        if report.is_done():
-            self.current.append(report)
-        elif self._run(report.log, report.make):
-            self.show(f"{report.name}: {report.outputs()[1]}")
-            if time.monotonic() - self.gallery_built > GALLERY_SECONDS:
-                self.gallery_built = time.monotonic()
-                gallery = Gallery.of(report.out)
-                self._run(gallery.log, gallery.make)
+    def _make(self, report, needs):
+        for event in needs:
+            event.wait()
+        with self.turns:
+            if self.processes.stopped:
+                return
+            report = with_trials(report, self.known[_source(report.part)])
+            if report.is_done():
+                self.current.append(report)
+            elif self._run(report):
+                self.show(f"{report.name}: {report.outputs()[1]}")
+                if time.monotonic() - self.gallery_built > GALLERY_SECONDS:
+                    self.gallery_built = time.monotonic()
+                    self._run(Gallery.of(report.out))
         self.estimate.reduce(report.log)
 
-    def _run(self, log, function, *arguments):
-        """Whether a process of its own succeeds; if not, say why."""
-        message = self.processes.run(log, function, *arguments)
+    def _run(self, target):
+        """Whether a process of its own makes a target; if not, say why."""
+        message = self.processes.run(target.log, target.make)
         if message and not self.processes.stopped:  # else it was ended, and did not fail
-            known = message.startswith(log.stem)
-            self._failed(message if known else f"{log.stem}: {message}")
+            known = message.startswith(target.name)
+            self._failed(message if known else f"{target.name}: {message}")
         return not message
 
     def _failed(self, message):
@@ -214,12 +214,14 @@ class _Batch:
         galleries = dict.fromkeys(map(Gallery.of, authors))
         for target in [*whole, *galleries]:
             if not target.is_done():
-                self._run(target.log, target.make)
+                self._run(target)
             self.show(f"{target.says}: {target.outputs()[0]}")
 
     def stop(self):
         """End all processes; what was not begun is not begun."""
         self.processes.stop()
+        for event in self.ended.values():
+            event.set()
         self.threads.shutdown(cancel_futures=True)
 
 
