@@ -177,6 +177,9 @@ verb, options = sys.argv[1], sys.argv[2:]
 assert "PYTHONPATH" not in os.environ
 if verb == "check":
     sys.exit(os.environ.get("PIP_CHECK"))
+if verb == "show":
+    there = os.path.exists(sysconfig.get_path("purelib") + "/labrnn-1.dist-info")
+    sys.exit(None if there else "Package(s) not found: labrnn")
 if verb == "download":
     asked = options[-1]
     with open(os.path.join(sys.prefix, "downloads"), "a") as file:
@@ -282,7 +285,7 @@ def test_torch_by_wish_and_by_what_is_reached(project, wish, no_cpu, code, says)
 
 @pytest.mark.parametrize(
     ("variables", "says"),
-    [({"PIP_NOTHING": "1"}, "labrnn is not in"), ({"PIP_CHECK": "numba needs numpy"}, "numpy")],
+    [({"PIP_NOTHING": "1"}, "not found: labrnn"), ({"PIP_CHECK": "numba needs numpy"}, "numpy")],
     ids=["without labrnn", "without what it needs"],
 )
 def test_set_up_that_left_something_out_is_not_finished(project, variables, says):

@@ -9,8 +9,7 @@ from bs4 import BeautifulSoup
 from nbformat import v4
 
 from labrnn.errors import LabError
-from labrnn.reports.frame import tally
-from labrnn.reports.writeup import SECTIONS, build
+from labrnn.reports.writeup import SECTIONS, build, tally
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="99pt" height="99pt"><path d="M0 0h9z"/></svg>'
 TABLE = "<table><thead><tr><th>gate</th></tr></thead><tbody><tr><td>input</td></tr></tbody></table>"

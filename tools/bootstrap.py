@@ -56,14 +56,6 @@ for package, wheel in lock.select(extras=sys.argv[3:]):
     if there(package.name) != str(package.version):
         print(f"{package.name}=={package.version} --hash=sha256:{wheel.hashes['sha256']}")
 """
-# A line for each fault; pip's own check then looks at what the packages need of each other.
-CHECK = """
-import importlib.metadata, sys
-try:
-    importlib.metadata.version("labrnn")
-except importlib.metadata.PackageNotFoundError:
-    sys.exit("labrnn is not in " + sys.prefix)
-"""
 
 
 def environment() -> dict[str, str]:
@@ -94,23 +86,14 @@ def install(pip: list, extras: list[str]) -> None:
     if torch and wants_cpu_build():
         build = f"{torch.split()[0]}+cpu"
         print(f"No NVIDIA device: {build}, the build for the CPU, is looked for.", flush=True)
-        cpu = [
-            *download,
-            "--retries",
-            "1",
-            "--timeout",
-            "20",
-            "--extra-index-url",
-            CPU_BUILDS,
-            build,
-        ]
+        cpu = [*download, "--retries", "1", "--timeout", "20", "--extra-index-url"]
+        cpu += [CPU_BUILDS, build]
         done = subprocess.run(cpu, env=environment())
         if done.returncode and os.environ.get("LABRNN_TORCH") == "cpu":
             raise subprocess.CalledProcessError(done.returncode, cpu)
         if done.returncode:
-            print(
-                f"{CPU_BUILDS} is not reached: PyTorch comes with its CUDA libraries.", flush=True
-            )
+            lost = f"{CPU_BUILDS} is not reached: PyTorch comes with its CUDA libraries."
+            print(lost, flush=True)
         else:
             torch = ""
     if torch:
@@ -160,8 +143,8 @@ def main() -> None:
         if found and not stale and not isinstance(fault, KeyboardInterrupt):
             STAMP.write_text(found)  # no network, say: pip left what was there as it was
         sys.exit("Set-up did not finish, see above. To go on, run the same command again.")
-    for check in ([PYTHON, "-I", "-c", CHECK], [*pip, "check"]):
-        done = subprocess.run(check, env=environment(), capture_output=True, text=True)
+    for check in (["show", "--quiet", "labrnn"], ["check"]):
+        done = subprocess.run([*pip, *check], env=environment(), capture_output=True, text=True)
         if done.returncode:
             named = sorted(name for name in os.environ if name.startswith(("PIP_", "PYTHON")))
             sys.exit(

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from labrnn import lab
 from labrnn.files import replace_file
 from labrnn.parts import read_params
-from labrnn.reports.frame import tally
+from labrnn.reports.writeup import tally
 from labrnn.results import baselines, beyond, combined
 from labrnn.results.figures import agreement
 from labrnn.results.prose import comparisons, counted, named

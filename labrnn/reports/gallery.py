@@ -8,9 +8,8 @@ from pypandoc import convert_text
 
 from labrnn.reports.document import TEMPLATES, clean, part
 from labrnn.reports.exporter import address
-from labrnn.reports.frame import tally
 from labrnn.reports.notebook import finding_of, verdicts_of
-from labrnn.reports.writeup import read
+from labrnn.reports.writeup import read, tally
 from labrnn.results.prose import counted
 
 LINKS = {".pdf": "PDF", ".html": "Web page", ".ipynb": "Notebook"}
