@@ -178,16 +178,11 @@ def manager(folder):
     if os.name == "nt":
         return {}
     from jupyter_client.manager import AsyncKernelManager
-    from traitlets import default
 
     class Manager(AsyncKernelManager):
-        @default("transport")
-        def _transport(self):
-            return "ipc"
-
-        @default("connection_file")
-        def _connection_file(self):
-            return str(Path(folder, f"kernel-{uuid.uuid4().hex[:12]}.json"))
+        def __init__(self, **options):
+            file = Path(folder, f"kernel-{uuid.uuid4().hex[:12]}.json")
+            super().__init__(transport="ipc", connection_file=str(file), **options)
 
         async def _async_launch_kernel(self, command, **options):
             global _waiting
@@ -200,7 +195,5 @@ def manager(folder):
             local.process, local.pid, local.cwd = kernel, kernel.pid, Path.cwd()
             self._reconcile_connection_info(local.connection_info)
             return None
-
-        _launch_kernel = _async_launch_kernel
 
     return {"kernel_manager_class": Manager}
