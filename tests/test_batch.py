@@ -234,7 +234,7 @@ def test_other_reviews_make_a_report_without_trainings_anew(tmp_path, reviews, m
         some = SimpleNamespace(texts=reviews.texts[:count], labels=reviews.labels[:count])
         monkeypatch.setenv("LABRNN_DATA", write_reviews(some, tmp_path / f"{count}.csv"))
         [planned] = plan([path], tmp_path / "out")
-        keys.add(with_trials(planned).key())
+        keys.add(with_trials(planned, {}).key())
     assert len(keys) == 2
 
 
@@ -253,8 +253,9 @@ def test_a_full_disk_fails_one_report_and_keeps_the_old_one(tmp_path):
     (tmp_path / "out" / ".work").rmdir()
     (tmp_path / "out" / ".work").touch()  # a file where it wants its folder
     failures = []
-    assert make([other], 1, show=lambda line: None, warn=failures.append) == 2
-    assert [line.split(": ")[0] for line in failures] == ["FAILED lab1_lstm", "FAILED write_up"]
+    assert make([other], 1, show=lambda line: None, warn=failures.append) == 3
+    failed = [line.split(": ")[0] for line in failures]
+    assert failed == ["FAILED lab1_lstm", "FAILED write_up", "FAILED gallery"]
     assert all("/.work" in line for line in failures)
     assert [path.read_bytes() for path in made.outputs()] == before
     assert made.is_done()

@@ -75,7 +75,7 @@ def root(tmp_path_factory):
     (root / ".hidden").mkdir()
     (root / "not rendered").mkdir()
     nbformat.write(new_notebook(), root / "not rendered/notes.ipynb")
-    Gallery(root).make()
+    Gallery(root).run()
     return root
 
 
@@ -192,14 +192,14 @@ def test_made_again_when_something_changed(root, tmp_path):
     assert gallery.is_done()
     (root / "full/write_up.html").write_text("rendered")
     assert not gallery.is_done()
-    gallery.make()
+    gallery.run()
     assert gallery.is_done()
     assert "full/write_up.html" in page.read_text()
     before = page.read_bytes()
     (root / "full/reproduction.ipynb").write_text("{")
     assert not gallery.is_done()
     with pytest.raises(LabError, match=r"reproduction\.ipynb: not a readable notebook"):
-        gallery.make()
+        gallery.run()
     assert page.read_bytes() == before
     assert {path.name for path in root.iterdir() if path.is_file()} == {"index.html"}
 
@@ -208,7 +208,7 @@ def test_a_page_of_others_is_left_alone(tmp_path):
     page = tmp_path / "index.html"
     page.write_bytes(b"<title>Mine \xff</title>")
     with pytest.raises(LabError, match=r"index\.html: not a page of labrnn; move it"):
-        Gallery(tmp_path).make()
+        Gallery(tmp_path).run()
     assert page.read_bytes() == b"<title>Mine \xff</title>"
 
 
@@ -216,6 +216,6 @@ def test_where_it_stands(tmp_path):
     assert Gallery.of(PROJECT / "reports/quick").out == PROJECT / "reports"
     gallery = Gallery.of(tmp_path / "elsewhere")
     write(tmp_path / "elsewhere", "lab1_gru", "One")
-    gallery.make()
+    gallery.run()
     assert 'href="lab1_gru.pdf"' in (tmp_path / "elsewhere/index.html").read_text()
     assert gallery.is_done()

@@ -52,13 +52,15 @@ def plan(params, out=None, author="labrnn"):
     return sorted(reports, key=lambda report: order.index(report.name))
 
 
-def with_trials(report, known=None):
-    """The report with the stored trials that it reads, and the fingerprint of its reviews."""
+def with_trials(report, known):
+    """The report with the stored trials that it reads, and the fingerprint of its reviews.
+
+    `known` has trials found before, by configuration, and gets those found now.
+    """
     part = report.part
     store = default_store(part.store)
     found = plan_trials(part.trials(), part.data, part.fingerprint, store, part.train, known=known)
-    if known is not None:
-        known |= found.trials
+    known |= found.trials
     reviews = found.fingerprint
     if not reviews:
         with suppress(LabError):  # its notebook reports it

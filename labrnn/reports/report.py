@@ -33,8 +33,8 @@ class Target:
     """Files that are made together, and the record of what they were made from.
 
     The record is written after the files: it is the only sign that they are done. A target has a
-    folder `out`, a `name`, `inputs()` (bytes of all that it is made from, but the package) and
-    `outputs()` (paths).
+    folder `out`, a `name`, `inputs()` (bytes of all that it is made from, but the package),
+    `outputs()` (paths) and `contents()`, the bytes of each output.
     """
 
     @property
@@ -67,12 +67,21 @@ class Target:
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False
 
-    def put(self, contents, work):
-        """Write the outputs in the folder `work`, then move all of them to their places."""
-        for path, content in zip(self.outputs(), contents, strict=True):
-            write_file(work / path.name, content)
-        for path in self.outputs():
-            publish(work / path.name, path)
+    def run(self):
+        """Render aside, then move the results to their places; the record comes last.
+
+        Raises:
+            LabError: what it is made of cannot be rendered.
+        """
+        key, outputs = self.key(), self.outputs()
+        with scratch(self.out / ".work") as work:
+            contents = self.contents()
+            for path, content in zip(outputs, contents, strict=True):
+                write_file(work / path.name, content)
+            for path in outputs:
+                publish(work / path.name, path)
+        if self.key() == key:  # else the inputs have changed meanwhile
+            self.write_record(key, contents)
 
     def write_record(self, key, contents):
         """Record what was rendered, whatever is at its place by now."""
@@ -81,6 +90,12 @@ class Target:
         record = {"key": key, "kept": self.kept(), "outputs": outputs}
         self.record.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.record, json.dumps(record, indent=1).encode())
+
+    def make(self):
+        """Run in a process of its own, with a folder of its own for what is temporary."""
+        with scratch(Path(tempfile.gettempdir())) as folder:
+            tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+            self.run()
 
 
 @dataclass(frozen=True)
@@ -126,29 +141,19 @@ class Report(Target):
         found = default_store(self.part.store).kept_digests(self.reviews) if self.reviews else {}
         return baseline | found
 
-    def run(self):
-        """Execute and render aside, then move the results to their places; the record comes last.
+    def contents(self):
+        """Execute and render it: the notebook, the PDF, the HTML page.
 
         Raises:
             LabError: the notebook failed, its kernel died or it took too long.
         """
-        key = self.key()
-        with scratch(self.out / ".work") as work:
-            try:
-                notebook = execute(self.source, self.part.given())
-                self._describe(notebook)
-                contents = render(notebook, self.name)
-                self.put(contents, work)
-            except Exception as error:
-                traceback.print_exc()
-                raise LabError(f"{self.name}: {explain(error)}\n  log: {self.log}") from None
-        self.write_record(key, contents)
-
-    def make(self):
-        """Run in a process of its own, with a folder of its own for what is temporary."""
-        with scratch(Path(tempfile.gettempdir())) as folder:
-            tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
-            self.run()
+        try:
+            notebook = execute(self.source, self.part.given())
+            self._describe(notebook)
+            return render(notebook, self.name)
+        except Exception as error:
+            traceback.print_exc()
+            raise LabError(f"{self.name}: {explain(error)}\n  log: {self.log}") from None
 
     def _describe(self, notebook):
         """Put the title page's facts and 'How this report was made' into the metadata.
@@ -210,7 +215,7 @@ class WriteUp(Target):
 
     @property
     def notebooks(self):
-        return [path for name in PARTS if (path := self.out / f"{name}.ipynb").exists()]
+        return executed(self.out)
 
     def outputs(self):
         return [self.out / "write_up.pdf", self.out / "write_up.html"]
@@ -218,16 +223,10 @@ class WriteUp(Target):
     def inputs(self):
         return [self.author.encode(), *(path.read_bytes() for path in self.notebooks)]
 
-    def make(self):
-        """Render and write it; its date is the newest part's."""
+    def contents(self):
         from labrnn.reports import writeup
 
-        key = self.key()
-        with scratch(self.out / ".work") as work:
-            contents = writeup.build(self.notebooks, TITLE, [self.author])
-            self.put(contents, work)
-        if self.key() == key:  # else another run has changed notebooks meanwhile
-            self.write_record(key, contents)
+        return writeup.build(self.notebooks, TITLE, [self.author])
 
 
 @dataclass(frozen=True)
@@ -244,14 +243,9 @@ class Gallery(Target):
         return cls(reports if folder.parent == reports else folder)
 
     def reports(self):
-        """Folder -> its executed notebooks with a PDF, in the lab's order, if it has any."""
-        order = {name: k for k, name in enumerate(PARTS)}
-        found = {}
-        for folder in (self.out, *sorted(p for p in self.out.iterdir() if p.name[0] != ".")):
-            paths = [p for p in folder.glob("*.ipynb") if p.with_suffix(".pdf").exists()]
-            if paths:
-                found[folder] = sorted(paths, key=lambda p: (order.get(p.stem, len(order)), p.stem))
-        return found
+        """Folder -> its executed notebooks, if it has any."""
+        folders = [self.out, *sorted(path for path in self.out.iterdir() if path.name[0] != ".")]
+        return {folder: found for folder in folders if (found := executed(folder))}
 
     def outputs(self):
         return [self.out / "index.html"]
@@ -262,12 +256,7 @@ class Gallery(Target):
             yield repr((folder.name, sorted(names - {"index.html"}))).encode()
             yield from (path.read_bytes() for path in notebooks)
 
-    def make(self):
-        """Write the page.
-
-        Raises:
-            LabError: a notebook cannot be shown, or the page there is not labrnn's.
-        """
+    def contents(self):
         from labrnn.reports import gallery
 
         (place,) = self.outputs()
@@ -275,9 +264,13 @@ class Gallery(Target):
             raise LabError(
                 f"{place}: not a page of labrnn; move it, or name another folder with --out"
             )
-        key, content = self.key(), gallery.page(TITLE, self.out, self.reports()).encode()
-        replace_file(place, content)
-        self.write_record(key, [content])
+        return [gallery.page(TITLE, self.out, self.reports()).encode()]
+
+
+def executed(folder):
+    """The executed notebooks of a folder, those with a PDF, in the lab's order."""
+    paths = (folder / f"{name}.ipynb" for name in PARTS)
+    return [path for path in paths if path.exists() and path.with_suffix(".pdf").exists()]
 
 
 def digest(content):
