@@ -220,8 +220,7 @@ class _Reader:
         block = Block("", where=where, columns=int(_number(report.get("columns"))) or 1, **own)
         plain, page = data.get("text/plain", ""), data.get("text/html", "")
         for kind in filter(data.get, PICTURES):
-            raw = data[kind].encode() if kind == "image/svg+xml" else _decoded(data[kind])
-            if not (file := self._store(raw, PICTURES[kind])):
+            if not (file := self._store(_decoded(data[kind]), PICTURES[kind])):
                 get_logger().warning("%s: the %s picture is damaged", where, PICTURES[kind].upper())
                 continue
             size = output.metadata.get(kind, {})
@@ -286,13 +285,13 @@ class _Reader:
         """Bytes and suffix of a picture. Raises OSError, ValueError."""
         if match := re.match(r"data:([\w/+.-]*)[^,]*?(;base64)?,(.*)", address, re.S | re.I):
             raw = unquote_to_bytes(match[3])
-            return _decoded(raw) if match[2] else raw, PICTURES.get(match[1].lower(), "")
+            raw = base64.b64decode(raw) if match[2] else raw
+            return raw, PICTURES.get(match[1].lower(), "")
         if address.startswith("attachment:"):
             name = address.removeprefix("attachment:")
             kinds = attached.get(name) or attached.get(unquote(name)) or {}
             for kind in filter(kinds.get, PICTURES):
-                data = kinds[kind]
-                return data.encode() if "<" in data else _decoded(data), PICTURES[kind]
+                return _decoded(kinds[kind]), PICTURES[kind]
             raise ValueError("the cell has no such attachment")
         address = address.removeprefix("file://")
         for name in (address, unquote(address), unquote(re.sub(r"[?#].*", "", address))):
@@ -322,9 +321,9 @@ class _Reader:
 
 
 def _decoded(data):
-    """Bytes of base64 text; none where it is damaged."""
+    """Bytes of a picture, SVG as text or another as base64; none where that is damaged."""
     try:
-        return base64.b64decode(data)
+        return data.encode() if "<" in data else base64.b64decode(data)
     except binascii.Error:
         return b""
 

@@ -22,6 +22,7 @@ from labrnn.parts import PARTS
 from labrnn.reports.kernel import manager
 from labrnn.results import baselines
 from labrnn.trials.store import PROJECT, default_store
+from labrnn.trials.trial import sha256
 
 TITLE = "Recurrent networks for review sentiment: a reproduction"
 SUFFIXES = (".ipynb", ".pdf", ".html")
@@ -48,7 +49,7 @@ class Target:
     def key(self):
         """A digest of what is known before it is made."""
         pieces = [package_digest(), *self.inputs()]
-        return digest(b"".join(hashlib.sha256(piece).digest() for piece in pieces))
+        return sha256("".join(map(sha256, pieces)).encode())
 
     def kept(self):
         """Name -> digest of what is read beside the inputs."""
@@ -61,7 +62,7 @@ class Target:
         """
         try:
             record, kept = json.loads(self.record.read_text("utf-8")), self.kept()
-            found = {path.name: digest(path.read_bytes()) for path in self.outputs()}
+            found = {path.name: sha256(path.read_bytes()) for path in self.outputs()}
             same = all(kept.get(name) == value for name, value in record["kept"].items())
             return same and (record["key"], record["outputs"]) == (self.key(), found)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -85,7 +86,7 @@ class Target:
 
     def write_record(self, key, contents):
         """Record what was rendered, whatever is at its place by now."""
-        made = zip(self.outputs(), map(digest, contents), strict=True)
+        made = zip(self.outputs(), map(sha256, contents), strict=True)
         outputs = {path.name: found for path, found in made}
         record = {"key": key, "kept": self.kept(), "outputs": outputs}
         self.record.parent.mkdir(parents=True, exist_ok=True)
@@ -201,7 +202,7 @@ class Report(Target):
         }
         if not self.trials:
             content = self.source.read_bytes() + self.part.model_dump_json().encode()
-            facts["content"] = digest(content)[:12]
+            facts["content"] = sha256(content)[:12]
         return {name: value for name, value in facts.items() if value}
 
 
@@ -271,10 +272,6 @@ def executed(folder):
     """The executed notebooks of a folder, those with a PDF, in the lab's order."""
     paths = (folder / f"{name}.ipynb" for name in PARTS)
     return [path for path in paths if path.exists() and path.with_suffix(".pdf").exists()]
-
-
-def digest(content):
-    return hashlib.sha256(content).hexdigest()
 
 
 @lru_cache
