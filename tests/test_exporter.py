@@ -769,6 +769,15 @@ def test_streams_are_shown_as_a_terminal_shows_them(sent, seen):
     assert as_terminal(sent) == seen
 
 
+def test_a_number_stays_with_its_unit_and_a_statistic_with_its_value():
+    text = "Of 95 % (p < 0.01, n = 3, r = 0.4) in 2.5 s or ln 2, 3 of 4 runs = all."
+    page = BeautifulSoup(html(notebook(f"# T\n\n{text}")), "html.parser").main.p.text
+    kept = text.replace("95 %", "95\xa0%").replace("2.5 s", "2.5\xa0s").replace("ln 2", "ln\xa02")
+    for statistic in ("p < 0.01", "n = 3", "r = 0.4"):
+        kept = kept.replace(statistic, statistic.replace(" ", "\xa0"))
+    assert page == kept
+
+
 def test_links_within_a_document_lead_somewhere(caplog):
     nb = notebook(
         "# Doc Title\n\n[a](#Second-Section) [b](#second-section) [c](#anchor) [d](#Doc-Title) "

@@ -568,6 +568,20 @@ local function right_to_left(content)
   end
 end
 
+-- A number stays on a line with its unit, and a statistic with its value.
+local function together(content)
+  for k = 2, #content - 1 do
+    local before, after = content[k - 1].text, content[k + 1].text
+    if content[k].t == 'Space' and content[k - 1].t == 'Str' and content[k + 1].t == 'Str'
+      and (before:match('%d$') and (after:match('^%%') or after:match('^s%p*$'))
+        or before:match('^%(?[pnr]$') and after:match('^[=<>]$')
+        or (before:match('^[=<>]$') or before == 'ln') and after:match('^%d')) then
+      content[k] = pandoc.Str('\u{a0}')
+    end
+  end
+  return content
+end
+
 -- Makes the tree of one block final: references resolved, everything safe for the format.
 local function finish(blocks, block, part)
   local rules, files = {}, block.files or {}
@@ -662,7 +676,8 @@ local function finish(blocks, block, part)
       end
     end
   end
-  blocks = blocks:walk{Image = function(image) image.attributes.alt = stringify(image.caption); return image end}
+  blocks = blocks:walk{Inlines = together,
+    Image = function(image) image.attributes.alt = stringify(image.caption); return image end}
   blocks = blocks:walk{traverse = 'topdown', Para = paragraph, Plain = paragraph, Header = paragraph,
     Table = function(tab) return write_table(tab, text_of, false), false end}
   return blocks:walk(rules)
