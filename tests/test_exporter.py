@@ -533,6 +533,16 @@ def test_a_picture_that_is_not_there_is_named(source, caplog, tmp_path):
     assert f"nb, cell 2: the picture '{address}' is left out" in caplog.text
 
 
+def test_a_picture_of_many_gigabytes_is_left_out(caplog, tmp_path):
+    """Its bytes are not read: the file has none on the disk."""
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(1 << 40)
+    nb = notebook("# T", "Before ![p](large.png) after.")
+    page = LabHTMLExporter().from_notebook_node(nb, {"metadata": {"path": str(tmp_path)}})[0]
+    assert "the picture 'large.png' is left out: it is larger than" in caplog.text
+    assert "after." in page
+
+
 HIDDEN = [
     ("remove_input", {}, "output"), ("remove-input", {}, "output"), ("hide_input", {}, "output"),
     ("hide-output", {}, "source"), ("remove_output", {}, "source"),

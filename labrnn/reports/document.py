@@ -23,6 +23,7 @@ import typst
 from traitlets.log import get_logger
 
 from labrnn.errors import LabError
+from labrnn.files import read_file
 from labrnn.results.prose import UNPRINTABLE
 
 MAX_LINES, KEPT_LINES, MAX_LINE = 60, 25, 2000  # of a printed output
@@ -297,7 +298,7 @@ class _Reader:
         for name in (address, unquote(address), unquote(re.sub(r"[?#].*", "", address))):
             for folder in self.folders:
                 if (folder / name).is_file():
-                    return (folder / name).read_bytes(), Path(name).suffix[1:].lower()
+                    return read_file(folder / name), Path(name).suffix[1:].lower()
         raise ValueError(f"no such file in {self.folders[0].resolve()}")
 
     def _store(self, raw, suffix):
