@@ -69,8 +69,8 @@ def require_precision(precision, device):
         reason = f"it is for a CPU, the device is {device.type}"
     elif precision != "float32" and FusedLayer is None:
         reason = "it needs Numba, which is not installed"
-    elif FusedLayer and device.type == "cpu" and not products.backends(precision):
-        reason = "this processor has neither AVX512-BF16 nor AMX"
+    elif precision != "float32" and not products.HAS_BF16:
+        reason = "this processor has no AVX512-BF16"
     if reason:
         raise LabError(f"precision = {precision!r}: {reason}; train with precision: float32")
 
@@ -80,7 +80,7 @@ def _weights(rnn, suffix):
 
 
 def _fused_layer(precision, rnn, x, packing, suffix):
-    precision = precision if products.backends(precision) else "float32"
+    precision = precision if products.HAS_BF16 else "float32"
     reverse = "reverse" in suffix
     return FusedLayer.apply(x, *_weights(rnn, suffix), packing, reverse, rnn.mode, precision)
 
