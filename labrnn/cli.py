@@ -501,6 +501,8 @@ def verify(store):
 
     Exit code 1 if one differs or cannot be read.
     """
+    if not (store.shelves or store.root.exists()):
+        raise LabError(f"{store.root}: no such folder; correct --store")
     sound, faulty = 0, False
     for trial in store.places():
         try:

@@ -1,5 +1,6 @@
 """Stored trials without a training: what a training of 30 reviews hands to the store."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from labrnn.config import TrialConfig
 from labrnn.network.training import TrainingState
-from labrnn.trials.trial import trial_key
+from labrnn.trials.trial import WEIGHTS, Trial, trial_key
 
 CONFIG = TrialConfig(hidden_dim=10, epochs=3)
 FINGERPRINT = "0123456789abcdef"
@@ -71,6 +72,13 @@ def predicted(config=CONFIG):
 def write(store, config=CONFIG):
     """Store a trial."""
     return store.save(config, CORPUS, progress(config.epochs), predicted(config), HOW)
+
+
+def without_weights(store, folder):
+    """A copy of the store's trial without its weights."""
+    copy = shutil.copytree(store.root, folder) / FINGERPRINT / KEY
+    (copy / WEIGHTS).unlink()
+    return Trial(copy)
 
 
 def tree(root):

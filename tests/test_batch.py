@@ -359,7 +359,7 @@ def test_other_authors_versions_and_kept_values_make_it_again(tmp_path, monkeypa
     assert not replace(made, author="another").is_done()
     store.keep(PART.fingerprint, f"other-{'1' * 16}.json", [1])  # came later: it was not read
     assert made.is_done()
-    (path,) = (p for p in store.kept(PART.fingerprint) if p.name.endswith(f"{'0' * 16}.json"))
+    (path,) = (p for p, *_ in store.kept(PART.fingerprint) if p.name.endswith(f"{'0' * 16}.json"))
     path.unlink()
     store.keep(PART.fingerprint, path.name, [2])
     assert not made.is_done()

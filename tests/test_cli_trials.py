@@ -59,10 +59,9 @@ def test_list_says_the_same_in_every_form(store):
 def test_nothing_to_list(tmp_path):
     assert run("trials", "--store", tmp_path / "nothing")[:2] == (0, "no trials\n")
     assert run("trials", "--store", tmp_path / "nothing", "--json")[:2] == (0, "\n")
-    assert run("trials", "--store", tmp_path / "nothing", "verify")[:2] == (
-        0,
-        "0 trials are sound\n",
-    )
+    code, out, err = run("trials", "--store", tmp_path / "nothing", "verify")
+    assert (code, out) == (2, "")
+    assert f"{tmp_path}/nothing: no such folder; correct --store" in err
     (tmp_path / "file").touch()
     code, out, err = run("trials", "--store", tmp_path / "file")
     assert (code, out) == (2, "")

@@ -153,7 +153,7 @@ def test_an_import_makes_sound_trials_of_the_tables(trained, folder, tmp_path):
         copy = Trial(store.root / trial.fingerprint / trial.key)
         assert copy.damage() == []
         assert (copy.history, copy.metrics) == (trial.history, trial.metrics)
-        assert store.take(trial, weights=False) == "there already"
+        assert store.take(trial) == "there already"
     again = tmp_path / "again"
     write(again, store.trials())
     assert all(t.damage() == [] for t in Tables(again).trials())

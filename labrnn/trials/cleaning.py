@@ -5,7 +5,7 @@ import re
 from contextlib import suppress
 
 from labrnn.errors import LabError
-from labrnn.trials.kept import KINDS
+from labrnn.trials.kept import KINDS, unpack
 from labrnn.trials.ours import (
     KEPT,
     LOCKS,
@@ -18,7 +18,7 @@ from labrnn.trials.ours import (
     ours,
     stranger,
 )
-from labrnn.trials.store import epoch_of, locked, unpack
+from labrnn.trials.store import epoch_of, locked
 from labrnn.trials.trial import HEX, Trial, UnreadableError
 
 

@@ -6,25 +6,27 @@ The digest shows that nothing changed, the form here that it was right from the 
 
 import base64
 import json
+import os
+from contextlib import suppress
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from pydantic import AfterValidator, Field, RootModel, ValidationError
 from safetensors import SafetensorError, deserialize
 
+from labrnn.errors import LabError
 from labrnn.files import read_file
 from labrnn.trials.trial import (
-    HEX,
     NO_FILE,
     Plain,
     Share,
+    Trial,
     UnreadableError,
     first_fault,
     read_plain,
     sha256,
 )
 
-NAME = f"[a-z]+-{HEX}[.]json"
 Count = Annotated[int, Field(ge=0)]
 Hex = Annotated[str, Field(pattern="^([0-9a-f]{2})+$")]
 Class = Annotated[int, Field(ge=0, le=1)]
@@ -166,12 +168,11 @@ def pack(value):
     return (content + "\n").encode()
 
 
-def unpack(path, reviews=None):
+def unpack(path):
     """The value that a file keeps, and what is wrong with it: one of both is None.
 
     Args:
         path: in a folder that is named by the reviews' fingerprint.
-        reviews: their number, if known.
 
     Raises:
         UnreadableError: it may be there, and sound.
@@ -186,7 +187,7 @@ def unpack(path, reviews=None):
         raise UnreadableError(path, error) from None
     except (ValueError, TypeError, KeyError, RecursionError):
         return None, "is not what was written"
-    if fault := _misfit(path, stored["value"], reviews):
+    if fault := _misfit(path, stored["value"]):
         return None, f"not the content of a {path.name.partition('-')[0]} file: {fault}"
     return stored["value"], None
 
@@ -195,7 +196,7 @@ def _digest(value):
     return sha256(json.dumps(value).encode())
 
 
-def _misfit(path, value, reviews):
+def _misfit(path, value):
     kind = path.name.partition("-")[0]
     if kind not in KINDS:
         return ""
@@ -209,7 +210,7 @@ def _misfit(path, value, reviews):
             return f"reviews of fingerprint {facts['fingerprint']}"
         if facts["rows"] != facts["positives"] + facts["negatives"]:
             return "its rows are not its positives and negatives"
-        if reviews not in (None, facts["rows"]):
+        if (reviews := _reviews_beside(path)) not in (None, facts["rows"]):
             return f"{facts['rows']} rows, and trials of {reviews} reviews lie here"
     if kind == "baselines":
         *sizes, test = (len(digits) for digits in (*value["labels"], value["repeated"]))
@@ -217,6 +218,15 @@ def _misfit(path, value, reviews):
         if any([*map(len, m["margins"])] != sizes for m in value["models"]) or 2 * test != sizes[1]:
             return "not one margin for each review"
     return ""
+
+
+def _reviews_beside(path):
+    """How many reviews the trials beside a file are of, by the first that can be read."""
+    with suppress(OSError):
+        for name in sorted(os.listdir(path.parent)):
+            with suppress(LabError):
+                return Trial(path.with_name(name)).data["reviews"]
+    return None
 
 
 def hex_of(values, kind):

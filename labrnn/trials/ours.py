@@ -5,7 +5,6 @@ import re
 import stat
 from contextlib import suppress
 
-from labrnn.trials import kept
 from labrnn.trials.trial import HEX, TEXTS, WEIGHTS
 
 # A training's state after an epoch, by attribute of `TrainingState`.
@@ -14,7 +13,7 @@ TENSORS = {name: f"{name}.safetensors" for name in ("last", "best", "optimizer")
 MARK = "labrnn-store"  # a file that marks a folder as a store
 LOCKS = re.compile(f"(([a-z]+-)?{HEX})[.]lock")
 _ASIDE = r"[.]\d+[.]writing"  # what `replace_file` writes to
-KEPT = re.compile(f"({kept.NAME})({_ASIDE})?")
+KEPT = re.compile(f"([a-z]+-{HEX}[.]json)({_ASIDE})?")
 _FILES = re.compile(f"({'|'.join([*TEXTS, WEIGHTS, *TENSORS.values(), 'DONE'])})({_ASIDE})?")
 _STATES = re.compile(r"(epoch-)?\d+([.]writing)?|done[.]writing")
 _DATA_FOLDERS = re.compile(f"{HEX}|[.]locks|[.]partial")

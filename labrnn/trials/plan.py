@@ -51,22 +51,18 @@ def speed(store):
 
 
 @dataclass
-class Outcome:
-    """What became of a list of trials: by configuration the stored ones, and faults' messages."""
-
-    trials: dict = field(default_factory=dict)
-    failures: dict = field(default_factory=dict)
-
-
-@dataclass
-class Plan(Outcome):
-    """An `Outcome` before anything is trained.
+class Plan:
+    """What has become of a list of trials, and what is to be trained.
 
     Attributes:
+        trials: configuration -> stored trial.
+        failures: configuration -> message of what keeps it from being stored.
         fingerprint: of the data.
         missing: configuration -> `cost` of the epochs not yet kept, in the order of training.
     """
 
+    trials: dict = field(default_factory=dict)
+    failures: dict = field(default_factory=dict)
     fingerprint: str = ""
     missing: dict = field(default_factory=dict)
 

@@ -7,7 +7,6 @@ from datetime import datetime
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from labrnn.config import TrialConfig
 from labrnn.errors import printable
@@ -48,14 +47,6 @@ def usual_fields(configs):
     return {name: Counter(row[name] for row in rows).most_common(1)[0][0] for name in rows[0]}
 
 
-def epoch_of(config, event):
-    """Number, loss and accuracy of the last epoch of a training, as texts."""
-    if event["event"] != "epoch":
-        return f"0 of {config.epochs}", "", ""
-    number = f"{event['epoch']} of {config.epochs}"
-    return number, f"{event['train_loss']:.3f}", f"{event['valid_accuracy']:.1%}"
-
-
 class Display:
     """Counts trials and estimates the end; writes a plain line an event, here and to the log.
 
@@ -80,19 +71,17 @@ class Display:
     def event(self, config, event):
         """Show what happened to a trial, see `job.run_job` and `running`."""
         kind, name = event["event"], describe(config, self.usual)
-        if kind in ("started", "epoch"):
-            self.running[config] = epoch_of(config, event)
-        else:
-            self.running.pop(config, None)
-        if kind == "epoch":
+        self.running.pop(config, None)
+        if kind == "started":
+            self.running[config] = f"{name}: started"
+        elif kind == "epoch":
             left = cost(config) / self.pace * (1 - event["epoch"] / config.epochs)
             self.estimate.reduce(config, left)
-            number, loss, accuracy = self.running[config]
-            self.show(
-                f"{name}: epoch {number}, loss {loss}, validation {accuracy}, "
-                f"{event['seconds']:.1f} s",
-                brief=False,
+            self.running[config] = (
+                f"{name}: epoch {event['epoch']} of {config.epochs}, loss {event['train_loss']:.3f},"
+                f" validation {event['valid_accuracy']:.1%}, {event['seconds']:.1f} s"
             )
+            self.show(self.running[config], brief=False)
         elif kind in ("done", "failed"):
             self.estimate.reduce(config)
             self.done, self.failed = self.done + (kind == "done"), self.failed + (kind != "done")
@@ -112,7 +101,7 @@ class Display:
         return f"{text}, about {clock(left)} left" if left else text
 
     def show(self, text, more="", brief=True):
-        """Write a line; one that is not `brief` needs no place where a table shows the same."""
+        """Write a line; one that is not `brief` needs no place where the same is shown."""
         text = printable(text)
         with suppress(OSError):  # a full disk must not stop what needs none
             self.log.write(f"{datetime.now():%H:%M:%S} {text}\n{more}")
@@ -127,7 +116,7 @@ class Display:
 
 
 class TerminalDisplay(Display):
-    """A live table on a terminal: what is running, and the summary."""
+    """On a terminal, live below the other lines: what is running, and the summary."""
 
     def begin(self, plan, log, jobs, pace):
         self.live = Live(console=Console(stderr=True), redirect_stdout=sys.stdout.isatty())
@@ -136,10 +125,7 @@ class TerminalDisplay(Display):
 
     def event(self, config, event):
         super().event(config, event)
-        table = Table("training", "epoch", "train loss", "validation", title=self.summary())
-        for running, cells in self.running.items():
-            table.add_row(describe(running, self.usual), *cells)
-        self.live.update(table)
+        self.live.update("\n".join([*self.running.values(), self.summary()]))
 
     def line(self, text, brief=True):
         if brief:
@@ -170,7 +156,7 @@ class NotebookDisplay(Display):
 
 
 def display_for_terminal(estimate=None):
-    """The live table on a terminal, plain lines elsewhere."""
+    """Live lines on a terminal, plain ones elsewhere."""
     return (TerminalDisplay if sys.stderr.isatty() else Display)(estimate=estimate)
 
 

@@ -32,7 +32,7 @@ def run_trials(configs, data="", fingerprint="", store=None, train=True, **how):
         how: see `train_missing`.
 
     Returns:
-        an `Outcome`; a failed trial does not stop the others.
+        the `Plan` after the training; a failed trial does not stop the others.
 
     Raises:
         LabError: no data, no store to write to, no process that can train.

@@ -79,6 +79,11 @@ class Store:
         self._tables = {
             root: opened(root) for root in (self.root, *self.shelves) if is_file(root / TRIALS)
         }
+        # Folders that hold, by fingerprint, what is kept; the root's first.
+        self._keepers = [
+            root / DESCRIPTIONS if root in self._tables else root
+            for root in (self.root, *self.shelves)
+        ]
 
     # Reading
 
@@ -131,18 +136,10 @@ class Store:
 
     # What is kept beside the trials
 
-    @property
-    def _keepers(self):
-        """Folders that hold, by fingerprint, what is kept; the root first."""
-        return [
-            root / DESCRIPTIONS if root in self._tables else root
-            for root in (self.root, *self.shelves)
-        ]
-
     def recall(self, fingerprint, name):
         """What was kept beside the trials of some data under this name; None if nothing sound."""
         for root in self._keepers:
-            if (value := unpack(root / fingerprint / name)[0]) is not None:
+            if (value := kept.unpack(root / fingerprint / name)[0]) is not None:
                 return value
         return None
 
@@ -151,28 +148,30 @@ class Store:
         """Keep plain values beside the trials of some data; what is sound there stays."""
         path = self.root / fingerprint / name
         with self.claim(fingerprint, path.stem) as mine:  # if not, another process keeps the same
-            if mine and unpack(path)[0] is None:
+            if mine and kept.unpack(path)[0] is None:
                 replace_file(path, kept.pack(value))
 
     def kept(self, fingerprint):
-        """Paths of what is kept beside the trials of some data, the root's first."""
-        folders = [root / fingerprint for root in self._keepers]
-        return [path for folder in folders for path in _kept_in(folder)]
+        """Path, value and fault of what is kept beside the trials of some data, the root's first."""
+        for path in (path for root in self._keepers for path in inside(root / fingerprint)):
+            if (match := KEPT.fullmatch(path.name)) and not match[2]:
+                try:
+                    yield path, *kept.unpack(path)
+                except UnreadableError as error:
+                    yield path, None, str(error).removeprefix(f"{path}: ")
 
     def kept_digests(self, fingerprint):
         """Name -> digest of each value that `recall` gives for some data, for a report's record."""
-        names = {path.name for path in self.kept(fingerprint)}
-        values = {name: self.recall(fingerprint, name) for name in sorted(names)}
-        return {n: sha256(kept.pack(v)) for n, v in values.items() if v is not None}
+        digests = {}
+        for path, value, fault in self.kept(fingerprint):
+            if not fault:
+                digests.setdefault(path.name, sha256(kept.pack(value)))
+        return digests
 
     def damaged(self):
         """What is kept beside trials and is not sound: path and fault, root and shelves."""
-        folders = [data for root in self._keepers for data in _subfolders(root)]
-        for path in (path for folder in folders for path in _kept_in(folder)):
-            try:
-                fault = unpack(path)[1]
-            except UnreadableError as error:
-                fault = str(error).removeprefix(f"{path}: ")
+        data = {folder.name for root in self._keepers for folder in _subfolders(root)}
+        for path, _, fault in (found for name in sorted(data) for found in self.kept(name)):
             if fault:
                 yield path, fault
 
@@ -183,8 +182,7 @@ class Store:
             path and fault of each that is not sound and was not copied.
         """
         faults = []
-        for path in self.kept(fingerprint):
-            value, fault = unpack(path)
+        for path, value, fault in self.kept(fingerprint):
             if fault:
                 faults.append((path, fault))
             else:
@@ -347,8 +345,8 @@ class Store:
         publish_folder(files, aside, final)
 
     @_writes
-    def take(self, trial, weights=True):
-        """Copy a trial of another store to this one, with its weights or without.
+    def take(self, trial):
+        """Copy a trial of another store to this one, with its weights if it has them.
 
         Returns:
             `copied`; `there already`; `differs` if a trial of the same configuration with other
@@ -359,7 +357,7 @@ class Store:
         """
         if faults := trial.damage():
             raise LabError(f"{trial.folder}: {'; '.join(faults)}; not copied")
-        weights = weights and trial.has_weights and trial.digests[WEIGHTS]
+        weights = trial.has_weights and trial.digests[WEIGHTS]
         with self.claim(trial.fingerprint, trial.key) as held:
             mine = Trial(self.root / trial.fingerprint / trial.key)
             if mine.finished and (mine.history, mine.metrics) != (trial.history, trial.metrics):
@@ -392,19 +390,6 @@ def _absolute(folder):
         return Path(os.path.realpath(absolute(folder)))
     except (RuntimeError, ValueError) as error:
         raise LabError(f"{folder}: no such folder for trials ({error}); write it in full") from None
-
-
-def unpack(path):
-    """What a file beside the trials keeps, and what is wrong with it, see `kept.unpack`."""
-    if path.name.startswith("data-"):
-        for folder in inside(path.parent):
-            with suppress(LabError):
-                return kept.unpack(path, Trial(folder).data["reviews"])
-    return kept.unpack(path)
-
-
-def _kept_in(folder):
-    return [p for p in inside(folder) if (m := KEPT.fullmatch(p.name)) and not m[2]]
 
 
 def locked(path):

@@ -15,7 +15,6 @@ import io
 import json
 import os
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -31,7 +30,6 @@ from labrnn.trials.trial import HEX, MOST_WEIGHTS, TEXTS, Trial, dump, predictio
 
 TRIALS, HISTORY, PREDICTIONS = "trials.csv", "history.csv", "predictions.parquet"
 DESCRIPTIONS = "descriptions"
-MOST_COLUMNS = 1 << 16  # bytes of a table's first line
 CHECKPOINTS = ("best", "last")
 # How a cell becomes a value; the columns that are not named here hold texts.
 TYPES = {
@@ -209,10 +207,10 @@ def write(folder, trials):
         LabError: a trial is damaged, or the tables cannot be read.
     """
     folder = Path(folder)
-    _refuse_foreign(folder)
+    there = Tables(folder)
+    _refuse_foreign(there)
     make_folder(folder)
-    there = Tables(folder) if (folder / TRIALS).exists() else None
-    found = {(t.fingerprint, t.key): t for t in there.trials()} if there else {}
+    found = dict(there._trials) if (folder / TRIALS).exists() else {}
     before = len(found)
     for trial in trials:
         found.setdefault((trial.fingerprint, trial.key), trial)
@@ -231,31 +229,20 @@ def write(folder, trials):
     return len(found) - before
 
 
-def _refuse_foreign(folder):
+def _refuse_foreign(tables):
     """Raise a LabError if the folder is a store, or a file of one of our names is not ours."""
+    folder = tables.folder
     if is_file(folder / MARK):
         raise LabError(f"{folder}: is a store of trials; name another folder for their tables")
     for name in (TRIALS, HISTORY, PREDICTIONS):
         try:
-            with suppress(FileNotFoundError), open(folder / name, "rb") as file:
-                if not _ours(file, name):
-                    raise LabError(
-                        f"{folder / name}: is no table of trials and would be replaced; move it, or "
-                        "name another folder"
-                    )
-        except OSError as error:
-            raise LabError(f"{folder / name}: cannot be read ({error.strerror})") from None
-
-
-def _ours(file, name):
-    if name == PREDICTIONS:
-        from pyarrow import ArrowException, parquet
-
-        with suppress(ArrowException):
-            return {"fingerprint", "row", "label"} <= {*parquet.read_schema(file).names}
-        return False
-    columns = file.readline(MOST_COLUMNS).decode("utf-8", "replace").strip().split(",")
-    return {"fingerprint", "key"} <= {*columns}
+            if os.path.lexists(folder / name):
+                _ = tables._predictions if name == PREDICTIONS else tables._read(name)
+        except LabError as error:
+            raise LabError(
+                f"{folder / name}: is no table of trials and would be replaced; move it, or name "
+                f"another folder ({error})"
+            ) from None
 
 
 def _order(trial):

@@ -1,6 +1,5 @@
 """One trial on disk: its name, its files, and whether they are what was written and agree."""
 
-import csv
 import errno
 import hashlib
 import io
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -42,17 +41,27 @@ class Plain(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class _HistoryEntry(Plain):
+class _Columns(Plain):
+    """Values that an export makes columns of: no others, and no endless texts."""
+
+    model_config = ConfigDict(extra="forbid", str_max_length=1000)
+
+
+class _HistoryEntry(_Columns):
     epoch: Epoch
     train_loss: Loss
+    train_accuracy: Share
+    train_loss_batch_mean: Loss = 0.0
+    train_accuracy_batch_mean: Share = 0.0
     valid_loss: Loss
     valid_accuracy: Share
-    train_accuracy: Share
-    seconds: float = 0.0
+    valid_loss_batch_mean: Loss = 0.0
+    valid_accuracy_batch_mean: Share = 0.0
+    seconds: float
     train_seconds: float
 
 
-class _Metrics(Plain):
+class _Metrics(_Columns):
     epoch: Epoch
     accuracy: Share
     loss: Loss
@@ -60,7 +69,7 @@ class _Metrics(Plain):
     loss_batch_mean: Loss = 0.0
 
 
-class _BestAndLast(Plain):
+class _BestAndLast(_Columns):
     best: _Metrics
     last: _Metrics
 
@@ -70,22 +79,28 @@ def _moment(text):
     return text
 
 
-class _Environment(Plain):
+class _Environment(_Columns):
     device: str
     seconds: float
     finished: Annotated[str, AfterValidator(_moment)]
-    versions: dict[str, str]
+    versions: dict[Annotated[str, Field(pattern="^[a-zA-Z0-9._-]+$")], str]
     commit: str
+    python: str = ""
+    platform: str = ""
+    products: str = ""
+    deterministic: bool = False
+    clock: str = ""
 
 
-class _Data(Plain):
+class _Data(_Columns):
     name: str
     fingerprint: str
     reviews: Annotated[int, Field(ge=1)]
+    without_known_words: Annotated[int, Field(ge=0)] = 0
 
 
 class _Stored(Plain):
-    format: int
+    format: Literal[FORMAT]
     code_version: int
     fingerprint: str
     config: dict
@@ -155,12 +170,9 @@ def dump(value):
 
 def predictions_csv(table):
     """The bytes of `predictions.csv` from a data frame of row, label, best, last."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "label", "best", "last"])
-    best, last = (np.char.mod("%.4f", table[which].to_numpy()) for which in ("best", "last"))
-    writer.writerows(zip(table["row"].tolist(), table["label"].tolist(), best, last, strict=True))
-    return text.getvalue().encode()
+    columns = ["row", "label", "best", "last"]
+    text = table[columns].to_csv(index=False, float_format="%.4f", lineterminator="\n")
+    return text.encode()
 
 
 @dataclass(frozen=True)
@@ -271,6 +283,7 @@ class Trial:
         try:
             return parse(content)
         except Exception as error:
+            self.check_format()
             reason = first_fault(error) if isinstance(error, ValidationError) else str(error)
             raise LabError(
                 f"{self.folder / name}: not the content of a trial ({reason[:200]}); "
@@ -287,14 +300,7 @@ class Trial:
 
     @cached_property
     def stored(self):
-        try:
-            stored = self._json("trial.json")
-        except LabError:
-            self.check_format()
-            raise
-        if stored["format"] != FORMAT:
-            self.check_format()
-        return stored
+        return self._json("trial.json")
 
     @cached_property
     def config(self):
