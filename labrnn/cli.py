@@ -226,7 +226,7 @@ def train(params, data, jobs, device, scheduler, dry_run):
 def show_plan(parts, jobs, scheduler):
     """Print what `train` would do: each missing trial, the estimated time, the job script."""
     from labrnn.parts import by_source
-    from labrnn.trials.plan import cores, plan_trials, speed
+    from labrnn.trials.plan import Estimate, cores, plan_trials, speed
     from labrnn.trials.progress import clock, describe
     from labrnn.trials.store import default_store
 
@@ -239,14 +239,16 @@ def show_plan(parts, jobs, scheduler):
     for (source, fingerprint, store, _), trials in by_source(parts).items():
         store = default_store(store)
         plan, (pace, known) = plan_trials(trials, source, fingerprint, store), speed(store)
+        estimate = Estimate(jobs, clock=lambda: 0)  # nothing runs yet
         for config, work in plan.missing.items():
+            estimate.add(config, work / pace)
             show(f"{describe(config)}: {clock(work / pace)}")
         for config, message in plan.failures.items():
             show(f"{describe(config)}: {message}", err=True)
         basis = f"from {known} stored trials" if known else "a guess, no trial is stored"
         show(
             f"{len(plan.trials)} trials stored, {len(plan.missing)} to train, about "
-            f"{clock(plan.seconds(pace, jobs))} with {jobs} at once ({basis})"
+            f"{clock(estimate.seconds())} with {jobs} at once ({basis})"
         )
     show(script, nl=False)
 

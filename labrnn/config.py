@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from labrnn.errors import LabError
+from labrnn.files import read_file
 from labrnn.network.registry import CELLS, OPTIMIZERS
 
 PARAMS = Path(__file__).resolve().parents[1] / "params"
@@ -229,13 +230,7 @@ def read_yaml(path):
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file():
-            raise OSError("it is no file")
-        with path.open("rb") as file:
-            raw = file.read(MOST_BYTES + 1)
-        if len(raw) > MOST_BYTES:
-            raise OSError(f"it is larger than {MOST_BYTES >> 10} KiB, which no params file is")
-        text = raw.decode("utf-8-sig")
+        text = read_file(path, MOST_BYTES).decode("utf-8-sig")
         values = yaml.load(text, Loader=_PlainLoader) if text.strip() else {}
     except FileNotFoundError:
         raise LabError(f"{path}: no such params file; see params/quick for examples") from None

@@ -10,8 +10,8 @@ from labrnn.trials.store import PROJECT
 # From the lowest; a module belongs to the longest name that it begins with. Modules of one name may
 # import each other, names of one layer may not.
 LAYERS = [
-    ["errors", "network.registry"],
-    ["files", "folders", "config"],
+    ["errors", "files", "network.registry"],
+    ["folders", "config"],
     ["reviews", "published"],
     ["network"],
     ["parts"],

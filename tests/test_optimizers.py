@@ -12,7 +12,6 @@ from exact import assert_exact
 from torch import optim
 
 from labrnn.config import TrialConfig
-from labrnn.network import optimizers
 from labrnn.network.models import Classifier
 from labrnn.network.optimizers import LazyRows, Optimizer, rate, takes_rows
 
@@ -197,8 +196,6 @@ def test_rate_rises_and_then_stays_or_falls():
     )
 
 
-def test_where_lazy_rows_serve(monkeypatch):
+def test_where_lazy_rows_serve():
     assert [takes_rows(name, CPU) for name in ALL] == [True, True, True, False, True]
     assert not takes_rows("sgd", torch.device("cuda"))
-    monkeypatch.setattr(optimizers, "compiled", None)
-    assert not takes_rows("sgd", CPU)

@@ -11,12 +11,11 @@ from torch import nn
 
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
-from labrnn.network import recurrent
+from labrnn.network import products
 from labrnn.network.recurrent import require_precision
 from labrnn.network.training import train
 from labrnn.trials.trial import trial_key
 
-products = pytest.importorskip("labrnn.network.products")
 CPU = torch.device("cpu")
 HALF = SMALL.replace(precision="bf16")
 has_bf16 = pytest.mark.skipif(not products.HAS_BF16, reason="needs a processor with AVX512-BF16")
@@ -69,7 +68,4 @@ def test_bf16_is_refused_where_it_is_not_at_hand(corpus, monkeypatch):
     rnn = some_rnn(nn.LSTM)  # a model trained so is evaluated in float32
     for half, full in zip(gradients(rnn, "bf16"), gradients(rnn, "float32"), strict=True):
         assert torch.equal(half, full)
-    monkeypatch.setattr(recurrent, "FusedLayer", None)
-    with pytest.raises(LabError, match="needs Numba"):
-        train(HALF, corpus)
     require_precision("float32", CPU)

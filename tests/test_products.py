@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from labrnn.errors import LabError
-
-products = pytest.importorskip("labrnn.network.products")
+from labrnn.network import products
 
 WAYS = dict(products.BACKENDS)
 WAYS |= {"tiles, bf16": products.TILES_BF16} if products.HAS_BF16 else {}

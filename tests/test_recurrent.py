@@ -1,9 +1,6 @@
 """Every way through the recurrent layers against `torch.nn` on packed sequences."""
 
 import copy
-import os
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -299,14 +296,3 @@ def test_packing_is_that_of_packed_sequences():
     ends = torch.arange(len(lengths)), torch.tensor(lengths) - 1
     assert torch.equal(packed.data[packing.first], x[:, 0])
     assert torch.equal(packed.data[packing.last], x[ends])
-
-
-def test_without_numbas_compiler_the_dense_backend_serves():
-    """NUMBA_DISABLE_JIT is for debugging; its plain functions could not be called by address."""
-    code = (
-        "import torch; from labrnn.network.recurrent import FusedLayer, fastest_backend; "
-        "print(FusedLayer, fastest_backend(torch.nn.LSTM(2, 2), torch.ones(1, 2)))"
-    )
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-    assert done.stdout.split() == [b"None", b"dense"], done.stderr

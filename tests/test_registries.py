@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from labrnn.config import TrialConfig
-from labrnn.network import recurrent
+from labrnn.network import kernels, recurrent
 from labrnn.network.models import Classifier
 from labrnn.network.optimizers import LazyRows, Optimizer, takes_rows
 from labrnn.network.packing import Packing
@@ -56,7 +56,6 @@ def test_another_cell_is_refused_and_not_trained_as_a_gru(backend):
 
 
 def test_the_kernels_refuse_a_cell_that_they_do_not_know():
-    kernels = pytest.importorskip("labrnn.network.kernels")
     assert {cell.mode for cell in CELLS.values()} >= set(kernels.KERNELS) == {"LSTM", "GRU"}
     rnn = nn.GRU(4, 12)
     with pytest.raises(ValueError, match="cell = 'RNN_TANH': unknown"):
@@ -90,7 +89,6 @@ def test_an_unknown_cell_or_optimiser_is_an_error_everywhere(corpus):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_each_optimiser_is_pytorchs_of_its_kind_and_rows_go_the_same_way(name, corpus):
     """Rows moved as they are read, and all rows at each step, come to the same weights."""
-    pytest.importorskip("labrnn.network.products")
     kind = OPTIMIZERS[name]
     config = TrialConfig(optim=name, lr=0.01, hidden_dim=10, warmup_steps=1)
     models = [new_model(config, corpus, CPU) for _ in range(2)]

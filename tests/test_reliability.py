@@ -106,7 +106,11 @@ def test_what_is_no_file_or_far_too_large_is_no_params_file(tmp_path):
     large.write_text("#" * (MOST_BYTES + 1))
     endless.symlink_to("/dev/zero")
     os.mkfifo(pipe)
-    for path, says in ((large, "larger than 256 KiB"), (endless, "no file"), (pipe, "no file")):
+    for path, says in (
+        (large, "larger than 262,144 bytes"),
+        (endless, "not a regular file"),
+        (pipe, "not a regular file"),
+    ):
         with pytest.raises(LabError, match=says):
             read_yaml(path)
 

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from test_models import Plain
 
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
-from labrnn.network import optimizers, recurrent, training
+from labrnn.network import training
 from labrnn.network.batches import Batches, shuffled
 from labrnn.network.training import NAIVE_BAYES, Meter, TrainingState, evaluate, new_model, train
 from labrnn.reviews.text import encode
@@ -336,15 +337,12 @@ def test_the_seed_decides(corpus):
 
 IN_ANOTHER_PROCESS = """
 import json, sys
-sys.modules.update(dict.fromkeys(sys.argv[1:]))  # these cannot be imported
 import numpy as np
-from labrnn.network import optimizers, recurrent
 from labrnn.config import TrialConfig
 from labrnn.reviews.sources import Reviews
 from labrnn.reviews.text import encode
 from labrnn.network.training import train
 
-assert (recurrent.FusedLayer is None) == (optimizers.compiled is None) == ("numba" in sys.argv)
 texts, labels, config = json.load(sys.stdin)
 corpus = encode(Reviews(texts, np.array(labels, np.int8), "generated", None, ""), TrialConfig())
 progress = train(TrialConfig(**config), corpus)
@@ -353,40 +351,28 @@ print(json.dumps([progress.history, last]))
 """
 
 
-def in_another_process(config, reviews, *missing):
-    """History and last weights of a training there, without the modules that are `missing`."""
+def in_another_process(config, reviews, **variables):
+    """History and last weights of a training there, under some variables."""
     done = subprocess.run(
-        [sys.executable, "-c", IN_ANOTHER_PROCESS, *missing],
+        [sys.executable, "-c", IN_ANOTHER_PROCESS],
         input=json.dumps([reviews.texts, reviews.labels.tolist(), config.model_dump()]),
         capture_output=True,
         text=True,
+        env=os.environ | variables,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def test_another_process_comes_to_the_same_bit(reviews, corpus):
-    """A training resumed tomorrow has another process's memory beneath it."""
-    history, last = in_another_process(SMALL, reviews)
+    """A training resumed tomorrow has another process's memory beneath it. A variable that switches
+    Numba's compiler off, for the debugging of something else, changes nothing.
+    """
+    history, last = in_another_process(SMALL, reviews, NUMBA_DISABLE_JIT="1")
     here = train(SMALL, corpus)
     assert without_seconds(history) == without_seconds(here.history)
     for name, value in here.last.items():
         assert torch.equal(torch.tensor(last[name]), value), name
-
-
-def test_without_numba_it_trains_as_well(reviews, corpus, monkeypatch):
-    config = SMALL.replace(epochs=1, optim="sgd", lr=0.1)
-    (without,), _ = in_another_process(config, reviews, "numba")
-    (here,) = train(config, corpus).history
-    monkeypatch.setattr(recurrent, "fastest_backend", lambda *_: "packed")
-    monkeypatch.setattr(optimizers, "compiled", None)
-    (theirs,) = train(config, corpus).history
-    monkeypatch.setattr(training, "new_model", lambda *about: new_model(*about).double())
-    (double,) = train(config, corpus).history
-    losses = [[e[name] for name in ("train_loss", "valid_loss")] for e in (theirs, double)]
-    for epoch in (without, here):
-        found = [epoch["train_loss"], epoch["valid_loss"]]
-        assert_exact(found, *losses, len(corpus.rows["train"]))
 
 
 def test_a_loss_that_is_not_finite_ends_in_one_message(corpus, monkeypatch):

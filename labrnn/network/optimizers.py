@@ -4,12 +4,8 @@ import numpy as np
 import torch
 from torch import nn, optim
 
+from labrnn.network.products import compiled
 from labrnn.network.registry import ADAGRAD, EPS, OPTIMIZERS, RMSPROP, SGD, known
-
-try:
-    from labrnn.network.products import compiled
-except ImportError:  # no Numba: PyTorch's optimisers move every row at every step
-    compiled = None
 
 SPARSE_EPS = 1e-8  # the mean over a review's steps leaves rows gradients of 1e-6 and less
 
@@ -36,8 +32,7 @@ def takes_rows(name, device):
         ValueError: there is no optimiser of that name.
     """
     kind = known(OPTIMIZERS, name, "optim")
-    lazy = compiled is not None and device.type == "cpu" and kind.rows is not None
-    return lazy or bool(kind.dense)
+    return (device.type == "cpu" and kind.rows is not None) or bool(kind.dense)
 
 
 class Optimizer:
@@ -168,46 +163,45 @@ class LazyRows:
         return self.table.detach().numpy(), self.buffer.numpy(), self.square.numpy()
 
 
-if compiled:
-
-    @compiled
-    def _catch_up(rows, table, buffer, square, last, now, pushes, momentum, alpha):
-        for row in rows:
-            missed = now - last[row]
-            if missed == 0:
-                continue
-            push = np.float32(pushes[last[row]])
-            left = np.float32(momentum**missed)
-            kept = np.float32(alpha**missed)
-            w, b = table[row], buffer[row]
+@compiled
+def _catch_up(rows, table, buffer, square, last, now, pushes, momentum, alpha):
+    for row in rows:
+        missed = now - last[row]
+        if missed == 0:
+            continue
+        push = np.float32(pushes[last[row]])
+        left = np.float32(momentum**missed)
+        kept = np.float32(alpha**missed)
+        w, b = table[row], buffer[row]
+        for j in range(w.size):
+            w[j] -= push * b[j]
+            b[j] *= left
+        if square.size:
+            s = square[row]
             for j in range(w.size):
-                w[j] -= push * b[j]
-                b[j] *= left
-            if square.size:
-                s = square[row]
-                for j in range(w.size):
-                    s[j] *= kept
-            last[row] = now
+                s[j] *= kept
+        last[row] = now
 
-    @compiled
-    def _step(rows, values, table, buffer, square, rule, lr, momentum, alpha, eps):
-        lr, momentum, eps = np.float32(lr), np.float32(momentum), np.float32(eps)
-        alpha, rest = np.float32(alpha), np.float32(1.0 - alpha)
-        for k in range(rows.size):
-            w, g = table[rows[k]], values[k]
-            if rule == SGD:
-                b = buffer[rows[k]]
-                for j in range(w.size):
-                    b[j] = momentum * b[j] + g[j]
-                    w[j] -= lr * b[j]
-            elif rule == ADAGRAD:
-                s = square[rows[k]]
-                for j in range(w.size):
-                    s[j] += g[j] * g[j]
-                    w[j] -= lr * g[j] / (np.sqrt(s[j]) + eps)
-            elif rule == RMSPROP:
-                b, s = buffer[rows[k]], square[rows[k]]
-                for j in range(w.size):
-                    s[j] = alpha * s[j] + rest * g[j] * g[j]
-                    b[j] = momentum * b[j] + g[j] / (np.sqrt(s[j]) + eps)
-                    w[j] -= lr * b[j]
+
+@compiled
+def _step(rows, values, table, buffer, square, rule, lr, momentum, alpha, eps):
+    lr, momentum, eps = np.float32(lr), np.float32(momentum), np.float32(eps)
+    alpha, rest = np.float32(alpha), np.float32(1.0 - alpha)
+    for k in range(rows.size):
+        w, g = table[rows[k]], values[k]
+        if rule == SGD:
+            b = buffer[rows[k]]
+            for j in range(w.size):
+                b[j] = momentum * b[j] + g[j]
+                w[j] -= lr * b[j]
+        elif rule == ADAGRAD:
+            s = square[rows[k]]
+            for j in range(w.size):
+                s[j] += g[j] * g[j]
+                w[j] -= lr * g[j] / (np.sqrt(s[j]) + eps)
+        elif rule == RMSPROP:
+            b, s = buffer[rows[k]], square[rows[k]]
+            for j in range(w.size):
+                s[j] = alpha * s[j] + rest * g[j] * g[j]
+                b[j] = momentum * b[j] + g[j] / (np.sqrt(s[j]) + eps)
+                w[j] -= lr * b[j]

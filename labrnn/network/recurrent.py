@@ -7,13 +7,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from labrnn.errors import LabError
+from labrnn.network import products
+from labrnn.network.kernels import KERNELS, FusedLayer
 from labrnn.network.registry import CELLS, known
-
-try:
-    from labrnn.network import products
-    from labrnn.network.kernels import KERNELS, FusedLayer
-except ImportError:  # Numba has no build for this platform: the dense backend serves
-    KERNELS, FusedLayer = {}, None
 
 
 def run_layers(rnn, x, packing, backend=None, precision="float32"):
@@ -62,16 +58,14 @@ def require_precision(precision, device):
     """Refuse to train in a precision that this machine has no fast products for.
 
     Raises:
-        LabError: `bf16` on another device than a CPU, on a CPU without it, or without Numba.
+        LabError: `bf16` on another device than a CPU, or on a CPU without it.
     """
-    reason = ""
-    if precision != "float32" and device.type != "cpu":
+    if precision == "float32":
+        return
+    reason = "this processor has no AVX512-BF16"
+    if device.type != "cpu":
         reason = f"it is for a CPU, the device is {device.type}"
-    elif precision != "float32" and FusedLayer is None:
-        reason = "it needs Numba, which is not installed"
-    elif precision != "float32" and not products.HAS_BF16:
-        reason = "this processor has no AVX512-BF16"
-    if reason:
+    if device.type != "cpu" or not products.HAS_BF16:
         raise LabError(f"precision = {precision!r}: {reason}; train with precision: float32")
 
 

@@ -24,12 +24,10 @@ def environment(device, seconds, precision="float32"):
     """
     import torch
 
-    on_cpu, products = device.type == "cpu", "PyTorch"
-    if on_cpu:
-        with suppress(ImportError):  # no Numba
-            from labrnn.network.products import chosen
+    from labrnn.network.products import chosen
 
-            products = chosen(precision)
+    on_cpu = device.type == "cpu"
+    products = chosen(precision) if on_cpu else "PyTorch"
     return {
         "versions": versions(),
         "python": platform.python_version(),

@@ -15,13 +15,11 @@ from pydantic import AfterValidator, Field, RootModel, ValidationError
 from safetensors import SafetensorError, deserialize
 
 from labrnn.errors import LabError
-from labrnn.files import read_file
 from labrnn.trials.trial import (
-    NO_FILE,
     Plain,
     Share,
     Trial,
-    UnreadableError,
+    content_of,
     first_fault,
     read_plain,
     sha256,
@@ -177,15 +175,14 @@ def unpack(path):
     Raises:
         UnreadableError: it may be there, and sound.
     """
+    if (content := content_of(path)) is None:
+        return None, "is not there, or no file"
     try:
-        stored = read_plain(read_file(path))
-        if stored["sha256"] != _digest(stored["value"]):
-            return None, "is not what was written"
-    except OSError as error:
-        if error.errno in NO_FILE:
-            return None, "is not there, or no file"
-        raise UnreadableError(path, error) from None
+        stored = read_plain(content)
+        sound = stored["sha256"] == _digest(stored["value"])
     except (ValueError, TypeError, KeyError, RecursionError):
+        sound = False
+    if not sound:
         return None, "is not what was written"
     if fault := _misfit(path, stored["value"]):
         return None, f"not the content of a {path.name.partition('-')[0]} file: {fault}"

@@ -66,11 +66,6 @@ class Plan:
     fingerprint: str = ""
     missing: dict = field(default_factory=dict)
 
-    def seconds(self, speed, jobs):
-        """Estimated time with `jobs` trainings at once, each at this speed."""
-        work = self.missing.values()
-        return max(sum(work) / jobs, *work) / speed if work else 0.0
-
 
 def plan_trials(configs, data="", fingerprint="", store=None, train=True, stage=None, known=None):
     """Look up some configurations in the store and order those that are missing: a `Plan`.

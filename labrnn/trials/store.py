@@ -27,7 +27,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from labrnn.errors import LabError
-from labrnn.files import make_folder, publish_folder, read_file, replace_file
+from labrnn.files import make_folder, publish_folder, replace_file
 from labrnn.folders import absolute
 from labrnn.trials import kept
 from labrnn.trials.ours import KEPT, MARK, TENSORS, discard, inside, is_file, ours, stranger
@@ -36,10 +36,10 @@ from labrnn.trials.trial import (
     CODE_VERSION,
     FORMAT,
     MOST_WEIGHTS,
-    NO_FILE,
     WEIGHTS,
     Trial,
     UnreadableError,
+    content_of,
     dump,
     predictions_csv,
     sha256,
@@ -266,15 +266,12 @@ class Store:
         from labrnn.network.training import TrainingState
 
         for folder in self._states(config, fingerprint):
-            paths = [folder / name for name in ("DONE", "history.json", *TENSORS.values())]
+            names = ("DONE", "history.json", *TENSORS.values())
+            done, *files = [content_of(folder / name, MOST_WEIGHTS) for name in names]
             try:
-                done, *files = [read_file(path, MOST_WEIGHTS) for path in paths]
                 if list(map(sha256, files)) != json.loads(done):
                     raise ValueError("not what was written")
                 return TrainingState(json.loads(files[0]), *map(load, files[1:]))
-            except OSError as error:
-                if error.errno not in NO_FILE:
-                    raise UnreadableError(folder, error) from None
             except Exception:  # damaged in whatever way: an older state serves, or none
                 discard(folder)
         return None

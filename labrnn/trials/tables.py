@@ -81,9 +81,6 @@ class TableTrial(Trial):
     def identity(self):
         return self.tables.lines[self.fingerprint, self.key][0]["digest"]
 
-    def check_format(self):
-        """The tables have no other format than that of this version."""
-
     def _examine(self, name):
         return (b"" if self._fault else self._file(name)), self._fault
 

@@ -131,6 +131,20 @@ class UnreadableError(LabError):
         )
 
 
+def content_of(path, most=MOST_BYTES):
+    """A regular file's bytes, at most so many; None where there is no such file of that name.
+
+    Raises:
+        UnreadableError: it may be there, and sound.
+    """
+    try:
+        return read_file(path, most)
+    except OSError as error:
+        if error.errno in NO_FILE:
+            return None
+        raise UnreadableError(path, error) from None
+
+
 def sha256(content):
     """The digest of some bytes, as hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
@@ -214,18 +228,9 @@ class Trial:
         return True
 
     def _raw(self, name):
-        """A file's bytes, whatever they are; None where there is no regular file of that name.
-
-        Raises:
-            UnreadableError: it may be there, and sound.
-        """
-        try:
-            most = MOST_WEIGHTS if name == WEIGHTS else MOST_BYTES
-            return read_file(f"{self.folder}/{name}", most)
-        except OSError as error:
-            if error.errno in NO_FILE:
-                return None
-            raise UnreadableError(self.folder / name, error) from None
+        """A file's bytes, whatever they are, see `content_of`."""
+        most = MOST_WEIGHTS if name == WEIGHTS else MOST_BYTES
+        return content_of(f"{self.folder}/{name}", most)
 
     @cached_property
     def digests(self):
