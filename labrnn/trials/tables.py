@@ -20,28 +20,31 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.files import make_folder, read_file, replace_file
 from labrnn.trials.kept import pack
 from labrnn.trials.ours import MARK, is_file
-from labrnn.trials.trial import HEX, MOST_WEIGHTS, TEXTS, Trial, dump, predictions_csv, sha256
+from labrnn.trials.trial import (
+    HEX,
+    MOST_WEIGHTS,
+    TEXTS,
+    Data,
+    Environment,
+    HistoryEntry,
+    Metrics,
+    Trial,
+    dump,
+    first_fault,
+    predictions_csv,
+    sha256,
+)
 
 TRIALS, HISTORY, PREDICTIONS = "trials.csv", "history.csv", "predictions.parquet"
 DESCRIPTIONS = "descriptions"
 CHECKPOINTS = ("best", "last")
-# How a cell becomes a value; the columns that are not named here hold texts.
-TYPES = {
-    **dict.fromkeys(("format", "code_version", "vocabulary_size", "data_reviews"), int),
-    "data_without_known_words": int,
-    "seconds": float,
-    "deterministic": "True".__eq__,
-}
-# Columns that are no facts of the environment, besides the fields of the configuration.
-_IDENTITY = {"fingerprint", "key", "format", "code_version", "vocabulary_size", "parameters"}
-_IDENTITY.add("digest")
-_PREFIXES = ("best_", "last_", "data_", "version_")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,12 @@ class TableTrial(Trial):
 
     @cached_property
     def _texts(self):
-        return _files(*self.tables.lines[self.fingerprint, self.key])
+        try:
+            return _files(*self.tables.lines[self.fingerprint, self.key])
+        except (ValueError, LookupError) as error:
+            reason = first_fault(error) if isinstance(error, ValidationError) else error
+            where = f"{self.tables.folder / TRIALS}: {self.key}"
+            raise LabError(f"{where}: not a trial ({reason}); export it again") from None
 
     def _file(self, name):
         return predictions_csv(self.predictions) if name == "predictions.csv" else self._texts[name]
@@ -274,35 +282,34 @@ def _texts(line):
 def _below(line, prefix):
     """The values of the columns that begin with a prefix, by the rest of their names."""
     prefix += "_"
-    return {n.removeprefix(prefix): v for n, v in line.items() if n.startswith(prefix)}
-
-
-def _numbers(line):
-    """The values of a line of numbers; the epoch is a whole one."""
-    return {n: (int if n == "epoch" else float)(text) for n, text in line.items() if text}
+    return {n.removeprefix(prefix): v for n, v in line.items() if v and n.startswith(prefix)}
 
 
 def _files(line, epochs):
     """The files of a trial's folder but for its predictions, from its lines of texts."""
+
+    def values(model, texts):
+        known = {name: texts[name] for name in model.model_fields if texts.get(name)}
+        return model.model_validate_strings(known, strict=False).model_dump(
+            mode="json", exclude_unset=True
+        )
+
+    fingerprint = {"fingerprint": line["fingerprint"]}
     config = {name: line[name] for name in TrialConfig.model_fields if line.get(name)}
-    values = {n: TYPES.get(n, str)(text) for n, text in line.items() if text and n not in config}
-    metrics = {which: _numbers(_below(line, which)) for which in CHECKPOINTS}
-    facts = (n for n in sorted(values) if not (n.startswith(_PREFIXES) or n in _IDENTITY))
-    environment = {n: values[n] for n in facts}
     stored = {
         "half_precision": True,
-        "format": values["format"],
-        "code_version": values["code_version"],
-        "fingerprint": line["fingerprint"],
+        **{name: int(line[name]) for name in ("format", "code_version", "vocabulary_size")},
+        **fingerprint,
         "config": TrialConfig.model_validate_strings(config).model_dump(mode="json"),
-        "data": {**_below(values, "data"), "fingerprint": line["fingerprint"]},
-        "vocabulary_size": values["vocabulary_size"],
+        "data": values(Data, _below(line, "data") | fingerprint),
     }
     return {
         "trial.json": dump(stored),
-        "history.json": dump([_numbers(epoch) for epoch in epochs]),
-        "metrics.json": dump(metrics),
-        "environment.json": dump({"versions": _below(values, "version"), **environment}),
+        "history.json": dump([values(HistoryEntry, epoch) for epoch in epochs]),
+        "metrics.json": dump(
+            {which: values(Metrics, _below(line, which)) for which in CHECKPOINTS}
+        ),
+        "environment.json": dump(values(Environment, line | {"versions": _below(line, "version")})),
     }
 
 

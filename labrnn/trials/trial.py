@@ -47,7 +47,7 @@ class _Columns(Plain):
     model_config = ConfigDict(extra="forbid", str_max_length=1000)
 
 
-class _HistoryEntry(_Columns):
+class HistoryEntry(_Columns):
     epoch: Epoch
     train_loss: Loss
     train_accuracy: Share
@@ -61,7 +61,7 @@ class _HistoryEntry(_Columns):
     train_seconds: float
 
 
-class _Metrics(_Columns):
+class Metrics(_Columns):
     epoch: Epoch
     accuracy: Share
     loss: Loss
@@ -70,8 +70,8 @@ class _Metrics(_Columns):
 
 
 class _BestAndLast(_Columns):
-    best: _Metrics
-    last: _Metrics
+    best: Metrics
+    last: Metrics
 
 
 def _moment(text):
@@ -79,7 +79,7 @@ def _moment(text):
     return text
 
 
-class _Environment(_Columns):
+class Environment(_Columns):
     device: str
     seconds: float
     finished: Annotated[str, AfterValidator(_moment)]
@@ -92,7 +92,7 @@ class _Environment(_Columns):
     clock: str = ""
 
 
-class _Data(_Columns):
+class Data(_Columns):
     name: str
     fingerprint: str
     reviews: Annotated[int, Field(ge=1)]
@@ -104,16 +104,16 @@ class _Stored(Plain):
     code_version: int
     fingerprint: str
     config: dict
-    data: _Data
+    data: Data
     vocabulary_size: Annotated[int, Field(ge=2)]
     half_precision: bool = False  # of the predictions: from the tables of an export
 
 
 SHAPES = {
     "trial.json": TypeAdapter(_Stored),
-    "history.json": TypeAdapter(Annotated[list[_HistoryEntry], Field(min_length=1)]),
+    "history.json": TypeAdapter(Annotated[list[HistoryEntry], Field(min_length=1)]),
     "metrics.json": TypeAdapter(_BestAndLast),
-    "environment.json": TypeAdapter(_Environment),
+    "environment.json": TypeAdapter(Environment),
 }
 
 
