@@ -42,7 +42,7 @@ class Plain(BaseModel):
 
 
 class _Columns(Plain):
-    """Values that an export makes columns of: no others, and no endless texts."""
+    """Values that an export makes columns of, in this order: no others, and no endless texts."""
 
     model_config = ConfigDict(extra="forbid", str_max_length=1000)
 
@@ -63,10 +63,10 @@ class HistoryEntry(_Columns):
 
 class Metrics(_Columns):
     epoch: Epoch
-    accuracy: Share
     loss: Loss
-    accuracy_batch_mean: Share = 0.0
+    accuracy: Share
     loss_batch_mean: Loss = 0.0
+    accuracy_batch_mean: Share = 0.0
 
 
 class _BestAndLast(_Columns):
