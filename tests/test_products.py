@@ -24,6 +24,14 @@ def some(*shape, seed=1):
     return values.astype(np.float32)[:rows, 2 : 2 + columns]
 
 
+def product(way, a, b):
+    """a @ b by one backend."""
+    out = np.empty((len(a), b.shape[1]), np.float32)
+    base = np.zeros((1, b.shape[1]), np.float32)
+    products.multiply_rows(way, a, products.prepare(way, b), base, out)
+    return out
+
+
 def assert_product(found, a, b, base, way):
     """Within the bound of rounding: each sum's terms by their size, in float64.
 
@@ -70,7 +78,7 @@ def test_nan_and_infinity_stay(way):
     a, b = np.ones((3, 4), np.float32), np.ones((4, 5), np.float32)
     a[0, 1], a[1, 2] = np.nan, np.inf
     a[2, :] = np.frombuffer(np.uint32([0x7FFFFFFF] * 4).tobytes(), np.float32)  # NaN in every bit
-    found = products.product(way, a, b)
+    found = product(way, a, b)
     assert np.isnan(found[[0, 2]]).all()
     assert np.isposinf(found[1]).all()
 
@@ -78,9 +86,9 @@ def test_nan_and_infinity_stay(way):
 @pytest.mark.parametrize("way", [way for name, way in WAYS.items() if "tiles" in name])
 def test_a_row_has_the_same_bits_in_any_company(way):
     a, b = some(100, 77), np.ascontiguousarray(some(77, 130, seed=2))
-    together = products.product(way, a, b)
+    together = product(way, a, b)
     for rows in (1, 3, 8, 13):
-        assert np.array_equal(products.product(way, a[:rows], b), together[:rows])
+        assert np.array_equal(product(way, a[:rows], b), together[:rows])
 
 
 # ------------------------------------------------------------------------------------- the choice
@@ -222,7 +230,9 @@ import numpy as np
 from labrnn.network import products
 random = np.random.default_rng(1)
 a, b = (random.normal(size=shape).astype(np.float32) for shape in ((21, 77), (77, 130)))
-found = products.product(products.TILES, a, b)
+found = np.empty((21, 130), np.float32)
+base = np.zeros((1, 130), np.float32)
+products.multiply_rows(products.TILES, a, products.prepare(products.TILES, b), base, found)
 out = np.empty((77, 50), np.float32)
 products.accumulate(products.TILES, random.normal(size=(600, 77)).astype(np.float32),
                     random.normal(size=(600, 50)).astype(np.float32), out)

@@ -424,13 +424,6 @@ def accumulate(backend, a, b, out):
 # --------------------------------------------------------------------------- the choice
 
 
-def product(backend, a, b):
-    """a @ b by one backend, for the timing and the tests: float32 arrays, rows of any stride."""
-    out = np.empty((len(a), b.shape[1]), np.float32)
-    multiply_rows(backend, a, prepare(backend, b), np.zeros((1, b.shape[1]), np.float32), out)
-    return out
-
-
 @cache
 def chosen(precision):
     """Name of the backend in use: LABRNN_PRODUCTS, or the one that was fastest here at first use.

@@ -8,8 +8,8 @@ from labrnn.errors import LabError
 from labrnn.trials.kept import KINDS, unpack
 from labrnn.trials.ours import (
     KEPT,
-    LOCKS,
     MARK,
+    NAMES,
     data_folders,
     discard,
     inside,
@@ -44,14 +44,10 @@ def stale(store, unfinished=False, damaged=False):
         )
     found = {}
     for data in data_folders(store.root):
-        locks = {m[1]: p for p in inside(data / ".locks") if (m := LOCKS.fullmatch(p.name))}
-        begun = {p.name for p in inside(data / ".partial")}
-        names = {p.name for p in inside(data)} | begun
-        trials = {name for name in names if re.fullmatch(HEX, name)}
-        others = {m[1].removesuffix(".json") for name in names if (m := KEPT.fullmatch(name))}
-        for name in sorted(trials | others | locks.keys()):
-            if name in locks:
-                path = locks[name]
+        locks = inside(data / ".locks")
+        there = [*locks, *inside(data), *inside(data / ".partial")]
+        for name in sorted({m[1] for path in there if (m := NAMES.match(path.name))}):
+            if (path := data / ".locks" / f"{name}.lock") in locks:
                 empty = is_file(path) and path.stat().st_size == 0
                 if not (empty and (lock := locked(path))):
                     continue

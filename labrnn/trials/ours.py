@@ -11,7 +11,7 @@ from labrnn.trials.trial import HEX, TEXTS, WEIGHTS
 TENSORS = {name: f"{name}.safetensors" for name in ("last", "best", "optimizer")}
 
 MARK = "labrnn-store"  # a file that marks a folder as a store
-LOCKS = re.compile(f"(([a-z]+-)?{HEX})[.]lock")
+NAMES = re.compile(f"(([a-z]+-)?{HEX})")  # by which `Store.claim` holds trials and what is kept
 _ASIDE = r"[.]\d+[.]writing"  # what `replace_file` writes to
 KEPT = re.compile(f"([a-z]+-{HEX}[.]json)({_ASIDE})?")
 _FILES = re.compile(f"({'|'.join([*TEXTS, WEIGHTS, *TENSORS.values(), 'DONE'])})({_ASIDE})?")
