@@ -265,7 +265,7 @@ def test_two_threads_do_not_meet():
             assert_equal_but_for_rounding(found, expected, terms(rnn, lengths))
 
 
-def test_without_numba_the_dense_way_serves(monkeypatch):
+def test_the_dense_backend_serves_a_cell_without_kernels(monkeypatch):
     rnn = some_rnn(nn.LSTM)
     assert recurrent.fastest_backend(rnn, torch.zeros(1)) == "fused"
     assert recurrent.fastest_backend(rnn, torch.zeros(1, dtype=torch.float64)) == "dense"

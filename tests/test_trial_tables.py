@@ -159,18 +159,33 @@ def test_an_import_makes_sound_trials_of_the_tables(trained, folder, tmp_path):
     assert all(t.damage() == [] for t in Tables(again).trials())
 
 
-def test_a_trial_under_another_key_is_found(trained, folder):
+def forge(folder, column, value):
+    """Change a cell of the first trial, with the digest that belongs to it; returns the trial."""
     path = folder / TRIALS
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    table.loc[0, "lr"] = "0.5"
-    lines = table.to_dict("records")
-    line = lines[0]
-    epochs = Tables(folder).lines[line["fingerprint"], line["key"]][1]
-    predictions = Tables(folder).predictions(line["fingerprint"], line["key"])
+    table.loc[0, column] = value
+    line = table.to_dict("records")[0]
+    name = line["fingerprint"], line["key"]
+    epochs, predictions = Tables(folder).lines[name][1], Tables(folder).predictions(*name)
     table.loc[0, "digest"] = tables._digest(line, epochs, predictions)
     table.to_csv(path, index=False)
-    (faults,) = [t.damage() for t in Tables(folder).trials() if t.key == line["key"]]
-    assert any("belongs in" in fault for fault in faults)
+    return Tables(folder).trial(*name)
+
+
+def test_a_trial_under_another_key_is_found(folder):
+    assert any("belongs in" in fault for fault in forge(folder, "lr", "0.5").damage())
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("seconds", "soon"), ("lr", "low"), ("best_accuracy", "2.5"), ("vocabulary_size", "many")],
+)
+def test_a_forged_cell_ends_in_one_message(folder, column, value):
+    trial = forge(folder, column, value)
+    (fault,) = trial.damage()
+    assert f"{TRIALS}: {trial.key}: not a trial (" in fault
+    with pytest.raises(LabError, match="export it again"):
+        _ = trial.metrics
 
 
 @pytest.mark.parametrize("name", FILES)
