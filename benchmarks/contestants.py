@@ -48,8 +48,8 @@ def ours(setting, folder, lazy=True, **fields):
 def ours_bf16(setting, folder):
     from labrnn.network import products
 
-    if not products.HAS_BF16:
-        raise RuntimeError("the processor has no AVX512-BF16")
+    if not products.backends("bf16"):
+        raise RuntimeError("the processor has neither AVX512-BF16 nor AMX")
     return ours(setting, folder, precision="bf16")
 
 

@@ -18,7 +18,9 @@ from labrnn.trials.trial import trial_key
 
 CPU = torch.device("cpu")
 HALF = SMALL.replace(precision="bf16")
-has_bf16 = pytest.mark.skipif(not products.HAS_BF16, reason="needs a processor with AVX512-BF16")
+has_bf16 = pytest.mark.skipif(
+    not products.BF16_BACKENDS, reason="needs a processor with AVX512-BF16 or AMX"
+)
 
 
 def test_the_default_leaves_the_key_as_it_was_and_bf16_has_its_own():
@@ -62,8 +64,8 @@ def test_a_training_in_bf16_resumes_to_the_last_bit(corpus, cell):
 def test_bf16_is_refused_where_it_is_not_at_hand(corpus, monkeypatch):
     with pytest.raises(LabError, match="'bf16': it is for a CPU, the device is cuda; train with"):
         require_precision("bf16", torch.device("cuda"))
-    monkeypatch.setattr(products, "HAS_BF16", False)
-    with pytest.raises(LabError, match="this processor has no AVX512-BF16"):
+    monkeypatch.setattr(products, "BF16_BACKENDS", [])
+    with pytest.raises(LabError, match="neither AVX512-BF16 nor AMX"):
         train(HALF, corpus)
     rnn = some_rnn(nn.LSTM)  # a model trained so is evaluated in float32
     for half, full in zip(gradients(rnn, "bf16"), gradients(rnn, "float32"), strict=True):

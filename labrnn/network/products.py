@@ -3,8 +3,7 @@
 Two backends exist: `tiles`, our own kernel, and `library`, the BLAS inside PyTorch (MKL), called by
 address. MKL uses only half of an AMD processor's vectors; our kernel uses the widest ones there
 are, and packs a layer's weights once for all steps of a batch. A short timing chooses once for each
-machine, and a file beside Numba's compiled code keeps the choice. Products in bfloat16 are our
-kernel's, on a processor with AVX512-BF16.
+machine, and a file beside Numba's compiled code keeps the choice.
 
 A tile is up to ROWS rows by PANEL columns of the result, held in vector registers while it walks
 the shared dimension. Every element is summed in the order of that dimension, in blocks of BLOCK for
@@ -50,9 +49,9 @@ ROWS, VECTORS = (4, 3) if WIDTH == 8 else (8, 3)  # a tile; AVX2 has half as man
 PANEL = WIDTH * VECTORS
 BLOCK = 256  # tokens that `accumulate` sums before it adds to the result
 BATCH = 96  # rows at once where there are many
-LIBRARY, TILES, TILES_BF16 = range(3)
-BACKENDS = {"library": LIBRARY, "tiles": TILES}  # of float32
-HAS_BF16 = WIDTH == 16 and "avx512bf16" in FEATURES
+LIBRARY, TILES, LIBRARY_BF16, TILES_BF16 = range(4)
+BACKENDS = {"library": LIBRARY, "tiles": TILES}
+BFLOAT16 = LIBRARY_BF16  # from here on products are in bfloat16
 
 
 # ------------------------------------------------------------------------ the kernel of a tile
@@ -190,29 +189,47 @@ def _tile_bf16(a, a_row, a_step, b, base, base_row, out, out_row, steps, tail, r
     _run_tile_bf16(a, a_row, a_step, b, base, base_row, out, out_row, steps, tail, rows, vectors)
 
 
-if HAS_BF16:
-    _tile_bf16 = cfunc(_TILE, cache=True)(_tile_bf16)
-
-
 # --------------------------------------------------------- functions called by their addresses
+
+
+def _in_pytorch(name):
+    """Address of a function inside PyTorch's library, or None."""
+    try:
+        return ctypes.cast(getattr(ctypes.CDLL(torch._C.__file__), name), ctypes.c_void_p).value
+    except (OSError, AttributeError):
+        return None
 
 
 def _sgemm_address():
     """PyTorch's own, or SciPy's where PyTorch does not show it."""
-    try:
-        return ctypes.cast(ctypes.CDLL(torch._C.__file__).sgemm_, ctypes.c_void_p).value
-    except (OSError, AttributeError):
-        return get_cython_function_address("scipy.linalg.cython_blas", "sgemm")
+    scipys = ("scipy.linalg.cython_blas", "sgemm")
+    return _in_pytorch("sgemm_") or get_cython_function_address(*scipys)
 
 
-llvm.add_symbol("labrnn_sgemm", _sgemm_address())
-llvm.add_symbol("labrnn_tile", _tile_float32.address)
-llvm.add_symbol("labrnn_tile_bf16", (_tile_bf16 if HAS_BF16 else _tile_float32).address)
+def _register():
+    """Give compiled code the addresses; returns the backends at hand for bfloat16."""
+    sgemm = _sgemm_address()
+    bgemm = _in_pytorch("gemm_bf16bf16f32_") if torch.cpu._is_amx_tile_supported() else None
+    tile = _tile_float32.address
+    tile_bf16 = None
+    if WIDTH == 16 and "avx512bf16" in FEATURES:
+        global _tile_bf16
+        _tile_bf16 = cfunc(_TILE, cache=True)(_tile_bf16)
+        tile_bf16 = _tile_bf16.address
+    llvm.add_symbol("labrnn_sgemm", sgemm)
+    llvm.add_symbol("labrnn_bgemm", bgemm or sgemm)
+    llvm.add_symbol("labrnn_tile", tile)
+    llvm.add_symbol("labrnn_tile_bf16", tile_bf16 or tile)
+    return [name for name, there in (("library", bgemm), ("tiles", tile_bf16)) if there]
+
+
+BF16_BACKENDS = _register()
 _blas = types.void(
     *[types.voidptr] * 6, types.int64, types.voidptr, types.int64, types.voidptr, types.voidptr,
     types.int64, types.voidptr,
 )  # fmt: skip
 _sgemm = types.ExternalFunction("labrnn_sgemm", _blas)
+_bgemm = types.ExternalFunction("labrnn_bgemm", _blas)
 _float32_tile = types.ExternalFunction("labrnn_tile", _TILE)
 _bf16_tile = types.ExternalFunction("labrnn_tile_bf16", _TILE)
 
@@ -268,7 +285,7 @@ def _pair(a, out):
 
 
 @compiled
-def _call_library(transposed, rows, columns, depth, a, a_row, b, b_row, out, out_row):
+def _call_library(half, transposed, rows, columns, depth, a, a_row, b, b_row, out, out_row):
     """out += a @ b, or a.T @ b, matrices by address, row strides in elements.
 
     A BLAS thinks in columns, so it computes b.T @ a.T. It takes all by address; whole numbers are
@@ -278,10 +295,16 @@ def _call_library(transposed, rows, columns, depth, a, a_row, b, b_row, out, out
     if transposed:
         ints[7] = ord("T")
     one = np.ones(1, np.float32)
-    _sgemm(
-        ints[6:].ctypes, ints[7:].ctypes, ints.ctypes, ints[1:].ctypes, ints[2:].ctypes, one.ctypes,
-        b, ints[3:].ctypes, a, ints[4:].ctypes, one.ctypes, out, ints[5:].ctypes,
-    )  # fmt: skip
+    if half:
+        _bgemm(
+            ints[6:].ctypes, ints[7:].ctypes, ints.ctypes, ints[1:].ctypes, ints[2:].ctypes,
+            one.ctypes, b, ints[3:].ctypes, a, ints[4:].ctypes, one.ctypes, out, ints[5:].ctypes,
+        )  # fmt: skip
+    else:
+        _sgemm(
+            ints[6:].ctypes, ints[7:].ctypes, ints.ctypes, ints[1:].ctypes, ints[2:].ctypes,
+            one.ctypes, b, ints[3:].ctypes, a, ints[4:].ctypes, one.ctypes, out, ints[5:].ctypes,
+        )  # fmt: skip
     return ints[0] + one[0]  # both live until here
 
 
@@ -329,6 +352,9 @@ def prepare(backend, b):
     if backend == LIBRARY:
         out = np.empty(depth * columns, np.float32)
         out.reshape(depth, columns)[:] = b
+    elif backend == LIBRARY_BF16:
+        out = np.empty((depth * columns + 1) // 2, np.float32)
+        _halve(b, out.view(np.uint16)[: depth * columns].reshape(depth, columns))
     else:
         half = backend == TILES_BF16
         steps, panels = (depth + 1) // 2 if half else depth, (columns + PANEL - 1) // PANEL
@@ -343,7 +369,7 @@ def prepare(backend, b):
 @compiled
 def scratch(backend, rows, depth):
     """Memory that `multiply` writes its first matrix to where it is needed in bfloat16."""
-    half = backend == TILES_BF16
+    half = backend >= BFLOAT16
     return np.empty((rows if half else 0, (depth + 1) // 2 * 2), np.uint16)
 
 
@@ -352,7 +378,7 @@ def multiply(backend, a, b, base, out, halves):
     """out[:M] = base + a @ b.
 
     Args:
-        backend: LIBRARY, TILES or TILES_BF16.
+        backend: LIBRARY, TILES, LIBRARY_BF16 or TILES_BF16.
         a: [M, K]; columns side by side, rows of any stride, as in base and out.
         b: of `prepare`.
         base: the addend: `out` itself, or [1, N], which is added to every row.
@@ -360,19 +386,19 @@ def multiply(backend, a, b, base, out, halves):
         halves: of `scratch`, for M rows or more.
     """
     (rows, depth), columns = a.shape, out.shape[1]
-    half = backend == TILES_BF16
+    half, library = backend >= BFLOAT16, backend in (LIBRARY, LIBRARY_BF16)
     a_start, a_row = a.ctypes.data, 4 * _row_stride(a)
     if half:
         _halve(a, halves)
         a_start, a_row = halves.ctypes.data, halves.strides[0]
     out_start, out_row = out.ctypes.data, 4 * _row_stride(out)
     base_start, base_row = base.ctypes.data, 0 if len(base) == 1 else base.strides[0]
-    if backend == LIBRARY:
+    if library:
         if base_start != out_start:
             out[:rows] = base
         _call_library(
-            False, rows, columns, depth, a_start, a_row // 4, b.ctypes.data, columns, out_start,
-            out_row // 4,
+            half, False, rows, columns, depth, a_start, a_row // (2 if half else 4),
+            b.ctypes.data, columns, out_start, out_row // 4,
         )  # fmt: skip
     else:
         steps = (depth + 1) // 2 if half else depth
@@ -395,14 +421,24 @@ def multiply_rows(backend, a, b, base, out):
 def accumulate(backend, a, b, out):
     """out = a.T @ b: [K, M] and [K, N] to [M, N]; columns side by side, rows of any stride."""
     (depth, rows), columns = a.shape, b.shape[1]
-    half = backend == TILES_BF16
+    half = backend >= BFLOAT16
     out[:] = f32(0.0)
     if backend == LIBRARY:
         a_start, b_start, out_start = a.ctypes.data, b.ctypes.data, out.ctypes.data
         a_row, b_row = _row_stride(a), _row_stride(b)
         _call_library(
-            True, rows, columns, depth, a_start, a_row, b_start, b_row, out_start, columns
+            half, True, rows, columns, depth, a_start, a_row, b_start, b_row, out_start, columns
         )
+        return
+    if backend == LIBRARY_BF16:
+        a_half, b_half = scratch(backend, depth, rows), scratch(backend, depth, columns)
+        _halve(a, a_half)
+        _halve(b, b_half)
+        _call_library(
+            half, True, rows, columns, depth, a_half.ctypes.data, a_half.shape[1],
+            b_half.ctypes.data, b_half.shape[1], out.ctypes.data, columns,
+        )  # fmt: skip
+        a_half[0, 0] = b_half[0, 0]  # both live until here
         return
     packed = np.empty((BLOCK, PANEL), np.float32)
     pairs = np.empty((BLOCK // 2 if half else 0, rows), np.uint32)
@@ -424,6 +460,11 @@ def accumulate(backend, a, b, out):
 # --------------------------------------------------------------------------- the choice
 
 
+def backends(precision):
+    """Names of the backends that this machine has for a precision; empty if it has none."""
+    return list(BACKENDS) if precision == "float32" else BF16_BACKENDS
+
+
 @cache
 def chosen(precision):
     """Name of the backend in use: LABRNN_PRODUCTS, or the one that was fastest here at first use.
@@ -432,26 +473,30 @@ def chosen(precision):
     be kept, our kernel is taken unseen.
 
     Raises:
-        LabError: LABRNN_PRODUCTS names no backend.
+        LabError: LABRNN_PRODUCTS names none that this machine has.
     """
-    if precision == "bf16":
-        return "tiles"
-    if wanted := os.environ.get("LABRNN_PRODUCTS", ""):
-        if wanted not in BACKENDS:
+    names = backends(precision)
+    wanted = os.environ.get("LABRNN_PRODUCTS", "")
+    if wanted:
+        if wanted not in names:
             raise LabError(
-                f"LABRNN_PRODUCTS = {wanted!r}: no matrix product; choose one of: "
-                f"{', '.join(BACKENDS)}"
+                f"LABRNN_PRODUCTS = {wanted!r}: no product for {precision} on this machine; "
+                f"choose one of: {', '.join(names)}"
             )
         return wanted
     try:
-        return _kept_choice(_choices() / f"{precision}-{_machine()}.json")
+        return _kept_choice(_choices() / f"{precision}-{_machine()}.json", names, precision)
     except OSError:
-        return "tiles"
+        return names[-1]
 
 
 def backend(precision):
     """The chosen backend as the number that compiled code takes."""
-    return TILES_BF16 if precision == "bf16" else BACKENDS[chosen(precision)]
+    return _number(chosen(precision), precision)
+
+
+def _number(name, precision):
+    return BACKENDS[name] + (BFLOAT16 if precision == "bf16" else 0)
 
 
 def _choices():
@@ -466,49 +511,50 @@ def _machine():
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def _kept_choice(path):
+def _kept_choice(path, names, precision):
     """The choice in the file; where there is none, time and write: of two writers the first wins."""
-    if _read_choice(path) is None:
+    if _read_choice(path, names) is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         aside = path.with_name(f"{path.name}.{os.getpid()}.writing")
         try:
-            write_file(aside, json.dumps(_timed()).encode())
+            write_file(aside, json.dumps(_timed(names, precision)).encode())
             with suppress(FileExistsError):
                 os.link(aside, path)
         finally:
             aside.unlink(missing_ok=True)
-    return _read_choice(path) or "tiles"
+    return _read_choice(path, names) or names[-1]
 
 
-def _read_choice(path):
-    """The name in the file; None if it is missing, damaged or names no backend."""
+def _read_choice(path, names):
+    """The name in the file; None if it is missing, damaged or names no backend of this machine."""
     with suppress(OSError, ValueError, LookupError, TypeError):
         name = json.loads(path.read_bytes())["chosen"]
-        return name if name in BACKENDS else None
+        return name if name in names else None
     return None
 
 
-def _timed():
+def _timed(names, precision):
     """Milliseconds that each backend takes for products of the lab's sizes, and the fastest right
     one; ours where another is not faster by a twentieth.
     """
     random = np.random.default_rng(1)
-    times, faults = dict.fromkeys(BACKENDS, 0.0), dict.fromkeys(BACKENDS, 0.0)
-    for depth, columns in ((100, 400), (400, 100), (305, 1220)):
-        a = random.normal(size=(96, depth)).astype(np.float32)
-        b = random.normal(size=(depth, columns)).astype(np.float32)
-        expected = a.astype(float) @ b
-        out, base = (np.zeros((rows, columns), np.float32) for rows in (96, 1))
-        for name, number in BACKENDS.items():
+    times, faults = {}, {}
+    for name in names:
+        number, times[name] = _number(name, precision), 0.0
+        for depth, columns in ((100, 400), (400, 100), (305, 1220)):
+            a = random.normal(size=(96, depth)).astype(np.float32)
+            b = random.normal(size=(depth, columns)).astype(np.float32)
+            expected = a.astype(float) @ b
+            out, base = (np.zeros((rows, columns), np.float32) for rows in (96, 1))
             packed, halves, trials = prepare(number, b), scratch(number, 96, depth), []
             for _ in range(12):
                 began = time.perf_counter()
                 multiply(number, a, packed, base, out, halves)
                 trials.append(time.perf_counter() - began)
             times[name] += 1000 * min(trials) / (depth * columns)
-            fault = float(abs(out - expected).max() / abs(expected).max())
-            faults[name] = max(faults[name], fault)
-    right = [name for name in BACKENDS if faults[name] < 1e-5]
-    scores = {name: times[name] * (0.95 if name == "tiles" else 1.0) for name in right or BACKENDS}
+            fault = abs(out - expected).max() / abs(expected).max()
+            faults[name] = max(faults.get(name, 0.0), fault)
+    right = [name for name in names if faults[name] < (1e-5 if precision == "float32" else 2e-2)]
+    scores = {name: times[name] * (0.95 if name == "tiles" else 1.0) for name in right or names}
     return {"chosen": min(scores, key=scores.get), "milliseconds": times, "largest error": faults}

@@ -62,10 +62,10 @@ def require_precision(precision, device):
     """
     if precision == "float32":
         return
-    reason = "this processor has no AVX512-BF16"
+    reason = "this processor has neither AVX512-BF16 nor AMX"
     if device.type != "cpu":
         reason = f"it is for a CPU, the device is {device.type}"
-    if device.type != "cpu" or not products.HAS_BF16:
+    if device.type != "cpu" or not products.backends(precision):
         raise LabError(f"precision = {precision!r}: {reason}; train with precision: float32")
 
 
@@ -74,7 +74,7 @@ def _weights(rnn, suffix):
 
 
 def _fused_layer(precision, rnn, x, packing, suffix):
-    precision = precision if products.HAS_BF16 else "float32"
+    precision = precision if products.backends(precision) else "float32"
     reverse = "reverse" in suffix
     return FusedLayer.apply(x, *_weights(rnn, suffix), packing, reverse, rnn.mode, precision)
 
