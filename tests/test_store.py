@@ -26,6 +26,7 @@ from tiny import content
 
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
+from labrnn.network.models import build
 from labrnn.trials import tables
 from labrnn.trials.cleaning import remove, stale
 from labrnn.trials.ours import MARK
@@ -274,6 +275,15 @@ def test_trial_in_the_wrong_folder_is_found(store):
     assert Trial(moved).damage() == [
         f"lies in the wrong folder, it belongs in {trial.fingerprint}/{trial.key}"
     ]
+
+
+def test_the_weights_of_an_ensemble_are_sound(store):
+    config = CONFIG.replace(members=2)
+    state = progress()
+    state.best = build(config, CORPUS.vocabulary_size).state_dict()
+    trial = store.save(config, CORPUS, state, predicted(config), HOW)
+    assert trial.damage() == []
+    assert store.find(config, FINGERPRINT).weights().keys() == state.best.keys()
 
 
 def test_copy_without_weights_is_sound(store):

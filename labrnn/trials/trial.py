@@ -465,7 +465,8 @@ class Trial:
         if strange := [name for name, values in weights.items() if not np.isfinite(values).all()]:
             yield f"{WEIGHTS}: {strange[0]} is not finite"
         shape = (self.vocabulary_size, self.config.embedding_dim)
-        if "embedding.weight" not in weights or weights["embedding.weight"].shape != shape:
+        # An ensemble has one of each member.
+        if {w.shape for name, w in weights.items() if name.endswith("embedding.weight")} != {shape}:
             yield f"{WEIGHTS}: there is no embedding of {shape[0]} words in {shape[1]} dimensions"
 
 
