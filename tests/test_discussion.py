@@ -46,9 +46,9 @@ def widths(*accuracies, seeds=SEEDS, values=(20, 100, 200), **options):
 
 def compared(name, mean, error, p=None, many=False, n=10, equivalent=1.0):
     d = Estimate(mean, error, 50, n, 10_000)
-    return Comparison(
-        Setting(name, None, many), Setting("1 layer", None), d, d.p if p is None else p, equivalent
-    )
+    sides = Setting(name, None, many), Setting("1 layer", None)
+    p = d.p if p is None else p
+    return Comparison(*sides, difference=d, p=p, p_equivalent=equivalent)
 
 
 def test_one_comparison_in_each_outcome():
@@ -413,7 +413,7 @@ def test_p_values_of_a_part_are_corrected_together():
     assert sorted(together)[0] == pytest.approx(2 * min(alone))
     assert [c.first.name for c in compare(found)] == ["20 units", "200 units"]
     pairs = [(Pair(s, found["100 units"])) for s in found.settings[:1]]
-    single = comparison.test(found, [(p.first, p.second, "", "") for p in pairs])
+    single = comparison.test(found, pairs)
     assert single[0].p == pytest.approx(alone[0])
 
 

@@ -259,7 +259,7 @@ def test_forest_marks_what_is_significant_and_keeps_its_scale():
     estimates = [Estimate(m, e, 50, 3, 100) for m, e in ((0.0, 0.005), (0.02, 0.005), (0.1, 0.2))]
     names = ["nothing", "a gain", "wide"]
     compared = [
-        Comparison(SimpleNamespace(name=n), None, e, p, 1.0)
+        Comparison(SimpleNamespace(name=n), None, difference=e, p=p, p_equivalent=1.0)
         for n, e, p in zip(names, estimates, (1.0, 0.001, 1.0), strict=True)
     ]
     (axes,) = drawn(figures.forest(compared)).axes

@@ -7,7 +7,6 @@ log-count ratios. Tokens are words and punctuation, as the best network reads th
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -20,42 +19,33 @@ KIND = "baselines"
 FORMAT = 2  # of what is kept; another one when a change here changes figures
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Baseline:
-    """A fitted model's outcome.
+    """A fitted model that is no setting: a baseline, or its sum with a network.
 
     Attributes:
-        name: as the reports call it.
-        strength: the chosen C; None where there is nothing to choose.
+        name: as the reports call it; `title` in a sentence.
         parameters: weights and bias.
         seconds: processor time of all it took, reading texts and the choice of C included.
+        validation: accuracy on the validation reviews.
+        correct: whether it is right on each test review, in the order of the runs' predictions,
+            [test]; of a sum [runs, test].
+        strength: the chosen C; None where there is nothing to choose.
         labels: 1 = positive, of the validation and of the test reviews, [valid], [test].
         margins: above 0 for `positive`, of the same reviews.
         repeated: whether a test review's text is also among the training reviews, [test].
     """
 
     name: str
-    strength: float | None
+    title: str
     parameters: int
     seconds: float
-    labels: tuple
-    margins: tuple
-    repeated: np.ndarray
-
-    @property
-    def title(self):
-        """The name as a sentence has it."""
-        return f"*{self.name}*"
-
-    @cached_property
-    def correct(self):
-        """Whether it is right on each test review, in the order of the runs' predictions."""
-        return (self.margins[1] > 0) == self.labels[1]
-
-    @property
-    def validation(self):
-        """Accuracy on the validation reviews."""
-        return float(((self.margins[0] > 0) == self.labels[0]).mean())
+    validation: float
+    correct: np.ndarray
+    strength: float | None = None
+    labels: tuple = ()
+    margins: tuple = ()
+    repeated: np.ndarray | None = None
 
     @property
     def accuracy(self):
@@ -123,8 +113,18 @@ def _identity(part):
 def _unpacked(stored):
     labels = tuple(array_of(text, np.int8) == 1 for text in stored["labels"])
     repeated = array_of(stored["repeated"], np.int8) == 1
-    found = []
-    for model in map(dict, stored["models"]):
-        margins = tuple(array_of(text, np.float16).astype(float) for text in model.pop("margins"))
-        found.append(Baseline(**model, margins=margins, labels=labels, repeated=repeated))
-    return found
+    return [_baseline(labels=labels, repeated=repeated, **model) for model in stored["models"]]
+
+
+def _baseline(name, margins, labels, **more):
+    margins = tuple(array_of(text, np.float16).astype(float) for text in margins)
+    valid, test = (m > 0 for m in margins)
+    return Baseline(
+        name,
+        f"*{name}*",
+        validation=float((valid == labels[0]).mean()),
+        correct=test == labels[1],
+        labels=labels,
+        margins=margins,
+        **more,
+    )

@@ -5,11 +5,11 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from labrnn.parts import Setting
+from labrnn.parts import Pair, Setting
 from labrnn.results import comparison, statistics
 from labrnn.results.baselines import preferred
-from labrnn.results.comparison import of_kind, outcomes
-from labrnn.results.discussion import notes, training
+from labrnn.results.comparison import of_kind
+from labrnn.results.discussion import discuss
 from labrnn.results.prose import render
 from labrnn.results.tables import ACCURACY, COMPARED, accuracy_cell, compared_cells, printed
 
@@ -18,18 +18,18 @@ from labrnn.results.tables import ACCURACY, COMPARED, accuracy_cell, compared_ce
 
 def baseline_comparisons(baselines, results, networks=None, combined=None):
     """Every baseline against the network with the highest validation accuracy; then the best baseline, by
-    validation, against the other networks and the other baselines; then a `Combined`, if there is
-    one, against both leaders.
+    validation, against the other networks and the other baselines; then the sum `combined`,
+    if there is one, against both leaders.
 
     A baseline has no seed. One family under Holm's correction.
     """
     lead, *others = results.by_validation(networks) or [None]
-    pairs = [(model, lead, "baseline", "") for model in baselines if lead]
+    pairs = [Pair(model, lead, "baseline") for model in baselines if lead]
     if baselines:
         best = preferred(baselines)
-        pairs += [(best, network, "network", "") for network in others]
-        pairs += [(best, model, "baselines", "") for model in baselines if model is not best]
-        pairs += [(combined, one, "combined", "") for one in (best, lead) if combined]
+        pairs += [Pair(best, network, "network") for network in others]
+        pairs += [Pair(best, model, "baselines") for model in baselines if model is not best]
+        pairs += [Pair(combined, one, "combined") for one in (best, lead) if combined]
     return comparison.test(results, pairs)
 
 
@@ -64,18 +64,15 @@ def on_baselines(baselines, results, compared, networks=None):
         )
     best = preferred(baselines)
     main = [c for c in of_kind(compared, "baseline") if c.first is best]
-    return render(
+    return discuss(
         "baselines",
-        results=results,
+        results,
+        compared,
+        networks,
         best=best,
         main=main,
-        others=of_kind(compared, "network"),
-        among=of_kind(compared, "baselines"),
-        combined=of_kind(compared, "combined"),
         repeated=_without_repeated(best, results, main[0].second) if main else (0, 0.0),
         config=main[0].second.config if main else results.part.base,
-        training=training(results, networks),
-        notes=notes(results),
     )
 
 
@@ -106,10 +103,8 @@ def choice_comparisons(results):
         names = {"Best": f"Best epoch, {s.name}", "the last": f"last epoch, {s.name}"}
         sides = (Setting(n, s.config, title=f"{word} epoch, {s.name}") for word, n in names.items())
         estimate = statistics.accuracy(change, spread, (-1.0, 1.0))
-        found.append(((*sides, "checkpoint", ""), estimate))
-    for p in results.part.pairs():
-        difference = results.difference(p.first, p.second)
-        found.append(((p.first, p.second, p.kind, p.name), difference))
+        found.append((Pair(*sides, "checkpoint"), estimate))
+    found += [(p, results.difference(p.first, p.second)) for p in results.part.pairs()]
     return comparison.corrected(found)
 
 
@@ -118,14 +113,12 @@ def on_choices(results, compared):
     columns = [f"{tested}_accuracy" for tested in ("best", "last")]
     rows = [results.rows(setting) for setting in results.run()]
     moved = [(r[c] - r[f"{c}_batch_mean"]).abs().max() for r in rows for c in columns]
-    return render(
+    return discuss(
         "choices",
-        groups=outcomes(compared),
+        results,
+        compared,
         changed={field for c in compared for field in _fields(c)},
-        part=results.part,
         moved=max(moved, default=0.0),
-        training=training(results),
-        notes=notes(results),
     )
 
 
@@ -164,15 +157,4 @@ def on_standard_split():
 
 def on_components(results, compared):
     """Which components carry the accuracy?"""
-    whole = results.part.whole()
-    if not results.able([whole]):
-        return notes(results) or f"The {whole.name} was not run."
-    return render(
-        "components",
-        results=results,
-        part=results.part,
-        members=of_kind(compared, "members"),
-        groups=outcomes(of_kind(compared, "ablation")),
-        training=training(results),
-        notes=notes(results),
-    )
+    return discuss("components", results, compared)

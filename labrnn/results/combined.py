@@ -1,40 +1,17 @@
 """The network and the best linear baseline together: their log-odds, weighted and added."""
 
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
 
 from labrnn.errors import LabError
+from labrnn.results.baselines import Baseline
 from labrnn.reviews.description import remembered
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.kept import array_of, hex_of
 
 FORMAT = 1  # of what is kept; another one when a change here changes figures
-
-
-@dataclass(frozen=True)
-class Combined:
-    """A setting's runs, each added to a linear baseline.
-
-    Attributes:
-        name: as the reports call it.
-        parameters: those of both models, two weights and a bias.
-        seconds: processor time of both, the median over runs.
-        validation: accuracy on the validation reviews, the mean over runs.
-        correct: whether each sum is right on each test review, [runs, reviews].
-    """
-
-    name: str
-    parameters: int
-    seconds: float
-    validation: float
-    correct: np.ndarray
-
-    @property
-    def title(self):
-        """The name as a sentence has it."""
-        return "the sum"
 
 
 def find(results, setting, baseline, store):
@@ -44,24 +21,23 @@ def find(results, setting, baseline, store):
     reviews and the weights of the runs, once.
 
     Returns:
-        a `Combined` of the runs that could be added, or None without any.
+        a `Baseline` of the runs that could be added, or None without any.
     """
     part, rows, found = results.part, results.rows(setting), []
     for config in rows["run"][rows["trained"].astype(bool)]:
         trial = results.runs.trials[config]
         identity = [FORMAT, trial.key, baseline.name, baseline.strength]
         add = partial(_add, trial, baseline, part.data)
-        try:
+        with suppress(LabError):  # neither weights and reviews, nor an earlier result
             found.append(remembered("combined", identity, part.data, trial.fingerprint, store, add))
-        except LabError:  # neither weights and reviews, nor an earlier result
-            continue
     if not found:
         return None
     margins = np.stack([array_of(one["test"], np.float16) for one in found])
-    return Combined(
+    return Baseline(
         f"{setting.name} + {baseline.name}",
-        results.parameters(setting) + baseline.parameters + 3,
-        rows["seconds"].median() + baseline.seconds,
+        "the sum",
+        results.parameters(setting) + baseline.parameters + 3,  # two weights and a bias
+        rows["seconds"].median() + baseline.seconds,  # the median over runs
         float(np.mean([one["validation"] for one in found])),
         (margins > 0) == baseline.labels[1],
     )

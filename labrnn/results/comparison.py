@@ -1,9 +1,10 @@
 """The pairs that a part declares, tested together: which differ, which are equivalent."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
+from labrnn.parts import Pair
 from labrnn.results import statistics
 from labrnn.results.statistics import LEVEL
 
@@ -11,25 +12,24 @@ OUTCOMES = ("higher", "lower", "equivalent", "inconclusive", "untested")
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The test accuracies of two models on the same test reviews.
+class Comparison(Pair):
+    """The test accuracies of two models, `Setting`s or others, on the same test reviews.
 
     Attributes:
-        first, second: `Setting`s or `Baseline`s.
         difference: first minus second, a `statistics.Estimate`.
         p, p_equivalent: corrected by Holm's method for the comparisons made with it; NaN where a
             single run would have to decide against a setting.
-        kind: what the two differ in.
-        name: how a figure names it.
     """
 
-    first: object
-    second: object
-    difference: statistics.Estimate
-    p: float
-    p_equivalent: float
-    kind: str = ""
-    name: str = ""
+    difference: statistics.Estimate = statistics.NOT_RUN
+    p: float = math.nan
+    p_equivalent: float = math.nan
+
+    @property
+    def turned(self):
+        """The same comparison with its sides exchanged."""
+        difference = replace(self.difference, mean=-self.difference.mean)
+        return replace(self, first=self.second, second=self.first, difference=difference)
 
     @property
     def significant(self):
@@ -56,25 +56,25 @@ def compare(results):
     the test reviews. The best settings of the part's groups are chosen the same way.
     """
     lead = next(iter(results.by_validation()), None)
-    pairs = [(p.first, p.second or lead, p.kind, p.name) for p in results.part.pairs()]
-    pairs = [pair for pair in pairs if pair[1] and pair[0] != pair[1]]
-    pairs += [(a, b, "groups", "") for a, b in combinations(leaders(results).values(), 2)]
+    pairs = [replace(pair, second=pair.second or lead) for pair in results.part.pairs()]
+    pairs = [pair for pair in pairs if pair.second and pair.first != pair.second]
+    pairs += [Pair(*two, "groups") for two in combinations(leaders(results).values(), 2)]
     return test(results, pairs)
 
 
 def test(results, pairs):
-    """`Comparison`s of (first, second, kind, name) of models, corrected together by Holm."""
-    return corrected((pair, results.difference(*pair[:2])) for pair in pairs)
+    """`Comparison`s of `Pair`s of models, corrected together by Holm."""
+    return corrected((pair, results.difference(pair.first, pair.second)) for pair in pairs)
 
 
 def corrected(found):
-    """`Comparison`s of (first, second, kind, name) with an `Estimate` each, corrected together."""
+    """`Comparison`s of `Pair`s with an `Estimate` each, corrected together."""
     found = [(pair, d) for pair, d in found if not math.isnan(d.mean)]
     p = statistics.holm([d.p for _, d in found])
     equal = statistics.holm([d.p_equivalent for _, d in found])
     return [
-        Comparison(a, b, d, float(p_one), float(p_equal), kind, name)
-        for ((a, b, kind, name), d), p_one, p_equal in zip(found, p, equal, strict=True)
+        Comparison(**vars(pair), difference=d, p=float(p_one), p_equivalent=float(p_equal))
+        for (pair, d), p_one, p_equal in zip(found, p, equal, strict=True)
     ]
 
 

@@ -1,8 +1,9 @@
 """Errors of a stored model: by length, by confidence, in hand-made sentences."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, pairwise
 
 import numpy as np
@@ -62,19 +63,18 @@ def find(part, trial, store):
     if trial is None:
         return None
 
-    def make(reviews):
-        return _look(trial, reviews, load_corpus(trial.config, part.data))
+    look = partial(_look, trial, part.data)
+    with suppress(LabError):
+        seen = remembered("insight", [FORMAT, trial.key], part.data, trial.fingerprint, store, look)
+        return Insight(
+            trial.predictions, np.array(seen["lengths"]), seen["mistakes"], seen["pairs"]
+        )
+    return None
 
-    try:
-        seen = remembered("insight", [FORMAT, trial.key], part.data, trial.fingerprint, store, make)
-    except LabError:
-        return None
-    return Insight(trial.predictions, np.array(seen["lengths"]), seen["mistakes"], seen["pairs"])
 
-
-def _look(trial, reviews, corpus):
+def _look(trial, data, reviews):
     """The values of an `Insight`, plain."""
-    table = trial.predictions
+    corpus, table = load_corpus(trial.config, data), trial.predictions
     given = np.where(table["label"] == 1, table["best"], 1 - table["best"])
     rows, mistakes = table["row"], []
     for k in np.argsort(given, kind="stable")[:MISTAKES]:
@@ -151,54 +151,27 @@ def discussion(insight):
     """Lengths, calibration and negation in sentences."""
     if insight is None:
         return "The reviews and the weights of the model are needed for this section, but missing."
-    return prose.paragraphs(_on_lengths(insight), _on_confidence(insight), _on_negation(insight))
-
-
-def _on_lengths(insight):
-    groups = by_length(insight)
-    if len(groups) < 2:
-        return ""
-    (_, short, first), (long, _, last) = groups[0], groups[-1]
+    groups, correct = by_length(insight), insight.correct
     right = [round(group.mean * group.reviews) for *_, group in groups]
     wrong = [group.reviews - hits for (*_, group), hits in zip(groups, right, strict=True)]
-    p = stats.chi2_contingency([right, wrong]).pvalue if any(wrong) else 1.0
-    return (
-        f"The model classifies {prose.percent(first.mean)} of the reviews of up to {short} tokens "
-        f"correctly, and {prose.percent(last.mean)} of those of {long} and more. The effect of the "
-        f"length is {'' if p < statistics.LEVEL else 'not '}significant (χ² test over "
-        f"{prose.counted(len(groups), 'group')}, {prose.p_value(p)})."
-    )
-
-
-def _on_confidence(insight):
-    _, error = calibration(insight.predictions)
+    varies = len(groups) > 1 and any(wrong)
     said = np.maximum(insight.predictions["best"], 1 - insight.predictions["best"]).to_numpy()
-    gap = statistics.mean_of(said - insight.correct)
-    manner = "overconfident" if gap.mean > 0 else "underconfident"
-    manner = "well calibrated on average" if gap.low <= 0 <= gap.high else manner
-    text = (
-        f"The model is {manner}: its mean confidence is {prose.percent(said.mean())}, its accuracy "
-        f"{prose.percent(insight.correct.mean())}; the expected calibration error is "
-        f"{100 * error:.1f} points."
-    )
     sure = said > 0.99
-    if sure.sum() > 1:
-        right = statistics.accuracy(insight.correct[None, sure], statistics.EXACT)
-        text += (
-            f" It is more than 99 % confident on {100 * sure.mean():.0f} % of the reviews; of "
-            f"these, {prose.percent(right.mean)} {prose.interval(right)} are correct."
-        )
-    return text
-
-
-def _on_negation(insight):
-    turned = sum((before > 0.5) != (after > 0.5) for before, after in insight.pairs)
-    moved = sum(
-        (after < before) == (before > 0.5) for before, after in insight.pairs if after != before
-    )
-    total = len(insight.pairs)
-    return (
-        f"Negation moves the prediction towards the other class in {moved} of {total} hand-made "
-        f"pairs and changes the class in {turned}. These short sentences are not a sample of "
-        "reviews: they show what the model can distinguish, not how often it does."
+    pairs = [(before, after) for before, after in insight.pairs if after != before]
+    return prose.render(
+        "insight",
+        groups=groups,
+        p=stats.chi2_contingency([right, wrong]).pvalue if varies else 1.0,
+        said=said.mean(),
+        correct=correct.mean(),
+        gap=statistics.mean_of(said - correct),
+        error=calibration(insight.predictions)[1],
+        level=statistics.LEVEL,
+        sure=sure.mean(),
+        right=statistics.accuracy(correct[None, sure], statistics.EXACT)
+        if sure.sum() > 1
+        else None,
+        moved=sum((after < before) == (before > 0.5) for before, after in pairs),
+        turned=sum((before > 0.5) != (after > 0.5) for before, after in pairs),
+        total=len(insight.pairs),
     )

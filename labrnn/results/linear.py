@@ -1,12 +1,11 @@
 """Fits of the linear baselines, see `labrnn.results.baselines`, with scikit-learn."""
 
 import time
+from functools import partial
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline
 from sklearn.svm import LinearSVC
 
 from labrnn.reviews.text import log_count_ratios, spaced, words_of
@@ -32,15 +31,9 @@ def measure(reviews, rows):
     labels = {split: reviews.labels[rows[split]] for split in rows}
     models = [_majority(labels)]
     if _can_be_fitted(texts["train"], labels["train"]):
-        models += [
-            _choose(name, model, longest, texts, labels)
-            for name, model, longest in (
-                ("bag of words", Pipeline([("linear", LogisticRegression(solver="liblinear"))]), 1),
-                ("NB-SVM, words", nb_svm(), 1),
-                ("NB-SVM, pairs", nb_svm(), 2),
-                ("NB-SVM, triples", nb_svm(), 3),
-            )
-        ]
+        models.append(_choose("bag of words", 1, texts, labels, scaled=False))
+        for longest, name in enumerate(("words", "pairs", "triples"), 1):
+            models.append(_choose(f"NB-SVM, {name}", longest, texts, labels))
     train = set(texts["train"])
     return {
         "labels": [hex_of(labels[split], np.int8) for split in ("valid", "test")],
@@ -81,44 +74,38 @@ def occurrences(longest):
     )
 
 
-class LogCountRatios(TransformerMixin, BaseEstimator):
-    """Scale features by the log of how much larger their share is in positive reviews.
+def ratios(present, labels):
+    """Log of how much larger each feature's share is in positive reviews (Wang and Manning 2012).
 
-    Each count is raised by 1, so that none is 0 (Wang and Manning 2012).
+    Args:
+        present: 0/1, sparse [reviews, features].
+        labels: 1 = positive, [reviews].
     """
-
-    def fit(self, present, labels):
-        """Learn the ratios from 0/1 [reviews, features], sparse, and labels, 1 = positive."""
-        counts = (np.asarray(present[labels == kind].sum(axis=0)).ravel() for kind in (0, 1))
-        self.ratios_ = log_count_ratios(*counts)
-        return self
-
-    def transform(self, present):
-        """Return the scaled features, sparse."""
-        return present.multiply(self.ratios_).tocsr()
+    counts = (np.asarray(present[labels == kind].sum(axis=0)).ravel() for kind in (0, 1))
+    return log_count_ratios(*counts)
 
 
-def nb_svm():
-    """Make an NB-SVM, without the paper's mixing of weights."""
-    return Pipeline([("ratios", LogCountRatios()), ("linear", LinearSVC(tol=0.01, random_state=0))])
+def _choose(name, longest, texts, labels, scaled=True):
+    """Fit a model with every strength; the one with the best validation accuracy is tested.
 
-
-def _choose(name, model, longest, texts, labels):
-    """Fit a model with every strength; the one with the best validation accuracy is tested."""
+    With `scaled` features it is an NB-SVM, without the paper's mixing of weights.
+    """
     start = time.process_time()
     features = occurrences(longest)
-    train, valid = features.fit_transform(texts["train"]), features.transform(texts["valid"])
-    models = {
-        strength: clone(model).set_params(linear__C=strength).fit(train, labels["train"])
-        for strength in STRENGTHS
-    }
-    best = max(models, key=lambda strength: models[strength].score(valid, labels["valid"]))
-    test = features.transform(texts["test"])
-    margins = [models[best].decision_function(some) for some in (valid, test)]
+    present = {"train": features.fit_transform(texts["train"])}
+    present |= {split: features.transform(texts[split]) for split in ("valid", "test")}
+    kind = partial(LogisticRegression, solver="liblinear")
+    if scaled:
+        factors = ratios(present["train"], labels["train"])
+        present = {split: rows.multiply(factors).tocsr() for split, rows in present.items()}
+        kind = partial(LinearSVC, tol=0.01, random_state=0)
+    models = [kind(C=strength).fit(present["train"], labels["train"]) for strength in STRENGTHS]
+    best = max(models, key=lambda model: model.score(present["valid"], labels["valid"]))
+    margins = [best.decision_function(present[split]) for split in ("valid", "test")]
     return {
         "name": name,
-        "strength": best,
-        "parameters": train.shape[1] + 1,
+        "strength": best.C,
+        "parameters": present["train"].shape[1] + 1,
         "seconds": round(time.process_time() - start, 2),
         "margins": [hex_of(values, np.float16) for values in margins],
     }

@@ -3,9 +3,8 @@
 import math
 import re
 from functools import lru_cache
-from importlib.resources import files
 
-from labrnn.results.comparison import outcomes
+from labrnn.results.comparison import of_kind, outcomes
 from labrnn.results.statistics import CONFIDENCE
 
 WORDS = ["no", "one", "two", "three", "four", "five", "six"]
@@ -29,38 +28,33 @@ def quote(text):
 
 
 def render(template, **values):
-    """A template of `labrnn/results/templates`, filled; two blank lines separate paragraphs."""
-    return paragraphs(*re.split(r"\n\s*\n", _templates().get_template(template).render(**values)))
+    """A template of `labrnn/results/templates`, filled; blank lines separate its paragraphs."""
+    texts = re.split(r"\n\s*\n", page(template, **values))
+    return "\n\n".join(" ".join(text.split()) for text in texts if text.strip())
 
 
 def page(template, **values):
     """A template with headings, lists and tables, filled."""
-    text = _templates().get_template(template).render(**values)
+    text = templates().get_template(f"{template}.md").render(**values)
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
 @lru_cache
-def _templates():
+def templates():
+    """The environment of the templates; values are escaped in those that are HTML."""
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(
-            lambda name: (files("labrnn.results") / "templates" / f"{name}.md").read_text("utf-8")
-        ),
+        loader=jinja2.PackageLoader("labrnn.results"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,
+        autoescape=jinja2.select_autoescape(["html"]),
     )
     filters = (names, listing, counted, number, capital, percent, points, accuracy, difference)
-    filters += (comparisons, share, p_value, verb)
+    filters += (comparisons, share, p_value, verb, interval, of_kind, outcomes)
     environment.filters.update({function.__name__: function for function in filters})
     return environment
-
-
-def paragraphs(*texts):
-    """Paragraphs with their spaces tidied; empty ones go."""
-    return "\n\n".join(" ".join(text.split()) for text in texts if text.strip())
 
 
 # Numbers and lists

@@ -1,9 +1,7 @@
 """A classifier watched while it reads: its opinion after every word, its gates, a page of both."""
 
 import base64
-import html
 import io
-import string
 import warnings
 
 import matplotlib as mpl
@@ -11,32 +9,11 @@ import numpy as np
 from matplotlib.textpath import TextPath
 
 from labrnn.results.figures import BLUE, GREY, ORANGE, WIDTH, page
-from labrnn.results.prose import UNPRINTABLE
+from labrnn.results.prose import UNPRINTABLE, templates
 
 READER_FORMAT = 1  # of what `pack_reader` makes
 LINE, SIZE, GAP, HEIGHT = 390, 8, 9, 23  # points: a line of words, type, space, line to line
 TINT = 0.7  # of the colour behind a word of which the classifier is sure
-PAGE = string.Template(
-    """<!DOCTYPE html>
-<html lang="en"><meta charset="utf-8"><title>$title</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body { font: 1rem/1.5 system-ui, sans-serif; max-width: 45rem; margin: 2rem auto; padding: 0 1rem }
-.words { display: flex; flex-wrap: wrap; gap: .4rem; list-style: none; padding: 0 }
-.words li { padding: .1rem .4rem; border-radius: .3rem; text-align: center; color: black }
-.words small { display: block; font-variant-numeric: tabular-nums }
-img { max-width: 100%; background: white }
-</style>
-<h1>$title</h1>
-<p>$verdict</p>
-<ol class="words">$words</ol>
-<p>Each number is the probability of <i>positive</i> after that word; blue is positive, orange
-negative. $dropped</p>
-<img alt="Probability of positive after each word" src="data:image/png;base64,$picture">
-<p><small>$model</small></p>
-</html>
-"""
-)
 
 
 def short_review(corpus):
@@ -163,19 +140,16 @@ def explanation(text, answer, opinions, model):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # glyphs that the font lacks are drawn as boxes
         opinion_figure(answer.known, opinions).savefig(picture, format="png", dpi=144)
-    items = (
-        f'<li style="background:{tint(p)}">{html.escape(word)}<small>{p:.2f}</small></li>'
-        for word, p in zip(answer.known, opinions, strict=True)
-    )
-    said = f"{answer.label}, with a probability of {answer.probability:.3f}"
-    unread = [("dropped as unknown", answer.dropped), ("cut off", answer.cut)]
-    unread = [f"{how.capitalize()}: {' '.join(words)}." for how, words in unread if words]
-    content = PAGE.substitute(
-        title="What the classifier made of it",
-        verdict=html.escape(f"“{text}”: {said}."),
-        words="".join(items),
-        dropped=html.escape(" ".join(unread)),
-        picture=base64.b64encode(picture.getvalue()).decode(),
-        model=html.escape(model),
+    content = (
+        templates()
+        .get_template("explanation.html")
+        .render(
+            text=text,
+            answer=answer,
+            words=[(word, p, tint(p)) for word, p in zip(answer.known, opinions, strict=True)],
+            unread={"Dropped as unknown": answer.dropped, "Cut off": answer.cut},
+            picture=base64.b64encode(picture.getvalue()).decode(),
+            model=model,
+        )
     )
     return content.encode("utf-8", "replace"), picture.getvalue()

@@ -241,7 +241,7 @@ class Results:
         return self.runs.correct(model.config, self.tested)
 
     def spread(self, model):
-        """Of a setting or a `Combined` over seeds; a `Baseline` has none."""
+        """Of a setting or a sum over seeds; a `Baseline` has none."""
         if hasattr(model, "correct"):
             return EXACT if model.correct.ndim == 1 else statistics.spread([model.correct])
         return self.runs.spread(model.config, self.tested)
