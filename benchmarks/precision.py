@@ -8,7 +8,6 @@ of `reports/full`. Settings, seeds and the margin of 0.5 points were fixed befor
 """
 
 import argparse
-import math
 import re
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from labrnn.config import TrialConfig
-from labrnn.results.statistics import LEVEL, Estimate, welch
+from labrnn.results.statistics import LEVEL, combined, welch
 from labrnn.trials.job import train_and_store
 from labrnn.trials.store import PROJECT, Store
 
@@ -66,12 +65,10 @@ def compare(runs):
 
 def mean_of(differences):
     """The mean of some differences, an `Estimate`."""
-    variances = [(d.error**2, d.freedom) for d in differences]
-    variance = sum(v for v, _ in variances)
-    freedom = variance**2 / sum(v**2 / f for v, f in variances)
     n = len(differences)
+    shares = [((d.error / n) ** 2, d.freedom) for d in differences]
     mean = sum(d.mean for d in differences) / n
-    return Estimate(mean, math.sqrt(variance) / n, freedom, min(d.n for d in differences), 0)
+    return combined(mean, shares, min(d.n for d in differences), 0)
 
 
 def row(name, cells, difference):

@@ -27,6 +27,7 @@ Units = Annotated[int, Field(ge=10, le=320)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 # How and where a part runs: no cell of a notebook lists these fields, `Lab` takes them by name.
 PLUMBING = ("data", "fingerprint", "store", "train", "jobs", "device")
+PARTS = {}  # name -> class of a part, in the order of this file
 Several = Annotated[list[T], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
 
 
@@ -116,6 +117,11 @@ class Part(Strict):
     max_tokens: int = Field(128, ge=1, le=4096, description="known words kept of a review")
     batch_size: int = Field(32, ge=1, le=4096, description="reviews a step; the lab takes 96")
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_):
+        if "name" in vars(cls):
+            PARTS[cls.name] = cls
+
     @field_validator("*")
     @classmethod
     def _lists_hold_each_value_once(cls, value):
@@ -179,6 +185,36 @@ class Part(Strict):
     def seeds_of(self, setting):
         """The seeds with which a setting is trained."""
         return self.seeds
+
+
+class _Tuned(Part):
+    optim: Optim = Field("rmsprop", description="optimiser of all trials")
+    lr: Rate = Field(0.003, description="learning rate; the lab takes 0.001")
+
+    @property
+    def tuned(self):
+        """The base under the part's optimiser."""
+        return self.base.replace(optim=self.optim, lr=self.lr)
+
+
+class _TwoCells(_Tuned):
+    def settings(self):
+        """The LSTM and the GRU of Lab 2 a and b."""
+        how = f"with {OPTIMIZERS[self.optim].name}"
+        return [
+            Setting("LSTM", self.tuned, title=f"the LSTM {how}"),
+            Setting("GRU", self.tuned.replace(cell="gru"), title=f"the GRU {how}"),
+        ]
+
+
+class Questions(_TwoCells):
+    """The two models whose embedding and gates the checks look at."""
+
+    name, title = "questions", "Ten statements, true or false"
+
+
+class Data(Part):
+    name, title = "lab1_data", "Reviews, vocabulary, tokens"
 
 
 class Lstm(Part):
@@ -285,16 +321,6 @@ class GruOptimizers(LstmOptimizers):
         return super().conclusions() | own
 
 
-class _Tuned(Part):
-    optim: Optim = Field("rmsprop", description="optimiser of all trials")
-    lr: Rate = Field(0.003, description="learning rate; the lab takes 0.001")
-
-    @property
-    def tuned(self):
-        """The base under the part's optimiser."""
-        return self.base.replace(optim=self.optim, lr=self.lr)
-
-
 class _OneDimension(_Tuned):
     """One dimension of the LSTM changed, the others as they are.
 
@@ -399,7 +425,10 @@ class Compound(_Tuned):
         ]
 
     def _config(self, **size):
-        return self.tuned.replace(**size, dropout_rate=compound_dropout(**size))
+        """The lab drops 0.2 of the larger models."""
+        large = {"n_layers": 3, "hidden_dim": 250, "embedding_dim": 200}
+        dropout = 0.2 if any(size[name] >= least for name, least in large.items()) else 0.0
+        return self.tuned.replace(**size, dropout_rate=dropout)
 
     def studies(self):
         """Labs 2 c to e under this part's data and optimiser, to compare the grid with."""
@@ -423,22 +452,13 @@ class Compound(_Tuned):
     def conclusions(self):
         grid = {s.name: s for s in self.settings()}
         best, small = grid.get("E32 H305 L2"), grid.get("E32 H20 L1")
-        larger = [s for s in grid.values() if small and s != small and _contains(s, small)]
+        larger = [
+            s for s in grid.values() if s.config.hidden_dim >= 20 and s.config.embedding_dim >= 32
+        ]
         return {
             "best_compound": [(best, s) for s in grid.values() if best and s != best],
-            "best_for_its_size": [(s, small) for s in larger],
+            "best_for_its_size": [(s, small) for s in larger if small and s != small],
         }
-
-
-def compound_dropout(n_layers, hidden_dim, embedding_dim):
-    """The lab's rule for the compound trials: 0.2 for the larger ones."""
-    return 0.2 if n_layers >= 3 or hidden_dim >= 250 or embedding_dim >= 200 else 0.0
-
-
-def _contains(large, small):
-    """Whether a setting is at least as large in every dimension as another."""
-    fields = ("n_layers", "hidden_dim", "embedding_dim")
-    return all(getattr(large.config, f) >= getattr(small.config, f) for f in fields)
 
 
 class Bidirectional(_Tuned):
@@ -474,32 +494,15 @@ class Bidirectional(_Tuned):
         return [*both[:2], both[2], single[2], both[3], single[3], *single[:2], *last]
 
     def pairs(self):
-        found = []
-        for kind, k, name in (
-            ("direction", 1, "unidirectional"),
-            ("readout", 2, "at the last time step"),
-        ):
-            found += [Pair(m[0], m[k], kind, f"{m[0].name} − {name}") for m in self.models()]
-        return found
+        others = ("direction", 1, "unidirectional"), ("readout", 2, "at the last time step")
+        return [
+            Pair(m[0], m[k], kind, f"{m[0].name} − {name}")
+            for kind, k, name in others
+            for m in self.models()
+        ]
 
     def conclusions(self):
         return {"bidirectional": [(both, single) for both, single, _ in self.models()]}
-
-
-class _TwoCells(_Tuned):
-    def settings(self):
-        """The LSTM and the GRU of Lab 2 a and b."""
-        how = f"with {OPTIMIZERS[self.optim].name}"
-        return [
-            Setting("LSTM", self.tuned, title=f"the LSTM {how}"),
-            Setting("GRU", self.tuned.replace(cell="gru"), title=f"the GRU {how}"),
-        ]
-
-
-class Questions(_TwoCells):
-    """The two models whose embedding and gates the checks look at."""
-
-    name, title = "questions", "Ten statements, true or false"
 
 
 class Reproduction(Part):
@@ -557,10 +560,6 @@ class Reproduction(Part):
         return [claim for part in self.lab() for claim in part.claims()]
 
 
-class Data(Part):
-    name, title = "lab1_data", "Reviews, vocabulary, tokens"
-
-
 class BeyondBaselines(_TwoCells):
     """The two models beside models without a network, see `labrnn.results.baselines`."""
 
@@ -593,21 +592,24 @@ class BeyondDefects(Part):
             hidden_dim=self.narrow, bidirectional=True, embedding_dim=self.embedding_dim
         )
         last_step = Setting("Last time step", both.replace(readout="last_step"))
+        starts = {
+            "Each gate orthogonal": {"recurrent_init": "per_gate"},
+            "Forget bias 1": {"forget_bias": 1.0},
+        }
+        texts = {
+            "Negations kept": {"stop_words": "keep_negations"},
+            "All stop words kept": {"stop_words": "keep"},
+            "Duplicates dropped": {"duplicates": "drop"},
+        }
         pairs = [Pair(Setting("Final hidden state", both), last_step, "readout")]
-        for old in (flat, deep):
-            for name, start in (
-                ("Each gate orthogonal", {"recurrent_init": "per_gate"}),
-                ("Forget bias 1", {"forget_bias": 1.0}),
-            ):
-                new = Setting(f"{name}, {old.name}", old.config.replace(**start))
-                pairs.append(Pair(new, old, "start"))
-        for name, text in (
-            ("Negations kept", {"stop_words": "keep_negations"}),
-            ("All stop words kept", {"stop_words": "keep"}),
-            ("Duplicates dropped", {"duplicates": "drop"}),
-        ):
-            pairs.append(Pair(Setting(name, base.replace(**text)), flat, "text"))
-        return pairs
+        pairs += [
+            Pair(Setting(f"{name}, {old.name}", old.config.replace(**start)), old, "start")
+            for old in (flat, deep)
+            for name, start in starts.items()
+        ]
+        return pairs + [
+            Pair(Setting(name, base.replace(**text)), flat, "text") for name, text in texts.items()
+        ]
 
     def settings(self):
         """As published first where several pairs share it."""
@@ -664,15 +666,16 @@ class BeyondBest(Part):
             **self.model_dump(include=size),
             **dict(ChainMap(*components.values())),
         )
-        settings = [
-            _model("ensemble", single.replace(members=self.members)),
-            _model("single network", single),
+        ablated = [
+            Setting(
+                f"without {name}",
+                single.replace(**self.base.model_dump(include=change.keys())),
+                title=f"the network without {name}",
+            )
+            for name, change in components.items()
         ]
-        for name, change in components.items():
-            usual = self.base.model_dump(include=change.keys())
-            name = f"without {name}"
-            settings.append(Setting(name, single.replace(**usual), title=f"the network {name}"))
-        return settings
+        ensemble = _model("ensemble", single.replace(members=self.members))
+        return [ensemble, _model("single network", single), *ablated]
 
     def whole(self):
         """The network with all its components."""
@@ -689,28 +692,6 @@ def part_named(name, where):
     if name not in PARTS:
         raise LabError(f"{where}: no part is called {name!r}; known: {', '.join(PARTS)}")
     return PARTS[name]
-
-
-PARTS = {
-    part.name: part
-    for part in (
-        Questions,
-        Data,
-        Lstm,
-        Gru,
-        LstmOptimizers,
-        GruOptimizers,
-        Depth,
-        Width,
-        EmbeddingSize,
-        Compound,
-        Bidirectional,
-        Reproduction,
-        BeyondBaselines,
-        BeyondDefects,
-        BeyondBest,
-    )
-}
 
 
 def read_params(path):

@@ -270,11 +270,11 @@ def test_a_part_is_added_by_the_page(tree):
     """The steps of docs/how-to.md as they stand there, but for smaller numbers in the params."""
     page = (PROJECT / "docs/how-to.md").read_text("utf-8")
     steps = fenced(page[page.index("## Add a part") : page.index("## Change the look")])
-    (_, part), (_, entry), (_, copy), *cells, (_, params), (_, check), (_, report) = steps
+    (_, part), (_, copy), *cells, (_, params), (_, check), (_, report) = steps
 
     parts = tree / "labrnn/parts.py"
-    text = parts.read_text().replace("\n\nPARTS = {", f"\n\n{part}\n\nPARTS = {{")
-    parts.write_text(text.replace("    )\n}", f"{entry.rstrip()}\n    )\n}}"))
+    text = parts.read_text().replace("\n\ndef part_named", f"\n\n{part}\n\ndef part_named")
+    parts.write_text(text)
     assert in_tree(copy, tree)[0] == 0
     notebook = nbformat.read(PROJECT / copy.split()[1], 4)  # the tree's has tiny parameters
     new = {"markdown": nbformat.v4.new_markdown_cell, "python": nbformat.v4.new_code_cell}

@@ -16,7 +16,7 @@ from labrnn.reports.writeup import tally
 from labrnn.results import baselines, beyond, combined
 from labrnn.results.figures import agreement
 from labrnn.results.prose import comparisons, counted, named
-from labrnn.results.reproduction import compare, setting_name, summary
+from labrnn.results.reproduction import compare, summary, table
 from labrnn.results.tables import accuracy_cell
 from labrnn.results.verdicts import CONFIRMED, INCONCLUSIVE, REFUTED, verdicts
 from labrnn.trials.plan import plan_trials
@@ -27,6 +27,7 @@ PICTURE = PROJECT / "docs" / "headline.svg"
 MACHINES = PROJECT / "benchmarks" / "machines"
 STORE = Store(PROJECT / "reports" / "full")
 SHOWN = ("1", "3a", "3b", "3c", "4a", "4b", "4c", "5b", "5c", "6h", "7d", "10a")
+COLUMNS = ["setting", "parameters", "published, %", "last epoch, %", "best epoch, %", "trained"]
 BLOCK = re.compile(r"(<!-- headline:.*?-->\n).*?(<!-- /headline -->)", re.S)
 
 
@@ -58,17 +59,10 @@ def block(found):
         "| runs that trained |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    lines += [_line(row) for row in rows if row.runs.n and row.published.figure in SHOWN]
+    found = table(rows)
+    found = found[found["lab figure"].isin(SHOWN) & (found["trained"] != "not run")]
+    lines += [f"| {' | '.join(cells)} |" for cells in found[COLUMNS].to_numpy()]
     return "\n".join([*lines, "", best(), "", speed(), ""])
-
-
-def _line(row):
-    known = row.published.test_acc
-    last = f"{100 * (row.gap.mean + known):.1f}" if row.gap.n else "–"
-    return (
-        f"| {setting_name(row.setting.config)} | {row.parameters:,} | {100 * known:.1f} | {last} | "
-        f"{accuracy_cell(row.best)} | {row.runs.count} of {row.runs.n} |"
-    )
 
 
 def best():

@@ -36,7 +36,7 @@ def discuss(template, results, compared=None, settings=None, **more):
         able=results.by_validation(settings),
         training=training(results, settings),
         verdicts=prose.verdicts(verdicts(results)),
-        notes=render("notes", part=results.part, results=results, missing=results.missing()),
+        notes=notes(results),
         **more,
     )
 
@@ -172,6 +172,11 @@ def training(results, settings=None):
         wide=wide,
         most=100 * WIDE,
     )
+
+
+def notes(results):
+    """What was not run, and that a quick run is a reduced one."""
+    return render("notes", part=results.part, results=results, missing=results.missing())
 
 
 def overfitted(results, settings):

@@ -52,7 +52,8 @@ def templates():
         autoescape=jinja2.select_autoescape(["html"]),
     )
     filters = (names, listing, counted, number, capital, percent, points, accuracy, difference)
-    filters += (comparisons, share, p_value, verb, interval, of_kind, outcomes)
+    filters += (comparisons, share, p_value, verb, interval, quote)
+    filters += (of_kind, outcomes)
     environment.filters.update({function.__name__: function for function in filters})
     return environment
 

@@ -197,7 +197,7 @@ def accuracy(correct, over_seeds, bounds=(0.0, 1.0)):
     """
     runs, reviews = correct.shape
     shares = _shares([(over_seeds, runs)]) + _of_reviews(correct.mean(axis=0), [(over_seeds, runs)])
-    return _combined(correct.mean(), shares, runs, reviews, bounds)
+    return combined(correct.mean(), shares, runs, reviews, bounds)
 
 
 def difference(correct, other, over_seeds, others, paired=True):
@@ -224,7 +224,7 @@ def difference(correct, other, over_seeds, others, paired=True):
         of_reviews = _of_reviews(mine, sides[:1]) + _of_reviews(theirs, sides[1:])
     reviews = min(len(mine), len(theirs))
     runs = min((n for s, n in sides if s is not EXACT), default=1)
-    estimate = _combined(mean, _shares(sides) + of_reviews, runs, reviews, mcnemar=decided)
+    estimate = combined(mean, _shares(sides) + of_reviews, runs, reviews, mcnemar=decided)
     lower, n = sides[0] if mean < 0 else sides[1]
     return replace(estimate, lone=n == 1 and lower is not EXACT)
 
@@ -234,7 +234,7 @@ def welch(values, other):
     mine, theirs = mean_of(values), mean_of(other)
     shares = [(side.error**2, side.freedom) for side in (mine, theirs)]
     runs = min(mine.n, theirs.n)
-    return _combined(mine.mean - theirs.mean, shares, runs, 0, (-math.inf, math.inf))
+    return combined(mine.mean - theirs.mean, shares, runs, 0, (-math.inf, math.inf))
 
 
 def mean_of(values):
@@ -242,7 +242,7 @@ def mean_of(values):
     values = np.asarray(values, dtype=float)
     n = len(values)
     share = (values.var(ddof=1) / n, n - 1) if n > 1 else (math.nan, 1)
-    return _combined(values.mean(), [share], n, 0, (-math.inf, math.inf))
+    return combined(values.mean(), [share], n, 0, (-math.inf, math.inf))
 
 
 def prediction(estimate, over_seeds, reviews):
@@ -258,7 +258,7 @@ def prediction(estimate, over_seeds, reviews):
     sample = max(0.0, estimate.mean * (1 - estimate.mean) - over_seeds.within) / reviews
     one = [(estimate.error**2, estimate.freedom), (over_seeds.variance, over_seeds.freedom)]
     shares = [*one, (sample, reviews - 1)]
-    return _combined(estimate.mean, shares, estimate.n, reviews, (0.0, 1.0))
+    return combined(estimate.mean, shares, estimate.n, reviews, (0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -334,8 +334,12 @@ def _of_reviews(values, sides):
     return [(max(0.0, values.var(ddof=1) - from_seeds) / reviews, reviews - 1)]
 
 
-def _combined(mean, shares, runs, reviews, bounds=(-1.0, 1.0), mcnemar=math.nan):
-    """An `Estimate` from its shares of variance; degrees of freedom after Satterthwaite."""
+def combined(mean, shares, runs, reviews, bounds=(-1.0, 1.0), mcnemar=math.nan):
+    """An `Estimate` from its shares of variance; degrees of freedom after Satterthwaite.
+
+    Args:
+        shares: (variance of the mean, its degrees of freedom) of each source of variance.
+    """
     variance = sum(v for v, _ in shares)
     squares = sum(v**2 / freedom for v, freedom in shares)
     freedom = variance**2 / squares if squares > 0 else math.inf

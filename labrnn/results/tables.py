@@ -7,7 +7,7 @@ import pandas as pd
 from labrnn.network.registry import count_parameters
 from labrnn.results import comparison
 from labrnn.results.comparison import of_kind
-from labrnn.results.prose import interval, p_value, points, quote
+from labrnn.results.prose import interval, p_value, points, render
 
 ACCURACY = "test accuracy, %"
 KEY = "Trained: runs that trained, of all; accuracy and 95 % CI of those. s/epoch: seconds of one."
@@ -206,63 +206,6 @@ def source(data):
     return pd.DataFrame({"": rows.keys(), " ": rows.values()})
 
 
-def on_duplicates(data):
-    """What repeated texts mean for a random split."""
-    facts = data["facts"]
-    if not facts["duplicate_rows"]:
-        return "No text occurs twice."
-    return (
-        f"{facts['duplicate_rows']:,} reviews are duplicates. A random split can put one copy into "
-        "the training set and another into the test set. The lab keeps them; `duplicates: drop` "
-        "removes them."
-    )
-
-
-def splits(data):
-    """Sizes of the splits, what of them is in use, and the share of positive reviews in that."""
-    lines = [
-        {
-            "split": {"train": "training", "valid": "validation"}.get(name, name),
-            "reviews": f"{size:,}",
-            "share": f"{100 * size / data['facts']['rows']:.0f} %",
-            "in use": f"{used:,}",
-            "positive": f"{100 * positive / used:.1f} %",
-        }
-        for name, size, used, positive in _splits(data)
-    ]
-    return pd.DataFrame(lines)
-
-
-def on_splits(data):
-    """Whether the training reviews are all in use."""
-    (_, size, used, _), *_ = _splits(data)
-    if used == size:
-        return "All reviews are in use."
-    return (
-        f"`train_reviews` limits the {size:,} training reviews to {used:,}; all validation and test "
-        "reviews are in use."
-    )
-
-
-def _splits(data):
-    """(Name, reviews, those in use, positive ones of these); only the training set is ever cut."""
-    cut = data["facts"]["rows"] - sum(used for used, _ in data["splits"].values())
-    return [
-        (name, used + cut * (name == "train"), used, positive)
-        for name, (used, positive) in data["splits"].items()
-    ]
-
-
-def on_vocabulary(data):
-    """Size of the vocabulary and what it covers."""
-    first = ", ".join(f"“{quote(word)}”" for word in data["first_words"][:6])
-    return (
-        f"The training reviews contain {data['distinct_words']:,} distinct words. The vocabulary "
-        f"has {data['vocabulary_size']:,} entries, including `<pad>` and `<unk>`, and covers "
-        f"{100 * data['kept_share']:.0f} % of the running words. Its first words are {first}."
-    )
-
-
 def frequent(data):
     """The most frequent words, stop words in brackets."""
     cells = [
@@ -280,24 +223,39 @@ def frequent(data):
     return table
 
 
+def splits(data):
+    """Sizes of the splits, what of them is in use, and the share of positive reviews in that."""
+    rows, lines = data["facts"]["rows"], []
+    cut = rows - sum(used for used, _ in data["splits"].values())  # of the training reviews alone
+    for name, (used, positive) in data["splits"].items():
+        size = used + cut * (name == "train")
+        lines.append(
+            {
+                "split": {"train": "training", "valid": "validation"}.get(name, name),
+                "reviews": f"{size:,}",
+                "share": f"{100 * size / rows:.0f} %",
+                "in use": f"{used:,}",
+                "positive": f"{100 * positive / used:.1f} %",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def on_duplicates(data):
+    """What repeated texts mean for a random split."""
+    return render("data", topic="duplicates", data=data)
+
+
+def on_splits(data):
+    """Whether the training reviews are all in use."""
+    return render("data", topic="splits", data=data)
+
+
+def on_vocabulary(data):
+    """Size of the vocabulary and what it covers."""
+    return render("data", topic="vocabulary", data=data)
+
+
 def on_lengths(data, part):
     """How much the tokenizer's cut takes away."""
-    empty = data["without_known_words"]
-    return (
-        f"{100 * data['cut']:.0f} % of the reviews reach the limit of {part.max_tokens} known words "
-        "and lose their end, which often contains the conclusion. "
-        + (f"{empty} reviews have no known word." if empty else "Every review has a known word.")
-    )
-
-
-def example(data):
-    """One item of the data set, and the words behind its ids."""
-    item = data["example"]
-    rows = {
-        "review": item["text"],
-        "ids": ", ".join(map(str, item["ids"][:24])) + (" ..." if item["length"] > 24 else ""),
-        "words": " ".join(item["words"][:24]),
-        "length": item["length"],
-        "label": f"{item['label']} ({'positive' if item['label'] else 'negative'})",
-    }
-    return pd.DataFrame({"field": rows.keys(), "value": rows.values()})
+    return render("data", topic="lengths", data=data, part=part)
