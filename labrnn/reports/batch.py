@@ -222,7 +222,7 @@ class _Batch:
     def stop(self):
         """End all processes; what was not begun is not begun."""
         self.processes.stop()
-        for event in self.ended.values():
+        for event in list(self.ended.values()):  # a fit that ends now may add its own
             event.set()
         self.threads.shutdown(cancel_futures=True)
 
