@@ -646,7 +646,7 @@ class BeyondBest(Part):
             "the ends of long reviews": {"max_tokens": self.longest},
             "n-grams": self.model_dump(include={"min_bigram_count", "min_trigram_count"}),
             "trigrams": {"min_trigram_count": self.min_trigram_count},
-            "the naive Bayes start": {"embedding_init": "naive_bayes"},
+            "naive Bayes initialisation": {"embedding_init": "naive_bayes"},
             "adversarial training": {"adversarial": self.adversarial},
             "the second direction": {"bidirectional": True},
             "stop words": {"stop_words": "keep"},

@@ -119,7 +119,7 @@ def test_sentences_follow_the_predictions():
     text = insight.discussion(view)
     assert "effect of the length is significant (χ² test over five groups, p < 0.001)" in text
     assert "The model is overconfident" in text
-    assert "in 2 of 3 hand-made pairs and changes the class in 1" in text
+    assert "in 2 of 3 constructed pairs and changes the class in 1" in text
     even = Insight(view.predictions.assign(best=np.where(label == 1, 0.8, 0.2)), lengths, [], pairs)
     text = insight.discussion(even)
     assert "is not significant (χ² test over five groups, p > 0.99)" in text

@@ -159,15 +159,15 @@ def test_a_baseline_is_compared_with_the_networks(network, says):
     found = results(BeyondBaselines(seeds=SEEDS), accuracies)
     models = [
         baseline("majority", 0.5),
-        baseline("NB-SVM, triples", 0.9),
-        baseline("NB-SVM, words", 0.85),
+        baseline("NB-SVM, trigrams", 0.9),
+        baseline("NB-SVM, unigrams", 0.85),
     ]
     compared = beyond.baseline_comparisons(models, found)
     text = beyond.on_baselines(models, found, compared)
-    assert text.startswith("The best linear baseline on validation is *NB-SVM, triples*")
+    assert text.startswith("The best linear baseline on validation is *NB-SVM, trigrams*")
     assert says in text
     assert (
-        "Among the baselines, *NB-SVM, triples* is significantly more accurate than *majority* and"
+        "Among the baselines, *NB-SVM, trigrams* is significantly more accurate than *majority* and"
         in text
     )
     table = beyond.baseline_table(models, found, compared)
@@ -195,9 +195,9 @@ def test_a_single_run_of_a_network_decides_nothing():
 def test_missing_baselines_and_networks_are_reported_missing():
     none = results(BeyondBaselines(), {})
     assert "were not run" in beyond.on_baselines([], none, [])
-    models = [baseline("NB-SVM, triples", 0.9), baseline("NB-SVM, words", 0.9)]
+    models = [baseline("NB-SVM, trigrams", 0.9), baseline("NB-SVM, unigrams", 0.9)]
     text = beyond.on_baselines(models, none, beyond.baseline_comparisons(models, none))
-    assert text.startswith("The best linear baseline on validation is *NB-SVM, triples*")
+    assert text.startswith("The best linear baseline on validation is *NB-SVM, trigrams*")
     assert "The LSTM with RMSprop and the GRU with RMSprop were not run" in text
 
 
@@ -257,8 +257,7 @@ def test_texts_follow_the_runs():
         r"None of the \w+ comparisons shows a significant effect of a correction\.", text
     )
     assert re.search(
-        r"are inconclusive; the smallest difference .* [\d.]+ points at best and [\d.]+ points at w",
-        text,
+        r"are inconclusive; differences below [\d.]+ points could not have been detected", text
     )
 
 

@@ -286,7 +286,7 @@ def test_compound_answers_its_three_questions():
     )
     assert "36 of the 48 combinations that were run trained." in text
     assert "beats changing depth, width or embedding alone. The selected" in text
-    assert "**Which settings are as good as the best?** Of the 35 other settings" in text
+    assert "**Which settings differ from the selected one?** Of the 35 other settings" in text
     assert "**Which is best for its size?** The Pareto front" in text
 
 
@@ -347,7 +347,7 @@ def test_bidirectional():
     assert re.search(
         r"^The bidirectional two-layer LSTM, .* are significantly more accurate than", text
     )
-    assert "more accurate than the unidirectional partner." in text
+    assert "more accurate than the unidirectional counterpart." in text
     assert "**refuted**" in text
     assert "more accurate" not in discussion.bidirectional(both())
     text = discussion.bidirectional(both(readout=0.06))
@@ -457,3 +457,24 @@ def test_the_text_says_why_there_is_no_interval(accuracies, without, says):
     assert says in text
     assert text.count("No interval is printed") == bool(says)
     assert sum(not found.accuracy(s).known for s in found.able()) == without
+
+
+# The share of runs that train, and what could have been detected
+
+
+def test_a_falling_share_of_runs_that_train_is_named():
+    shares = {1: [0.87] * 10, 2: [0.87] * 8 + [0.5] * 2, 3: [0.5] * 10}
+    part = Depth(depths=[1, 2, 3], seeds=list(range(10)), **FULL)
+    found = results(part, {s.name: shares[s.config.n_layers] for s in part.settings()})
+    said = "The share of runs that train falls with the number of layers (permutation test"
+    assert said in discussion.depth(found)
+    even = results(part, {s.name: 0.87 for s in part.settings()})
+    assert said not in discussion.depth(even)
+
+
+def test_differences_that_no_test_could_have_shown_are_named_as_such():
+    part = Depth(depths=[1, 2, 3], seeds=list(range(3)), **FULL)
+    one, two, three = (s.name for s in part.settings())
+    wide = [0.70, 0.88, 0.80]
+    text = discussion.depth(results(part, {one: 0.86, two: 0.865, three: wide}, spread=0.006))
+    assert re.search(r"smallest detectable differences are [\d.]+ points, and more than 10", text)

@@ -192,7 +192,7 @@ def test_one_dimension_marks_the_published_setting_only():
     assert within(figure, boxes(figure, [legend])[0])
     assert {t.get_text() for t in legend.get_texts()} == {
         "ours",
-        "did not train",
+        "failed",
         "published, one run, last epoch",
     }
     quick = figures.one_dimension(results(Depth(), {"1 layer": 0.87}), "layers")
@@ -312,3 +312,34 @@ def test_gaps_beyond_the_frame_are_printed_at_its_edge():
     ]
     [axes] = drawn(figures.agreement(rows)).axes
     assert [t.get_text() for t in axes.texts] == ["−36.0 ↓", "2c"]
+
+
+# How figures are to be read
+
+
+def test_a_figure_explains_only_what_it_shows():
+    part = Depth(depths=[1, 2], seeds=[5], **PUBLISHED)
+    one, some = results(part, {"1 layer": 0.87, "2 layers": 0.86}), depths()
+    keys = {
+        name: [draw(found).get_label() for found in (one, some)]
+        for name, draw in (
+            ("curves", lambda r: figures.training_curves(r, r.settings)),
+            ("points", lambda r: figures.one_dimension(r, "layers")),
+        )
+    }
+    once, more = keys["curves"]
+    assert "runs that failed" in more
+    assert "Thin lines: runs; thick lines" in more
+    assert "Thin" not in once
+    once, more = keys["points"]
+    assert figures.CROSSES in more
+    assert figures.CROSSES not in once
+
+
+def test_losses_of_a_row_have_one_scale():
+    found = depths()
+    for entry in found.first(found["2 layers"]).history:
+        entry["valid_loss"] *= 4
+    losses = [loss for _, loss in panels(figures.training_curves(found, found.settings))]
+    assert losses[0].get_ylim() == losses[1].get_ylim()
+    assert losses[0].get_ylim()[1] > losses[2].get_ylim()[1]

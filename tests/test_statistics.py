@@ -32,6 +32,7 @@ from labrnn.results.statistics import (
     pool,
     prediction,
     spread,
+    trend,
     welch,
 )
 
@@ -478,3 +479,16 @@ def test_intervals_stay_within_what_is_possible():
     assert accuracy(np.array([[True] * 30 + [False]]), EXACT).high == 1.0
     assert accuracy(np.array([[True] * 30]), EXACT).low == 1.0
     assert Estimate(0.5, 0.0, math.inf, 1, 10).p_above(0.4) == 0.0
+
+
+def test_a_trend_of_the_share_that_trains():
+    """At equal shares a few per cent of samples show one; at falling shares most do."""
+    layers, random = np.repeat([1, 2, 3, 4], [10, 10, 10, 5]), np.random.default_rng(13)
+    level = np.mean([trend(layers, random.random(35) < 0.5) < 0.05 for _ in range(400)])
+    assert 0.015 < level < 0.08
+    falling = np.array([0.95, 0.8, 0.5, 0.2])[layers - 1]
+    power = np.mean([trend(layers, random.random(35) < falling) < 0.05 for _ in range(100)])
+    assert power > 0.9
+    rising = trend(layers, random.random(35) < 1 - falling)
+    assert rising > 0.9
+    assert trend(layers, np.ones(35, bool)) == 1.0  # nothing failed

@@ -23,7 +23,7 @@ from labrnn.reviews.text import encode
 from labrnn.trials.kept import array_of
 
 ROOT = Path(__file__).resolve().parents[1]
-NAME = "NB-SVM, triples"
+NAME = "NB-SVM, trigrams"
 
 
 def split(reviews, known):

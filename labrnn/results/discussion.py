@@ -9,8 +9,9 @@ from functools import wraps
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 
-from labrnn.results import comparison, prose
+from labrnn.results import comparison, prose, statistics
 from labrnn.results.comparison import of_kind
 from labrnn.results.prose import render
 from labrnn.results.statistics import WIDE
@@ -112,9 +113,12 @@ def sweep(results):
     able = results.able()
     run = sorted(results.run(), key=lambda s: getattr(s.config, results.part.field))
     reference = results.part.reference() or next(iter(results.by_validation()), None)
+    rows = pd.concat([results.rows(s) for s in run])
     return discuss(
         "sweep",
         results,
+        trend=statistics.trend(rows[results.part.field], rows["trained"]),
+        level=statistics.LEVEL,
         reference=reference if reference in able else None,
         ends=(run[0], run[-1]) if len(run) > 1 else (),
         overfitted=overfitted(results, able),

@@ -27,13 +27,11 @@ FAILED = {"color": GREY, "linewidth": 0.6, "alpha": 0.8}
 MEAN = {"capsize": 2, "elinewidth": 0.8, "markersize": 4, "fillstyle": "none", "label": "ours"}
 PUBLISHED = {"color": ORANGE, "fillstyle": "none", "markersize": 5, "linestyle": "none"}
 PUBLISHED |= {"marker": "D", "label": "published, one run, last epoch"}
-FAILED_RUN = {"marker": "x", "markersize": 5, "linestyle": "none", "label": "did not train"}
+FAILED_RUN = {"marker": "x", "markersize": 5, "linestyle": "none", "label": "failed"}
 AT_EDGE = {"clip_on": False, "zorder": 5}
 # How figures are to be read: `show` adds it to their captions.
-LINES = (
-    "Thin lines: runs; thick: mean of those that trained; grey: runs that did not; dotted: chance."
-)
-POINTS = "Points: runs; bars: mean and 95 % CI of those that trained; crosses: runs that did not."
+POINTS = "Points: runs; bars: mean and 95 % CI of those that trained."
+CROSSES = "Crosses: runs that failed."
 INTERVALS = "Bars: 95 % CI."
 BEST_BASELINE = "Dashed: the best linear baseline."
 WIDTH = 6.0  # inches of the text on a page
@@ -67,6 +65,11 @@ def page(width, height, rows=1, columns=1, key="", **grid):
         yield figure, figure.subplots(rows, columns, **grid)
 
 
+def _key(axes, text):
+    """Add to how a figure is to be read."""
+    axes.figure.set_label(f"{axes.figure.get_label()} {text}".strip())
+
+
 def look(k):
     """Colour, dash and marker of the k-th of several series, however many there are."""
     color, _, _ = SERIES[k % len(SERIES)]
@@ -97,7 +100,10 @@ def training_curves(results, settings, columns=2, width=WIDTH):
     flat = not results.able(settings)
     size, heights = (width, 0.6 + 2.15 * rows), [1.2 if flat else 2.2, 1] * rows
     grid = {"squeeze": False, "height_ratios": heights}
-    with page(*size, 2 * rows, columns, key=LINES, **grid) as (figure, panels):
+    with page(*size, 2 * rows, columns, key=_of_lines(results, settings), **grid) as (
+        figure,
+        panels,
+    ):
         for k, setting in enumerate(settings):
             row, column = divmod(k, columns)
             pair = panels[2 * row, column], panels[2 * row + 1, column]
@@ -107,6 +113,10 @@ def training_curves(results, settings, columns=2, width=WIDTH):
                 for axes in pair:
                     axes.set_ylabel("")
                     axes.tick_params(labelleft=flat and axes is pair[1])
+        for row in panels[1::2] if not flat else ():  # the axis on the left is that of all
+            high = max(axes.get_ylim()[1] for axes in row if axes.has_data())
+            for axes in row:
+                axes.set_ylim(0, high)
         for axes in panels.T.flat:
             axes.set_visible(axes.has_data())
         figure.suptitle(textwrap.fill(shared, int(15 * width)), size=7)
@@ -178,7 +188,7 @@ def _baseline(axes, results, kind="accuracy"):
     """A thin line, named, at the best stored baseline."""
     if results.baseline:
         value = getattr(results.baseline, kind)
-        axes.figure.set_label(f"{axes.figure.get_label()} {BEST_BASELINE}")
+        _key(axes, BEST_BASELINE)
         axes.axhline(value, **BASELINE)
         place = {"xycoords": axes.get_yaxis_transform(), "color": PURPLE}
         note(axes, _named(results.baseline, kind), (0.01, value), (0, 2), **place)
@@ -201,9 +211,22 @@ def _lines(axes, curves, able, style, label=None):
         axes.plot(epochs, mean, color=color, linestyle=dash, marker=marker, label=label)
 
 
+def _of_lines(results, settings):
+    """How the lines of some settings are to be read: what of it is drawn."""
+    shares = [results.trained(s) for s in results.run(settings) if settings]
+    kinds = {
+        "thin lines: runs": any(share.n > 1 for share in shares),
+        "thick lines: mean of those that trained": any(share.count for share in shares),
+        "grey: runs that failed": any(share.count < share.n for share in shares),
+    }
+    return capital(
+        "; ".join([*(text for text, drawn in kinds.items() if drawn), "dotted: chance."])
+    )
+
+
 def compare_curves(results, settings):
     """Validation accuracy over the epochs for several settings, named at the end of their lines."""
-    with page(WIDTH, 2.6, key=LINES) as (figure, axes):
+    with page(WIDTH, 2.6, key=_of_lines(results, settings)) as (figure, axes):
         _chance(axes, 0.5)
         if settings:
             _baseline(axes, results, "validation")
@@ -301,9 +324,18 @@ def _runs(axes, results, places, known=None):
     for x in known.keys() - inside:
         axes.plot(x, floor, **PUBLISHED | AT_EDGE)
         note(axes, f"{known[x]:.2f} ↓", (x, floor), (0, 7), ha="center", color=ORANGE)
+    if failed:
+        _key(axes, CROSSES)
     for x, missed, color in failed:
         axes.plot(x, floor, color=color, **FAILED_RUN | AT_EDGE)
-        note(axes, f"{missed}×", (x, floor), (5, 3))
+        apart = x in known.keys() - inside  # the published value has its place above
+        note(
+            axes,
+            f"{missed}×",
+            (x, floor),
+            (-5, 3) if apart else (5, 3),
+            ha="right" if apart else "left",
+        )
 
 
 def _value_axis(axes, values):
@@ -356,7 +388,12 @@ def compound_heat(results):
     }
     known = [value for value in cells.values() if value == value]
     low, high = min(known, default=0.5), max(known, default=1.0)
-    grid = {"key": "–: not run; ×: did not train.", "sharey": True, "squeeze": False}
+    absent = {
+        "–: not run": bool(results.missing()),
+        "×: all runs failed": len(results.able()) < len(results.run()),
+    }
+    key = "; ".join(text for text, drawn in absent.items() if drawn)
+    grid = {"key": f"{key}." * bool(key), "sharey": True, "squeeze": False}
     with page(WIDTH, 2.2, 1, len(part.depths), **grid) as (figure, (panels,)):
         for axes, depth in zip(panels, part.depths, strict=True):
             places = [[(depth, h, e) for e in part.sizes] for h in part.widths]
@@ -364,8 +401,8 @@ def compound_heat(results):
             axes.pcolormesh(grid, cmap="Blues", vmin=low - 0.02, vmax=high, edgecolors="white")
             for (row, column), value in np.ndenumerate(grid):
                 style = {"color": "white" if value > low + 0.6 * (high - low) else "black"}
-                absent = "×" if places[row][column] in cells else "–"
-                text = absent if np.isnan(value) else f"{100 * value:.1f}"
+                missing = "×" if places[row][column] in cells else "–"
+                text = missing if np.isnan(value) else f"{100 * value:.1f}"
                 style |= {"ha": "center", "va": "center", "fontsize": 6.5}
                 axes.text(column + 0.5, row + 0.5, text, **style)
             axes.set_xticks(np.arange(len(part.sizes)) + 0.5, part.sizes)
@@ -379,7 +416,8 @@ def compound_heat(results):
 
 def forest(compared):
     """Differences of `Comparison`s with their intervals, from the top; significant ones stand out."""
-    key = f"{INTERVALS} Blue squares: significant; shaded: within 1 point."
+    significant = "Blue squares: significant. " * any(c.significant for c in compared)
+    key = f"{INTERVALS} {significant}Shaded: within 1 point."
     with page(WIDTH, 0.55 + 0.24 * len(compared), key=key) as (figure, axes):
         axes.axvspan(-1, 1, color="#eef2f7", zorder=0)
         shown = [-1.0, 1.0]
@@ -421,7 +459,7 @@ def accuracies(results, models):
 
 def first_steps(losses):
     """The loss of the first steps (see `steps`), a line a seed, smoothed over five steps."""
-    with page(WIDTH, 2.6, key="Dotted: ln 2, the loss of a guess.") as (figure, axes):
+    with page(WIDTH, 2.6, key="Dotted: ln 2, the loss of a chance prediction.") as (figure, axes):
         _chance(axes, LN2)
         for k, (seed, values) in enumerate(losses.items()):
             color, dash, _ = look(k)
@@ -435,9 +473,12 @@ def first_steps(losses):
 
 def search(trials):
     """The validation accuracy of each trial of `beyond.search` in its order, and the best so far."""
-    with page(WIDTH, 2.4) as (figure, axes):
+    with page(WIDTH, 2.4, key="Hollow: stopped early. Without a point: aborted.") as (figure, axes):
         places = np.arange(1, len(trials) + 1)
-        axes.plot(places, trials["validation"], "o", color=GREY, markersize=4)
+        whole = trials["epochs"] == trials["epochs"].max()
+        for shown, fill in ((whole, "full"), (~whole, "none")):
+            place, value = places[shown], trials["validation"][shown]
+            axes.plot(place, value, "o", color=GREY, markersize=4, fillstyle=fill)
         axes.step(places, trials["validation"].cummax().ffill(), where="post", color=BLUE)
         axes.set(xlabel="trial", ylabel="validation accuracy, %")
         return figure
@@ -504,8 +545,10 @@ def agreement(rows):
 
     Those `Row`s of `reproduction.compare` are drawn where both sides trained.
     """
-    key = "Bars: 95 % prediction interval of the difference. Arrows: beyond the frame."
     shown = [row for row in rows if row.compared]
+    beyond = any(abs(100 * row.gap.mean) > FRAME for row in shown)
+    key = "Bars: 95 % prediction interval of the difference."
+    key += " Arrows: beyond the frame." * beyond
     with page(WIDTH, 2.6, key=key) as (figure, axes):
         for agrees, color, marker in ((True, BLUE, "o"), (False, ORANGE, "s")):
             places = [k for k, row in enumerate(shown) if row.agrees == agrees]

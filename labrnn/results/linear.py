@@ -32,7 +32,7 @@ def measure(reviews, rows):
     models = [_majority(labels)]
     if _can_be_fitted(texts["train"], labels["train"]):
         models.append(_choose("bag of words", 1, texts, labels, scaled=False))
-        for longest, name in enumerate(("words", "pairs", "triples"), 1):
+        for longest, name in enumerate(("unigrams", "bigrams", "trigrams"), 1):
             models.append(_choose(f"NB-SVM, {name}", longest, texts, labels))
     train = set(texts["train"])
     return {

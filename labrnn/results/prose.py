@@ -5,7 +5,7 @@ import re
 from functools import lru_cache
 
 from labrnn.results.comparison import of_kind, outcomes
-from labrnn.results.statistics import CONFIDENCE
+from labrnn.results.statistics import CONFIDENCE, WIDE
 
 WORDS = ["no", "one", "two", "three", "four", "five", "six"]
 WORDS += ["seven", "eight", "nine", "ten", "eleven", "twelve"]
@@ -183,11 +183,15 @@ def _same_outcome(group, to, one, figures):
         return f"{who} {are} equivalent to {to} within 1 point."
     if outcome == "untested":
         return f"{who} {are} not tested against {to}: a single run cannot decide against a setting."
-    ends = [f"{100 * f(c.difference.detectable for c in group):.1f}" for f in (min, max)]
-    least = " to ".join(dict.fromkeys(ends))
+    text = f"{who} {verb(subjects, 'does', 'do')} not differ significantly from {to}; "
+    least = sorted(c.difference.detectable for c in group if c.difference.detectable < WIDE)
+    if not least:
+        return f"{text}no difference below {100 * WIDE:.0f} points could have been detected."
+    ends = " to ".join(dict.fromkeys(f"{100 * x:.1f}" for x in (least[0], least[-1])))
+    rest = [s for s, c in zip(many, group, strict=True) if c.difference.detectable >= WIDE]
     return (
-        f"{who} {verb(subjects, 'does', 'do')} not differ significantly from {to}; the smallest "
-        f"detectable {'differences are' if len(group) > 1 else 'difference is'} {least} points."
+        f"{text}the smallest detectable {'differences are' if len(group) > 1 else 'difference is'} "
+        f"{ends} points{f', and more than {100 * WIDE:.0f} points for {names(rest)}' * bool(rest)}."
     )
 
 

@@ -286,6 +286,29 @@ class Share:
         return float(scipy.stats.binom.sf(self.count - 1, self.n, 0.5))
 
 
+def trend(values, trained):
+    """One-sided p-value of a permutation test: runs with larger values train less often.
+
+    Args:
+        values, trained: of each run.
+    """
+    ranks = scipy.stats.rankdata(values, "dense")
+
+    def weight(trained, axis):
+        return (ranks * trained).sum(axis=axis)
+
+    result = scipy.stats.permutation_test(
+        (np.asarray(trained),),
+        weight,
+        permutation_type="pairings",
+        vectorized=True,
+        alternative="less",
+        n_resamples=1999,
+        rng=0,
+    )
+    return float(result.pvalue)
+
+
 def mcnemar(correct, other):
     """McNemar's exact p-value for two models on the same reviews."""
     only_first, only_second = int((correct & ~other).sum()), int((~correct & other).sum())
