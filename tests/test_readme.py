@@ -11,7 +11,7 @@ from benchmarks import precision
 from labrnn.config import TrialConfig
 from labrnn.parts import PARTS, Compound
 from labrnn.published import published
-from labrnn.results import baselines, beyond, comparison, discussion, reproduction
+from labrnn.results import baselines, beyond, comparison, reproduction
 from labrnn.results.statistics import CONFIDENCE, LEVEL, MARGIN
 from labrnn.results.table import Results, Runs
 from labrnn.results.verdicts import verdicts
@@ -87,11 +87,10 @@ def test_every_number_of_the_abstract_is_found_in_the_results():
             citation.decompose()
         texts.append(element.get_text())
     abstract = " ".join(" ".join(texts).split())
-    optimizers, best = headline.results("lab2a_lstm_optimizers"), headline.results("beyond_best")
+    best = headline.results("beyond_best")
     rows = reproduction.compare(headline.results())
     findings = [
         reproduction.summary(rows, headline.results()),
-        discussion.optimizers(optimizers),
         beyond.on_components(best, comparison.compare(best)),
     ]
     for finding in findings:  # computed again from the runs

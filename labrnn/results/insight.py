@@ -134,7 +134,7 @@ def mistakes_table(insight):
         )
         for m in insight.mistakes
     ]
-    return pd.DataFrame(rows, columns=["review", "labelled", "probability of that"])
+    return pd.DataFrame(rows, columns=["review", "labelled", "probability of the label"])
 
 
 def negation_table(insight):
