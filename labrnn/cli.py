@@ -384,7 +384,7 @@ def predict(texts, data, trial, as_json, explain):
         if sys.stdin.isatty():
             show("one text a line, Ctrl-D at the end", err=True)
         texts = _lines(sys.stdin.buffer)
-    if explain and len(texts) != 1:
+    if explain is not None and len(texts) != 1:
         raise LabError(f"--explain takes one text, {len(texts)} were given; ask for one at a time")
     answers = ask(trial, corpus, texts) if texts else []
     names = {"trial": trial.key, "model": describe(trial.config)}
@@ -401,7 +401,7 @@ def predict(texts, data, trial, as_json, explain):
     model = f"{describe(trial.config)}, trial {trial.key}, on {corpus.facts['name']}"
     if not as_json:
         show(f"model: {model}")
-    if explain:
+    if explain is not None:
         page, picture = write_explanation(explain, texts[0], answers[0], trial, corpus, model)
         show(f"explained in {page} and {picture}", err=as_json)
         then(f"open {page}")

@@ -161,6 +161,13 @@ def test_whatever_the_text_it_is_explained(store, tmp_path, text):
     assert (tmp_path / "opinion.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("path", ["", "/"])
+def test_an_explanation_needs_a_name(path, store):
+    code, _, complaint = run("predict", "great", "--explain", path)
+    assert code == 2
+    assert "not a name for the files; add one" in complaint
+
+
 def test_one_text_is_explained_at_a_time(store, tmp_path):
     code, _, complaint = run("predict", "great", "dull", "--explain", str(tmp_path / "opinion"))
     assert code == 2

@@ -323,7 +323,7 @@ def _runs(axes, results, places, known=None):
         axes.plot(list(inside), list(inside.values()), **PUBLISHED)
     for x in known.keys() - inside:
         axes.plot(x, floor, **PUBLISHED | AT_EDGE)
-        note(axes, f"{known[x]:.2f} ↓", (x, floor), (0, 7), ha="center", color=ORANGE)
+        note(axes, f"{known[x]:.2f} ↓", (x, floor), (0, 10), ha="center", color=ORANGE)
     if failed:
         _key(axes, CROSSES)
     for x, missed, color in failed:
