@@ -15,7 +15,7 @@ from labrnn.parts import read_params
 from labrnn.reports.writeup import tally
 from labrnn.results import baselines, beyond, combined
 from labrnn.results.figures import agreement
-from labrnn.results.prose import comparisons, counted, named
+from labrnn.results.prose import comparisons, counted, listing, named
 from labrnn.results.reproduction import compare, summary, table
 from labrnn.results.tables import accuracy_cell
 from labrnn.results.verdicts import CONFIRMED, INCONCLUSIVE, REFUTED, verdicts
@@ -92,11 +92,11 @@ def speed():
             for model, rows in kept["races"].items()
             if "packed sequences" in rows
         }
-        ratios = ", ".join(f"{ratio:.0f} ({model})" for model, ratio in times.items())
-        sentences.append(f"on one core of an {kept['machine']['cpu']}, {ratios}")
+        ratios = listing(f"{ratio:.0f} ({model})" for model, ratio in times.items())
+        sentences.append(f"on one core of an {kept['machine']['cpu']} by factors of {ratios}")
     return (
-        "The original study trains with packed sequences in plain PyTorch. A training step takes so "
-        f"many times as long that way as with our kernels: {'; '.join(sentences)}. More in "
+        "The original study trains with packed sequences in plain PyTorch. Our kernels make a "
+        f"training step faster: {'; '.join(sentences)}. More in "
         "[benchmarks](benchmarks/README.md)."
     )
 

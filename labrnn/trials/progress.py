@@ -7,6 +7,7 @@ from datetime import datetime
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from labrnn.config import TrialConfig
 from labrnn.errors import printable
@@ -125,14 +126,14 @@ class TerminalDisplay(Display):
 
     def event(self, config, event):
         super().event(config, event)
-        self.live.update("\n".join([*self.running.values(), self.summary()]))
+        self.live.update(Text("\n".join([*self.running.values(), self.summary()])))
 
     def line(self, text, brief=True):
         if brief:
             self.live.console.print(text, markup=False, highlight=False)
 
     def end(self):
-        self.live.update(self.summary())
+        self.live.update(Text(self.summary()))
         self.live.stop()
 
 
