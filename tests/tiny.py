@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from labrnn import cli
 from labrnn.config import TrialConfig
 from labrnn.trials.job import train_and_store
-from labrnn.trials.store import Store
+from labrnn.trials.store import PROJECT, Store
 
 PATIENCE = 900  # seconds until a test that waits is taken for one that hangs
 TINY = TrialConfig(hidden_dim=10, n_layers=2, dropout_rate=0.2, epochs=6, max_tokens=32)
@@ -93,7 +93,7 @@ def endless(folder):
         "    keep(store, config, fingerprint, progress)\n"
         "Store.save_progress = hold\n"
     )
-    return os.environ | {"PYTHONPATH": str(folder)}
+    return os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{PROJECT}"}
 
 
 def content(trial):
