@@ -76,7 +76,7 @@ def test_data(reviews, tmp_path):
         ("trials --store {there} >&-", "labrnn: standard output: Bad file descriptor", 2),
         ("trials --store {there} >/dev/full", "labrnn: standard output: No space left", 2),
         ("--help >/dev/full", "labrnn: standard output: No space left", 2),
-        ("trials --store {there}/none verify 2>&-", "", 0),
+        ("trials --store {there}/none 2>&-", "", 0),
         ("trials --store {there}/file 2>&-", "", 2),
         ("trials --store {there}/file 2>/dev/full", "", 2),
         ("predict --data {there}/reviews.csv <&-", "labrnn: standard input is closed", 2),
@@ -185,12 +185,14 @@ def test_every_command_says_what_one_would_do_next(reviews, tmp_path, monkeypatc
         ["schema", str(tmp_path / "schema")],
         ["trials", "--store", store],
         ["trials", "--store", store, "--json"],
-        ["trials", "--store", store, "verify"],
         ["trials", "--store", store, "gc"],
     ):
         code, out, err = run(*words)
         assert (code, "next:" in out) == (0, False), words
         assert re.fullmatch(r"next: .+", err.splitlines()[-1]), words
+    code, out, err = run("trials", "--store", store, "verify")
+    assert (code, out) == (2, "")
+    assert f"{store}: no such folder; correct --store" in err
     code, out, err = run("trials", "--store", store, "export", str(tmp_path / "tables"))
     assert (code, out) == (2, "")
     assert f"{store}: no trials to export; train some" in err

@@ -492,3 +492,4 @@ def test_a_trend_of_the_share_that_trains():
     rising = trend(layers, random.random(35) < 1 - falling)
     assert rising > 0.9
     assert trend(layers, np.ones(35, bool)) == 1.0  # nothing failed
+    assert trend([1], [True]) == 1.0  # a single run

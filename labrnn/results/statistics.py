@@ -292,6 +292,8 @@ def trend(values, trained):
     Args:
         values, trained: of each run.
     """
+    if len(values) < 2:
+        return 1.0
     ranks = scipy.stats.rankdata(values, "dense")
 
     def weight(trained, axis):
