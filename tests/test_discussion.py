@@ -70,8 +70,7 @@ def test_one_comparison_in_each_outcome():
         "though by less than 1 point."
     )
     assert comparisons([compared("Adam", -0.1, float("nan"), p=float("nan"))]) == (
-        "Adam (−10.0 points) is not tested against 1 layer: a single run cannot decide against a "
-        "setting."
+        "Adam (−10.0 points) is not tested against 1 layer: the less accurate side is a single run."
     )
 
 
@@ -240,7 +239,7 @@ def test_depth():
 
 def test_width_reads_well_with_one_run_each():
     text = discussion.width(widths(0.80, 0.87, 0.87, seeds=[5]))
-    assert "are not tested against 100 units: a single run cannot decide against a setting" in text
+    assert "are not tested against 100 units: the less accurate side is a single run" in text
     assert not re.search("significantly|equivalent|CI", text)
 
 

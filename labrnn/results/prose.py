@@ -182,7 +182,7 @@ def _same_outcome(group, to, one, figures):
     if outcome == "equivalent":
         return f"{who} {are} equivalent to {to} within 1 point."
     if outcome == "untested":
-        return f"{who} {are} not tested against {to}: a single run cannot decide against a setting."
+        return f"{who} {are} not tested against {to}: the less accurate side is a single run."
     text = f"{who} {verb(subjects, 'does', 'do')} not differ significantly from {to}; "
     least = sorted(c.difference.detectable for c in group if c.difference.detectable < WIDE)
     if not least:
