@@ -81,7 +81,7 @@ ELSEWHERE = {
     "make setup EXTRAS=cluster": "test_the_extra_can_be_installed",
     "conda env create -f environment.yml": "test_conda_reads_the_environment",
     "cp notebooks/lab2c_depth.ipynb notebooks/dropout.ipynb": "test_a_part_is_added_by_the_page",
-    REGISTRIES: "test_what_was_added_is_checked_and_named",
+    REGISTRIES: "test_something_is_added_by_the_page",
     LEARN: "test_a_part_is_added_by_the_page",
     "labrnn report params/quick/dropout.yaml": "test_a_part_is_added_by_the_page",
 }
@@ -232,29 +232,22 @@ print("another result" if losses[0] != losses[1] else "the same", trial_key(usua
 """
 
 
-ADDITIONS = [
-    ("Add an optimiser", "optim nadam", 1),
-    ("Add a cell", "cell rnn", 1),
-    ("Add a hyperparameter", "clip_norm 0.001", 2),
-]
+def test_something_is_added_by_the_page(sources):
+    """One after another in the same copy; then the registries' tests, and a name in a report."""
+    for section, change, most in (
+        ("Add an optimiser", "optim nadam", 1),
+        ("Add a cell", "cell rnn", 1),
+        ("Add a hyperparameter", "clip_norm 0.001", 2),
+    ):
+        _, before = in_tree("python trains.py hidden_dim 11", sources)
+        assert in_tree(f"python trains.py {change}", sources)[0] != 0
+        files = follow(section, sources)
+        assert len(files) == len(set(files)) == most
+        code, now = in_tree(f"python trains.py {change}", sources)
+        assert code == 0, now
+        assert now == before  # the same key as before, and another result
+        assert now.startswith("another result")
 
-
-@pytest.mark.parametrize(("section", "change", "most"), ADDITIONS)
-def test_something_is_added_by_the_page(section, change, most, sources):
-    _, before = in_tree("python trains.py hidden_dim 11", sources)
-    assert in_tree(f"python trains.py {change}", sources)[0] != 0
-    files = follow(section, sources)
-    assert len(files) == len(set(files)) == most
-    code, now = in_tree(f"python trains.py {change}", sources)
-    assert code == 0, now
-    assert now == before  # the same key as before, and another result
-    assert now.startswith("another result")
-
-
-def test_what_was_added_is_checked_and_named(sources):
-    """After all additions: the tests of the registries, and the name in a report."""
-    for section, *_ in ADDITIONS:
-        follow(section, sources)
     code, shown = in_tree(REGISTRIES, sources)
     assert code == 0, shown
     path = "params/quick/lab2a_lstm_optimizers.yaml"
