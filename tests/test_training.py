@@ -20,6 +20,7 @@ from labrnn.network import training
 from labrnn.network.batches import Batches, shuffled
 from labrnn.network.training import NAIVE_BAYES, Meter, TrainingState, evaluate, new_model, train
 from labrnn.reviews.text import encode
+from tools.first_steps import STEPS, first_losses
 
 CPU = torch.device("cpu")
 SMALL = TrialConfig(optim="rmsprop", hidden_dim=10, batch_size=16, epochs=3, warmup_steps=10)
@@ -144,6 +145,14 @@ def test_a_small_model_learns(corpus, cell, optim):
     assert training.test(config, corpus, progress)["best"][0]["accuracy"] > 0.9
     assert (progress.last["embedding.weight"][0] == 0).all()
     assert progress.last["embedding.weight"].isfinite().all()
+
+
+def test_the_first_steps_that_a_figure_shows_are_those_of_a_training(corpus):
+    config = SMALL.replace(epochs=1, dropout_rate=0.3)
+    losses = first_losses(config, corpus, CPU)
+    assert len(losses) == math.ceil(len(corpus.rows["train"]) / config.batch_size) < STEPS
+    history = train(config, corpus).history
+    assert np.mean(losses) == pytest.approx(history[0]["train_loss_batch_mean"], abs=1e-5)
 
 
 def test_evaluation_is_without_dropout_and_leaves_no_trace(corpus):
