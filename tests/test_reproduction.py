@@ -1,6 +1,7 @@
 """The published runs beside ours: gaps, prediction intervals and what agreement means."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,6 +108,15 @@ def test_a_run_that_differs_is_named():
     assert "The interval excludes 0 for lab figure 3c (−7.1 points)." in reproduction.summary(
         rows, found
     )
+
+
+def test_runs_of_another_number_are_counted_where_they_stand(same):
+    row = line(same, "10a")
+    [cell] = reproduction.table([row])["best epoch, %"]
+    assert "n =" not in cell
+    more = replace(row, best=replace(row.best, n=9))
+    [cell] = reproduction.table([more])["best epoch, %"]
+    assert cell.endswith("] (n = 9)")
 
 
 def test_a_run_without_a_useful_interval_is_named():
