@@ -57,7 +57,7 @@ def found_numbers():
                     pool |= numbers(output.data["text/plain"])
     found = headline.results()
     rows = reproduction.compare(found)
-    shown = [*{row.setting.config: row for row in rows if row.compared}.values()]
+    shown = reproduction.distinct(rows)
     run, both = (sum(row.runs.n > 0 for row in rows), sum(row.both for row in rows))
     meaning = reproduction.agreement_means(shown)
     gap = meaning["gap"]

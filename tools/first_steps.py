@@ -3,17 +3,15 @@
 .venv/bin/python tools/first_steps.py ["IMDB Dataset.csv"]
 """
 
-import math
 import sys
 from itertools import islice
 
-import torch
+from torch.nn import functional as F
 
 from labrnn.config import TrialConfig
-from labrnn.network.batches import Batches, shuffled
+from labrnn.network.batches import Batches
 from labrnn.network.models import find_device
-from labrnn.network.optimizers import Optimizer
-from labrnn.network.training import Meter, new_model
+from labrnn.network.training import new_model, new_optimizer, train_steps
 from labrnn.results.steps import kept_file
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.job import set_up
@@ -27,19 +25,10 @@ SEEDS, STEPS = range(5, 11), 100
 
 def first_losses(config, corpus, device):
     """The mean loss of each of the first batches."""
-    model = new_model(config, corpus, device)
-    total = config.epochs * math.ceil(len(corpus.rows["train"]) / config.batch_size)
-    optimizer, meter, losses = Optimizer(config, model, total), Meter(device), []
-    torch.manual_seed(config.seed * 100_003 + 1)  # as `training` seeds its first epoch
-    model.train()
-    rows = shuffled(corpus.rows["train"], config.seed, 1)
-    for batch in islice(Batches(corpus, config.batch_size, device).of(rows), STEPS):
-        optimizer.before(batch.ids)
-        loss = meter.add(model(batch.ids, batch.packing), batch.labels)
-        loss.backward()
-        optimizer.step()
-        losses.append(round(loss.item(), 5))
-    return losses
+    model, batches = new_model(config, corpus, device), Batches(corpus, config.batch_size, device)
+    optimizer = new_optimizer(config, corpus, model)
+    steps = train_steps(config, corpus, model, optimizer, batches, epoch=1)
+    return [round(F.cross_entropy(*step).item(), 5) for step in islice(steps, STEPS)]
 
 
 def main(data=""):

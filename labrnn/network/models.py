@@ -120,7 +120,7 @@ class Ensemble(nn.Module):
 
 
 def build(config, vocabulary_size, sparse=False):
-    """A `Classifier`, or a `Ensemble` where the config has several members."""
+    """A `Classifier`, or an `Ensemble` where the config has several members."""
     kind = Ensemble if config.members > 1 else Classifier
     return kind(config, vocabulary_size, sparse)
 

@@ -62,11 +62,13 @@ def require_precision(precision, device):
     """
     if precision == "float32":
         return
-    reason = "this processor has neither AVX512-BF16 nor AMX"
     if device.type != "cpu":
         reason = f"it is for a CPU, the device is {device.type}"
-    if device.type != "cpu" or not products.backends(precision):
-        raise LabError(f"precision = {precision!r}: {reason}; train with precision: float32")
+    elif not products.backends(precision):
+        reason = "this processor has neither AVX512-BF16 nor AMX"
+    else:
+        return
+    raise LabError(f"precision = {precision!r}: {reason}; train with precision: float32")
 
 
 def _weights(rnn, suffix):

@@ -130,8 +130,7 @@ def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None
             " true is not possible; use more reviews, or calibrate = false"
         )
     model = new_model(config, corpus, device)
-    steps = config.epochs * math.ceil(len(corpus.rows["train"]) / config.batch_size)
-    optimizer = Optimizer(config, model, steps)
+    optimizer = new_optimizer(config, corpus, model)
     state = resume or TrainingState([], {}, {}, {})
     if resume:
         model.load_state_dict(resume.last)
@@ -168,18 +167,30 @@ def _snapshot(model):
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
+def new_optimizer(config, corpus, model):
+    """The optimiser of a training, which knows the number of its steps."""
+    steps = config.epochs * math.ceil(len(corpus.rows["train"]) / config.batch_size)
+    return Optimizer(config, model, steps)
+
+
 def _train_epoch(config, corpus, model, optimizer, batches, epoch):
+    meter = Meter(batches.ids.device)
+    for logits, labels in train_steps(config, corpus, model, optimizer, batches, epoch):
+        meter.add(logits, labels)
+    optimizer.settle()
+    return meter.read("train_")
+
+
+def train_steps(config, corpus, model, optimizer, batches, epoch):
+    """Train for an epoch; the logits of each batch before its step, and its labels."""
     # Dropout draws from torch's generator: seeded by epoch, a resumed run draws the same.
     torch.manual_seed(config.seed * 100_003 + epoch)
     model.train()
-    meter = Meter(batches.ids.device)
     for batch in batches.of(shuffled(corpus.rows["train"], config.seed, epoch)):
         optimizer.before(batch.ids)
         logits = [_learn(member, batch) for member in model.members]
-        meter.add(torch.stack(logits).mean(0), batch.labels)
         optimizer.step()
-    optimizer.settle()
-    return meter.read("train_")
+        yield torch.stack(logits).mean(0), batch.labels
 
 
 def _learn(model, batch):

@@ -213,7 +213,7 @@ def _lines(axes, curves, able, style, label=None):
 
 def _of_lines(results, settings):
     """How the lines of some settings are to be read: what of it is drawn."""
-    shares = [results.trained(s) for s in results.run(settings) if settings]
+    shares = [results.trained(s) for s in settings if len(results.rows(s))]
     kinds = {
         "thin lines: runs": any(share.n > 1 for share in shares),
         "thick lines: mean of those that trained": any(share.count for share in shares),

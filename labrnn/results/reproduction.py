@@ -84,11 +84,8 @@ def table(rows):
         }
         if row.gap.n:
             ours = row.gap.mean + row.published.test_acc
-            other = row.best.n not in (
-                0,
-                row.runs.count,
-            )  # the corrected readout has runs of its own
-            n = f" (n = {row.best.n})" * other
+            # The corrected readout has runs of its own.
+            n = f" (n = {row.best.n})" * (row.best.n not in (0, row.runs.count))
             line |= {
                 "last epoch, %": f"{100 * ours:.1f}",
                 "best epoch, %": accuracy_cell(row.best) + n,
@@ -111,8 +108,7 @@ def summary(rows, results):
     """How many runs agree, and how much that means."""
     run = [row for row in rows if row.runs.n]
     both = [row for row in run if row.both]
-    # One published run stands in two figures of the lab; it counts once.
-    shown = [*{row.setting.config: row for row in rows if row.compared}.values()]
+    shown = distinct(rows)
     return render(
         "reproduction",
         power=statistics.POWER,
@@ -131,6 +127,11 @@ def summary(rows, results):
         reduced=results.part.train_reviews,
         level=100 * CONFIDENCE,
     )
+
+
+def distinct(rows):
+    """The rows that are compared; the published run that two figures of the lab show counts once."""
+    return [*{row.setting.config: row for row in rows if row.compared}.values()]
 
 
 def agreement_means(shown):

@@ -243,15 +243,14 @@ def _table_rows(path: Path, content: bytes, only: tuple | None = None) -> Iterat
         if first.lstrip()[:1] in ("{", "["):
             yield from _json_rows(path, first + stream.read())
         else:
-            yield from _csv_rows(path, first, stream.read(), skipped, only)
+            yield from _csv_rows(path, first, stream, skipped, only)
     except UnicodeDecodeError:
         decoded(path, content, encoding)  # says where: the reader knows only its own block
         raise
 
 
-def _csv_rows(path, first, rest, skipped, only) -> Iterator[Row]:
+def _csv_rows(path, first, stream, skipped, only) -> Iterator[Row]:
     """Rows of a CSV with a header: one text and one label column, others are passed over."""
-    stream = io.StringIO(rest, newline="")
     hint = re.fullmatch(r'"?sep=(.)"?', first.strip("\r\n"), re.IGNORECASE)  # Excel's
     if hint:
         first, skipped = stream.readline(), skipped + 1
@@ -261,7 +260,7 @@ def _csv_rows(path, first, rest, skipped, only) -> Iterator[Row]:
     text, label = _columns(path, header)
     if only:
         chosen = header.index(only[0])
-    rows = csv.reader(_doubled(stream, delimiter), delimiter=delimiter, strict=True)
+    rows = _reader(_doubled(stream.read(), delimiter), delimiter)
     number = 0
     try:
         for number, row in enumerate(rows, start=1):
@@ -282,21 +281,23 @@ def _csv_rows(path, first, rest, skipped, only) -> Iterator[Row]:
         ) from fault
 
 
-def _doubled(rows: io.StringIO, delimiter: str) -> io.StringIO:
+def _reader(rows: str, delimiter: str):
+    return csv.reader(io.StringIO(rows, newline=""), delimiter=delimiter, strict=True)
+
+
+def _doubled(rows: str, delimiter: str) -> str:
     """Rows with quotes inside reviews doubled, where a backslash stands before them instead.
 
     Databases write tables so, and Kaggle's `labeledTrainData.tsv` is one. Rows that are proper CSV
     as they are keep their backslashes.
     """
-    start, rest = rows.tell(), rows.read()
-    rows.seek(start)
-    if '\\"' not in rest:
+    if '\\"' not in rows:
         return rows
-    for text in (rest, re.sub(r'\\(["\\])', lambda m: m[1].replace('"', '""'), rest)):
+    for text in (rows, re.sub(r'\\(["\\])', lambda m: m[1].replace('"', '""'), rows)):
         with suppress(csv.Error):
-            for _ in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
+            for _ in _reader(text, delimiter):
                 pass
-            return io.StringIO(text, newline="")
+            return text
     return rows
 
 
