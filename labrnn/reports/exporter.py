@@ -124,8 +124,8 @@ class LabPDFExporter(TemplateExporter):
     file_extension = ".pdf"
     render = staticmethod(to_pdf)
 
-    def from_notebook_node(self, nb, resources=None, **kw):
-        """Return the report (bytes or text) and nbconvert's resources. Raises LabError."""
+    def read(self, nb, resources=None, **kw):
+        """Return the notebook's document and nbconvert's resources."""
         nb, resources = Exporter.from_notebook_node(self, nb, resources, **kw)
         facts = resources["metadata"]
         left_out = {"code": self.exclude_code_cell, "markdown": self.exclude_markdown}
@@ -134,7 +134,11 @@ class LabPDFExporter(TemplateExporter):
         hidden = ["remove_input"] * self.exclude_input + ["remove_output"] * self.exclude_output
         for cell in nb.cells:
             cell.metadata.tags = [*cell.metadata.get("tags", []), *hidden]
-        doc = document(nb, facts.get("name") or "notebook", facts.get("path") or ".")
+        return document(nb, facts.get("name") or "notebook", facts.get("path") or "."), resources
+
+    def from_notebook_node(self, nb, resources=None, **kw):
+        """Return the report (bytes or text) and nbconvert's resources. Raises LabError."""
+        doc, resources = self.read(nb, resources, **kw)
         return self.render(doc), resources
 
 

@@ -347,14 +347,11 @@ def render(notebook, name):
     """The contents of the notebook file, the PDF and the HTML page."""
     import nbformat
 
-    from labrnn.reports.exporter import LabHTMLExporter, LabPDFExporter
+    from labrnn.reports.exporter import LabPDFExporter, to_html, to_pdf
 
     source = nbformat.writes(notebook, 4)
-    resources = {"metadata": {"name": name}}
-    notebook = nbformat.reads(source, 4)
-    pdf = LabPDFExporter().from_notebook_node(notebook, resources)[0]
-    page = LabHTMLExporter().from_notebook_node(notebook, resources)[0]
-    return [f"{source}\n".encode(), pdf, page.encode()]
+    doc, _ = LabPDFExporter().read(nbformat.reads(source, 4), {"metadata": {"name": name}})
+    return [f"{source}\n".encode(), to_pdf(doc), to_html(doc).encode()]
 
 
 def explain(error):

@@ -162,7 +162,7 @@ KINDS = {
 
 def pack(value):
     """The bytes of a file that keeps a value."""
-    content = json.dumps({"sha256": _digest(value), "value": value}, ensure_ascii=False)
+    content = json.dumps({"sha256": digest(value), "value": value}, ensure_ascii=False)
     return (content + "\n").encode()
 
 
@@ -179,7 +179,7 @@ def unpack(path):
         return None, "is not there, or no file"
     try:
         stored = read_plain(content)
-        sound = stored["sha256"] == _digest(stored["value"])
+        sound = stored["sha256"] == digest(stored["value"])
     except (ValueError, TypeError, KeyError, RecursionError):
         sound = False
     if not sound:
@@ -189,7 +189,8 @@ def unpack(path):
     return stored["value"], None
 
 
-def _digest(value):
+def digest(value):
+    """The digest of a value, whatever file keeps it."""
     return sha256(json.dumps(value).encode())
 
 

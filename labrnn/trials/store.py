@@ -165,7 +165,7 @@ class Store:
         digests = {}
         for path, value, fault in self.kept(fingerprint):
             if not fault:
-                digests.setdefault(path.name, sha256(kept.pack(value)))
+                digests.setdefault(path.name, kept.digest(value))
         return digests
 
     def damaged(self):
