@@ -449,12 +449,9 @@ class Compound(_Tuned):
     def conclusions(self):
         grid = {s.name: s for s in self.settings()}
         best, small = grid.get("E32 H305 L2"), grid.get("E32 H20 L1")
-        larger = [
-            s for s in grid.values() if s.config.hidden_dim >= 20 and s.config.embedding_dim >= 32
-        ]
         return {
             "best_compound": [(best, s) for s in grid.values() if best and s != best],
-            "best_for_its_size": [(s, small) for s in larger if small and s != small],
+            "best_for_its_size": [(small, s) for s in grid.values() if small and s != small],
         }
 
 

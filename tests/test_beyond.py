@@ -238,24 +238,22 @@ def test_texts_follow_the_runs():
     )
     text = beyond.on_choices(found, compared)
     assert re.match(
-        r"A correction has a significant effect in two of \w+ comparisons\. The corrected choice is "
+        r"The accuracy differs significantly in two of \w+ comparisons\. The alternative is "
         r"better: Forget bias 1, 3 layers \(\+.*; Negations kept \(\+[^)]*\)\.",
         text,
     )
     assert re.search(r"Equivalent within 1 point: .*Forget bias 1, 1 layer|The other comp", text)
     assert "changes a test accuracy by up to 0.10 points" in text
-    assert "With stop words kept" in text
-    assert "Without duplicates the split differs" in text
+    assert "Stop words use up a part of the limit" in text
+    assert "Dropping duplicates changes the split" in text
 
     found, compared = choices({"Negations kept": 0.8})
     text = beyond.on_choices(found, compared)
     assert "The published choice is better: Negations kept" in text
-    assert "corrected choice is better" not in text
+    assert "alternative is better" not in text
     found, compared = choices({}, spread=0.03)
     text = beyond.on_choices(found, compared)
-    assert re.match(
-        r"None of the \w+ comparisons shows a significant effect of a correction\.", text
-    )
+    assert re.match(r"None of the \w+ comparisons of accuracy is significant\.", text)
     assert re.search(
         r"are inconclusive; differences below [\d.]+ points could not have been detected", text
     )

@@ -27,6 +27,7 @@ from labrnn.results.statistics import (
     accuracy,
     difference,
     holm,
+    joint_gaps,
     mcnemar,
     mean_of,
     pool,
@@ -150,6 +151,24 @@ def test_a_prediction_interval_holds_a_single_run_on_other_reviews():
         single = family(random, 1, settings=1)[0].mean()
         held.append(predicted.low <= single <= predicted.high)
     assert 0.93 <= np.mean(held) <= 0.97
+
+
+@pytest.mark.simulation
+def test_gaps_that_share_their_reviews():
+    """Their mean's interval covers and their joint test keeps its level; independent gaps do not."""
+    random, held, taken_alone, joint = np.random.default_rng(4), [], [], []
+    for _ in range(600):
+        made, other = family(random, 3), family(random, 1)
+        over_seeds = spread(made)
+        gaps = made.mean(axis=(1, 2)) - other.mean(axis=(1, 2))
+        mean, p = joint_gaps(gaps, [(runs, over_seeds) for runs in made], REVIEWS)
+        held.append(mean.low <= 0 <= mean.high)
+        alone = mean_of(gaps)
+        taken_alone.append(alone.low <= 0 <= alone.high)
+        joint.append(p < 0.05)
+    assert 0.93 <= np.mean(held) <= 0.97
+    assert 0.03 <= np.mean(joint) <= 0.07
+    assert np.mean(taken_alone) < 0.90
 
 
 @pytest.mark.simulation

@@ -15,7 +15,7 @@ from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.network.registry import count_parameters
 from labrnn.parts import PARTS, Depth, Lstm, Setting, Width, read_params
-from labrnn.results import tables
+from labrnn.results import prose, tables
 from labrnn.results.table import ABOVE, FALL, Results, Runs, counted, stored
 from labrnn.results.tables import ACCURACY, accuracy_cell
 from labrnn.reviews.description import describe_data
@@ -92,6 +92,30 @@ def test_the_spread_is_that_of_the_family_and_no_other(change):
     other_spread = together.spread(other[0].config, "best")
     assert other_spread.variance > 3 * alone.spread(config, "best").variance
     assert together.accuracy(config, "best") == alone.accuracy(config, "best")
+
+
+def test_a_single_run_may_be_one_of_an_unstable_setting():
+    """It has the spread of all settings; several runs show which kind theirs is."""
+    settings = Width(widths=[10, 20, 32, 50, 100], **FULL).settings()
+    levels = {s.name: [0.868, 0.87, 0.872] for s in settings}
+    levels |= {"10 units": [0.70, 0.87, 0.80], "100 units": [0.87]}
+    runs = Runs(fake_runs(settings, levels, range(3)))
+    unstable, stable, *_, single = (runs.spread(s.config, "best").variance for s in settings)
+    assert stable < single < unstable
+    assert runs.has_own_spread(settings[0].config, "best")
+    error = runs.accuracy(settings[-1].config, "best").error
+    assert error > 5 * runs.accuracy(settings[1].config, "best").error
+
+
+def test_where_runs_differ_too_much_their_range_is_printed():
+    part = Width(widths=[10, 20, 32, 100], **FULL)
+    levels = {s.name: [0.868, 0.87, 0.872] for s in part.settings()}
+    levels["10 units"] = [0.70, 0.90, 0.80]
+    found = Results(part, Runs(fake_runs(part.settings(), levels, range(3))))
+    wide, narrow, *_ = map(found.accuracy, found.settings)
+    assert prose.accuracy(wide) == "70.0 to 90.0 % (n = 3)"
+    assert tables.accuracy_cell(wide) == "70.0 to 90.0"
+    assert prose.accuracy(narrow).startswith("87.0 % (95 % CI [")
 
 
 def test_a_part_of_the_settings_gives_a_setting_the_same_interval():

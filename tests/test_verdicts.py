@@ -149,11 +149,16 @@ def test_the_pair_that_keeps_a_claim_open_is_shown():
 
 
 @pytest.mark.parametrize(
-    ("large", "expected"), [(0.87, "confirmed"), (0.91, "refuted"), (0.88, "inconclusive")]
+    ("deeper", "expected"),
+    [(0.85, "confirmed"), (0.89, "refuted"), (0.8878, "inconclusive"), (None, "inconclusive")],
 )
-def test_worth_its_size(large, expected):
+def test_accuracy_per_parameter(deeper, expected):
+    """Rivals of many parameters lose without a run; E32 H20 L2 has hardly more than L1."""
+
     def accuracy(c):
-        return 0.87 if (c.n_layers, c.hidden_dim, c.embedding_dim) == (1, 20, 32) else large
+        if (c.hidden_dim, c.embedding_dim) != (20, 32):
+            return None
+        return 0.87 if c.n_layers == 1 else deeper
 
     part = partial(Compound, **GRID)
 

@@ -151,7 +151,7 @@ def test_the_frame_states_what_the_parts_found(tmp_path):
     ]
     pdf, page = write(*paths)
     abstract, _, text = " ".join(pages(pdf)[2:]).partition("Reproducibility summary")
-    assert "our runs refute 1 and are inconclusive on 1. We repeated 3 runs." in abstract
+    assert "our runs refute 1 and are inconclusive on 1; at the last epoch, which" in abstract
     assert "(Maas et al. 2011)" in abstract
     front, _, text = text.partition("1 Questions")
     assert "more is better inconclusive" in front
@@ -179,11 +179,17 @@ def test_the_frame_of_a_lab_without_results(written, tmp_path):
 
 
 def test_conclusions_are_counted():
-    assert tally(["confirmed"]) == ("Of one conclusion of the original study, our runs confirm 1")
-    three = ["confirmed", "inconclusive", "refuted", "confirmed"]
-    assert tally(three) == (
+    one = ["confirmed"]
+    assert tally(one, one) == "Of one conclusion of the original study, our runs confirm 1"
+    four = ["confirmed", "inconclusive", "refuted", "confirmed"]
+    text = (
         "Of four conclusions of the original study, our runs confirm 2, refute 1 and are inconclusive "
         "on 1"
+    )
+    assert tally(four, reversed(four)) == text
+    assert tally(four, [*four[:2], "inconclusive", "confirmed"]) == (
+        f"{text}; at the last epoch, which the original study tested, they confirm 2 and are "
+        "inconclusive on 2"
     )
 
 

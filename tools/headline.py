@@ -43,7 +43,8 @@ def block(found):
     rows = compare(found)
     finding = summary(rows, found).partition("\n\n")[0]
     judged = verdicts(found)
-    lines = [f"{tally(v.outcome for v in judged)}. {finding}", ""]
+    counts = tally([v.outcome for v in judged], [v.at_last for v in judged])
+    lines = [f"{counts}. {finding}", ""]
     for outcome in (CONFIRMED, REFUTED, INCONCLUSIVE):
         claims = [
             v.claim.published + f" ({v.at_last} at the last epoch)" * (v.at_last != outcome)

@@ -30,6 +30,7 @@ from labrnn.results.verdicts import CONFIRMED, INCONCLUSIVE, REFUTED
 STARTS = {"Questions": "questions", "Lab 1": "lab1", "Lab 2": "lab2"}
 SECTIONS = {title: [n for n in PARTS if n.startswith(start)] for title, start in STARTS.items()}
 APPENDIX = "Executed notebooks"
+VERBS = {CONFIRMED: "confirm", REFUTED: "refute", INCONCLUSIVE: "are inconclusive on"}
 
 
 def build(notebooks, title, authors):
@@ -123,7 +124,12 @@ def _frame(notebooks):
     before = [text("abstract"), text("summary")]
     before += [text("claims", **claims)] if values["verdicts"] else []
     before += [text("effort"), text("setup"), text("settings", **settings), text("methods")]
-    after = [Block("computed", page("end", **values), "the write-up", level=0)]
+    related = {"label": "tbl-related", "caption": "Published test accuracies on the fixed split."}
+    after = [
+        Block("computed", page("related", **values), "the write-up", level=0),
+        text("others", **related),
+        Block("computed", page("end", **values), "the write-up", level=0),
+    ]
     return [Part("", before)], [Part("", after), REFERENCES]
 
 
@@ -154,18 +160,31 @@ def _values(notebooks):
         "standard": standard_split().to_dict("records"),
         "statistics": statistics,
         "table": table,
-        "tally": tally(verdict["outcome"] for verdict in verdicts.values()),
+        "tally": tally(*([v[key] for v in verdicts.values()] for key in ("outcome", "at_last"))),
         "verdicts": verdicts,
         "versions": next((f["versions"] for f in facts if f.get("versions")), {}),
     }
 
 
-def tally(outcomes):
-    """How many conclusions our runs confirm, refute and leave open, as the rest of a sentence."""
-    counts = Counter(outcomes)
-    verbs = {CONFIRMED: "confirm", REFUTED: "refute", INCONCLUSIVE: "are inconclusive on"}
-    words = [f"{verb} {counts[outcome]}" for outcome, verb in verbs.items() if counts[outcome]]
-    return f"Of {counted(counts.total(), 'conclusion')} of the original study, our runs {listing(words)}"
+def tally(outcomes, at_last):
+    """How many conclusions our runs confirm, refute and leave open, as a sentence without its stop.
+
+    Args:
+        outcomes: of the verdicts.
+        at_last: of the same verdicts, where the last epoch is tested.
+    """
+
+    def counts(outcomes):
+        found = Counter(outcomes)
+        return listing(
+            f"{verb} {found[outcome]}" for outcome, verb in VERBS.items() if found[outcome]
+        )
+
+    outcomes, at_last = list(outcomes), list(at_last)
+    text = f"Of {counted(len(outcomes), 'conclusion')} of the original study, our runs {counts(outcomes)}"
+    if Counter(at_last) == Counter(outcomes):
+        return text
+    return f"{text}; at the last epoch, which the original study tested, they {counts(at_last)}"
 
 
 def parameters(notebook):

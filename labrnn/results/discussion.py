@@ -78,7 +78,7 @@ def sgd(results):
 @_of_runs
 def optimizers(results):
     """Lab 2 a and b: which optimiser is best?"""
-    able = results.by_validation()
+    able, rates = results.by_validation(), results.part.rates
     return discuss(
         "optimizers",
         results,
@@ -88,7 +88,8 @@ def optimizers(results):
         ),
         unfinished=[s for s in able if _improves(results, s)],
         overfitted=overfitted(results, able),
-        tuned=comparison.leaders(results),
+        tuned=(tuned := comparison.leaders(results)),
+        edge=[s for s in tuned.values() if s.config.lr in (min(rates), max(rates))],
     )
 
 

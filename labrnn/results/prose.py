@@ -127,10 +127,17 @@ def interval(estimate, sign=""):
     return "[{}, {}]".format(*("0.0" if bound == "−0.0" else bound for bound in bounds))
 
 
+def typical(estimate):
+    """`88.0`, or `70.0 to 88.6` where runs differ too much for an interval; in per cent."""
+    if estimate.known or len(estimate.runs) < 2:
+        return f"{100 * estimate.mean:.1f}"
+    return f"{100 * min(estimate.runs):.1f} to {100 * max(estimate.runs):.1f}"
+
+
 def accuracy(estimate):
     """`88.0 % (95 % CI [87.6, 88.4], n = 10)`."""
     kinds = [f"{100 * CONFIDENCE:.0f} % CI {interval(estimate)}"] if estimate.known else []
-    return f"{percent(estimate.mean)} ({', '.join([*kinds, f'n = {estimate.n}'])})"
+    return f"{typical(estimate)} % ({', '.join([*kinds, f'n = {estimate.n}'])})"
 
 
 def difference(estimate, p=None):
@@ -155,19 +162,20 @@ def comparisons(compared, to=None, one=None, figures=True):
         one: the first setting of all of them, in words; the sentences then list the second ones.
         figures: Whether the differences are printed; not where a table beside has them.
     """
-    return " ".join(_same_outcome(group, to, one, figures) for group in outcomes(compared).values())
+    groups = outcomes(compared).values()
+    return " ".join(_same_outcome(group, to, one, figures, len(groups) == 1) for group in groups)
 
 
-def _same_outcome(group, to, one, figures):
+def _same_outcome(group, to, one, figures, every):
     many, outcome = [c.second if one else c.first for c in group], group[0].outcome
     if not figures:
-        listed = names(many)
+        listed = "the others" if every and len(group) >= MANY and not to else names(many)
     elif len(group) >= MANY:
         ends = [points(f(c.difference.mean for c in group)) for f in (min, max)]
         listed = f"{names(many)} ({' to '.join(dict.fromkeys(ends))} points)"
     else:
         listed = listing(
-            f"{named(s)} ({difference(c.difference, c.p if c.significant else None)})"
+            f"{named(s)} ({difference(c.difference, None if outcome == 'equivalent' else c.p)})"
             for s, c in zip(many, group, strict=True)
         )
     who, to = (one, listed) if one else (listed, to or named(group[0].second))
@@ -190,7 +198,7 @@ def _same_outcome(group, to, one, figures):
     ends = " to ".join(dict.fromkeys(f"{100 * x:.1f}" for x in (least[0], least[-1])))
     rest = [s for s, c in zip(many, group, strict=True) if c.difference.detectable >= WIDE]
     return (
-        f"{text}the smallest detectable {'differences are' if len(group) > 1 else 'difference is'} "
+        f"{text}the smallest detectable {'differences are' if ' to ' in ends else 'difference is'} "
         f"{ends} points{f', and more than {100 * WIDE:.0f} points for {names(rest)}' * bool(rest)}."
     )
 

@@ -100,7 +100,8 @@ def table(rows):
     return printed(
         lines,
         "Trained: our runs that trained, of all. Gap: ours minus published; ± prediction: half of "
-        "the 95 % prediction interval of a single published run.",
+        "the 95 % prediction interval of a single published run. Best epoch: with the corrected "
+        "readout, so for bidirectional models of other runs.",
     )
 
 
@@ -122,7 +123,7 @@ def summary(rows, results):
         wrong=sum(row.parameters != row.published.num_params for row in rows),
         words=VOCABULARY_SIZE,
         ours=results.vocabulary_size,
-        agreement=agreement_means(shown) if len(shown) > 2 else None,
+        agreement=agreement_means(shown, results.at("last")) if len(shown) > 2 else None,
         gap_text=difference,
         reduced=results.part.train_reviews,
         level=100 * CONFIDENCE,
@@ -134,31 +135,45 @@ def distinct(rows):
     return [*{row.setting.config: row for row in rows if row.compared}.values()]
 
 
-def agreement_means(shown):
+def agreement_means(shown, last):
     """What the agreement of some rows is worth, by name.
 
     `constant` and `guessed`: the accuracy that, guessed for every row, agrees with most published
-    values, and with how many; `correlation` and `correlation_p`: Pearson's, of ours and published;
-    `gap`: the mean of all gaps; `chi2_p`: of the joint test that all gaps are prediction error;
-    `detectable`: the smallest gaps that the rows could have shown, sorted.
+    values, and with how many; `correlation`, `correlation_p`: Pearson's, of ours and published;
+    `correlations`: its range with any one row left out; `gap`: the mean of all gaps; `joint_p`: of
+    the joint test that all gaps are prediction error; `detectable`: the smallest gaps that the
+    rows could have shown, sorted.
+
+    Args:
+        shown: `Row`s, three or more.
+        last: `Results` after the last epoch.
     """
     known = np.array([row.published.test_acc for row in shown])
-    ours = known + [row.gap.mean for row in shown]
+    gaps = np.array([row.gap.mean for row in shown])
     half_widths = np.array([row.gap.half_width for row in shown])
     guesses = np.arange(0.80, 0.92, 0.0005)
     agreeing = [(np.abs(guess - known) <= half_widths).sum() for guess in guesses]
-    squares = sum((row.gap.mean / row.gap.error) ** 2 for row in shown)
-    varies = np.ptp(known) > 0 and np.ptp(ours) > 0
-    correlation = stats.pearsonr(ours, known) if varies else (np.nan, np.nan)
+    sides = [(last.correct(row.setting), last.spread(row.setting)) for row in shown]
+    gap, joint_p = statistics.joint_gaps(gaps, sides, TEST_REVIEWS)
+    r, p = _correlation(known + gaps, known)
+    others = ~np.eye(len(shown), dtype=bool)
+    without = [_correlation((known + gaps)[rest], known[rest])[0] for rest in others]
     return {
         "constant": float(guesses[int(np.argmax(agreeing))]),
         "guessed": int(max(agreeing)),
-        "correlation": float(correlation[0]),
-        "correlation_p": float(correlation[1]),
-        "gap": statistics.mean_of([row.gap.mean for row in shown]),
-        "chi2_p": float(stats.chi2.sf(squares, len(shown))),
+        "correlation": r,
+        "correlation_p": p,
+        "correlations": (min(without), max(without)),
+        "gap": gap,
+        "joint_p": joint_p,
         "detectable": sorted(row.gap.detectable for row in shown),
     }
+
+
+def _correlation(ours, known):
+    """Pearson's r and its p-value; NaN where one side does not vary."""
+    varies = np.ptp(known) > 0 and np.ptp(ours) > 0
+    return tuple(map(float, stats.pearsonr(ours, known))) if varies else (np.nan, np.nan)
 
 
 def setting_name(config):

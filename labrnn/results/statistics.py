@@ -55,6 +55,7 @@ class Estimate:
         lone: whether the lower side of a difference is a single run of a setting. Such a run may
             have failed by chance, so it does not decide against the setting: p-values that would
             are NaN.
+        runs: of an accuracy that of each run.
     """
 
     mean: float
@@ -65,6 +66,7 @@ class Estimate:
     bounds: tuple = (-1.0, 1.0)
     mcnemar: float = math.nan
     lone: bool = False
+    runs: tuple = ()
 
     @property
     def half_width(self):
@@ -197,7 +199,8 @@ def accuracy(correct, over_seeds, bounds=(0.0, 1.0)):
     """
     runs, reviews = correct.shape
     shares = _shares([(over_seeds, runs)]) + _of_reviews(correct.mean(axis=0), [(over_seeds, runs)])
-    return combined(correct.mean(), shares, runs, reviews, bounds)
+    estimate = combined(correct.mean(), shares, runs, reviews, bounds)
+    return replace(estimate, runs=tuple(correct.mean(axis=1)))
 
 
 def difference(correct, other, over_seeds, others, paired=True):
@@ -259,6 +262,34 @@ def prediction(estimate, over_seeds, reviews):
     one = [(estimate.error**2, estimate.freedom), (over_seeds.variance, over_seeds.freedom)]
     shares = [*one, (sample, reviews - 1)]
     return combined(estimate.mean, shares, estimate.n, reviews, (0.0, 1.0))
+
+
+def joint_gaps(gaps, models, reviews):
+    """The gaps between models and one further run of each, which other reviews test, together.
+
+    The models share their test reviews, and the further runs share theirs, so gaps are correlated.
+
+    Args:
+        gaps: of each model, ours minus the further run's.
+        models: for each bool [runs, test reviews] and its `Spread`.
+        reviews: on which the further runs are tested; models err on them together as on ours.
+
+    Returns:
+        the mean, an `Estimate`, and the p-value of the hypothesis that all gaps are chance (F test).
+    """
+    means = np.array([correct.mean(axis=0) for correct, _ in models])
+    runs = np.array([len(correct) for correct, _ in models])
+    within = np.array([over_seeds.within for _, over_seeds in models])
+    variances = np.array([over_seeds.variance for _, over_seeds in models])
+    shared = (np.cov(means) - np.diag(within / runs)) * (1 / means.shape[1] + 1 / reviews)
+    sides = [(s, n) for (_, s), k in zip(models, runs, strict=True) for n in (k, 1)]
+    shares = [(variance / len(gaps) ** 2, freedom) for variance, freedom in _shares(sides)]
+    shares.append((max(0.0, shared.mean()), means.shape[1] - 1))
+    covariance = shared + np.diag(variances * (1 + 1 / runs))
+    freedom = sum(over_seeds.freedom for over_seeds in {s for _, s in models})
+    ratio = gaps @ np.linalg.solve(covariance, gaps) / len(gaps)
+    mean = combined(np.mean(gaps), shares, int(runs.min()), reviews)
+    return mean, float(scipy.stats.f.sf(ratio, len(gaps), freedom))
 
 
 @dataclass(frozen=True)

@@ -60,15 +60,20 @@ class Runs:
 
     @lru_cache  # noqa: B019
     def pooled(self, family, tested):
-        """A family's `Spread` over seeds, and the settings that have one of their own."""
+        """`Spread`s over seeds: of a family's stable settings, of each unstable one, of all."""
         table = self.table[self.table["family"] == family]
         groups = {s: self.correct(s, tested) for s in table["setting"].unique()}
-        return statistics.pool({s: rows for s, rows in groups.items() if len(rows)})
+        groups = {s: rows for s, rows in groups.items() if len(rows)}
+        return *statistics.pool(groups), statistics.spread(groups.values())
 
     def spread(self, config, tested):
-        """The setting's `Spread` over seeds: its family's, or its own if it is less stable."""
-        pooled, unstable = self.pooled(_family(config), tested)
-        return unstable.get(config, pooled)
+        """The setting's `Spread` over seeds: that of its family, or its own if it is less stable.
+
+        A single run does not show whether its setting is stable: it has the spread of all.
+        """
+        stable, unstable, every = self.pooled(_family(config), tested)
+        single = len(self.correct(config, tested)) == 1
+        return every if single else unstable.get(config, stable)
 
     def has_own_spread(self, config, tested):
         """Whether the setting is less stable than its family."""

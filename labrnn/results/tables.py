@@ -7,10 +7,13 @@ import pandas as pd
 from labrnn.network.registry import count_parameters
 from labrnn.results import comparison
 from labrnn.results.comparison import of_kind
-from labrnn.results.prose import interval, p_value, points, render
+from labrnn.results.prose import interval, p_value, points, render, typical
 
 ACCURACY = "test accuracy, %"
-KEY = "Trained: runs that trained, of all; accuracy and 95 % CI of those. s/epoch: seconds of one."
+KEY = (
+    "Trained: runs that trained, of all; accuracy and 95 % CI of those, or their range. s/epoch: "
+    "processor seconds per epoch."
+)
 COMPARED = (
     " Δ: difference in points with its 95 % CI; p: corrected by Holm's method; lower, higher: "
     "significant; equivalent: within 1 point."
@@ -22,7 +25,7 @@ COMPARED = (
 
 def accuracy_cell(estimate):
     """An accuracy and its interval, per cent."""
-    mean = "–" if math.isnan(estimate.mean) else f"{100 * estimate.mean:.1f}"
+    mean = "–" if math.isnan(estimate.mean) else typical(estimate)
     return f"{mean} {interval(estimate)}".rstrip()
 
 
@@ -105,12 +108,14 @@ def cells_table(results, compared):
 
 
 def ranking(results, settings, compared=()):
-    """Settings that trained, best first by test accuracy, with the smallest of each on the front.
+    """Settings that trained, best first by test accuracy.
 
-    A setting is on the front if none with at most its parameters has a higher test accuracy.
+    A setting is on the front if none with at most its parameters has a higher test accuracy, among
+    these settings and the others that the part trains.
     """
     ranked = sorted(settings, key=lambda s: -results.accuracy(s).mean)
-    found, best = {c.first: c.outcome for c in compared}, front(results, settings)
+    best = front(results, [*settings, *results.able(results.part.others())])
+    found = {c.first: c.outcome for c in compared}
     lines = [
         {"": str(place), "setting": s.name}
         | columns(results, s, "parameters", "n", ACCURACY, "validation, %")
@@ -119,8 +124,8 @@ def ranking(results, settings, compared=()):
     ]
     return printed(
         lines,
-        "Front: no setting of the grid with as many parameters or fewer is more accurate. Result: "
-        "against the selected setting.",
+        "Front: no setting of the grid or of Labs 2 c to e with as many parameters or fewer is more "
+        "accurate. Result: against the selected setting.",
     )
 
 
@@ -133,7 +138,7 @@ def ranking_by_ratio(results, settings):
     lines = [
         {"": str(place), "setting": s.name}
         | columns(results, s, "parameters", ACCURACY)
-        | {"% per 1,000 parameters": f"{1e5 * ratio(s):.3g}"}
+        | {"% per 1,000 parameters": f"{1e5 * ratio(s):.4f}"}
         for place, s in enumerate(sorted(settings, key=ratio, reverse=True), 1)
     ]
     return printed(lines)

@@ -7,7 +7,7 @@ the evidence against it is significant in one pair after Holm's correction, else
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -16,7 +16,7 @@ from labrnn.parts import Claim
 from labrnn.published import VOCABULARY_SIZE
 from labrnn.results import statistics
 from labrnn.results.prose import capital, difference, p_value, share
-from labrnn.results.statistics import LEVEL, MARGIN
+from labrnn.results.statistics import LEVEL, MARGIN, NOT_RUN
 
 CONFIRMED, REFUTED, INCONCLUSIVE = "confirmed", "refuted", "inconclusive"
 
@@ -64,7 +64,8 @@ def judge(results, claim):
 def _judged(results, claim):
     """Outcome and evidence."""
     rule = RULES[claim.rule]
-    run = [p for p in claim.pairs if all(len(results.rows(s)) for s in p if s) or rule is _smaller]
+    needed = NEEDED.get(rule, 2)
+    run = [p for p in claim.pairs if all(len(results.rows(s)) for s in p[:needed] if s)]
     found = [rule(results, *pair) for pair in run]
     missing = len(claim.pairs) - len(run)
     note = f"; {missing} of {len(claim.pairs)} comparisons were not run" if missing else ""
@@ -149,6 +150,29 @@ def _smaller(_, first, second):
     return _Evidence(*((0.0, [1.0]) if sizes[0] < sizes[1] else (1.0, [0.0])), text)
 
 
+def _highest_ratio(results, first, rival):
+    """Accuracy per parameter, in terms of the accuracy that `first` needs.
+
+    A rival that was not run decides where even an accuracy of 100 % would not be enough.
+    """
+    sizes = [count_parameters(s.config, results.vocabulary_size or 1) for s in (first, rival)]
+    scale = sizes[0] / sizes[1]
+    mine, theirs = results.correct(first), results.correct(rival)
+    if not len(mine):
+        return _Evidence(math.nan, [math.nan], _text(results, first, rival, NOT_RUN))
+    if not len(theirs) or scale < results.accuracy(first).low:
+        text = f"{rival.name} has {1 / scale:.1f} times the parameters of {first.name}"
+        return _Evidence(results.accuracy(first).p_above(scale), [1.0], text)
+    s = results.spread(rival)
+    scaled = replace(s, variance=scale**2 * s.variance, within=scale**2 * s.within)
+    d = statistics.difference(mine, scale * theirs, results.spread(first), scaled)
+    text = (
+        f"accuracy of {first.name} − {scale:.4f} times that of {rival.name}, the ratio of their "
+        f"parameters: {difference(d)}"
+    )
+    return _Evidence(d.p_above(0.0), [d.p_below(0.0)], text)
+
+
 def _text(results, first, second, d):
     """The difference; where a side did not train at all, how many runs did."""
     if math.isnan(d.mean):
@@ -163,4 +187,6 @@ RULES = {
     "not better by 1 point": _not_better,
     "slower": _slower,
     "smaller": _smaller,
+    "highest ratio": _highest_ratio,
 }
+NEEDED = {_smaller: 0, _highest_ratio: 1}  # settings of a pair that must have been run, else both
