@@ -226,8 +226,18 @@ class Lstm(Part):
         0.003, description="of the model that reads sentences; the lab takes 0.001"
     )
 
+    rates: list[float] = Field([], description="higher rates of SGD: are its steps too small?")
+
     def settings(self):
         return [_model(self.cell.upper(), self.base.replace(cell=self.cell, lr=self.lr))]
+
+    def probes(self):
+        """What might let SGD train: larger steps; for the LSTM a forget gate that keeps more."""
+        config = self.settings()[0].config
+        found = [Setting(f"a learning rate of {r:g}", config.replace(lr=r)) for r in self.rates]
+        if self.rates and self.cell == "lstm":
+            found.append(Setting("a forget bias of 1", config.replace(forget_bias=1.0)))
+        return found
 
     @property
     def reader(self):
@@ -235,7 +245,7 @@ class Lstm(Part):
         return self.base.replace(cell=self.cell, optim="rmsprop", lr=self.reader_lr)
 
     def others(self):
-        return [Setting("reader", self.reader)]
+        return [Setting("reader", self.reader), *self.probes()]
 
     def conclusions(self):
         return {"sgd": [(setting, None) for setting in self.settings()]}

@@ -132,7 +132,28 @@ def test_a_loss_that_stays_at_ln_2(part, cell, seeds):
     )
     assert f"the {cell} is no better than chance: 0 of {len(seeds)} run" in text
     assert ("**confirmed**" if len(seeds) > 1 else "**inconclusive**") in text
-    assert "*A possible explanation, not tested here:*" in text
+    assert "**Why does it not train?**" in text
+    assert text.count("We did not test this explanation.") == 1
+
+
+@pytest.mark.parametrize(
+    ("level", "says"),
+    [
+        (0.8, "Significantly more runs train with a learning rate of 1 (Fisher's exact test), so"),
+        (0.5, "None of these changes lets significantly more runs train (Fisher's exact test)."),
+    ],
+)
+def test_what_lets_sgd_train_is_tested(level, says):
+    accuracies = {"LSTM": 0.5, "a learning rate of 1": level, "a forget bias of 1": 0.5}
+    found = results(Lstm(seeds=SEEDS, rates=[0.1, 1.0], **FULL), accuracies)
+    text = discussion.sgd(found)
+    assert says in text
+    assert (
+        "With a learning rate of 1, 5 of 5 runs trained (95 % CI [48 %, 100 %]), with" in text
+    ) == (level == 0.8)
+    assert "With a forget bias of 1, 0 of 5 runs trained" in text
+    assert "0.1" not in text  # was not run
+    assert [s.name for s in Gru(rates=[1.0]).probes()] == ["a learning rate of 1"]
 
 
 def test_a_loss_that_falls():
@@ -141,7 +162,7 @@ def test_a_loss_that_falls():
         "The training loss of the LSTM falls steadily under SGD, from 0.600 to 0.120."
     )
     assert "**refuted** (LSTM: 5 of 5 runs trained; more than half: p = 0.03)" in text
-    assert "explanation" not in text
+    assert "Why does it not train" not in text
 
 
 def test_seeds_that_do_not_agree():

@@ -32,7 +32,7 @@ def write(folder, name, title, *outputs):
     """An executed notebook and what was rendered from it."""
     nb = new_notebook(cells=[new_markdown_cell(f"# {name}\n\nProse of the notebook.")])
     nb.cells.append(new_code_cell("1", outputs=list(outputs)))
-    made = {"data": "reviews of mine", "trials": 4, "versions": {}}
+    made = {"data": "reviews of mine", "runs read": 4, "versions": {}}
     nb.metadata.update(title=title, date="2026-11-24", labrnn=made)
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(nb, folder / f"{name}.ipynb")
@@ -54,7 +54,10 @@ def root(tmp_path_factory):
             "The rest is not shown.",
             finding="**Adam** [@kingma2015] is first, with 0.893 in the epoch "
             "that is tested, on all reviews of the whole test set. The gallery ends before this one.",
-            verdicts=[{"published": f"claim {k}", "outcome": "refuted"} for k in range(2)],
+            verdicts=[
+                {"published": f"claim {k}", "outcome": "refuted", "at_last": "refuted"}
+                for k in range(2)
+            ],
         ),
     )
     write(

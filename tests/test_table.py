@@ -18,6 +18,7 @@ from labrnn.parts import PARTS, Depth, Lstm, Setting, Width, read_params
 from labrnn.results import prose, tables
 from labrnn.results.table import ABOVE, FALL, Results, Runs, counted, stored
 from labrnn.results.tables import ACCURACY, accuracy_cell
+from labrnn.results.verdicts import verdicts
 from labrnn.reviews.description import describe_data
 from labrnn.trials.store import PROJECT, Store
 from tools import spreads
@@ -253,3 +254,16 @@ def test_the_table_of_spreads_is_that_of_the_stored_runs(capsys):
     for line in families:
         deviation, last = line.split("|")[2:4]
         assert f"|{deviation}|{last}|" in page
+
+
+@pytest.mark.parametrize("threshold", [0.6, 0.7, 0.75])
+def test_no_verdict_depends_on_the_threshold_of_a_trained_run(committed, monkeypatch, threshold):
+    """The limitations of the write-up say so."""
+
+    def outcomes(runs):
+        found = Results(full("reproduction"), runs)
+        return [(v.outcome, v.at_last) for v in verdicts(found)]
+
+    expected = outcomes(committed)
+    monkeypatch.setattr("labrnn.results.table.ABOVE", threshold)
+    assert outcomes(Runs(committed.trials.values())) == expected

@@ -37,15 +37,16 @@ def page(title, root, reports):
 
 def _headline(cards):
     """What the original study's conclusions turned out to be, and how far its figures are from ours."""
-    outcomes = {v["published"]: v["outcome"] for card in cards for v in card["verdicts"]}
+    found = {v["published"]: v for card in cards for v in card["verdicts"]}.values()
+    counts = [[v[key] for v in found] for key in ("outcome", "at_last")]
     distance = [card["said"] for card in cards if card["stem"].name == "reproduction"]
-    return " ".join([f"{tally(outcomes.values())}."] * bool(outcomes) + distance)
+    return " ".join([f"{tally(*counts)}."] * bool(found) + distance)
 
 
 def _card(path):
     """Of an executed notebook the first single figure and the finding, else what it is about."""
     nb, pictures = read(path), {}
-    runs = nb.metadata.get("labrnn", {}).get("trials", 0)
+    runs = nb.metadata.get("labrnn", {}).get("runs read", 0)
     facts = [nb.metadata.get("date"), runs and counted(runs, "training run")]
     intro = next((c.source for c in nb.cells if c.cell_type == "markdown"), "")
     about = finding_of(nb) or "".join(re.split(r"\n\s*\n", intro)[1:2])

@@ -190,12 +190,12 @@ class Report(Target):
             files.setdefault(trial.fingerprint, set()).add(trial.data["name"])
             for name, version in trial.environment["versions"].items():
                 versions.setdefault(name, set()).add(version)
-        data = [f"{min(sorted(names), key=len)}, fingerprint {k}" for k, names in files.items()]
+        data = [f"{max(sorted(names), key=len)}, fingerprint {k}" for k, names in files.items()]
         commits = list(dict.fromkeys(e["commit"] for e in newest_first if e["commit"]))
         more = len(commits) - COMMITS
         facts = {
             "data": "; ".join(sorted(data)) or (self.reviews and f"fingerprint {self.reviews}"),
-            "trials": len(self.trials),
+            "runs read": len(self.trials),
             "device": "; ".join(sorted({e["device"] for e in newest_first})),
             "versions": {name: ", ".join(sorted(found)) for name, found in versions.items()},
             "commit": ", ".join(commits[:COMMITS]) + (f" and {more} more" if more > 0 else ""),

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from scipy.stats import fisher_exact
 
 from labrnn.results import comparison, prose, statistics
 from labrnn.results.comparison import of_kind
@@ -56,8 +57,8 @@ def _of_runs(discussion):
 
 @_of_runs
 def sgd(results):
-    """Lab 1 f and h: does the loss fall steadily under SGD?"""
-    setting = results.settings[0]
+    """Lab 1 f and h: does the loss fall steadily under SGD, and if not, why?"""
+    setting, probes = results.settings[0], results.run(results.part.probes())
     losses, _ = results.curves(setting, "train_loss")
     falls = [sum(b < a for a, b in pairwise(curve)) for curve in losses]
     return discuss(
@@ -66,6 +67,8 @@ def sgd(results):
         setting=setting,
         cell=setting.config.cell.upper(),
         runs=results.trained(setting),
+        probes=probes,
+        helped=[s for s in probes if _more_train(results, s, setting)],
         first=losses[:, 0].mean(),
         last=losses[:, -1].mean(),
         width=np.ptp(losses, axis=1).max(),
@@ -73,6 +76,13 @@ def sgd(results):
         ln2=LN2,
         words=results.vocabulary_size,
     )
+
+
+def _more_train(results, first, second):
+    """Whether significantly more of a setting's runs train than of another's (Fisher's exact test)."""
+    sides = [results.trained(s) for s in (first, second)]
+    table = [(side.count, side.n - side.count) for side in sides]
+    return fisher_exact(table, alternative="greater").pvalue < statistics.LEVEL
 
 
 @_of_runs

@@ -220,7 +220,8 @@ class Results:
 
     def run(self, settings=None):
         """Those of some settings, else of the part's, that have a run."""
-        return [s for s in (settings or self.settings) if len(self.rows(s))]
+        wanted = self.settings if settings is None else settings
+        return [s for s in wanted if len(self.rows(s))]
 
     def missing(self):
         """The settings without a run."""
