@@ -164,7 +164,7 @@ def _highest_ratio(results, first, rival):
         text = f"{rival.name} has {1 / scale:.1f} times the parameters of {first.name}"
         return _Evidence(results.accuracy(first).p_above(scale), [1.0], text)
     s = results.spread(rival)
-    scaled = replace(s, variance=scale**2 * s.variance, within=scale**2 * s.within)
+    scaled = s and replace(s, variance=scale**2 * s.variance, within=scale**2 * s.within)
     d = statistics.difference(mine, scale * theirs, results.spread(first), scaled)
     text = (
         f"accuracy of {first.name} − {scale:.4f} times that of {rival.name}, the ratio of their "
