@@ -142,7 +142,7 @@ def test_scheduler_that_dies(data, store, scheduler, monkeypatch):
     start("distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny")
     monkeypatch.setattr(cluster, "PATIENCE", 2)
     display = Disturber(monkeypatch, lambda executor: started[0].kill())
-    with pytest.raises(LabError, match="the Dask scheduler is gone"):
+    with pytest.raises(LabError, match="the connection is closed; run the same command"):
         run_trials(FOUR, data, store=store, display=display, scheduler=str(file))
 
 
@@ -163,7 +163,9 @@ def test_no_such_scheduler(data, store, monkeypatch, where, fault):
 
 def test_dask_is_an_extra(data, store, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(LabError, match=r"needs distributed: pip install labrnn\[cluster\]"):
+    with pytest.raises(
+        LabError, match=r"distributed is not installed; run `make setup EXTRAS=cluster`"
+    ):
         run_trials(FOUR, data, store=store, scheduler="local")
 
 

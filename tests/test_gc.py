@@ -106,7 +106,7 @@ def test_a_folder_that_is_no_store_is_not_touched(tmp_path, flags):
     before = tree(tmp_path)
     code, out, err = gc(projects, *flags)
     assert (code, out) == (2, "")
-    assert "is not marked as a store of trials and holds .git, which is not labrnn's" in err
+    assert "is not marked as a run store and contains .git, which labrnn did not write" in err
     assert tree(tmp_path) == before
 
 

@@ -93,7 +93,7 @@ def test_a_model_that_cannot_serve_is_passed_over(store):
 def test_damaged_weights_are_not_used(store):
     trial, corpus = choose_trial(store)
     (trial.folder / "model.safetensors").write_bytes(b"other weights")
-    with pytest.raises(LabError, match="is not what was written"):
+    with pytest.raises(LabError, match="does not match its stored SHA-256"):
         predict(trial, corpus, ["great"])
 
 

@@ -99,7 +99,7 @@ class Vocabulary:
         """Collect the words of the training texts, by first appearance (Lab 1 b).
 
         Args:
-            min_count: a word's least occurrences in all of them.
+            min_count: fewest occurrences of a word in all of them.
             stop: words to leave out; the lab's stop words where None.
         """
         stop = stop_words() if stop is None else stop
@@ -136,8 +136,8 @@ class Corpus:
         rows: split -> row numbers in the lab's order.
         words: the vocabulary's words from index 2 on.
         facts: name, fingerprint and counts of the source.
-        bigrams, trigrams: known runs of two or three tokens as sorted codes, see `code_ngrams`,
-            int64 [P] and [Q].
+        bigrams, trigrams: known n-grams of two and three tokens as sorted codes, see
+            `code_ngrams`, int64 [P] and [Q].
     """
 
     ids: np.ndarray
@@ -234,14 +234,14 @@ def _rows(reviews, config):
         pool = np.array([i for i, t in enumerate(reviews.texts) if first.setdefault(t, i) == i])
     if len(pool) < MIN_REVIEWS:
         raise LabError(
-            f"{reviews.name}: duplicates = drop leaves {len(pool)} of {total} reviews, at least "
+            f"{reviews.name}: `duplicates: drop` leaves {len(pool)} of {total} reviews, at least "
             f"{MIN_REVIEWS} are needed; use other reviews, or keep the duplicates"
         )
     rows = split_rows(pool)
     if config.train_reviews > len(rows["train"]):
         raise LabError(
-            f"{reviews.name}: train_reviews = {config.train_reviews}, but its training set has "
-            f"{len(rows['train'])} reviews; use at most that, or 0 for all"
+            f"{reviews.name}: its training set has {len(rows['train'])} reviews, but `train_reviews` "
+            f"of the params file or notebook is {config.train_reviews}; set at most that, or 0 for all"
         )
     if config.train_reviews:
         rows["train"] = rows["train"][: config.train_reviews]
@@ -295,22 +295,28 @@ DATA_FIELDS = (
 
 
 def cache_folder():
-    """Where encoded corpora lie: `LABRNN_CACHE`, else the user's cache folder."""
+    """Return the folder of encoded corpora: `LABRNN_CACHE`, else in the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labrnn"
     return absolute(os.environ.get("LABRNN_CACHE") or default)
 
 
-def load_corpus(config, data: str | None = None):
-    """The encoded corpus of a source, from the disk cache where it was encoded before.
+def load_corpus(config, data=None, fingerprint=""):
+    """Return the encoded corpus of a source, from the disk cache if it was encoded before.
 
     Args:
         config: a `TrialConfig`; only its data fields count.
-        data: the notebook's parameter; `LABRNN_DATA` is stronger (see `sources.find_source`).
+        data: the parameter `data`; `LABRNN_DATA` takes precedence (see `sources.find_source`).
+        fingerprint: the reviews' expected fingerprint; empty for any.
 
     Raises:
-        LabError: the source is missing or unreadable.
+        LabError: the source is missing or unreadable, or has another fingerprint.
     """
-    path = sources.find_source(data)
+    corpus = _cached(config, sources.find_source(data))
+    sources.require_fingerprint(corpus.facts["name"], corpus.fingerprint, fingerprint)
+    return corpus
+
+
+def _cached(config, path):
     fields = config.model_dump(include=set(DATA_FIELDS))
     identity = [CACHE_FORMAT, sources.source_digest(path), sorted(fields.items())]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What is kept beside the trials, computed of the reviews: its form, file by file.
+"""Derived data beside the trials, computed from reviews or weights: the form of each file.
 
 A file holds `{"sha256": ..., "value": ...}`; its name is `<kind>-<16 hexadecimal digits>.json`.
 The digest shows that nothing changed, the form here that it was right from the beginning.
@@ -16,6 +16,8 @@ from safetensors import SafetensorError, deserialize
 
 from labrnn.errors import LabError
 from labrnn.trials.trial import (
+    CHANGED,
+    MISSING,
     Plain,
     Share,
     Trial,
@@ -117,8 +119,6 @@ class _Insight(Plain):
 
 
 class _Words(Plain):
-    trained: bool
-    count: Count
     negative: Share
     reach: Two[float]
     outermost: Two[list[str]]
@@ -126,11 +126,7 @@ class _Words(Plain):
 
 
 class _Gates(Plain):
-    steps: Count
-    rows: Count
-    units: Count
     sums: Two[float]
-    mean: float
     histogram: Some[float]
 
 
@@ -173,17 +169,17 @@ def unpack(path):
         path: in a folder that is named by the reviews' fingerprint.
 
     Raises:
-        UnreadableError: it may be there, and sound.
+        UnreadableError: the file cannot be read; it may be sound.
     """
     if (content := content_of(path)) is None:
-        return None, "is not there, or no file"
+        return None, MISSING
     try:
         stored = read_plain(content)
         sound = stored["sha256"] == digest(stored["value"])
     except (ValueError, TypeError, KeyError, RecursionError):
         sound = False
     if not sound:
-        return None, "is not what was written"
+        return None, CHANGED
     if fault := _misfit(path, stored["value"]):
         return None, f"not the content of a {path.name.partition('-')[0]} file: {fault}"
     return stored["value"], None
@@ -205,21 +201,21 @@ def _misfit(path, value):
     if kind == "data":
         facts = value["facts"]
         if facts["fingerprint"] != path.parent.name:
-            return f"reviews of fingerprint {facts['fingerprint']}"
+            return f"its fingerprint is {facts['fingerprint']}, its folder's another"
         if facts["rows"] != facts["positives"] + facts["negatives"]:
             return "its rows are not its positives and negatives"
         if (reviews := _reviews_beside(path)) not in (None, facts["rows"]):
-            return f"{facts['rows']} rows, and trials of {reviews} reviews lie here"
+            return f"{facts['rows']} rows, but the trials beside it are of {reviews} reviews"
     if kind == "baselines":
         *sizes, test = (len(digits) for digits in (*value["labels"], value["repeated"]))
-        sizes = [2 * size for size in sizes]  # a byte a label, two a margin
+        sizes = [2 * size for size in sizes]  # one byte per label, two per margin
         if any([*map(len, m["margins"])] != sizes for m in value["models"]) or 2 * test != sizes[1]:
             return "not one margin for each review"
     return ""
 
 
 def _reviews_beside(path):
-    """How many reviews the trials beside a file are of, by the first that can be read."""
+    """The number of reviews of the trials beside a file, by the first that can be read."""
     with suppress(OSError):
         for name in sorted(os.listdir(path.parent)):
             with suppress(LabError):

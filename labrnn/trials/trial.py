@@ -29,6 +29,8 @@ HEX = "[0-9a-f]{16}"  # a fingerprint or a key
 # Values of a configuration that older versions knew, and fields of theirs without another value.
 GONE = {"linear_path": (True,), "readout": ("mean",)}
 NEUTRAL = GONE.keys() - TrialConfig.model_fields.keys()
+# What can be wrong with a file as a whole.
+MISSING, CHANGED = "is missing or not a regular file", "does not match its stored SHA-256"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Loss = Annotated[float, Field(ge=0)]
@@ -122,7 +124,7 @@ NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ELOOP}
 
 
 class UnreadableError(LabError):
-    """A file that cannot be read at this moment: nobody knows whether it is damaged."""
+    """A file that cannot be read at this moment, so that it is not known whether it is damaged."""
 
     def __init__(self, path, error):
         super().__init__(
@@ -159,6 +161,11 @@ def read_plain(content):
         return value
 
     return json.loads(content, parse_float=finite, parse_constant=finite)
+
+
+def removal(root):
+    """The command that removes what is damaged in a store."""
+    return f"`labrnn trials --store {root} gc --damaged`"
 
 
 def first_fault(error):
@@ -247,7 +254,7 @@ class Trial:
         return json.dumps(self.digests, sort_keys=True)
 
     def check_format(self):
-        """Raises LabError for a trial that another version of labrnn wrote in its own way."""
+        """Raise LabError for a trial that another version of labrnn wrote in its own way."""
         try:
             stored = json.loads(self._raw("trial.json") or b"")
             written, config = stored["format"], stored.get("config", {})
@@ -256,10 +263,10 @@ class Trial:
             return  # damaged, whatever its format
         how = f"in store format {written}, this version reads {FORMAT}" if written != FORMAT else ""
         if gone:
-            how = f"by a training that this version does not have ({', '.join(gone)})"
+            how = f"with options that this version does not have ({', '.join(gone)})"
         if how and isinstance(written, int):
             raise LabError(
-                f"{self.folder}: written {how}; nothing is changed there:"
+                f"{self.folder}: written {how}; nothing is changed there;"
                 " use the labrnn that wrote it, or name another store with LABRNN_STORE"
             )
 
@@ -267,19 +274,20 @@ class Trial:
         """A file's bytes, and what is wrong with it: nothing if these are the bytes written."""
         content = self._raw(name)
         if content is None:
-            return b"", "is not there, or no file"
-        sound = sha256(content) == self.digests.get(name)
-        return content, "" if sound else "is not what was written"
+            return b"", MISSING
+        return content, "" if sha256(content) == self.digests.get(name) else CHANGED
+
+    @property
+    def cure(self):
+        """What to do if the trial is damaged."""
+        return f"{removal(self.folder.parents[1])} removes it, to be trained or imported again"
 
     def read(self, name):
         """A file's bytes, or LabError if they are not those written."""
         content, fault = self._examine(name)
         if fault:
             self.check_format()
-            raise LabError(
-                f"{self.folder / name}: {fault}; `labrnn trials verify` lists damaged trials, "
-                "`labrnn trials gc --damaged` removes them, to be trained or imported again"
-            )
+            raise LabError(f"{self.folder / name}: {fault}; {self.cure}")
         return content
 
     def _parsed(self, name, parse):
@@ -291,8 +299,7 @@ class Trial:
             self.check_format()
             reason = first_fault(error) if isinstance(error, ValidationError) else str(error)
             raise LabError(
-                f"{self.folder / name}: not the content of a trial ({reason[:200]}); "
-                "`labrnn trials gc --damaged` removes it"
+                f"{self.folder / name}: not the content of a trial ({reason[:200]}); {self.cure}"
             ) from None
 
     def _json(self, name):
@@ -339,7 +346,7 @@ class Trial:
 
     @cached_property
     def predictions(self):
-        """Test reviews, one a line: row, label, best, last (probabilities of `positive`)."""
+        """One line per test review: row, label, best, last (probabilities of `positive`)."""
         import pandas as pd
 
         def parse(content):
@@ -367,7 +374,7 @@ class Trial:
         return self._parsed(WEIGHTS, load)
 
     def row(self):
-        """The trial in a line of a table: plain values by name."""
+        """The trial as a row of a table: plain values by name."""
         if not self.finished:
             raise LabError(f"{self.folder}: no finished trial (no DONE)")
         config, best, how = self.config, self.metrics["best"], self.environment
@@ -400,7 +407,7 @@ class Trial:
         """
         self.check_format()
         if not self.finished:
-            return ["DONE is missing: no trial, or a copy that was broken off"]
+            return ["DONE is missing: the trial is incomplete"]
         weights = weights and self.has_weights
         if faults := self._changed(weights):
             return faults
@@ -424,15 +431,17 @@ class Trial:
         if (place := (self.stored["fingerprint"], right)) != (self.fingerprint, self.key):
             yield f"lies in the wrong folder, it belongs in {'/'.join(place)}"
         if self.data["fingerprint"] != self.fingerprint:
-            yield f"trial.json: data of fingerprint {self.data['fingerprint']}"
+            found = self.data["fingerprint"]
+            yield f"trial.json: fingerprint of its data is {found}, of its folder {self.fingerprint}"
         if [entry["epoch"] for entry in self.history] != [*range(1, self.config.epochs + 1)]:
             yield f"history.json: its epochs are not 1 to {self.config.epochs}"
         losses = [entry["valid_loss"] for entry in self.history]
         for which, epoch in (("best", losses.index(min(losses)) + 1), ("last", len(losses))):
-            if self.metrics[which]["epoch"] != epoch:
-                yield f"metrics.json: {which} is epoch {epoch} by history.json"
-        if abs(self.environment["seconds"] - sum(e["seconds"] for e in self.history)) > 0.01:
-            yield "environment.json: its seconds are not the sum of history.json's"
+            if (said := self.metrics[which]["epoch"]) != epoch:
+                yield f"metrics.json: epoch of `{which}` is {said}, history.json gives {epoch}"
+        said, seconds = self.environment["seconds"], sum(e["seconds"] for e in self.history)
+        if abs(said - seconds) > 0.01:
+            yield f"environment.json: seconds are {said}, history.json gives {seconds:.3f}"
         yield from self._predicted()
         if weights:
             yield from self._weighed()
@@ -442,21 +451,24 @@ class Trial:
         rows, reviews = self.predictions["row"].to_numpy(), self.data["reviews"]
         tested = math.ceil(math.ceil(reviews * 0.3) * (2 / 3))  # as `text.split_rows` splits
         if not 0 < len(rows) <= tested or (len(rows) < tested and self.config.duplicates == "keep"):
-            yield f"predictions.csv: {len(rows)} rows, {tested} of {reviews} reviews are tested"
+            yield f"predictions.csv: {len(rows)} rows, expected {tested} (of {reviews} reviews)"
             return
         if len(np.unique(rows)) < len(rows) or rows.min() < 0 or rows.max() >= reviews:
-            yield f"predictions.csv: its rows are not different ones of {reviews}"
+            yield f"predictions.csv: row numbers repeat or are not in 0 to {reviews - 1}"
         positive = self.predictions["label"].to_numpy() == 1
         for which in ("best", "last"):
             probability, said = self.predictions[which].to_numpy(), self.metrics[which]
             hits = int(((probability > 0.5) == positive).sum())
             ties = int((probability == 0.5).sum())  # rounded; the model knew which side
-            if abs(said["accuracy"] * len(rows) - hits) > ties + 1e-6:
-                yield f"metrics.json: accuracy of {which}, by predictions.csv {hits / len(rows)}"
+            accuracy = (hits - ties - 1e-6) / len(rows), (hits + ties + 1e-6) / len(rows)
             chances = np.where(positive, probability, 1 - probability)
-            low, high = _loss(chances, 2**-11 if self.stored.get("half_precision") else 0)
-            if not low <= said["loss"] <= high:
-                yield f"metrics.json: loss of {which}, by predictions.csv {low:.4f} to {high:.4f}"
+            loss = _loss(chances, 2**-11 if self.stored.get("half_precision") else 0)
+            for name, (low, high) in (("accuracy", accuracy), ("loss", loss)):
+                if not low <= said[name] <= high:
+                    yield (
+                        f"metrics.json: {name} of `{which}` is {said[name]:.5f}, predictions.csv "
+                        f"gives {low:.5f} to {high:.5f}"
+                    )
 
     def _weighed(self):
         from safetensors.numpy import load
@@ -467,7 +479,7 @@ class Trial:
         shape = (self.vocabulary_size, self.config.embedding_dim)
         # An ensemble has one of each member.
         if {w.shape for name, w in weights.items() if name.endswith("embedding.weight")} != {shape}:
-            yield f"{WEIGHTS}: there is no embedding of {shape[0]} words in {shape[1]} dimensions"
+            yield f"{WEIGHTS}: no embedding of {shape[0]} words in {shape[1]} dimensions"
 
 
 def _loss(chances, half=0):
