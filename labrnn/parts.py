@@ -94,7 +94,7 @@ class Claim:
 
 
 class Part(Strict):
-    """The parameters of every part.
+    """The parameters of every part; its `title` says what the part is about.
 
     The defaults are the notebooks' own: 8,000 training reviews of at most 128 known words.
     `params/quick` and `params/full` override them.
@@ -222,8 +222,6 @@ class Questions(_TwoCells):
 
 
 class Data(Part):
-    """The reviews alone: nothing is trained."""
-
     name, title = "lab1_data", "Reviews, vocabulary, tokens"
 
 
@@ -252,8 +250,6 @@ class Lstm(Part):
 
 
 class Gru(Lstm):
-    """`Lstm` with the other cell."""
-
     name, title = "lab1_gru", "The GRU classifier, trained with SGD"
     cell = "gru"
 
@@ -338,17 +334,12 @@ class GruOptimizers(LstmOptimizers):
 
 
 class _OneDimension(_Tuned):
-    """One dimension of the LSTM changed, the others as they are.
+    """One dimension of the LSTM changed, the others as they are."""
 
-    Attributes:
-        values: the parameter that lists the dimension's values.
-        field, unit, usual: the dimension, what it counts, the lab's own value.
-    """
-
-    values: ClassVar[str]
-    field: ClassVar[str]
-    unit: ClassVar[str]
-    usual: ClassVar[int]
+    values: ClassVar[str]  # the parameter that lists the dimension's values
+    field: ClassVar[str]  # the dimension
+    unit: ClassVar[str]  # what it counts
+    usual: ClassVar[int]  # the lab's own value
 
     def settings(self):
         return [self._setting(value) for value in getattr(self, self.values)]
@@ -375,8 +366,6 @@ class _OneDimension(_Tuned):
 
 
 class Depth(_OneDimension):
-    """Numbers of layers compared."""
-
     name, title = "lab2c_depth", "Deeper: one to four layers"
     values, field, unit, usual = "depths", "n_layers", "layers", 1
     depths: Several[int] = Field([1, 2, 3, 4], description="numbers of layers to compare")
@@ -386,8 +375,6 @@ class Depth(_OneDimension):
 
 
 class Width(_OneDimension):
-    """Numbers of units compared."""
-
     name, title = "lab2d_width", "Wider: hidden states of 10 to 319 units"
     values, field, unit, usual = "widths", "hidden_dim", "units", 100
     widths: Curves = Field([10, 16, 20, 32, 50, 64, 100, 128], description="units (lab: up to 319)")
@@ -398,8 +385,6 @@ class Width(_OneDimension):
 
 
 class EmbeddingSize(_OneDimension):
-    """Numbers of embedding dimensions compared."""
-
     name, title = "lab2e_embedding", "Embeddings of one to 256 dimensions"
     values, field, unit, usual = "sizes", "embedding_dim", "dimensions", 1
     sizes: Curves = Field([1, 2, 4, 8, 16, 32, 64, 100], description="dimensions (lab: up to 256)")

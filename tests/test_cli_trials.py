@@ -152,7 +152,7 @@ def test_gc_removes_what_is_told(store):
     leftover.mkdir(parents=True)
     assert run("trials", "gc", "--yes")[:2] == (0, f"{leftover.parent}\n1 removed\n")
     code, out, err = run("trials", "gc", "--damaged")  # nobody answers
-    assert (code, out.rstrip()) == (1, f"{trial.folder}\nRemove these 1? [y/N]:")
+    assert (code, out.rstrip()) == (1, f"{trial.folder}\nDelete these 1 files and folders? [y/N]:")
     assert err.endswith("nothing removed; `--yes` removes without a question\n")
     assert trial.folder.exists()
     assert run("trials", "gc", "--damaged", "--yes")[:2] == (0, f"{trial.folder}\n1 removed\n")
@@ -218,7 +218,7 @@ def test_dry_run_tells_and_writes_nothing(data, tmp_path, monkeypatch):
     monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "trials"))
     params = write_params(tmp_path, widths=[10, 100])
     code, out, err = run("train", params, "--dry-run", "--jobs", "2")
-    assert (code, err) == (0, "next: the same command without --dry-run trains them\n")
+    assert (code, err) == (0, "next: run the same command without --dry-run to train them\n")
     *trials, total = out.splitlines()
     assert len(trials) == 8
     # The longest first; 100 units, the default, are not named.
@@ -300,7 +300,7 @@ def test_live_display_on_a_terminal_without_colour(data, tmp_path):
     assert process.wait(PATIENCE) == 130
     shown = shown.decode()  # as a whole: a piece may end within a letter
     assert "0 trials stored, 4 to train" in shown
-    assert "the same command goes on from here" in shown
+    assert "run the same command to continue" in shown
     assert "Traceback" not in shown
     assert not re.search(r"\x1b\[[0-9;]*[349]\d[;m]", shown)  # no colours
     assert "\x1b[?25h" in shown[-2000:]  # the cursor is back

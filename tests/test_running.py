@@ -193,7 +193,7 @@ def test_held_trial_is_waited_for_without_haste(behaviour, data, store, monkeypa
 
 def test_workers_that_cannot_start_are_reported_once(data, store, monkeypatch):
     monkeypatch.setattr(pool, "WORKER", [sys.executable, "-c", "import nothing_of_that_name"])
-    words = "no process can train here: 6 ended one after the other as they started, the last with code 1"
+    words = "no process can train here: 6 in a row ended at their start, the last with exit code 1"
     with pytest.raises(LabError, match=words) as fault:
         run_trials([TINY.replace(seed=s) for s in range(30)], data, store=store, jobs=3)
     log = Path(re.search(r"see (\S+)", str(fault.value))[1])
@@ -306,7 +306,7 @@ def test_interrupted(data, store, tmp_path, number):
     process.send_signal(number)
     code, _, told = finished(process)
     assert code == 130
-    assert "the same command goes on from here" in told
+    assert "run the same command to continue" in told
     assert "Traceback" not in told
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # nothing of its session is left
@@ -332,7 +332,7 @@ def test_further_ctrl_c_changes_nothing(data, store, tmp_path, command):
         os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130, err
-    assert err.endswith("stopped; what is finished is kept, the same command goes on from here\n")
+    assert err.endswith("interrupted; finished runs are kept; run the same command to continue\n")
     assert not re.search("Traceback|Exception ignored|KeyboardInterrupt", err), err
     until(lambda: not session(process.pid))
 

@@ -32,14 +32,12 @@ def describe_data(config, data, fingerprint, store):
     """
     # As in `trial_key`: a new field with a neutral default leaves kept files valid.
     fields = config.model_dump(include=set(DATA_FIELDS), exclude_defaults=True)
-    return remembered(
-        "data",
-        [FORMAT, sorted(fields.items())],
-        data,
-        fingerprint,
-        store,
-        lambda reviews: _describe(reviews, load_corpus(config, data), config),
-    )
+    identity = [FORMAT, sorted(fields.items())]
+
+    def make(reviews):
+        return _describe(reviews, load_corpus(config, data), config)
+
+    return remembered("data", identity, data, fingerprint, store, make)
 
 
 def remembered(kind, identity, data, fingerprint, store, make):
@@ -47,7 +45,7 @@ def remembered(kind, identity, data, fingerprint, store, make):
 
     Args:
         kind: start of the file's name.
-        identity: plain values that tell files of a kind apart.
+        identity: plain values that distinguish files of a kind.
         data: source of the reviews.
         fingerprint: the reviews' expected fingerprint, or empty.
         store: the `Store` that keeps the file.

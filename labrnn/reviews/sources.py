@@ -47,9 +47,7 @@ class Reviews:
     fingerprint: str
 
 
-def find_source(
-    parameter: str | os.PathLike | None = None, *, override: str | os.PathLike | None = None
-) -> Path:
+def find_source(parameter=None, *, override=None) -> Path:
     """Find the reviews in use.
 
     Args:
@@ -156,7 +154,7 @@ def read_reviews(path: str | os.PathLike) -> Reviews:
             )
     name = os.fsencode(path.name).decode("utf-8", "replace")  # reports print it
     if is_packaged:
-        name = f"embedded reviews ({_PACKAGE} {metadata.version(_PACKAGE)})"
+        name = f"packaged reviews ({_PACKAGE} {metadata.version(_PACKAGE)})"
     return Reviews(texts, labels, name, path, digest.hexdigest()[:16])
 
 

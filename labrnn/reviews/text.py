@@ -12,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from filelock import FileLock
+from safetensors.numpy import load, save
 
 from labrnn.errors import LabError
 from labrnn.files import replace_file
@@ -281,7 +281,7 @@ def _frequent(codes, offsets, rows, least, n):
 
 # --- the cache ---------------------------------------------------------------------------------
 
-CACHE_FORMAT = 5
+CACHE_FORMAT = 6
 DATA_FIELDS = (
     "train_reviews",
     "max_tokens",
@@ -324,41 +324,31 @@ def _cached(config, path):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{key}.lock"):
-            cached = folder / f"corpus-{key}.arrow"
+            cached = folder / f"corpus-{key}.safetensors"
             corpus = _load(cached)
             if corpus is None:
                 corpus = encode(sources.read_reviews(path), config)
                 _save(corpus, cached)
             return corpus
-    except OSError:  # no room, no permission: it works without a cache
+    except OSError:  # no space, no permission: it works without a cache
         return encode(sources.read_reviews(path), config)
 
 
 def _save(corpus, path):
-    names = ("ids", "offsets", "labels", "words", "bigrams", "trigrams")
-    columns = {name: getattr(corpus, name) for name in names}
-    columns |= corpus.rows
-    table = pa.table({name: pa.array([values]) for name, values in columns.items()})
-    table = table.replace_schema_metadata({"facts": json.dumps(corpus.facts)})
-    buffer = pa.BufferOutputStream()
-    with pa.ipc.new_file(buffer, table.schema) as writer:
-        writer.write_table(table)
-    content = buffer.getvalue().to_pybytes()
+    names = ("ids", "offsets", "labels", "bigrams", "trigrams")
+    arrays = {name: getattr(corpus, name) for name in names} | corpus.rows
+    texts = json.dumps([corpus.words, corpus.facts]).encode()
+    content = save(arrays | {"texts": np.frombuffer(texts, np.uint8)})
     replace_file(path, content + hashlib.sha256(content).digest())
 
 
 def _load(path):
-    """The corpus of a cache file; None where there is none or it is damaged."""
-    if not path.exists():
-        return None
-    stored = memoryview(path.read_bytes())
+    """The corpus of a cache file; None if it is missing or damaged."""
+    stored = path.read_bytes() if path.exists() else b""
     content, digest = stored[:-32], stored[-32:]
     if hashlib.sha256(content).digest() != digest:
         return None
-    table = pa.ipc.open_file(pa.py_buffer(content)).read_all()
-    values = {name: table[name].chunk(0).values for name in table.column_names}
-    facts = json.loads(table.schema.metadata[b"facts"])
-    words = values.pop("words").to_pylist()
-    arrays = {name: column.to_numpy() for name, column in values.items()}
+    arrays = load(content)
+    words, facts = json.loads(arrays.pop("texts").tobytes())
     rows = {name: arrays.pop(name) for name in SPLITS}
     return Corpus(**arrays, rows=rows, words=words, facts=facts)

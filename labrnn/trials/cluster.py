@@ -104,9 +104,7 @@ class Cluster:
 
     def capacity(self):
         if self.client.status == "closed":
-            raise LabError(
-                f"--scheduler {self.scheduler}: the connection is closed; run the same command to continue"
-            )
+            raise LabError(f"--scheduler {self.scheduler}: gone; run the same command to continue")
         if time.monotonic() > self.counted + COUNT_AGAIN:
             self.counted, self.workers = time.monotonic(), self._count()
         # Some wait at the scheduler, so that a worker that ends has the next one at once.
@@ -195,9 +193,7 @@ def _imported(module):
         dask.config.set({"logging.distributed": "critical", QUIET: "critical"})
         return __import__(module)
     except ImportError as error:
-        raise LabError(
-            f"--scheduler: {error.name} is not installed; run `make setup EXTRAS=cluster`"
-        ) from None
+        raise LabError(f"{error.name} is missing; run `make setup EXTRAS=cluster`") from None
 
 
 def _local(jobs, device):

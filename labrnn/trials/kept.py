@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
-from pydantic import AfterValidator, Field, RootModel, ValidationError
+from pydantic import AfterValidator, Field, RootModel, ValidationError, create_model
 from safetensors import SafetensorError, deserialize
 
 from labrnn.errors import LabError
@@ -52,107 +52,56 @@ def _tensors(text):
 Compact = Annotated[Two[Some[Count]], AfterValidator(_of_one_length)]
 
 
-class _Facts(Plain):
-    name: str
-    fingerprint: str
-    rows: Count
-    positives: Count
-    negatives: Count
-    distinct_texts: Count
-    duplicate_rows: Count
-    conflicting_labels: Count
-    words: dict[str, float]
-
-
-class _Example(Plain):
-    text: str
-    ids: Some[Count]
-    words: Some[str]
-    label: Class
-
-
-class _Description(Plain):
-    facts: _Facts
-    splits: dict[Literal["train", "valid", "test"], Two[Count]] = Field(min_length=3)
-    vocabulary_size: Count
-    first_words: list[str]
-    frequent: list[tuple[str, int, bool]]
-    distinct_words: Count
-    kept_share: Share
-    word_counts: Compact
-    lengths: dict[str, Compact]
-    cut: Share
-    without_known_words: Count
-    example: _Example
-
-
-class _Baseline(Plain):
-    name: str
-    strength: float | None
-    parameters: Count
-    seconds: float
-    margins: Two[Hex]
-
-
-class _Baselines(Plain):
-    labels: Two[Hex]
-    repeated: Hex
-    models: Some[_Baseline]
-
-
-class _Combined(Plain):
-    weights: tuple[float, float, float]
-    validation: Share
-    test: Hex
-
-
-class _Mistake(Plain):
-    text: str
-    label: Class
-    probability: Share
-
-
-class _Insight(Plain):
-    lengths: Some[Count]
-    mistakes: list[_Mistake]
-    pairs: list[Two[Share]]
-
-
-class _Words(Plain):
-    negative: Share
-    reach: Two[float]
-    outermost: Two[list[str]]
-    histogram: Some[Count]
-
-
-class _Gates(Plain):
-    sums: Two[float]
-    histogram: Some[float]
-
-
-class _Models(Plain):
-    words: dict[str, _Words] = Field(min_length=1)
-    gates: _Gates
-
-
-class _Reader(Plain):
-    words: Some[str]
-    weights: Annotated[str, AfterValidator(_tensors)]
-    review: Two[str]
-
-
+Tensors = Annotated[str, AfterValidator(_tensors)]
 Loss = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[str, Field(pattern="^[0-9]+$")]
-_Steps = RootModel[Annotated[dict[Seed, Some[Loss]], Field(min_length=1)]]
+FACTS = ("rows", "positives", "negatives", "distinct_texts", "duplicate_rows", "conflicting_labels")
 
+
+def _form(**fields):
+    """A model of a mapping with at least these fields."""
+    return create_model("form", __base__=Plain, **{n: (kind, ...) for n, kind in fields.items()})
+
+
+_Words = _form(negative=Share, reach=Two[float], outermost=Two[list[str]], histogram=Some[Count])
 KINDS = {
-    "data": _Description,
-    "baselines": _Baselines,
-    "combined": _Combined,
-    "insight": _Insight,
-    "models": _Models,
-    "reader": _Reader,
-    "steps": _Steps,
+    "data": _form(
+        facts=_form(
+            name=str, fingerprint=str, words=dict[str, float], **dict.fromkeys(FACTS, Count)
+        ),
+        splits=Annotated[dict[Literal["train", "valid", "test"], Two[Count]], Field(min_length=3)],
+        vocabulary_size=Count,
+        first_words=list[str],
+        frequent=list[tuple[str, int, bool]],
+        distinct_words=Count,
+        kept_share=Share,
+        word_counts=Compact,
+        lengths=dict[str, Compact],
+        cut=Share,
+        without_known_words=Count,
+        example=_form(text=str, ids=Some[Count], words=Some[str], label=Class),
+    ),
+    "baselines": _form(
+        labels=Two[Hex],
+        repeated=Hex,
+        models=Some[
+            _form(
+                name=str, strength=float | None, parameters=Count, seconds=float, margins=Two[Hex]
+            )
+        ],
+    ),
+    "combined": _form(weights=tuple[float, float, float], validation=Share, test=Hex),
+    "insight": _form(
+        lengths=Some[Count],
+        mistakes=list[_form(text=str, label=Class, probability=Share)],
+        pairs=list[Two[Share]],
+    ),
+    "models": _form(
+        words=Annotated[dict[str, _Words], Field(min_length=1)],
+        gates=_form(sums=Two[float], histogram=Some[float]),
+    ),
+    "reader": _form(words=Some[str], weights=Tensors, review=Two[str]),
+    "steps": RootModel[Annotated[dict[Seed, Some[Loss]], Field(min_length=1)]],
 }
 
 
@@ -186,7 +135,7 @@ def unpack(path):
 
 
 def digest(value):
-    """The digest of a value, whatever file keeps it."""
+    """The digest of a value, the same in every file."""
     return sha256(json.dumps(value).encode())
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -82,7 +81,7 @@ class Pool:
             self.idle.remove(worker)
             return None
         if worker.ready:
-            why = " (killed, perhaps for lack of memory)" if code == -signal.SIGKILL else ""
+            why = " (killed, perhaps for lack of memory)" if code == -9 else ""
             message = f"its process ended with exit code {code}{why}; see {self.log.name}"
             return worker.config, {"event": "died", "message": message}
         self.failed_starts += 1

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from labrnn.config import TrialConfig
+from labrnn.config import DEFAULTS, PRINTED
 from labrnn.errors import printable
 from labrnn.trials.plan import Estimate, cost
 
@@ -31,12 +31,13 @@ WORDS = {
 
 def describe(config, usual=None):
     """A trial in words: cell, fields that differ from the usual ones (or the defaults), seed."""
-    usual = TrialConfig().model_dump() if usual is None else usual
+    usual = DEFAULTS if usual is None else usual
     words = [config.cell.upper()]
     for name, value in config.model_dump(exclude={"cell", "seed"}).items():
         if value != usual[name]:
             # A switch that is usually on, and other fields, have no words of their own.
             plain = name not in WORDS or (isinstance(value, bool) and not value)
+            value = PRINTED.get(value, value)
             shown = f"{name.replace('_', ' ')} {value}" if plain else WORDS[name].format(value)
             words.append(shown.removesuffix("s") if value == 1 else shown)
     return ", ".join([*words, f"seed {config.seed}"])

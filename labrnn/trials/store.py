@@ -51,7 +51,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def _writes(method):
-    """A store that cannot be written is the user's to correct: OSError becomes LabError."""
+    """Turn the OSError of a store that cannot be written into a LabError."""
 
     @wraps(method)
     def guarded(self, *args, **kwargs):
@@ -190,7 +190,7 @@ class Store:
     # Writing
 
     def _mark(self):
-        """Make the root and mark it as ours, unless it holds what is not.
+        """Make the root and mark it as a store, unless it contains other files.
 
         Raises:
             LabError: the root holds tables.
@@ -269,7 +269,7 @@ class Store:
                 if list(map(sha256, files)) != json.loads(done):
                     raise ValueError(CHANGED)
                 return TrainingState(json.loads(files[0]), *map(load, files[1:]))
-            except Exception:  # damaged in whatever way: an older state serves, or none
+            except Exception:  # damaged in any way: use an older state, or none
                 discard(folder)
         return None
 
@@ -371,8 +371,8 @@ class Store:
 
 
 def default_store(root=""):
-    """The root named, else `LABRNN_STORE`, else `trials/` of the project; the full lab's committed
-    results beside it.
+    """The store at `root`, else `LABRNN_STORE`, else `trials/` of the project, with the full lab's
+    committed runs as a read-only store.
     """
     root = root or os.environ.get("LABRNN_STORE") or PROJECT / "trials"
     return Store(root, shelves=[PROJECT / "reports" / "full"])
@@ -400,6 +400,7 @@ def _subfolders(folder):
     try:
         with os.scandir(folder) as entries:
             names = [e.name for e in entries if e.name[0] != "." and os.path.isdir(e.path)]
+        return [Path(folder, name) for name in sorted(names)]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -407,7 +408,6 @@ def _subfolders(folder):
             f"{folder}: cannot be listed ({error.strerror}); correct the path of the "
             "store (LABRNN_STORE) or its permissions"
         ) from None
-    return [Path(folder, name) for name in sorted(names)]
 
 
 def epoch_of(state):

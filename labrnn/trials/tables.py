@@ -169,8 +169,8 @@ class Tables:
 
     def trial(self, fingerprint, key):
         """The trial of that name; it is not `finished` if the tables lack it."""
-        there = self._trials.get((fingerprint, key))
-        return there or TableTrial(self.folder / fingerprint / key, self)
+        name = fingerprint, key
+        return self._trials.get(name) or TableTrial(self.folder.joinpath(*name), self)
 
     def trials(self):
         """All trials, in the order of the table."""
@@ -233,7 +233,7 @@ def write(folder, trials):
         predictions = _of(table, trial.fingerprint, trial.key)
         line["digest"] = _digest(_texts(line), epochs, predictions)
     # History and predictions of trials that `trials.csv` does not name do no harm: it comes last.
-    replace_file(folder / PREDICTIONS, _parquet(table))
+    replace_file(folder / PREDICTIONS, table.to_parquet(index=False, compression="zstd"))
     names = {trial: {"fingerprint": trial.fingerprint, "key": trial.key} for trial in ordered}
     history = [name | epoch for trial, name in names.items() for epoch in trial.history]
     replace_file(folder / HISTORY, _csv(history))
@@ -343,12 +343,9 @@ def _of(table, fingerprint, key):
 
 def _csv(lines):
     """Lines as CSV; a column that only some lines have is empty in the others."""
-    text = io.StringIO()
-    columns = dict.fromkeys(name for line in lines for name in line)
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(_texts, lines))
-    return text.getvalue().encode()
+    import pandas as pd
+
+    return pd.DataFrame(map(_texts, lines)).to_csv(index=False, lineterminator="\n").encode()
 
 
 def _half(probabilities):
@@ -380,13 +377,3 @@ def _prediction_table(trials):
             column = columns.setdefault(name, np.full(len(reviews), np.nan, np.float16))
             column[at] = _half(trial.predictions[which])
     return pd.DataFrame(columns)
-
-
-def _parquet(table):
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    out = io.BytesIO()
-    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata()
-    parquet.write_table(arrow, out, compression="zstd")
-    return out.getvalue()

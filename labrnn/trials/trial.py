@@ -1,4 +1,4 @@
-"""One trial on disk: its name, its files, and whether they are what was written and agree."""
+"""One trial on disk: its name, its files, and the checks of their digests and consistency."""
 
 import errno
 import hashlib
@@ -38,7 +38,7 @@ Epoch = Annotated[int, Field(ge=1)]
 
 
 class Plain(BaseModel):
-    """What must be in a file at least; numbers are numbers, and finite."""
+    """The fields that a file has at least; numbers are numbers, and finite."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -76,15 +76,10 @@ class _BestAndLast(_Columns):
     last: Metrics
 
 
-def _moment(text):
-    datetime.fromisoformat(text)
-    return text
-
-
 class Environment(_Columns):
     device: str
     seconds: float
-    finished: Annotated[str, AfterValidator(_moment)]
+    finished: Annotated[str, AfterValidator(lambda text: datetime.fromisoformat(text) and text)]
     versions: dict[Annotated[str, Field(pattern="^[a-zA-Z0-9._-]+$")], str]
     commit: str
     python: str = ""
@@ -119,7 +114,7 @@ SHAPES = {
 }
 
 
-# What says that there is no regular file of a name; any other fault leaves open what is there.
+# Errors that mean that no such regular file exists; after any other the file may exist.
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ELOOP}
 
 
@@ -134,10 +129,10 @@ class UnreadableError(LabError):
 
 
 def content_of(path, most=MOST_BYTES):
-    """A regular file's bytes, at most so many; None where there is no such file of that name.
+    """A regular file's bytes, at most so many; None if it does not exist.
 
     Raises:
-        UnreadableError: it may be there, and sound.
+        UnreadableError: the file cannot be read; it may be sound.
     """
     try:
         return read_file(path, most)
@@ -165,7 +160,7 @@ def read_plain(content):
 
 def removal(root):
     """The command that removes what is damaged in a store."""
-    return f"`labrnn trials --store {root} gc --damaged`"
+    return f"labrnn trials --store {root} gc --damaged"
 
 
 def first_fault(error):
@@ -198,8 +193,8 @@ def predictions_csv(table):
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial on disk. A file is read when asked for and compared with its digest in `DONE`:
-    what has changed since it was written ends in a `LabError`, never in a figure.
+    """A trial on disk. A file is read on demand and compared with its digest in `DONE`: a file
+    that was changed raises a `LabError` and never enters a figure.
     """
 
     folder: Path
@@ -221,7 +216,7 @@ class Trial:
         return self._there(WEIGHTS)
 
     def _there(self, name):
-        """Whether a file is there, of whatever kind.
+        """Whether a path of that name exists, of any kind.
 
         Raises:
             UnreadableError: the folder cannot be looked into.
@@ -235,13 +230,13 @@ class Trial:
         return True
 
     def _raw(self, name):
-        """A file's bytes, whatever they are, see `content_of`."""
+        """A file's bytes without a check, see `content_of`."""
         most = MOST_WEIGHTS if name == WEIGHTS else MOST_BYTES
         return content_of(f"{self.folder}/{name}", most)
 
     @cached_property
     def digests(self):
-        """File name -> digest, as `DONE` says; empty where it says nothing."""
+        """File name -> digest in `DONE`; empty if that cannot be read."""
         try:
             digests = json.loads(self._raw("DONE") or b"{}")
         except (ValueError, RecursionError):
@@ -271,7 +266,7 @@ class Trial:
             )
 
     def _examine(self, name):
-        """A file's bytes, and what is wrong with it: nothing if these are the bytes written."""
+        """A file's bytes and its fault, empty if they are the bytes written."""
         content = self._raw(name)
         if content is None:
             return b"", MISSING
@@ -280,7 +275,7 @@ class Trial:
     @property
     def cure(self):
         """What to do if the trial is damaged."""
-        return f"{removal(self.folder.parents[1])} removes it, to be trained or imported again"
+        return f"`{removal(self.folder.parents[1])}` removes it, to be trained or imported again"
 
     def read(self, name):
         """A file's bytes, or LabError if they are not those written."""
@@ -291,7 +286,7 @@ class Trial:
         return content
 
     def _parsed(self, name, parse):
-        """What a file says: its bytes are right, so a fault here was in it from the beginning."""
+        """The parsed content of a file: its bytes are right, so a fault was written with it."""
         content = self.read(name)
         try:
             return parse(content)
@@ -393,7 +388,7 @@ class Trial:
         }
 
     def damage(self, weights=True):
-        """What `DONE` and the files disagree on, and the files among themselves.
+        """Compare the files with `DONE` and with each other.
 
         Args:
             weights: also read the weights, most of a trial's bytes.
@@ -402,8 +397,8 @@ class Trial:
             list of sentences; empty if sound.
 
         Raises:
-            LabError: it cannot be judged here: another version of labrnn wrote it, or a file
-                cannot be read (`UnreadableError`).
+            LabError: another version of labrnn wrote it, or a file cannot be read
+                (`UnreadableError`).
         """
         self.check_format()
         if not self.finished:
@@ -419,14 +414,14 @@ class Trial:
             return [" ".join(str(error).removeprefix(f"{self.folder}/").split())]
 
     def _changed(self, weights):
-        """What is not as it was written."""
+        """Faults of files that do not match their digest."""
         names = (*TEXTS, WEIGHTS) if weights else TEXTS
         faults = [f"{name} {fault}" for name in names if (fault := self._examine(name)[1])]
         strange = {*self.digests} - {*TEXTS, WEIGHTS}
         return faults + [f"DONE names a strange file, {name!r}" for name in strange]
 
     def _contradictions(self, weights):
-        """What files that are as written say against each other."""
+        """Contradictions between files that match their digests."""
         right = trial_key(self.config, self.stored["code_version"])
         if (place := (self.stored["fingerprint"], right)) != (self.fingerprint, self.key):
             yield f"lies in the wrong folder, it belongs in {'/'.join(place)}"
@@ -447,7 +442,7 @@ class Trial:
             yield from self._weighed()
 
     def _predicted(self):
-        """What the predictions say against configuration and metrics."""
+        """Contradictions of the predictions to configuration and metrics."""
         rows, reviews = self.predictions["row"].to_numpy(), self.data["reviews"]
         tested = math.ceil(math.ceil(reviews * 0.3) * (2 / 3))  # as `text.split_rows` splits
         if not 0 < len(rows) <= tested or (len(rows) < tested and self.config.duplicates == "keep"):
