@@ -1,9 +1,9 @@
-# make report | test | lab | full-report | bench | tidy | mutants | lock
+# make report | full-report | lab | test | coverage | others | bench | tidy | mutants | lock | setup
 # Each sets up .venv first, if need be.
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Of another Python: ours would not start with it.
+# Of another Python; ours would not start with it.
 unexport PYTHONHOME
 
 .PHONY: report full-report test coverage others lab bench tidy mutants lock setup
@@ -14,7 +14,7 @@ report: setup
 full-report: setup
 	$(BIN)/labrnn report params/full/*.yaml
 
-# One thread a process: several OpenMP teams on the same cores get in each other's way.
+# One thread per process: several OpenMP teams on the same cores slow each other down.
 test: export OMP_NUM_THREADS = 1
 test: EXTRAS = test
 test: setup
@@ -52,7 +52,7 @@ tidy: setup
 	$(BIN)/labrnn schema
 
 # Which faults in the code of the store, of file writing and of the statistics do their tests notice?
-# Two to six seconds a mutant; stopped, it goes on from there.
+# Two to six seconds per mutant; an interrupted run continues.
 mutants: export OMP_NUM_THREADS = 1
 mutants: EXTRAS = test
 mutants: setup
@@ -60,7 +60,7 @@ mutants: setup
 	for group in files statistics store; do nice -n 19 $(BIN)/python tools/mutants.py $$group $(MUTANTS); done
 	$(BIN)/python tools/mutants.py
 
-# Keeps the versions that are there and adds what is new; UPGRADE=--upgrade renews them.
+# Keeps the versions in the lock and adds new packages; UPGRADE=--upgrade renews them.
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
 	UV_PYTHON_DOWNLOADS=never $(BIN)/python tools/lock.py $(UPGRADE)

@@ -3,7 +3,7 @@
 Every contestant is a process with one thread (see `contestants.py`). They take turns, batch by
 batch, on one core, so that a noisy machine is as noisy for each; figures are medians of the time on
 the processor, or of the wall clock where all cores work. The whole
-trainings of `--full` run last, on two cores.
+training runs of `--full` run last, on two cores.
 """
 
 import argparse
@@ -277,7 +277,9 @@ def _cells(row):
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    options.add_argument("--full", action="store_true", help="time whole trainings too: minutes")
+    options.add_argument(
+        "--full", action="store_true", help="time whole training runs too: minutes"
+    )
     options.add_argument("--keep", action="store_true", help="keep the results in README.md")
     options = options.parse_args()
     source = find_source()

@@ -1,13 +1,14 @@
-"""Trains many settings on one GPU: each training step is one CUDA graph, several run at once.
+"""Train many settings on one GPU: each training step is one CUDA graph, several run at once.
 
-    python benchmarks/gpu.py prepare FOLDER params/full/beyond_compound.yaml   # where labrnn is installed
-    python benchmarks/gpu.py run FOLDER OUT        # where the GPU is; needs PyTorch and NumPy only
+    python benchmarks/gpu.py prepare FOLDER params/full/lab2f_compound.yaml  # beside the reviews
+    python benchmarks/gpu.py run FOLDER OUT        # where the GPU is; needs labrnn's packages, but
+                                                   # neither the reviews nor the store
     python benchmarks/gpu.py collect FOLDER OUT    # put OUT's results into the store
 
-`run` compares the GPU with the CPU, times 1, 2, 4 and 8 trainings at once, and then trains what is
-missing; each result is written as it ends. At these sizes a GPU waits for the host and for a chain
-of small kernels, not for arithmetic: so a step is captured once (choosing the batch, forward and
-backward pass, optimiser) and replayed, and several trainings fill the card from as many streams.
+`run` compares the GPU with the CPU, times 1, 2, 4 and 8 runs at once, and then trains the missing
+ones; each result is written when its run ends. At these sizes a GPU waits for the host and for a
+chain of small kernels, not for arithmetic. A step (choice of the batch, forward and backward pass,
+optimiser) is therefore captured once and replayed, and several runs use the card from as many streams.
 """
 
 import inspect
@@ -32,7 +33,7 @@ from labrnn.network.registry import OPTIMIZERS
 from labrnn.network.training import Meter, seed_everything
 
 ARRAYS = ("offsets", "lengths", "labels", "rows_read")
-PARTS = ("train", "valid", "test")
+SPLITS = ("train", "valid", "test")
 PLAIN = {"calibrate": False, "adversarial": 0.0, "members": 1}
 SIZES = (
     {"hidden_dim": 100, "n_layers": 1},
@@ -51,7 +52,7 @@ class Reviews:
             arrays["offsets"][: len(lengths), None] + steps, len(arrays["rows_read"]) - 1
         )
         tokens = np.where(steps < lengths[:, None], arrays["rows_read"][places], 0)
-        self.device, self.rows = device, {part: arrays[part] for part in PARTS}
+        self.device, self.rows = device, {part: arrays[part] for part in SPLITS}
         self.vocabulary = int(arrays["vocabulary_size"])
         self.tokens = torch.tensor(tokens.astype(np.int32), device=device)
         self.lengths = torch.tensor(lengths, dtype=torch.int64, device=device)
@@ -290,7 +291,7 @@ def parity(config, arrays, device, steps=20):
 
 
 def pace(config, reviews, count, steps=60):
-    """Milliseconds a step of one of `count` trainings at once, all of them counted."""
+    """Milliseconds per step of one of `count` runs at once, all of them counted."""
     trainings = [Training(config(seed), reviews) for seed in range(count)]
     for training in trainings:
         training.capture()
@@ -326,7 +327,7 @@ def prepare(folder, *params):
 
 
 def run(folder, out, device="cuda"):
-    """Parity, timings, trainings; all figures on stdout and in OUT."""
+    """Parity, timings, runs; all figures on stdout and in OUT."""
     from labrnn.trials.environment import environment
 
     device, out = torch.device(device), Path(out)

@@ -20,7 +20,7 @@ from labrnn.errors import LabError, printable
 
 
 class LabCommand(click.Group):
-    """A command group: faults of the input end with exit code 2, an interrupt with 130."""
+    """A command group: invalid input ends with exit code 2, an interrupt with 130."""
 
     def main(self, *args, **kwargs):
         if threading.current_thread() is threading.main_thread():
@@ -37,12 +37,11 @@ class LabCommand(click.Group):
                 error.show(text)
                 message, code = text.getvalue().rstrip(), 2
             except OSError as error:
-                message, code = f"labrnn: {error.filename or 'here'}: {error.strerror or error}", 2
-                message += (
-                    "; correct the path, its permissions, or make room; what is finished is kept"
-                )
+                where, code = error.filename or "file system", 2
+                message = f"labrnn: {where}: {error.strerror or error}; correct the path or its "
+                message += "permissions, or free space; finished runs are kept"
             except (KeyboardInterrupt, click.Abort):
-                message = "\nstopped; what is finished is kept, the same command goes on from here"
+                message = "\ninterrupted; finished runs are kept; run the same command to continue"
                 code = 130
             show(message, err=True)
             sys.exit(code)
@@ -50,10 +49,10 @@ class LabCommand(click.Group):
 
 @contextmanager
 def steady_streams():
-    """Let no fault of standard output or error stop the work.
+    """Continue the work if standard output or error fails.
 
-    A reader that went away (`| head`) is no fault. Output that is lost otherwise is reported at the
-    end with exit code 2; messages that are lost are not.
+    A closed pipe (`| head`) is no fault. Other lost output is reported at the end with exit code 2;
+    lost messages are not.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -77,11 +76,11 @@ def steady_streams():
 
 
 class Steady:
-    """A text stream that drops what it cannot write, and keeps the first fault."""
+    """A text stream that drops what it cannot write and keeps the first fault."""
 
     def __init__(self, stream):
         self.stream, self.fault = stream, None
-        if hasattr(stream, "reconfigure"):  # what a terminal cannot show is no fault
+        if hasattr(stream, "reconfigure"):  # a terminal lacks letters
             stream.reconfigure(errors="backslashreplace")
 
     def __getattr__(self, name):
@@ -105,21 +104,21 @@ class Steady:
 
 
 def show(text, err=False, nl=True):
-    """Print text, without what a terminal would obey."""
+    """Print text without control characters."""
     click.echo(printable(str(text)), err=err, nl=nl)
 
 
 def then(text):
-    """Say what one would do next; on standard error, so that output can be piped."""
+    """Print a next step, on standard error, so that output can be piped."""
     sys.stdout.flush()
     if not sys.stdout.fault:
         show(f"next: {text}", err=True)
 
 
 def interrupt_once(number, frame):
-    """Raise KeyboardInterrupt at the first Ctrl-C; a second must not disturb the tidying up."""
+    """Raise KeyboardInterrupt at the first Ctrl-C; ignore a second during the clean-up."""
     both = (signal.SIGINT, signal.SIGTERM)
-    # First at the system: one that comes while Python changes its handler would print "Signal 2
+    # First in the system: one that comes while Python changes its handler would print "Signal 2
     # ignored due to race condition".
     for one in both:
         ctypes.pythonapi.PyOS_setsig(int(one), ctypes.c_void_p(signal.SIG_IGN))
@@ -159,7 +158,7 @@ jobs_option = click.option(
     "--jobs",
     type=click.IntRange(1, 1000),
     metavar="N",
-    help="Training runs at once [default: the number of cores].",
+    help="Training runs at once. [default: the number of cores]",
 )
 
 
@@ -167,12 +166,12 @@ jobs_option = click.option(
 @params_argument()
 @data_option
 @jobs_option
-@click.option("--device", default="", help="cpu, cuda or mps [default: the fastest available].")
+@click.option("--device", default="", help="cpu, cuda or mps. [default: the fastest available]")
 @click.option(
     "--scheduler",
     default="",
     metavar="WHERE",
-    help="Train in Dask workers: local (one a core, or one a GPU), an address "
+    help="Train in Dask workers: local (one worker per core or GPU), an address "
     "(tcp://host:8786), a scheduler file (.json) or a description of a SLURM cluster "
     "(.yaml, see params/cluster/slurm.yaml).",
 )
@@ -180,10 +179,10 @@ jobs_option = click.option(
     "--dry-run", is_flag=True, help="Only show what would be trained and how long it takes."
 )
 def train(params, data, jobs, device, scheduler, dry_run):
-    """Train the trials that params files ask for and that are not stored.
+    """Train the runs of params files that are not stored yet.
 
-    PARAMS are files or short names: lab2c is params/quick/lab2c_depth.yaml, full/lab2c the
-    published setting.
+    PARAMS are files or short names: lab2c is params/quick/lab2c_depth.yaml, full/lab2c is
+    params/full/lab2c_depth.yaml.
 
     \b
     Examples:
@@ -199,7 +198,7 @@ def train(params, data, jobs, device, scheduler, dry_run):
     parts = [read_params(path) for path in params]
     if dry_run:
         show_plan(parts, jobs, scheduler)
-        then("the same command without --dry-run trains them")
+        then("run the same command without --dry-run to train them")
         return
     failures = []
     for (source, fingerprint, store, wanted), trials in by_source(parts).items():
@@ -218,13 +217,13 @@ def train(params, data, jobs, device, scheduler, dry_run):
     for message in failures:
         show(f"failed: {message}", err=True)
     if failures:
-        then("correct what failed; the same command trains what is missing")
+        then("correct the failures and run the same command; it trains the missing runs")
         sys.exit(1)
     then(f"labrnn report {' '.join(params)}")
 
 
 def show_plan(parts, jobs, scheduler):
-    """Print what `train` would do: each missing trial, the estimated time, the job script."""
+    """Print the plan of `train`: each missing run, the estimated time, the job script."""
     from labrnn.parts import by_source
     from labrnn.trials.plan import Estimate, cores, plan_trials, speed
     from labrnn.trials.progress import clock, describe
@@ -239,13 +238,13 @@ def show_plan(parts, jobs, scheduler):
     for (source, fingerprint, store, _), trials in by_source(parts).items():
         store = default_store(store)
         plan, (pace, known) = plan_trials(trials, source, fingerprint, store), speed(store)
-        estimate = Estimate(jobs, clock=lambda: 0)  # nothing runs yet
+        estimate = Estimate(jobs, clock=lambda: 0)
         for config, work in plan.missing.items():
             estimate.add(config, work / pace)
             show(f"{describe(config)}: {clock(work / pace)}")
         for config, message in plan.failures.items():
             show(f"{describe(config)}: {message}", err=True)
-        basis = f"from {known} stored trials" if known else "a guess, no trial is stored"
+        basis = f"from {known} stored trials" if known else "a guess: no trial is stored"
         show(
             f"{len(plan.trials)} trials stored, {len(plan.missing)} to train, about "
             f"{clock(estimate.seconds())} with {jobs} at once ({basis})"
@@ -258,9 +257,13 @@ def show_plan(parts, jobs, scheduler):
 @data_option
 @jobs_option
 @click.option("--author", default="labrnn", show_default=True, help="Printed on the reports.")
-@click.option("--out", metavar="FOLDER", help="[default: reports/<folder of the params file>]")
+@click.option(
+    "--out",
+    metavar="FOLDER",
+    help="Folder for the reports. [default: reports/<folder of the params file>]",
+)
 def report(params, data, jobs, author, out):
-    """Execute notebooks and render PDF reports; what did not change is skipped.
+    """Execute notebooks and render PDF reports; unchanged ones are skipped.
 
     PARAMS are files or short names: lab2c is params/quick/lab2c_depth.yaml.
 
@@ -276,13 +279,13 @@ def report(params, data, jobs, author, out):
     for folder in {report.out for report in reports}:
         folder.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
     if batch.make(reports, jobs or 0, show, partial(show, err=True)):
-        then("correct what failed; the same command makes what is missing")
+        then("correct the failures and run the same command; it makes the missing reports")
         sys.exit(1)
     then("open a PDF; change a value in a params file and run the same command")
 
 
 def choose(data):
-    """Make --data the strongest choice, for this process and those it starts."""
+    """Give --data precedence, in this process and those that it starts."""
     if data:
         from labrnn.reviews.sources import find_source
 
@@ -298,10 +301,10 @@ def choose(data):
     flag_value="",
     default=None,
     metavar="[FOLDER]",
-    help="Fetch Stanford's archive of 50,000 reviews [default: to the user's cache].",
+    help="Download Stanford's archive of 50,000 reviews. [default: to the user's cache]",
 )
 def data(data, as_json, download):
-    """Describe the reviews in use, or fetch more.
+    """Describe the reviews in use, or download more.
 
     \b
     Examples:
@@ -323,7 +326,7 @@ def data(data, as_json, download):
         show(json.dumps(facts))
         return
     words = ", ".join(f"{name} {count:,.0f}" for name, count in facts.pop("words").items())
-    for name, value in {**facts, "words a review": words}.items():
+    for name, value in {**facts, "words per review": words}.items():
         value = f"{value:,}" if isinstance(value, int) else value
         show(f"{name.replace('_', ' '):<19}{value}")
     then("labrnn report lab1_data")
@@ -333,10 +336,12 @@ MOST_TEXT = 100_000_000  # bytes on standard input
 
 
 def _lines(stream):
-    """The lines of a stream of bytes. Raises LabError for one without an end."""
+    """The lines of a stream of bytes. Raises LabError if it has too many."""
     content = stream.read(MOST_TEXT + 1)
     if len(content) > MOST_TEXT:
-        raise LabError(f"standard input: more than {MOST_TEXT:,} bytes; give fewer reviews a call")
+        raise LabError(
+            f"standard input: more than {MOST_TEXT:,} bytes; pass fewer reviews per call"
+        )
     text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", "replace")
     return [line.rstrip("\n") for line in text]
 
@@ -348,20 +353,21 @@ def _lines(stream):
     "--trial",
     default="",
     metavar="KEY",
-    help="First letters of a stored trial's key [default: the lowest validation loss].",
+    help="Prefix of a stored run's key. [default: the packaged network; with --data or LABRNN_DATA, "
+    "the stored run with the lowest validation loss]",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a text.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per text.")
 @click.option(
     "--explain",
     metavar="PATH",
-    help="Show the probability after every word of one TEXT: writes PATH.html and PATH.png.",
+    help="Write the probability after every word of one TEXT to PATH.html and PATH.png.",
 )
 def predict(texts, data, trial, as_json, explain):
-    """Classify texts with the best network, or with a stored model.
+    """Classify texts with the packaged network, or with a stored model.
 
-    Each TEXT, or each line of standard input, is positive or negative. The best network comes with
-    the package; with --trial or --data the model is one of the stored runs. Words outside its
-    vocabulary are dropped.
+    Each TEXT, or each line of standard input, is positive or negative. With --trial or --data, or
+    if LABRNN_DATA is set, the model is one of the stored runs. Words outside its vocabulary are
+    dropped.
 
     \b
     Examples:
@@ -380,12 +386,12 @@ def predict(texts, data, trial, as_json, explain):
     trial, corpus = choose_trial(default_store(), key=trial) if stored else shipped.read()
     if not texts:
         if sys.stdin is None:
-            raise LabError("standard input is closed; give texts as arguments or lines in a pipe")
+            raise LabError("standard input is closed; pass texts as arguments or lines in a pipe")
         if sys.stdin.isatty():
-            show("one text a line, Ctrl-D at the end", err=True)
+            show("one text per line, Ctrl-D at the end", err=True)
         texts = _lines(sys.stdin.buffer)
     if explain is not None and len(texts) != 1:
-        raise LabError(f"--explain takes one text, {len(texts)} were given; ask for one at a time")
+        raise LabError(f"--explain takes one text, {len(texts)} were given; pass one at a time")
     answers = ask(trial, corpus, texts) if texts else []
     names = {"trial": trial.key, "model": describe(trial.config)}
     for text, answer in zip(texts, answers, strict=True):
@@ -394,7 +400,7 @@ def predict(texts, data, trial, as_json, explain):
             continue
         show(f"{answer.label} {answer.probability:.3f}  {text}")
         if not answer.known:
-            show("  contains no known word, so the prediction has no meaning")
+            show("  contains no known word, so the prediction means nothing")
         for name in ("known", "dropped", "cut"):
             if words := getattr(answer, name):
                 show(f"  {name} ({len(words)}): {' '.join(words)}")
@@ -406,11 +412,11 @@ def predict(texts, data, trial, as_json, explain):
         show(f"explained in {page} and {picture}", err=as_json)
         then(f"open {page}")
     elif texts:
-        then("with --explain PATH and one text: the probability after every word")
+        then("labrnn predict TEXT --explain PATH writes the probability after every word")
 
 
 def write_explanation(path, text, answer, trial, corpus, model):
-    """Write what the model made of a text as PATH.html and PATH.png; their paths."""
+    """Write the predictions word by word as PATH.html and PATH.png; return the paths."""
     from labrnn.files import replace_file
     from labrnn.network.prediction import opinions
     from labrnn.results.reading import explanation
@@ -419,7 +425,7 @@ def write_explanation(path, text, answer, trial, corpus, model):
     if path.suffix in (".html", ".png"):
         path = path.with_suffix("")
     if not path.name:
-        raise LabError(f"--explain {path}: a folder, not a name for the files; add one")
+        raise LabError(f"--explain {path}: a folder without a name for the files; add one")
     path.parent.mkdir(parents=True, exist_ok=True)
     contents = explanation(text, answer, opinions(trial, corpus, answer), model)
     places = [path.with_name(path.name + suffix) for suffix in (".html", ".png")]
@@ -433,8 +439,8 @@ def write_explanation(path, text, answer, trial, corpus, model):
 def schema(folder):
     """Write JSON schemas of the params files.
 
-    One for each part, to FOLDER [default: params/schema]. Editors complete and check a params file
-    by the schema that its first line names.
+    One per part, to FOLDER [default: params/schema]. Editors complete and check a params file by
+    the schema that its first line names.
 
     \b
     Example:
@@ -458,12 +464,12 @@ def schema(folder):
     "folder",
     default="",
     metavar="FOLDER",
-    help="[default: LABRNN_STORE, else trials/ and the full lab's reports]",
+    help="Run store to use. [default: LABRNN_STORE, else trials/ and the full lab's reports]",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_context
 def trials(context, folder, as_json):
-    """List the stored trials; check, clean and copy them.
+    """List the stored runs; check, clean and copy them.
 
     \b
     Examples:
@@ -489,7 +495,7 @@ def trials(context, folder, as_json):
 
 
 def aligned(rows):
-    """Dicts of plain values as aligned columns."""
+    """Format dicts of plain values as aligned columns."""
     lines = [list(map(str, row.values())) for row in rows]
     lines.insert(0, list(next(iter(rows), ["no trials"])))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -499,10 +505,12 @@ def aligned(rows):
 @trials.command()
 @click.pass_obj
 def verify(store):
-    """Compare every file with the digest that was stored with it, and the files with each other.
+    """Compare every file with its stored digest, and the files with each other.
 
     Exit code 1 if one differs or cannot be read.
     """
+    from labrnn.trials.trial import removal
+
     if not (store.shelves or store.root.exists()):
         raise LabError(f"{store.root}: no such folder; correct --store")
     sound, faulty = 0, False
@@ -520,45 +528,36 @@ def verify(store):
         faulty = True
         show(f"{path}: {fault}")
     show(f"{sound} trials are sound")
-    remove = f"labrnn trials --store {store.root} gc --damaged removes what is damaged there"
-    then(remove if faulty else "labrnn trials export FOLDER copies them")
+    then(removal(store.root) if faulty else "labrnn trials export FOLDER copies them")
     sys.exit(1 if faulty else 0)
 
 
 @trials.command()
-@click.option("--unfinished", is_flag=True, help="Also states that a training could go on from.")
-@click.option("--damaged", is_flag=True, help="Also damaged trials and broken copies.")
+@click.option("--unfinished", is_flag=True, help="Also delete checkpoints of unfinished runs.")
+@click.option("--damaged", is_flag=True, help="Also delete damaged and incomplete runs.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def gc(store, unfinished, damaged, yes):
-    """Remove what interrupted writing left behind, and locks that nothing holds.
+    """Delete leftovers of interrupted writes and stale locks.
 
-    It lists what would go and asks. It removes nothing that is not a store's.
+    The files are listed first. Files that labrnn did not write are never deleted.
     """
     from labrnn.trials.cleaning import remove, spared, stale
-    from labrnn.trials.ours import MARK, is_file
-    from labrnn.trials.store import Store
 
-    marked = [shelf for shelf in store.shelves if is_file(shelf / MARK)]  # others hold tables
-    for shelf in marked if damaged else []:
-        if left := stale(Store(shelf), damaged=True):
-            show(
-                f"{shelf} is only read: {len(left)} damaged there stay; `labrnn trials "
-                f"--store {shelf} gc --damaged` removes them",
-                err=True,
-            )
     found = stale(store, unfinished, damaged)
     left = spared(store) if damaged else []
     for folder in left:
-        show(f"{folder}: damaged, and holds what labrnn did not write; remove it by hand", err=True)
+        show(
+            f"{folder}: damaged, with files that labrnn did not write; delete it by hand", err=True
+        )
     if not found:
         show("nothing to remove")
         then("labrnn trials verify")
         sys.exit(1 if left else 0)
     for path in found:
         show(path)
-    with suppress(click.Abort):  # nobody there to answer
-        yes = yes or click.confirm(f"Remove these {len(found)}?")
+    with suppress(click.Abort):  # no terminal to answer
+        yes = yes or click.confirm(f"Delete these {len(found)} files and folders?")
     if not yes:
         show("nothing removed; `--yes` removes without a question", err=True)
         sys.exit(1)
@@ -566,7 +565,7 @@ def gc(store, unfinished, damaged, yes):
     show(f"{len(removed)} removed")
     for path in found.keys() - set(removed):
         show(f"not removed: {path}", err=True)
-    then("labrnn train PARAMS trains again what a report needs")
+    then("labrnn train PARAMS trains the missing runs again")
     sys.exit(1 if left or len(removed) < len(found) else 0)
 
 
@@ -575,10 +574,10 @@ def gc(store, unfinished, damaged, yes):
 @params_argument(required=False)
 @click.pass_obj
 def export(store, folder, params):
-    """Add finished trials to the tables in FOLDER, all or those of some params files.
+    """Add finished runs to the tables in FOLDER, all or those of some params files.
 
     The tables are trials.csv, history.csv and predictions.parquet; docs/trials.md describes their
-    columns. What they hold already stays.
+    columns. Runs that they contain stay.
     """
     from labrnn.parts import by_source, read_params
     from labrnn.trials import tables
@@ -593,7 +592,7 @@ def export(store, folder, params):
         ]
         found = [trial for plan in plans for trial in plan.trials.values()]
     if not found:
-        raise LabError(f"{store.root}: no trials to export; train some: labrnn train PARAMS")
+        raise LabError(f"{store.root}: no trials to export; train some with labrnn train PARAMS")
     faults = {trial.folder: "; ".join(trial.damage(weights=False)) for trial in found}
     sound = [trial for trial in found if not faults[trial.folder]]
     added = tables.write(folder, sound)
@@ -611,13 +610,13 @@ def export(store, folder, params):
 @click.argument("folder", type=click.Path(exists=True, file_okay=False))
 @click.pass_obj
 def import_(store, folder):
-    """Copy the trials of FOLDER, tables or a store, to this store; what is there already stays."""
+    """Copy the runs of FOLDER, tables or a store, to this store; existing ones stay."""
     from labrnn.trials.store import Store
 
     source, counts = Store(folder), Counter()
     if not (found := list(source.trials())):
         raise LabError(
-            f"{source.root}: no trials to import; name a folder with trials.csv, or a store"
+            f"{source.root}: no trials to import; name a folder with trials.csv, or a run store"
         )
     for fingerprint in sorted({trial.fingerprint for trial in found}):
         for path, fault in source.copy_kept(fingerprint, partial(store.keep, fingerprint)):

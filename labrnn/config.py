@@ -1,14 +1,13 @@
 """The configuration of a training run, and params files.
 
-Names, defaults and limits are the lab's. Where the published solution had a defect, the default is
-corrected and the published behaviour is an option.
+Names, defaults and limits are the lab's. The published readout is an option (`readout`), the
+published checkpoint one of the parts (`checkpoint`); the defaults are corrected.
 """
 
 import difflib
 import os
 import re
 from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +20,7 @@ from labrnn.network.registry import CELLS, OPTIMIZERS
 
 PARAMS = Path(__file__).resolve().parents[1] / "params"
 Optim = Literal[tuple(OPTIMIZERS)]
+PRINTED = {"blanks": "whitespace", "marks": "punctuation"}  # values whose keys have older names
 MOST_BYTES = 1 << 18  # of a params file; the whole lab in one file takes less than a tenth
 
 
@@ -56,12 +56,14 @@ class TrialConfig(Strict):
 
     # data
     train_reviews: int = Field(0, ge=0, description="training reviews in use, 0 for all")
-    max_tokens: int = Field(256, ge=1, le=4096, description="known words that are read of a review")
+    max_tokens: int = Field(
+        256, ge=1, le=4096, description="most known words of a review that are read"
+    )
     min_count: int = Field(5, ge=1, description="fewest occurrences of a word in the training set")
     stop_words: Literal["drop", "keep_negations", "keep"] = "drop"
     duplicates: Literal["keep", "drop"] = "keep"
     words: Literal["blanks", "marks"] = Field(
-        "blanks", description="split at whitespace, or into words and punctuation"
+        "blanks", description="tokens: split at whitespace, or words and punctuation"
     )
     min_bigram_count: int = Field(
         0, ge=0, description="fewest occurrences of a bigram in the training set; 0: no bigrams"
@@ -148,19 +150,17 @@ class TrialConfig(Strict):
         Args:
             base: the configuration to compare with; the defaults where None.
         """
-        usual = base.model_dump() if base else _defaults()
+        usual = base.model_dump() if base else DEFAULTS
         mine = sorted(self.model_dump(exclude={"cell", "seed"}).items())
-        return ",".join(f"{name.upper()}={value}" for name, value in mine if value != usual[name])
+        changed = [(name.upper(), value) for name, value in mine if value != usual[name]]
+        return ",".join(f"{name}={PRINTED.get(value, value)}" for name, value in changed)
 
     def replace(self, **changes):
         """Return a validated copy with some fields changed."""
         return validated(TrialConfig, self.model_dump() | changes, "TrialConfig")
 
 
-@cache
-def _defaults():
-    """The defaults; a list of ten thousand trials needs them as often."""
-    return TrialConfig().model_dump()
+DEFAULTS = TrialConfig().model_dump()
 
 
 def validated(model, values, where):
@@ -231,7 +231,7 @@ def read_yaml(path):
     path = Path(path)
     try:
         text = read_file(path, MOST_BYTES).decode("utf-8-sig")
-        values = yaml.load(text, Loader=_PlainLoader) if text.strip() else {}
+        values = yaml.load(text, Loader=_PlainLoader) if text.strip() else None
     except FileNotFoundError:
         raise LabError(f"{path}: no such params file; see params/quick for examples") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -239,22 +239,15 @@ def read_yaml(path):
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise LabError(f"{path}: not plain YAML: {reason}; write `name: value` lines") from None
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
+    if not isinstance(values, dict | None):
         raise LabError(
-            f"{path}: holds a {type(values).__name__}, not parameters; write `name: value` lines"
+            f"{path}: contains a {type(values).__name__}, not parameters; write `name: value` lines"
         )
-    for name in values:
-        if not isinstance(name, str):
-            raise LabError(
-                f"{path}: parameter name {name!r} is read as {type(name).__name__}; quote it"
-            )
-    return values
+    return values or {}
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without aliases (they can blow up), without tags and without names given twice."""
+    """Safe YAML without aliases (they can blow up), tags, repeated names and other names than text."""
 
     def compose_node(self, parent, index):
         event = self.peek_event()
@@ -265,14 +258,16 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
-        names = Counter(repr(self.construct_object(key, deep=True)) for key, _ in node.value)
-        if twice := [name for name, times in names.items() if times > 1]:
-            raise yaml.YAMLError(f"{twice[0]} is given twice")
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if odd := [name for name in names if not isinstance(name, str)]:
+            raise yaml.YAMLError(f"{odd[0]!r} is read as {type(odd[0]).__name__}; quote it")
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise yaml.YAMLError(f"{twice[0]!r} is given twice")
         return super().construct_mapping(node, deep)
 
 
 def _number(kind, plain):
-    """Leave what is not a plain decimal as text, for the field to check.
+    """Leave a number that is not a plain decimal as text, for the field to check.
 
     YAML reads 010 as 8 and 1:30 as 90.
     """

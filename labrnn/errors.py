@@ -1,12 +1,12 @@
-"""The one exception that a user of the lab is meant to read."""
+"""The exception whose messages are for the users of the lab."""
 
 
 class LabError(Exception):
     """A fault in what the user supplied: data, parameters, paths.
 
-    The message is complete in itself: where it is, what was found, what to do. The command line
-    prints it without a traceback and ends with exit code 2. It steers no terminal: names of files
-    and values in it are escaped.
+    The message is complete: where it is, what was found, what to do. The command line prints it
+    without a traceback and ends with exit code 2. File names and values in it are escaped, so that
+    they cannot control a terminal.
     """
 
     def __init__(self, message):
@@ -14,5 +14,5 @@ class LabError(Exception):
 
 
 def printable(text):
-    """Replace what a terminal would obey; line ends stay."""
+    """Replace control characters; line ends stay."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)

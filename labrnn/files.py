@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever stops the process or the machine that writes them.
+"""Files that are complete or missing, whatever stops the process or the machine that writes them.
 
 Every write ends on the disk: the content is synced before a rename makes it visible, and the folder
 is synced after it. All of it goes through `os`, so that tests can stop it at each operation.
@@ -73,7 +73,7 @@ def sync_folder(folder):
 def make_folder(path):
     """Make a folder, its missing parents too, and sync its entry.
 
-    The entry is synced also if the folder is there: its maker may have ended before.
+    The entry is synced also if the folder exists: its maker may have ended before.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -86,13 +86,13 @@ def make_folder(path):
 
 
 def publish(aside, path):
-    """Rename a file or folder, whose content is synced, to its place; it is on the disk then."""
+    """Rename a file or folder, whose content is synced, to its place, and sync the rename."""
     os.replace(aside, path)
     sync_folder(Path(path).parent)
 
 
 def replace_file(path, content):
-    """Write bytes aside and rename them to `path`; what was there stays until then."""
+    """Write bytes aside and rename them to `path`; an existing file stays until then."""
     path = Path(path)
     aside = path.with_name(f"{path.name}.{os.getpid()}.writing")
     try:
@@ -104,7 +104,7 @@ def replace_file(path, content):
 
 
 def publish_folder(files, aside, path):
-    """Write a folder's files aside and rename it to `path`, which holds nothing yet.
+    """Write a folder's files aside and rename it to `path`, which does not exist yet.
 
     Args:
         files: name -> bytes, written in this order.

@@ -26,7 +26,7 @@ def absolute(path):
     its kernel runs in the notebook's folder.
 
     Raises:
-        LabError: a kernel cannot find out where Jupyter was started.
+        LabError: a kernel cannot find the folder in which Jupyter was started.
         RuntimeError, ValueError: no such home; a NUL.
     """
     path = Path(path).expanduser()
@@ -41,7 +41,7 @@ def absolute(path):
         return Path(os.readlink(f"/proc/{int(jupyter)}/cwd"), path)
     except (OSError, ValueError):
         raise LabError(
-            f"{path}: a relative path, and where Jupyter was started is not known; write an "
+            f"{path}: a relative path, but the folder of Jupyter's start is not known; write an "
             "absolute path (LABRNN_DATA, LABRNN_STORE, LABRNN_CACHE, or the parameter)"
         ) from None
 

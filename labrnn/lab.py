@@ -24,11 +24,11 @@ class Lab:
         name: the part's, e.g. `lab2c_depth`.
         namespace: the notebook's `globals()`; its parameters are read from there.
         plumbing: where and how it runs, see `labrnn.parts.PLUMBING`: `jobs=1`, `train=False`.
-            What papermill was given is stronger.
+            Values given to papermill take precedence.
 
     Attributes:
         part: the validated parameters, a `labrnn.parts.Part`.
-        results: what `run` found or trained, a `labrnn.results.table.Results`.
+        results: the runs that `run` found or trained, a `labrnn.results.table.Results`.
 
     Raises:
         LabError: a parameter is unknown or bad.
@@ -40,8 +40,8 @@ class Lab:
         given = plumbing | _injected(namespace) | own
         if any(cell.startswith(INJECTED) for cell in namespace.get("In", [])[1:2]):
             raise LabError(
-                f"notebook {name}: no cell has the tag `parameters`, so the values given came before "
-                "the defaults and do not count; give the cell of the defaults that tag"
+                f"notebook {name}: no cell has the tag `parameters`, so the defaults overwrite the "
+                "given values; add the tag to the cell of the defaults"
             )
         self.part = validated(part, given, f"notebook {name}")
         self.store = default_store(self.part.store)
@@ -59,11 +59,11 @@ class Lab:
         return self.results
 
     def reader(self):
-        """Find the trained model that reads sentences: a stored run with weights, or what was kept.
+        """Find the demo model: a stored run with weights, or derived data.
 
         Returns:
             dict of `weights` (tensors by name), `vocab` (index by word) and `review` (a short test
-            review as `reading.short_review` returns it); None where neither is at hand.
+            review as `reading.short_review` returns it); None if neither is available.
         """
         part = self.part
         for config in (part.reader.replace(seed=seed) for seed in part.seeds):
@@ -72,7 +72,7 @@ class Lab:
             def make(_, config=config):
                 trial = self.results.runs.trials.get(config)
                 if not trial or not trial.has_weights:
-                    raise LabError(f"{part.name}: no run of its reader has weights here")
+                    raise LabError(f"{part.name}: no run of its demo model has weights here")
                 return reading.pack_reader(trial.weights(), load_corpus(config, part.data))
 
             with suppress(LabError):
@@ -82,20 +82,18 @@ class Lab:
         return None
 
     def describe_data(self):
-        """What the part's reviews look like, see `labrnn.reviews.description`."""
+        """Describe the part's reviews, see `labrnn.reviews.description`."""
         return describe_data(self.part.base, self.part.data, self.part.fingerprint, self.store)
 
     @property
     def corpus(self):
-        """The part's reviews as a `Corpus`; None where they are not at hand."""
+        """The part's reviews as a `Corpus`; None if those of its fingerprint are not available."""
         try:
-            corpus = load_corpus(self.part.base, self.part.data)
+            return load_corpus(self.part.base, self.part.data, self.part.fingerprint)
         except LabError:
             if self.part.fingerprint:
                 return None
             raise
-        wanted = self.part.fingerprint
-        return corpus if not wanted or corpus.fingerprint == wanted else None
 
     def trial(self, setting_name):
         """The stored trial of a setting with its lowest seed, or None if it was not run."""
@@ -109,9 +107,9 @@ def results(part, trials, store):
 
 
 def _injected(namespace):
-    """Values that papermill's injected cell sets: a misspelt name must not pass unseen.
+    """Values that papermill's injected cell sets, to report a misspelt name.
 
-    They are read from the cell, since a notebook may use a name such as `train` for its own things.
+    They are read from the cell, since a notebook may use a name such as `train` for other things.
     """
     cells = [cell for cell in namespace.get("In", []) if cell.startswith(INJECTED)]
     statements = ast.parse(cells[-1]).body if cells else []

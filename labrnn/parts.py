@@ -2,7 +2,7 @@
 
 A part declares its settings, the pairs that it compares and the published claims that it tests as
 pure functions of its parameters, so that a batch run, a notebook and a dry run agree on what is
-needed. A setting is a configuration without its seed; it is trained once with every seed.
+needed. A setting is a configuration without its seed; it is trained once per seed.
 """
 
 from collections import ChainMap, Counter
@@ -25,10 +25,14 @@ T = TypeVar("T")
 Rate = Annotated[float, Field(gt=0, le=10)]
 Units = Annotated[int, Field(ge=10, le=320)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Epochs = Annotated[int, Field(ge=1, le=100)]
+Length = Annotated[int, Field(ge=1, le=4096)]
+Dimensions = Annotated[int, Field(ge=1, le=256)]
 # How and where a part runs: no cell of a notebook lists these fields, `Lab` takes them by name.
 PLUMBING = ("data", "fingerprint", "store", "train", "jobs", "device")
 PARTS = {}  # name -> class of a part, in the order of this file
 Several = Annotated[list[T], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
+Curves = Annotated[Several[int], Field(max_length=8)]  # as many as a figure can tell apart
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Setting:
     title: str = ""
 
     def trials(self, seeds):
-        """Its configurations, one a seed."""
+        """Its configurations, one per seed."""
         return [self.config.replace(seed=seed) for seed in seeds]
 
 
@@ -90,7 +94,11 @@ class Claim:
 
 
 class Part(Strict):
-    """What every part can be given; the defaults are the quick setting, minutes on two cores."""
+    """The parameters of every part; its `title` says what the part is about.
+
+    The defaults are the notebooks' own: 8,000 training reviews of at most 128 known words.
+    `params/quick` and `params/full` override them.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -103,19 +111,19 @@ class Part(Strict):
         pattern="^([0-9a-f]{16})?$",
         description="expected fingerprint of the reviews, empty for any",
     )
-    store: str = Field("", description="folder of the stored trials; empty for the usual one")
+    store: str = Field("", description="run store; empty for the default one")
     train: bool = Field(True, description="train what is not stored; else show it as not run")
-    jobs: int = Field(0, ge=0, le=1000, description="trainings at once, 0 for the number of cores")
-    device: str = Field("", description="cpu, cuda, mps; empty for the best at hand")
+    jobs: int = Field(0, ge=0, le=1000, description="training runs at once, 0: all cores")
+    device: str = Field("", description="cpu, cuda or mps; empty: the fastest")
     checkpoint: Literal["best", "last"] = Field(
         "best", description="tested epoch: lowest validation loss, or the last as published"
     )
 
-    seeds: Several[int] = Field([5], description="each setting is trained with each")
-    epochs: int = Field(5, ge=1, le=100, description="passes over the training reviews")
+    seeds: Several[int] = Field([5], description="every setting is trained once per seed")
+    epochs: Epochs = Field(5, description="passes over the training reviews")
     train_reviews: int = Field(8000, ge=0, description="training reviews in use, 0 for all")
-    max_tokens: int = Field(128, ge=1, le=4096, description="known words kept of a review")
-    batch_size: int = Field(32, ge=1, le=4096, description="reviews a step; the lab takes 96")
+    max_tokens: Length = Field(128, description="most known words of a review that are read")
+    batch_size: Length = Field(32, description="batch size (lab: 96)")
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_):
@@ -188,8 +196,8 @@ class Part(Strict):
 
 
 class _Tuned(Part):
-    optim: Optim = Field("rmsprop", description="optimiser of all trials")
-    lr: Rate = Field(0.003, description="learning rate; the lab takes 0.001")
+    optim: Optim = Field("rmsprop", description="optimiser of all runs")
+    lr: Rate = Field(0.003, description="learning rate (lab: 0.001)")
 
     @property
     def tuned(self):
@@ -218,15 +226,17 @@ class Data(Part):
 
 
 class Lstm(Part):
+    """The LSTM with SGD, and the demo model that classifies sentences."""
+
     name, title = "lab1_lstm", "The LSTM classifier, trained with SGD"
     cell: ClassVar[str] = "lstm"
 
     lr: Rate = Field(0.01, description="learning rate of SGD after the warm-up")
-    reader_lr: Rate = Field(
-        0.003, description="of the model that reads sentences; the lab takes 0.001"
-    )
+    reader_lr: Rate = Field(0.003, description="learning rate of the demo model (lab: 0.001)")
 
-    rates: list[float] = Field([], description="higher rates of SGD: are its steps too small?")
+    rates: list[float] = Field(
+        [], description="higher learning rates of SGD: are its steps too small?"
+    )
 
     def settings(self):
         return [_model(self.cell.upper(), self.base.replace(cell=self.cell, lr=self.lr))]
@@ -241,7 +251,7 @@ class Lstm(Part):
 
     @property
     def reader(self):
-        """The RMSprop model of Lab 2 a or b: it trains, so it can classify sentences."""
+        """The demo model, that of Lab 2 a or b with RMSprop: unlike the SGD model it trains."""
         return self.base.replace(cell=self.cell, optim="rmsprop", lr=self.reader_lr)
 
     def others(self):
@@ -260,15 +270,17 @@ TUNED = ("adam", "rmsprop")  # the optimisers whose rate is tuned
 
 
 class LstmOptimizers(Part):
+    """Optimisers compared, and learning rates of the best two of the lab."""
+
     name, title = "lab2a_lstm_optimizers", "Four optimisers for the LSTM"
     cell: ClassVar[str] = "lstm"
 
     optimizers: Several[Optim] = Field(
-        ["adagrad", "adam", "rmsprop", "sgd"], description="which to compare"
+        ["adagrad", "adam", "rmsprop", "sgd"], description="optimisers to compare"
     )
-    lr: Rate = Field(0.003, description="of the adaptive ones; the lab takes 0.001")
+    lr: Rate = Field(0.003, description="learning rate of the adaptive optimisers (lab: 0.001)")
     sgd_lr: Rate = Field(0.01, description="learning rate of SGD")
-    rates: list[float] = Field([], description="of Adam and RMSprop, to choose from on validation")
+    rates: list[float] = Field([], description="rates for Adam and RMSprop, selected on validation")
 
     def settings(self):
         return list(self._of(self.cell).values())
@@ -312,6 +324,8 @@ class LstmOptimizers(Part):
 
 
 class GruOptimizers(LstmOptimizers):
+    """`LstmOptimizers` with the other cell, and each optimiser's GRU against its LSTM."""
+
     name, title = "lab2b_gru_optimizers", "Four optimisers for the GRU, and the two cells compared"
     cell = "gru"
 
@@ -332,16 +346,12 @@ class GruOptimizers(LstmOptimizers):
 
 
 class _OneDimension(_Tuned):
-    """One dimension of the LSTM changed, the others as they are.
+    """One dimension of the LSTM changed, the others as they are."""
 
-    `values` is the parameter that lists the dimension's values, `field` the dimension, `unit` what
-    it counts, `usual` the lab's own value.
-    """
-
-    values: ClassVar[str]
-    field: ClassVar[str]
-    unit: ClassVar[str]
-    usual: ClassVar[int]
+    values: ClassVar[str]  # the parameter that lists the dimension's values
+    field: ClassVar[str]  # the dimension
+    unit: ClassVar[str]  # what it counts
+    usual: ClassVar[int]  # the lab's own value
 
     def settings(self):
         return [self._setting(value) for value in getattr(self, self.values)]
@@ -351,7 +361,7 @@ class _OneDimension(_Tuned):
         return Setting(f"{value} {unit}", self.tuned.replace(**{self.field: value}), value != 1)
 
     def reference(self):
-        """The setting that the others are compared with: the lab's own value, if it is there."""
+        """The setting that the others are compared with: the lab's own value, if it is listed."""
         usual = self._setting(self.usual)
         return usual if usual in self.settings() else None
 
@@ -379,11 +389,7 @@ class Depth(_OneDimension):
 class Width(_OneDimension):
     name, title = "lab2d_width", "Wider: hidden states of 10 to 319 units"
     values, field, unit, usual = "widths", "hidden_dim", "units", 100
-    widths: Several[int] = Field(
-        [10, 16, 20, 32, 50, 64, 100, 128],
-        max_length=8,
-        description="units to compare; the lab goes to 319",
-    )
+    widths: Curves = Field([10, 16, 20, 32, 50, 64, 100, 128], description="units (lab: up to 319)")
 
     def conclusions(self):
         equal = self._against_usual(10, 20, 150, 200, 260, 285)
@@ -393,40 +399,35 @@ class Width(_OneDimension):
 class EmbeddingSize(_OneDimension):
     name, title = "lab2e_embedding", "Embeddings of one to 256 dimensions"
     values, field, unit, usual = "sizes", "embedding_dim", "dimensions", 1
-    sizes: Several[int] = Field(
-        [1, 2, 4, 8, 16, 32, 64, 100],
-        max_length=8,
-        description="embedding dimensions; the lab goes to 256",
-    )
+    sizes: Curves = Field([1, 2, 4, 8, 16, 32, 64, 100], description="dimensions (lab: up to 256)")
 
     def conclusions(self):
         return {"embeddings": self._against_usual(2, 8, 32, 64, 128, 188, 256)}
 
 
 class Compound(_Tuned):
+    """A grid of depth, width and embedding size, and each of them alone."""
+
     name, title = "lab2f_compound", "Compound scaling: depth, width and embedding together"
 
     depths: Several[int] = Field([1, 2, 3, 4], description="numbers of layers")
     train_reviews: int = Field(2000, ge=0, description="training reviews in use, 0 for all")
-    widths: Several[int] = Field([10, 20, 30, 40], description="units; the lab: 20, 280, 290, 305")
-    sizes: Several[int] = Field([8, 16, 32], description="embedding; the lab: 32, 188, 256")
-    max_trials: int = Field(
-        50, ge=1, le=50, validate_default=True, description="the lab's limit on the grid"
+    widths: Several[int] = Field([10, 20, 30, 40], description="units (lab: 20, 280, 290, 305)")
+    sizes: Several[int] = Field(
+        [8, 16, 32], validate_default=True, description="embedding dimensions (lab: 32, 188, 256)"
     )
-    study_widths: Several[int] = Field(
-        [10, 20, 50, 128], max_length=8, description="of the study of width alone, see lab2d_width"
-    )
-    study_sizes: Several[int] = Field(
-        [1, 4, 16, 64], max_length=8, description="of the study of embeddings alone"
-    )
+    study_widths: Curves = Field([10, 20, 50, 128], description="widths to change alone")
+    study_sizes: Curves = Field([1, 4, 16, 64], description="embedding sizes to change alone")
 
-    @field_validator("max_trials")
+    @field_validator("sizes")
     @classmethod
-    def _holds_the_grid(cls, most, info):
-        lists = [info.data.get(name, []) for name in ("depths", "widths", "sizes")]
-        if (trials := prod(map(len, lists))) > most:
-            raise ValueError(f"depths × widths × sizes are {trials} trials; shorten a list")
-        return most
+    def _fit_the_grid(cls, sizes, info):
+        trials = len(sizes) * prod(len(info.data.get(name, [])) for name in ("depths", "widths"))
+        if trials > 50:  # the lab's limit
+            raise ValueError(
+                f"depths × widths × sizes are {trials} trials, at most 50; shorten one"
+            )
+        return sizes
 
     def settings(self):
         return [
@@ -471,11 +472,13 @@ def compound_dropout(n_layers, hidden_dim, embedding_dim):
 
 
 class Bidirectional(_Tuned):
+    """Both directions against one, and the two readouts of bidirectional models."""
+
     name, title = "lab2g_bidirectional", "Bidirectional models"
 
-    wide: Units = Field(64, description="units of the large model; the lab takes 305")
+    wide: Units = Field(64, description="units of the large model (lab: 305)")
     narrow: Units = Field(20, description="units of the small model")
-    embedding_dim: int = Field(32, ge=1, le=256, description="embedding dimensions of all trials")
+    embedding_dim: Dimensions = Field(32, description="embedding dimensions of all runs")
 
     def models(self):
         """(Bidirectional, unidirectional, read at the last time step) for each of four models."""
@@ -520,8 +523,8 @@ class Reproduction(Part):
     name, title = "reproduction", "Our runs beside the 79 of the original study"
     trains: ClassVar[bool] = False
 
-    train: bool = Field(False, description="it shows what is stored and trains nothing")
-    lr: Rate = Field(0.003, description="of the adaptive ones; the lab takes 0.001")
+    train: bool = Field(False, description="show what is stored, train nothing")
+    lr: Rate = Field(0.003, description="learning rate of the adaptive optimisers (lab: 0.001)")
     sgd_lr: Rate = Field(0.01, description="learning rate of SGD")
 
     def settings(self):
@@ -570,7 +573,7 @@ class Reproduction(Part):
 
 
 class BeyondBaselines(_TwoCells):
-    """The two models beside models without a network, see `labrnn.results.baselines`."""
+    """The two models beside linear baselines, see `labrnn.results.baselines`."""
 
     name, title = "beyond_baselines", "What simpler models reach"
     fits_baselines: ClassVar[bool] = True
@@ -581,16 +584,16 @@ class BeyondDefects(Part):
 
     name, title = "beyond_defects", "Do the published choices cost accuracy?"
 
-    seeds: Several[int] = Field([5, 6, 7], description="each setting has each of them")
-    epochs: int = Field(4, ge=1, le=100, description="passes over the training reviews")
+    seeds: Several[int] = Field([5, 6, 7], description="every setting is trained once per seed")
+    epochs: Epochs = Field(4, description="passes over the training reviews")
     train_reviews: int = Field(3000, ge=0, description="training reviews in use, 0 for all")
-    max_tokens: int = Field(64, ge=1, le=4096, description="known words kept of a review")
-    optim: Optim = Field("adam", description="optimiser of all trials; the lab takes rmsprop")
-    lr: Rate = Field(0.003, description="learning rate; the lab takes 0.001")
-    hidden_dim: Units = Field(20, description="units of unidirectional models; the lab: 100")
+    max_tokens: Length = Field(64, description="most known words of a review that are read")
+    optim: Optim = Field("adam", description="optimiser of all runs (lab: rmsprop)")
+    lr: Rate = Field(0.003, description="learning rate (lab: 0.001)")
+    hidden_dim: Units = Field(20, description="units of unidirectional models (lab: 100)")
     depth: int = Field(3, ge=2, le=4, description="layers of the deep models")
     narrow: Units = Field(20, description="units of the bidirectional model")
-    embedding_dim: int = Field(32, ge=1, le=256, description="of the bidirectional model")
+    embedding_dim: Dimensions = Field(32, description="dimensions of the bidirectional model")
 
     def pairs(self):
         """Corrected minus as published, one field apart."""
@@ -628,25 +631,25 @@ class BeyondDefects(Part):
 class BeyondBest(Part):
     """The best recurrent network found within the lab's limits, and an ablation of it.
 
-    How it was found: docs/decisions.md. The defaults are small enough for the quick setting.
+    How it was found: docs/decisions.md.
     """
 
     name, title = "beyond_best", "The best recurrent classifier"
     fits_baselines: ClassVar[bool] = True
 
-    seeds: Several[int] = Field([5, 6, 7], description="each setting has each of them")
-    epochs: int = Field(4, ge=1, le=100, description="passes over the training reviews")
-    longest: int = Field(400, ge=1, le=4096, description="known words kept, instead of max_tokens")
-    lr: Rate = Field(0.002, description="of Adam, after the warm-up")
+    seeds: Several[int] = Field([5, 6, 7], description="every setting is trained once per seed")
+    epochs: Epochs = Field(4, description="passes over the training reviews")
+    longest: Length = Field(400, description="most known words of a review, instead of max_tokens")
+    lr: Rate = Field(0.002, description="learning rate of Adam after the warm-up")
     hidden_dim: Units = Field(32, description="units of each direction")
-    embedding_dim: int = Field(32, ge=1, le=256, description="of words and of n-grams")
-    min_bigram_count: int = Field(5, ge=1, description="a bigram's least occurrences in training")
-    min_trigram_count: int = Field(5, ge=1, description="a trigram's least occurrences")
+    embedding_dim: Dimensions = Field(32, description="dimensions of word and n-gram vectors")
+    min_bigram_count: int = Field(5, ge=1, description="fewest occurrences of a bigram in training")
+    min_trigram_count: int = Field(5, ge=1, description="fewest occurrences of a trigram")
     members: int = Field(3, ge=2, le=8, description="networks whose logits are averaged")
-    adversarial: Share = Field(0.004, description="length of the perturbation")
-    word_dropout: Share = Field(0.6, description="of words and n-grams as a whole")
-    embedding_dropout: Share = Field(0.6, description="of the recurrent layer's input")
-    dropout_rate: Share = Field(0.5, description="before the linear layer")
+    adversarial: Share = Field(0.004, description="perturbation's length relative to the vectors'")
+    word_dropout: Share = Field(0.6, description="dropout of whole words and n-grams")
+    embedding_dropout: Share = Field(0.6, description="dropout of the recurrent layer's input")
+    dropout_rate: Share = Field(0.5, description="dropout before the linear layer")
 
     def components(self):
         """The fields of each component; without it they are the lab's."""

@@ -1,4 +1,4 @@
-"""The 79 published trainings of the lab, as they were printed."""
+"""The 79 published training runs of the lab, as printed."""
 
 from functools import lru_cache
 from importlib.resources import files
@@ -16,7 +16,7 @@ MODEL += ("bidirectional",)
 
 @lru_cache
 def published():
-    """A row a training: part, figure, configuration, history, test accuracy (batch means)."""
+    """One row per run: part, figure, configuration, history, test accuracy (batch means)."""
     with (files("labrnn") / "published_results.csv").open(encoding="utf-8") as file:
         table = pd.read_csv(file, dtype={"figure": str, "part": str}).fillna({"figure": ""})
     return table.rename(columns={"optimizer": "optim", "dropout": "dropout_rate"})
@@ -24,19 +24,19 @@ def published():
 
 @lru_cache
 def conclusions():
-    """Name -> what the original study concludes, the statement that tests it, and its rule."""
+    """Name -> conclusion of the original study, statement that tests it, and rule."""
     return read_yaml(files("labrnn") / "published_claims.yaml")
 
 
 def name_of(row):
-    """What the reports call a published training: its figure, or its place in the grid."""
+    """The name of a published run in the reports: its figure, or its place in the grid."""
     if row.figure:
         return f"lab figure {row.figure}"
     return f"E{row.embedding_dim} H{row.hidden_dim} L{row.n_layers}"
 
 
 def published_accuracy(config):
-    """The published test accuracy of a configuration, whatever its seed and readout; else None."""
+    """The published test accuracy of a configuration with any seed and readout; else None."""
     wanted = {name: getattr(config, name) for name in (*MODEL, "lr")}
     usual = TrialConfig(**wanted)
     if config.replace(seed=usual.seed, readout=usual.readout) != usual:

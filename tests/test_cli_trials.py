@@ -89,7 +89,7 @@ def test_list_names_what_it_cannot_read_and_goes_on(store):
     *faults, _ = err.splitlines()
     assert len(faults) == 4
     for place, fault in [
-        (bad.folder, "metrics.json: is not what was written"),
+        (bad.folder, "metrics.json: does not match its stored SHA-256"),
         (foreign, "not the content of a trial"),
         (newer, "in store format 99, this version reads 1"),
         (store.root / "some" / "notes", "no finished trial"),
@@ -142,7 +142,7 @@ def test_verify_finds_a_flipped_byte(store):
     (trial.folder / WEIGHTS).write_bytes(raw)
     code, out, _ = run("trials", "verify")
     assert code == 1
-    assert f"{trial.folder}: {WEIGHTS} is not what was written\n1 trials are sound" in out
+    assert f"{trial.folder}: {WEIGHTS} does not match its stored SHA-256\n1 trials are sound" in out
 
 
 def test_gc_removes_what_is_told(store):
@@ -152,7 +152,7 @@ def test_gc_removes_what_is_told(store):
     leftover.mkdir(parents=True)
     assert run("trials", "gc", "--yes")[:2] == (0, f"{leftover.parent}\n1 removed\n")
     code, out, err = run("trials", "gc", "--damaged")  # nobody answers
-    assert (code, out.rstrip()) == (1, f"{trial.folder}\nRemove these 1? [y/N]:")
+    assert (code, out.rstrip()) == (1, f"{trial.folder}\nDelete these 1 files and folders? [y/N]:")
     assert err.endswith("nothing removed; `--yes` removes without a question\n")
     assert trial.folder.exists()
     assert run("trials", "gc", "--damaged", "--yes")[:2] == (0, f"{trial.folder}\n1 removed\n")
@@ -185,7 +185,7 @@ def test_export_and_import(store, tmp_path):
     (trial.folder / "history.json").write_text("[]")
     code, out, err = run("trials", "export", tmp_path / "third")
     assert (code, out) == (1, "1 added, 0 there already\n")
-    assert "history.json is not what was written; not exported" in err
+    assert "history.json does not match its stored SHA-256; not exported" in err
 
 
 def test_import_stays_inside_the_store(store, tmp_path):
@@ -218,7 +218,7 @@ def test_dry_run_tells_and_writes_nothing(data, tmp_path, monkeypatch):
     monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "trials"))
     params = write_params(tmp_path, widths=[10, 100])
     code, out, err = run("train", params, "--dry-run", "--jobs", "2")
-    assert (code, err) == (0, "next: the same command without --dry-run trains them\n")
+    assert (code, err) == (0, "next: run the same command without --dry-run to train them\n")
     *trials, total = out.splitlines()
     assert len(trials) == 8
     # The longest first; 100 units, the default, are not named.
@@ -244,8 +244,11 @@ def test_dry_run_prints_the_job_script(data, tmp_path, monkeypatch):
         ({"epoch": 3}, "epoch: unknown parameter; did you mean `epochs`"),
         ({"epochs": 0}, "epochs = 0: input should be greater than or equal to 1"),
         ({"widths": [9]}, "hidden_dim = 9"),
-        ({"fingerprint": "0123456789abcdef"}, "fingerprint = 0123456789abcdef is asked for"),
-        ({"train_reviews": 10**6}, "train_reviews = 1000000, but its training set has 210"),
+        (
+            {"fingerprint": "0123456789abcdef"},
+            "`fingerprint` of the params file or notebook is 0123456789abcdef",
+        ),
+        ({"train_reviews": 10**6}, "training set has 210 reviews, but `train_reviews`"),
     ],
 )
 def test_bad_params(data, tmp_path, monkeypatch, values, fault):
@@ -297,7 +300,7 @@ def test_live_display_on_a_terminal_without_colour(data, tmp_path):
     assert process.wait(PATIENCE) == 130
     shown = shown.decode()  # as a whole: a piece may end within a letter
     assert "0 trials stored, 4 to train" in shown
-    assert "the same command goes on from here" in shown
+    assert "run the same command to continue" in shown
     assert "Traceback" not in shown
     assert not re.search(r"\x1b\[[0-9;]*[349]\d[;m]", shown)  # no colours
     assert "\x1b[?25h" in shown[-2000:]  # the cursor is back

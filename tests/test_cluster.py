@@ -142,7 +142,7 @@ def test_scheduler_that_dies(data, store, scheduler, monkeypatch):
     start("distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny")
     monkeypatch.setattr(cluster, "PATIENCE", 2)
     display = Disturber(monkeypatch, lambda executor: started[0].kill())
-    with pytest.raises(LabError, match="the Dask scheduler is gone"):
+    with pytest.raises(LabError, match="gone; run the same command"):
         run_trials(FOUR, data, store=store, display=display, scheduler=str(file))
 
 
@@ -163,7 +163,7 @@ def test_no_such_scheduler(data, store, monkeypatch, where, fault):
 
 def test_dask_is_an_extra(data, store, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(LabError, match=r"needs distributed: pip install labrnn\[cluster\]"):
+    with pytest.raises(LabError, match=r"distributed is missing; run `make setup EXTRAS=cluster`"):
         run_trials(FOUR, data, store=store, scheduler="local")
 
 
@@ -360,6 +360,6 @@ def test_interrupted_run_takes_its_jobs_along(slurm, data, store, tmp_path):
     process.terminate()
     _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert "the same command goes on from here" in told
+    assert "run the same command to continue" in told
     assert "Traceback" not in told
     until(lambda: not jobs())

@@ -188,5 +188,5 @@ def test_the_compound_grid_keeps_to_the_labs_limit():
     lists = {"depths": [1, 2], "widths": [10, 20, 30, 40, 50], "sizes": [1, 2, 3, 4, 5]}
     assert len(validated(Compound, lists, "params").settings()) == 50
     message = fault(Compound, **lists | {"depths": [1, 2, 3]})
-    assert "max_trials = 50: depths × widths × sizes are 75 trials" in message
-    assert "max_trials = 49: " in fault(Compound, **lists, max_trials=49)
+    assert "sizes = [1, 2, 3, 4, 5]: depths × widths × sizes are 75 trials" in message
+    assert "are 75 trials" in fault(Compound, depths=[*range(1, 6)], widths=[*range(10, 15)])

@@ -78,12 +78,20 @@ FORGERIES = [
     *[("metrics.json", at("best", "accuracy", value=v), "accuracy") for v in [*NUMBERS, 1.1]],
     *[("metrics.json", at("last", "loss", value=v), "loss") for v in NUMBERS],
     *[("metrics.json", at("best", "epoch", value=v), "epoch") for v in (0, 1, 3, 2.5, "2")],
-    ("metrics.json", at("last", "epoch", value=2), "metrics.json: last is epoch 3 by history.json"),
-    ("metrics.json", at("best", "accuracy", value=1.0), "accuracy of best, by predictions.csv 0.8"),
-    ("metrics.json", at("last", "accuracy", value=0.667), "accuracy of last, by predictions.csv"),
-    ("metrics.json", at("best", "loss", value=0.38), "metrics.json: loss of best, by predictions"),
-    ("metrics.json", at("last", "loss", value=1.1), "metrics.json: loss of last, by predictions"),
-    ("metrics.json", at("last", "loss", value=0.0), "metrics.json: loss of last, by predictions"),
+    ("metrics.json", at("last", "epoch", value=2), "epoch of `last` is 2, history.json gives 3"),
+    (
+        "metrics.json",
+        at("best", "accuracy", value=1.0),
+        "accuracy of `best` is 1.00000, predictions.csv gives 0.8",
+    ),
+    (
+        "metrics.json",
+        at("last", "accuracy", value=0.667),
+        "accuracy of `last` is 0.66700, predictions.csv gives",
+    ),
+    ("metrics.json", at("best", "loss", value=0.38), "metrics.json: loss of `best` is 0.38"),
+    ("metrics.json", at("last", "loss", value=1.1), "metrics.json: loss of `last` is "),
+    ("metrics.json", at("last", "loss", value=0.0), "metrics.json: loss of `last` is "),
     ("metrics.json", at("best", "accuracy_batch_mean", value=float("nan")), "finite"),
     ("metrics.json", at("best", "note", value=float("inf")), "finite"),
     ("metrics.json", dropped("last"), "last"),
@@ -93,18 +101,18 @@ FORGERIES = [
     ("history.json", lambda entries: entries[:2], "its epochs are not 1 to 3"),
     ("history.json", lambda entries: [*entries, entries[-1] | {"epoch": 4}], "are not 1 to 3"),
     ("history.json", lambda entries: entries[::-1], "its epochs are not 1 to 3"),
-    ("history.json", at(2, "valid_loss", value=0.01), "best is epoch 3 by history.json"),
-    ("history.json", at(2, "seconds", value=500.0), "seconds are not the sum"),
+    ("history.json", at(2, "valid_loss", value=0.01), "history.json gives 3"),
+    ("history.json", at(2, "seconds", value=500.0), "history.json gives"),
     ("history.json", at(2, "seconds", value=float("-inf")), "finite"),
     ("history.json", at(1, "note", value=["mine"]), "1.note: extra inputs are not permitted"),
     ("history.json", dropped(1, "seconds"), "1.seconds: field required"),
     ("environment.json", at("seed", value=7), "seed: extra inputs are not permitted"),
     ("environment.json", at("versions", "a\0b", value="1"), "versions.a\ufffdb"),
-    ("environment.json", at("seconds", value=1e9), "seconds are not the sum"),
+    ("environment.json", at("seconds", value=1e9), "history.json gives"),
     ("environment.json", at("finished", value="yesterday"), "finished"),
     ("environment.json", at("device", value=7), "device"),
-    ("trial.json", at("data", "fingerprint", value="f" * 16), "data of fingerprint ffff"),
-    ("trial.json", at("data", "reviews", value=31337), "6 rows, 6268 of 31337 reviews"),
+    ("trial.json", at("data", "fingerprint", value="f" * 16), "fingerprint of its data is ffff"),
+    ("trial.json", at("data", "reviews", value=31337), "6 rows, expected 6268 (of 31337 reviews)"),
     ("trial.json", at("data", "reviews", value=0), "reviews"),
     ("trial.json", at("data", "name", value="x" * 10_000_000), "data.name"),
     ("trial.json", at("data", "key", value="x"), "data.key: extra inputs are not permitted"),
@@ -113,24 +121,28 @@ FORGERIES = [
     ("trial.json", at("config", "seed", value=6), "lies in the wrong folder, it belongs in"),
     ("trial.json", at("config", "hidden_dim", value=9), "hidden_dim"),
     ("trial.json", at("code_version", value=True), "code_version"),
-    ("predictions.csv", lambda cells: cells[:5], "4 rows, 6 of 30 reviews are tested"),
-    ("predictions.csv", lambda cells: [*cells, ["1", "1", "0.5", "0.5"]], "7 rows, 6 of 30"),
+    ("predictions.csv", lambda cells: cells[:5], "4 rows, expected 6 (of 30 reviews)"),
+    (
+        "predictions.csv",
+        lambda cells: [*cells, ["1", "1", "0.5", "0.5"]],
+        "7 rows, expected 6 (of 30",
+    ),
     ("predictions.csv", lambda cells: cells[:1], "0 rows"),
     ("predictions.csv", lambda cells: cells[1:], "not the content of a trial"),
-    ("predictions.csv", cell(1, 0, 30), "its rows are not different ones of 30"),
-    ("predictions.csv", cell(1, 0, -1), "its rows are not different ones of 30"),
-    ("predictions.csv", cell(1, 0, 29), "its rows are not different ones of 30"),
+    ("predictions.csv", cell(1, 0, 30), "row numbers repeat or are not in 0 to 29"),
+    ("predictions.csv", cell(1, 0, -1), "row numbers repeat or are not in 0 to 29"),
+    ("predictions.csv", cell(1, 0, 29), "row numbers repeat or are not in 0 to 29"),
     ("predictions.csv", cell(1, 0, 5.5), "not the content of a trial"),
     ("predictions.csv", cell(1, 1, 7), "a label is neither 0 nor 1"),
     ("predictions.csv", cell(1, 1, -1), "a label is neither 0 nor 1"),
-    ("predictions.csv", cell(1, 1, 0), "by predictions.csv"),
+    ("predictions.csv", cell(1, 1, 0), "predictions.csv gives"),
     ("predictions.csv", cell(2, 2, "nan"), "a probability is not between 0 and 1"),
     ("predictions.csv", cell(2, 2, ""), "a probability is not between 0 and 1"),
     ("predictions.csv", cell(2, 3, 1.0001), "a probability is not between 0 and 1"),
     ("predictions.csv", cell(2, 3, "-0.1"), "a probability is not between 0 and 1"),
     ("predictions.csv", cell(2, 3, "inf"), "a probability is not between 0 and 1"),
     ("predictions.csv", cell(2, 2, "high"), "not the content of a trial"),
-    ("predictions.csv", cell(6, 2, 0.6), "loss of best, by predictions.csv"),
+    ("predictions.csv", cell(6, 2, 0.6), "predictions.csv gives"),
 ]
 
 
@@ -185,7 +197,7 @@ def test_a_certain_and_wrong_answer_allows_any_larger_loss(store):
     assert trial.damage() == []
     for loss in (1.0, 500.0):
         (fault,) = forge(store, "metrics.json", at("last", "loss", value=loss)).damage()
-        assert "loss of last" in fault
+        assert "loss of `last`" in fault
 
 
 def test_dropped_duplicates_leave_fewer_rows(tmp_path):
@@ -265,7 +277,7 @@ def test_what_is_no_file_is_refused_unread(store, tmp_path, name, kind):
         if name == WEIGHTS:
             assert store.find(CONFIG, FINGERPRINT)
         else:
-            with pytest.raises(LabError, match=r"is not there, or no file|was written"):
+            with pytest.raises(LabError, match=r"is missing or not a regular file|stored SHA-256"):
                 store.find(CONFIG, FINGERPRINT)
     assert run("trials", "--store", store.root)[0] == 0
     if kind == "huge":

@@ -31,6 +31,13 @@ LEARN = "python -m pytest tests/test_notebooks.py tests/test_commands.py"
 
 FIRST = 'labrnn report lab2c --author "Ada Lovelace"'
 
+# Copies of the quick files for few reviews: each line needs those before it.
+SMALL = [
+    "cp -r params/quick /tmp/small",
+    "sed -i 's/^train_reviews: .*/train_reviews: 0/' /tmp/small/*.yaml",
+    "labrnn report /tmp/small/*.yaml --data my_reviews.csv --out /tmp/mine",
+]
+
 # As the page has it: the command, and what it prints or the file that it makes.
 LITERALLY = {
     "make report": Path("reports/quick/lab2c_depth.pdf"),
@@ -49,6 +56,7 @@ LITERALLY = {
     "labrnn trials export reports/full params/full/*.yaml": "1 added",
     'labrnn predict "A waste of two hours."': "A waste of two hours.",
     "labrnn data --data my_reviews.csv": "my_reviews.csv",
+    SMALL[0]: Path("tmp/small/lab2c_depth.yaml"),
 }
 # Reduced, for the reason that is given: the command, what is run, what that prints.
 REDUCED = {
@@ -58,7 +66,7 @@ REDUCED = {
     "labrnn train params/full/*.yaml --scheduler params/cluster/slurm.yaml --dry-run": (
         ("" if DASK else "! ")
         + "labrnn train params/full/*.yaml --scheduler params/cluster/slurm.yaml --dry-run",
-        "#SBATCH" if DASK else "--scheduler needs dask",
+        "#SBATCH" if DASK else "is missing; run `make setup EXTRAS=cluster`",
     ),
     # test_jupyterlab.py starts it with the words that make prints here, and looks at it.
     "make lab": ("make -n lab", "jupyter lab --LabApp.default_url=/lab/tree/notebooks"),
@@ -66,13 +74,15 @@ REDUCED = {
     "make test": ("make -n test", "python -m pytest -n auto"),
     # Would install; test_ground.py sets an environment up.
     "make setup": ("make -n setup", "tools/bootstrap.py"),
+    SMALL[1]: (f"{SMALL[0]}; {SMALL[1]}; cat /tmp/small/lab2c_depth.yaml", "train_reviews: 0"),
+    SMALL[2]: ("; ".join(SMALL), "/mine/write_up.pdf"),
     # As `make report`, from other files.
     "make full-report": ("make -n full-report", "labrnn report params/full/*.yaml"),
     # The rivals are a gigabyte and their races take minutes: the program starts and knows --full.
     "make bench": ("make -n bench", "benchmarks/bench.py"),
     "make bench BENCH=--full": (
         "make -n bench BENCH=--full; python benchmarks/bench.py --help",
-        "--full      time whole trainings too",
+        "--full      time whole training runs too",
     ),
 }
 # Run, or held to what it needs, by another function of this module.

@@ -18,7 +18,7 @@ import pytest
 from tiny import PATIENCE, until, write_reviews
 
 from labrnn.parts import PARTS
-from labrnn.trials.plan import fingerprint_of
+from labrnn.reviews.text import load_corpus
 from labrnn.trials.store import PROJECT, Store
 from labrnn.trials.trial import trial_key
 
@@ -137,7 +137,7 @@ def a_trial_held(folder):
     """As if another process trained one of the four trials: the run waits for it, and says so."""
     values = {name: json.loads(value) for name, value in TINY.items()}
     config = PARTS["lab2a_lstm_optimizers"](**values).trials()[0]
-    fingerprint = fingerprint_of([config], str(folder / "reviews.csv"))
+    fingerprint = load_corpus(config, str(folder / "reviews.csv")).fingerprint
     with Store(folder / "trials").claim(fingerprint, trial_key(config)) as held:
         assert held
         yield

@@ -1,6 +1,7 @@
 """The layers of docs/structure.md: what may import what, imports inside functions included."""
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
@@ -105,3 +106,9 @@ def test_the_search_can_fail(tmp_path, files, fault):
         path.write_text(text)
     (found,) = faults(tmp_path)
     assert fault in found
+
+
+def test_the_page_names_every_module():
+    page = (PROJECT / "docs/structure.md").read_text("utf-8")
+    modules = {path.stem for path in (PROJECT / "labrnn").rglob("*.py")} - {"__init__"}
+    assert modules <= {*re.findall(r"`(\w+)`", page)}

@@ -86,14 +86,14 @@ def test_a_model_that_cannot_serve_is_passed_over(store):
     assert choose_trial(store)[0].config == WORSE
     shutil.rmtree(best.folder)
     (choose_trial(store)[0].folder / "model.safetensors").unlink()
-    with pytest.raises(LabError, match="no trained model is there of the reviews in use"):
+    with pytest.raises(LabError, match="no trained model found for the reviews in use"):
         choose_trial(store)
 
 
 def test_damaged_weights_are_not_used(store):
     trial, corpus = choose_trial(store)
     (trial.folder / "model.safetensors").write_bytes(b"other weights")
-    with pytest.raises(LabError, match="is not what was written"):
+    with pytest.raises(LabError, match="does not match its stored SHA-256"):
         predict(trial, corpus, ["great"])
 
 
@@ -165,7 +165,7 @@ def test_whatever_the_text_it_is_explained(store, tmp_path, text):
 def test_an_explanation_needs_a_name(path, store):
     code, _, complaint = run("predict", "great", "--explain", path)
     assert code == 2
-    assert "not a name for the files; add one" in complaint
+    assert "without a name for the files; add one" in complaint
 
 
 def test_one_text_is_explained_at_a_time(store, tmp_path):
@@ -187,4 +187,4 @@ def test_standard_input_has_a_limit(monkeypatch):
     assert run("predict", lines="good\n" * 20)[0] == 0
     code, out, err = run("predict", lines="good\n" * 21)
     assert (code, out) == (2, "")
-    assert "standard input: more than 100 bytes; give fewer reviews a call" in err
+    assert "standard input: more than 100 bytes; pass fewer reviews per call" in err

@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 
 from benchmarks import precision
 from labrnn.config import TrialConfig
-from labrnn.parts import PARTS, Compound
+from labrnn.parts import PARTS, Compound, Depth, read_params
 from labrnn.published import published
 from labrnn.results import baselines, beyond, comparison, reproduction
 from labrnn.results.statistics import CONFIDENCE, LEVEL, MARGIN
@@ -18,6 +18,7 @@ from labrnn.results.verdicts import verdicts
 from labrnn.trials.store import PROJECT
 from tools import headline
 
+KINDS = ("quick", "full")
 RMSPROP = TrialConfig(optim="rmsprop", lr=0.001)
 
 
@@ -108,11 +109,22 @@ def test_every_number_of_the_readme_is_known():
     assert files == 15
     assert "Fifteen Jupyter notebooks" in text
     known = {len(published()): "runs", len(Compound(train_reviews=0).settings()): "combinations"}
-    settled = {"3.10", "25000", "50000", "2011"}  # Python; packaged reviews; the lab's; Maas et al.
-    assert numbers(text) <= settled | set(map(str, known))
+    parts = [Depth(), *(read_params(PROJECT / f"params/{k}/lab2c_depth.yaml") for k in KINDS)]
+    sizes = {n for part in parts for n in (part.train_reviews, part.max_tokens, part.batch_size)}
+    # Python; packaged reviews, the lab's, its training reviews; Maas et al., the original study; the
+    # level and the widest interval.
+    settled = {"3.10", "3.11", "3.13", "25000", "50000", "35000", "2011", "2023", "95", "10"}
+    assert numbers(text) <= settled | set(map(str, {*known, *sizes}))
 
 
 def test_the_table_on_precision_is_that_of_its_runs():
     table = precision.table(pd.read_csv(precision.RUNS))
     assert f"<!-- precision -->\n{table}<!-- /precision -->" in precision.PAGE.read_text("utf-8")
     assert table.count("\n") == 2 + len(precision.SETTINGS) + 1
+
+
+def test_the_page_on_the_tables_names_every_column():
+    page = (PROJECT / "docs/trials.md").read_text("utf-8")
+    columns = pd.read_csv(PROJECT / "reports/full/trials.csv", nrows=0).columns
+    families = re.compile("version_.*|.*_batch_mean")  # named as `version_...` and `..._batch_mean`
+    assert [c for c in columns if f"`{c}`" not in page and not families.fullmatch(c)] == []

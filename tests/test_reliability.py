@@ -191,7 +191,7 @@ def test_any_text_is_params_or_one_message(tmp_path_factory, text):
 def test_duplicates_that_leave_nothing_to_split():
     labels = np.arange(20, dtype=np.int8) % 2
     same = Reviews(["good film"] * 20, labels, "same.csv", None, "0" * 16)
-    with pytest.raises(LabError, match=r"same\.csv: duplicates = drop leaves 1 of 20 .*; use"):
+    with pytest.raises(LabError, match=r"same\.csv: `duplicates: drop` leaves 1 of 20 .*; use"):
         encode(same, TrialConfig(duplicates="drop"))
     assert len(encode(same, TrialConfig()).rows["test"]) == 4
 
@@ -306,7 +306,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(store):
     os.mkfifo(trial.folder / "history.json")
     assert run("trials", "verify")[:2] == (
         1,
-        f"{trial.folder}: history.json is not there, or no file\n0 trials are sound\n",
+        f"{trial.folder}: history.json is missing or not a regular file\n0 trials are sound\n",
     )
 
 
@@ -333,7 +333,7 @@ def test_a_flipped_byte_beside_the_trials_is_found_and_not_used(store, data):
     (path,) = store.root.glob("*/data-*.json")
     path.write_text(path.read_text().replace('"rows": 300', '"rows": 301'))
     code, out, _ = run("trials", "verify")
-    assert (code, out) == (1, f"{path}: is not what was written\n1 trials are sound\n")
+    assert (code, out) == (1, f"{path}: does not match its stored SHA-256\n1 trials are sound\n")
     assert describe_data(TINY, data, "", store) == facts  # made anew
     assert run("trials", "verify")[0] == 0
     path.write_text("[]")

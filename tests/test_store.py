@@ -222,9 +222,9 @@ def test_flipped_byte_is_never_used(store, name):
     trial = only(store)
     flip(trial.folder / name)
     (fault,) = trial.damage()
-    assert fault == f"{name} is not what was written"
+    assert fault == f"{name} does not match its stored SHA-256"
     assert trial.damage(weights=False) == ([] if name == WEIGHTS else [fault])
-    with pytest.raises(LabError, match=f"{name}: is not what was written; .*trials verify"):
+    with pytest.raises(LabError, match=f"{name}: does not match its stored SHA-256; .*removes it"):
         READING[name](trial)
     if name != WEIGHTS:
         message = (
@@ -262,9 +262,7 @@ def test_flipped_bytes_of_done_and_of_its_absence(store):
     (trial.folder / "DONE").unlink()
     assert list(store.trials()) == []
     assert store.find(CONFIG, FINGERPRINT) is None
-    assert Trial(trial.folder).damage() == [
-        "DONE is missing: no trial, or a copy that was broken off"
-    ]
+    assert Trial(trial.folder).damage() == ["DONE is missing: the trial is incomplete"]
     with pytest.raises(LabError, match=rf"^{trial.folder}: no finished trial \(no DONE\)$"):
         Trial(trial.folder).row()
 
@@ -476,7 +474,9 @@ def test_take_refuses_what_is_damaged_and_keeps_what_differs(store, tmp_path):
     assert shelf.take(only(store)) == "differs"
     assert everything(shelf.root) == before
     flip(only(store).folder / "history.json")
-    message = rf"^{only(store).folder}: history\.json is not what was written; not copied$"
+    message = (
+        rf"^{only(store).folder}: history\.json does not match its stored SHA-256; not copied$"
+    )
     with pytest.raises(LabError, match=message):
         Store(tmp_path / "other").take(only(store))
     assert not (tmp_path / "other").exists()
@@ -514,7 +514,7 @@ def test_what_is_kept_is_recalled_the_roots_first_and_stays(store, tmp_path):
     path = store.root / FINGERPRINT / NOTES
     assert json.loads(path.read_text())["value"] == ["mine"]
     flip(path, -5)
-    assert list(both.damaged()) == [(path, "is not what was written")]
+    assert list(both.damaged()) == [(path, "does not match its stored SHA-256")]
     assert both.recall(FINGERPRINT, NOTES) == ["shelf"]
     assert both.kept_digests(FINGERPRINT)[NOTES] == shelf.kept_digests(FINGERPRINT)[NOTES]
     both.keep(FINGERPRINT, NOTES, ["again"])
@@ -531,7 +531,7 @@ def test_kept_values_are_copied_to_stores_and_folders_and_never_over_others(stor
     other.keep(FINGERPRINT, NOTES, ["other"])
     (folder / FINGERPRINT).mkdir(parents=True)
     (folder / FINGERPRINT / NOTES).write_text("other")
-    fault = [(bad, "is not what was written")]
+    fault = [(bad, "does not match its stored SHA-256")]
     assert store.copy_kept(FINGERPRINT, partial(other.keep, FINGERPRINT)) == fault
     keep = partial(tables.keep, folder.parent, FINGERPRINT)
     assert store.copy_kept(FINGERPRINT, keep) == fault

@@ -99,8 +99,10 @@ def test_a_changed_figure_is_found(trained, folder, name):
     row = table.index[table["key"] == key][0]
     table.loc[row, column] = "0.25"
     table.to_csv(path, index=False)
-    assert any("is not what was written" in fault for fault in found(folder)[key].damage())
-    with pytest.raises(LabError, match="is not what was written"):
+    assert any(
+        "does not match its stored SHA-256" in fault for fault in found(folder)[key].damage()
+    )
+    with pytest.raises(LabError, match="does not match its stored SHA-256"):
         _ = found(folder)[key].metrics
     assert all(t.damage() == [] for k, t in found(folder).items() if k != key)
 
@@ -110,7 +112,9 @@ def test_a_changed_prediction_is_found(trained, folder):
     table = pd.read_parquet(folder / PREDICTIONS)
     table.loc[5, f"{key}_last"] = 1 - table.loc[5, f"{key}_last"]
     table.to_parquet(folder / PREDICTIONS)
-    assert any("is not what was written" in fault for fault in found(folder)[key].damage())
+    assert any(
+        "does not match its stored SHA-256" in fault for fault in found(folder)[key].damage()
+    )
     with pytest.raises(LabError, match=r"predictions\.csv"):
         found(folder)[key].read("predictions.csv")
 
@@ -142,7 +146,7 @@ def test_tables_serve_as_a_read_only_store(trained, folder, tmp_path):
     for trial in trained:
         assert shelf.find(trial.config, trial.fingerprint).metrics == trial.metrics
     assert len(list(shelf.trials())) == 3
-    with pytest.raises(LabError, match="only read"):
+    with pytest.raises(LabError, match="read-only"):
         Store(folder).open_log()
 
 
@@ -191,7 +195,7 @@ def test_a_forged_cell_ends_in_one_message(folder, column, value):
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_not_ours_is_not_replaced(trained, tmp_path, name):
     (tmp_path / name).write_bytes(b"url,visited\nmine,1\n")
-    with pytest.raises(LabError, match=f"{name}: is no table of trials and would be replaced"):
+    with pytest.raises(LabError, match=f"{name}: is not a table of trials and would be replaced"):
         write(tmp_path, trained)
     assert os.listdir(tmp_path) == [name]
 
@@ -206,7 +210,7 @@ def test_names_in_tables_are_no_paths(trained, folder, tmp_path, fingerprint):
     for name in (TRIALS, HISTORY):
         text = (folder / name).read_text()
         (folder / name).write_text(text.replace(trained[0].fingerprint, fingerprint))
-    with pytest.raises(LabError, match="is no fingerprint or key"):
+    with pytest.raises(LabError, match="is not a fingerprint or key"):
         list(Tables(folder).trials())
 
 

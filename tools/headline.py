@@ -1,4 +1,4 @@
-"""Writes the README's headline table and picture from the committed results.
+"""Write the README's headline table and picture from the committed results.
 
 .venv/bin/python tools/headline.py
 """
@@ -28,6 +28,7 @@ MACHINES = PROJECT / "benchmarks" / "machines"
 STORE = Store(PROJECT / "reports" / "full")
 SHOWN = ("1", "3a", "3b", "3c", "4a", "4b", "4c", "5b", "5c", "6h", "7d", "10a")
 COLUMNS = ["setting", "parameters", "published, %", "last epoch, %", "best epoch, %", "trained"]
+OLDER = " (measured before our own matrix kernel)"
 BLOCK = re.compile(r"(<!-- headline:.*?-->\n).*?(<!-- /headline -->)", re.S)
 
 
@@ -63,11 +64,16 @@ def block(found):
     found = table(rows)
     found = found[found["lab figure"].isin(SHOWN) & (found["trained"] != "not run")]
     lines += [f"| {' | '.join(cells)} |" for cells in found[COLUMNS].to_numpy()]
+    lines += [
+        "",
+        "E: embedding dimensions, H: hidden units, L: layers. –: no run trained. No interval: it would "
+        "be wider than 10 points to either side ([verdicts](docs/verdicts.md)).",
+    ]
     return "\n".join([*lines, "", best(), "", speed(), ""])
 
 
 def best():
-    """The best network, the best linear baseline, and both together."""
+    """The accuracies of the best network, of the best linear baseline, and of their sum."""
     found = results("beyond_best")
     network, models = found.part.whole(), baselines.find(found.part, STORE)
     linear = baselines.preferred(models)
@@ -84,7 +90,7 @@ def best():
 
 
 def speed():
-    """How long packed sequences take beside ours, on each machine that the benchmarks have kept."""
+    """The time of packed sequences as a multiple of ours, on each machine with stored benchmarks."""
     sentences = []
     for path in sorted(MACHINES.glob("*.json")):
         kept = json.loads(path.read_text("utf-8"))
@@ -94,7 +100,10 @@ def speed():
             if "packed sequences" in rows
         }
         ratios = listing(f"{ratio:.0f} ({model})" for model, ratio in times.items())
-        sentences.append(f"on one core of an {kept['machine']['cpu']} by factors of {ratios}")
+        older = OLDER if "before" in kept["machine"]["products"] else ""
+        sentences.append(
+            f"on one core of an {kept['machine']['cpu']}{older} by factors of {ratios}"
+        )
     return (
         "The original study trains with packed sequences in plain PyTorch. Our kernels make a "
         f"training step faster: {'; '.join(sentences)}. More in "

@@ -16,6 +16,12 @@ from labrnn.reviews.text import load_corpus
 from labrnn.trials.store import Store
 
 
+def quantised(rows):
+    """A table's rows in 8 bits and the scale of each, float16."""
+    scale = (rows.abs().amax(1) / 127).clamp(min=1e-7).half()
+    return (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8), scale
+
+
 def ship(trial, corpus, most):
     """The bytes of the file."""
     weights, words = trial.weights(), len(corpus.words) + 2
@@ -25,7 +31,7 @@ def ship(trial, corpus, most):
     tensors = {name: tensor.half() for name, tensor in weights.items() if name not in tables}
     for name, table in tables.items():
         rows = torch.cat([table[:words], table[words:][torch.from_numpy(kept)]])
-        tensors[name], tensors[f"{name}.scale"] = shipped.quantised(rows)
+        tensors[name], tensors[f"{name}.scale"] = quantised(rows)
     text = " ".join(corpus.words).encode()
     tensors["words"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     pairs = kept[kept < len(corpus.bigrams)]

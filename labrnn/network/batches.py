@@ -22,7 +22,7 @@ class Batch:
 
 
 class Batches:
-    """Cuts batches of `size` reviews of a corpus (the last may be smaller), on a device."""
+    """Cut batches of `size` reviews of a corpus (the last may be smaller), on a device."""
 
     def __init__(self, corpus, size, device):
         self.size, self.device = size, device
@@ -31,7 +31,7 @@ class Batches:
         self.labels = torch.tensor(corpus.labels, dtype=torch.int64, device=device)
 
     def of(self, rows):
-        """The batches of these rows, in their order."""
+        """Yield the batches of these rows, in their order."""
         for start in range(0, len(rows), self.size):
             chunk = np.array(rows[start : start + self.size])
             packing = Packing(self.lengths[chunk])
@@ -42,5 +42,5 @@ class Batches:
 
 
 def shuffled(rows, seed, epoch):
-    """The rows in the order of one epoch: a function of seed and epoch, so that a run resumes."""
+    """Return the rows in the order of an epoch, by seed and epoch, so that a run can resume."""
     return np.random.default_rng([seed, epoch]).permutation(rows)

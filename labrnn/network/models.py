@@ -12,11 +12,11 @@ from labrnn.network.registry import CELLS, known
 
 
 class Classifier(nn.Module):
-    """Two logits a review from its packed tokens.
+    """Compute two logits per review from its packed tokens.
 
     Args:
         config: a `TrialConfig`; its model fields count.
-        vocabulary_size: rows of the embedding: `<pad>`, `<unk>`, words, n-grams.
+        vocabulary_size: rows of the embedding: `<pad>`, `<unk>`, words, bigrams, trigrams.
         sparse: give the embedding's gradient only for the rows that a batch touches.
 
     The recurrent weights are those of an ordinary `nn.LSTM` or `nn.GRU` (`self.rnn`), so its
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def _initialise(self):
-        """The lab's start: Xavier normal; orthogonal recurrent weights; biases 0."""
+        """Initialise as the lab does: Xavier normal; recurrent weights orthogonal; biases 0."""
         nn.init.xavier_normal_(self.embedding.weight)
         self.embedding.weight[0] = 0
         units, forget = self.config.hidden_dim, self.cell.forget_gate
@@ -60,9 +60,13 @@ class Classifier(nn.Module):
         self.output.bias.zero_()
 
     def forward(self, ids, packing, backend=None):
-        """Logits [B, 2] of the reviews whose packed ids are `ids`, in the batch's order.
+        """Compute the logits [B, 2] of reviews, in the batch's order.
 
-        The ids are [N], or [N, n]: a token's vector is then its word's plus those of its n-grams.
+        Args:
+            ids: packed tokens, int64 [N], or [N, n]: each token's word and the n-grams that end
+                with it; their vectors are added.
+            packing: the `Packing` of the ids.
+            backend: see `run_layers`.
         """
         return self.classify(self.vectors(ids), packing, backend)
 
@@ -72,9 +76,9 @@ class Classifier(nn.Module):
         return [self]
 
     def vectors(self, ids):
-        """What the recurrent layers read of ids, [N, E].
+        """Compute the input of the recurrent layers from ids, [N, E].
 
-        Word dropout takes whole vectors and makes up for them by the others.
+        Word dropout with rate p zeroes whole vectors and scales the others by 1 / (1 - p).
         """
         dropped = self.config.word_dropout if self.training else 0.0
         if dropped:
@@ -85,13 +89,13 @@ class Classifier(nn.Module):
         return F.dropout(vectors, self.config.embedding_dropout, self.training)
 
     def classify(self, vectors, packing, backend=None):
-        """Logits [B, 2] of reviews from their vectors."""
+        """Compute the logits [B, 2] of reviews from their vectors [N, E]."""
         states = run_layers(self.rnn, vectors, packing, backend, self.config.precision)
         read = F.dropout(self.read(states, packing), self.config.dropout_rate, self.training)
         return self.output(read)
 
     def read(self, states, packing):
-        """What the linear layer sees of the states [N, D * H]: [B, D * H].
+        """Select the input of the linear layer, [B, D * H], from the states [N, D * H].
 
         The backward direction has read the whole review at its first token; the published
         `last_step` takes it at the last token, where it has read only that one.
@@ -106,7 +110,7 @@ class Classifier(nn.Module):
 class Ensemble(nn.Module):
     """Networks of one kind that differ by their random start and dropout.
 
-    Each is trained by a loss of its own; the mean of their logits classifies.
+    Each is trained with a loss of its own; the mean of their logits classifies.
     """
 
     def __init__(self, config, vocabulary_size, sparse=False):
@@ -120,26 +124,20 @@ class Ensemble(nn.Module):
 
 
 def build(config, vocabulary_size, sparse=False):
-    """A `Classifier`, or an `Ensemble` where the config has several members."""
+    """Return a `Classifier`, or an `Ensemble` if the config has several members."""
     kind = Ensemble if config.members > 1 else Classifier
     return kind(config, vocabulary_size, sparse)
 
 
 def find_device(name=""):
-    """The named device, or the best at hand: CUDA, Apple's MPS, CPU.
+    """Return the named device, or the fastest available: CUDA, Apple's MPS, CPU.
 
     Raises:
-        LabError: the named device is not there.
+        LabError: the machine does not have the named device.
     """
-    at_hand = {
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-        "cpu": 1,
-    }
-    if not name:
-        return torch.device(next(kind for kind, count in at_hand.items() if count))
-    kind, _, number = name.partition(":")
-    if re.fullmatch("[a-z]+(:[0-9]{1,3})?", name) and int(number or 0) < at_hand.get(kind, 0):
-        return torch.device(name)
-    known = ", ".join(kind for kind, count in at_hand.items() if count)
-    raise LabError(f"device = {name!r}: not on this machine; choose one of: {known}")
+    counts = {"cuda": torch.cuda.device_count(), "mps": torch.backends.mps.is_available(), "cpu": 1}
+    available = [kind for kind, count in counts.items() if count]
+    kind, _, number = (name or available[0]).partition(":")
+    if re.fullmatch("[a-z]*(:[0-9]{1,3})?", name) and int(number or 0) < counts.get(kind, 0):
+        return torch.device(name or kind)
+    raise LabError(f"device = {name!r}: not on this machine; choose one of: {', '.join(available)}")

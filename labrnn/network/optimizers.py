@@ -1,4 +1,4 @@
-"""The lab's optimisers, with an exact and cheap way for the embedding's rarely touched rows."""
+"""The lab's optimisers, with an exact and cheap update of the embedding's rarely read rows."""
 
 import numpy as np
 import torch
@@ -6,8 +6,6 @@ from torch import nn, optim
 
 from labrnn.network.products import compiled
 from labrnn.network.registry import ADAGRAD, EPS, OPTIMIZERS, RMSPROP, SGD, known
-
-SPARSE_EPS = 1e-8  # the mean over a review's steps leaves rows gradients of 1e-6 and less
 
 
 def rate(config, step, steps):
@@ -54,7 +52,7 @@ class Optimizer:
         dense = getattr(optim, kind.dense) if kind.dense else named
         self.torch, self.rows = {"dense": dense(rest, config.lr, **kind.options)}, {}
         if kind.dense:
-            self.torch["table"] = named(tables, config.lr, eps=SPARSE_EPS)
+            self.torch["table"] = named(tables, config.lr)
         else:
             self.rows = {f"rows{i or ''}": LazyRows(config.optim, t) for i, t in enumerate(tables)}
 
@@ -66,7 +64,7 @@ class Optimizer:
             rows.catch_up(read)
 
     def step(self):
-        """One update from the gradients at hand; clears them."""
+        """Update the parameters from their gradients, and clear these."""
         self.steps += 1
         lr = rate(self.config, self.steps, self.all_steps)
         for optimizer in self.torch.values():
@@ -93,6 +91,7 @@ class Optimizer:
         return state
 
     def load(self, state):
+        """Take over a state that `tensors` returned, a dict of tensors by name."""
         self.steps = int(state["steps"])
         for name, optimizer in self.torch.items():
             found = {}
@@ -137,12 +136,14 @@ class LazyRows:
         self.decays = self.rule.momentum ** np.arange(1, 401)[::-1]
 
     def catch_up(self, rows):
+        """Bring some rows up to date; rows: their indices, int64 [n], each once."""
         if self.rule.momentum:
             decays = self.rule.momentum, 1.0 if self.rule.alpha is None else self.rule.alpha
             pushes = np.array(self.pushes)
             _catch_up(rows, *self._arrays(), self.last, self.now, pushes, *decays)
 
     def step(self, lr):
+        """Update the rows of the table's sparse gradient with a learning rate, and clear it."""
         gradient = self.table.grad.coalesce()
         rows, values = gradient.indices()[0].numpy(), gradient.values().numpy()
         self.now += 1
@@ -156,6 +157,7 @@ class LazyRows:
         self.table.grad = None
 
     def settle(self):
+        """Bring all rows up to date."""
         self.catch_up(np.arange(len(self.table)))
         self._restart()
 

@@ -15,11 +15,13 @@ class Packing:
         lengths: tokens of each row, all >= 1, in any order.
 
     Attributes:
-        counts: rows that are still running, a number a step, [T].
+        counts: rows that are still running, one number per step, [T].
         offsets: where each step begins among the N tokens, [T].
         rows: row of the batch that each packed token belongs to, [N].
         steps: step of each packed token, [N].
-        first, last: packed index of each row's first and last token, [B], in the batch's order.
+        first, last: packed index of each row's first and last token, int64 [B], in the batch's
+            order.
+        lengths: tokens of each row, int64 [B].
 
     Raises:
         ValueError: a length is below 1.
@@ -60,7 +62,7 @@ class Packing:
         return np.stack([starts, rows, after, np.minimum(rows, going)], axis=1)
 
     def to(self, device):
-        """The same packing with its index tensors on `device`."""
+        """Move the index tensors to `device` in place and return self, as `nn.Module.to` does."""
         self.first, self.last = self.first.to(device), self.last.to(device)
         self.lengths = self.lengths.to(device)
         return self

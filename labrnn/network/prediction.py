@@ -1,4 +1,4 @@
-"""What a stored model says of a text: label, probability, and the words that it read."""
+"""Predictions of a stored model for texts: label, probability, and the words that it read."""
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,10 +16,13 @@ from labrnn.reviews.text import UNK, load_corpus, spaced, words_of
 
 @dataclass(frozen=True)
 class Answer:
-    """A verdict: `label`, its `probability`, and the words in order: `known` were read, `dropped`
-    are outside the vocabulary, `cut` known ones come after the last token that the model reads.
+    """The prediction for a text. Without a known word it means nothing.
 
-    Without a known word the label says nothing of the text.
+    Attributes:
+        label: `positive` or `negative`.
+        probability: of the label.
+        known, dropped, cut: words in order: those read, those outside the vocabulary, and known
+            ones after the last token that the model reads.
     """
 
     label: str
@@ -34,36 +37,43 @@ class Answer:
         return self.probability if self.label == "positive" else 1 - self.probability
 
 
-def choose_trial(store, data="", key=""):
-    """The stored trial to ask, and the corpus that gave it its vocabulary.
+def choose_trial(store, key=""):
+    """Return a stored trial for predictions, and the corpus that gave it its vocabulary.
 
     Args:
         store: a `Store`.
-        data: source of the reviews, as in `text.load_corpus`.
-        key: how the trial's key begins; empty for the lowest validation loss on these reviews.
+        key: prefix of the trial's key; empty for the lowest validation loss on the reviews in use.
 
     Raises:
         LabError: no trial has that key, weights and these reviews.
     """
-    reviews = load_corpus(TrialConfig(), data).facts
+    reviews = load_corpus(TrialConfig()).facts
     losses, others = {}, ""
     for trial in (t for t in store.trials() if t.has_weights and t.key.startswith(key)):
         if trial.fingerprint != reviews["fingerprint"]:
-            others = "; models of other reviews are there: name those with --data"
+            others = "; there are models of other reviews: name those with --data"
             continue
         with suppress(LabError):  # damaged, or another version's: `trials verify` reports it
             losses[trial] = min(epoch["valid_loss"] for epoch in trial.history)
     if not losses:
         cure = "see `labrnn trials`" if key else "train one: labrnn train params/quick/*.yaml"
         here = f"{reviews['name']}, {reviews['fingerprint']}"
-        what = f"no trained model {key or 'is there'} of the reviews in use ({here}){others}"
+        what = f"no trained model {key or 'found'} for the reviews in use ({here}){others}"
         raise LabError(f"{store.root}: {what}; {cure}")
     best = min(losses, key=losses.get)
-    return best, load_corpus(best.config, data)
+    return best, load_corpus(best.config)
 
 
 def predict(trial, corpus, texts):
-    """An `Answer` for each text, by a trial's model and the corpus that gave it its vocabulary.
+    """Predict the sentiment of texts.
+
+    Args:
+        trial: a `Trial` with weights, or a `Shipped` network.
+        corpus: the `Corpus` that gave the trial its vocabulary.
+        texts: list of str.
+
+    Returns:
+        list of one `Answer` per text.
 
     Raises:
         LabError: the trial's weights are missing or damaged.
@@ -80,10 +90,10 @@ def predict(trial, corpus, texts):
 
 
 def load(trial, corpus):
-    """The model of a trial's best epoch.
+    """Return the model of a trial's best epoch; see `predict` for arguments.
 
     Raises:
-        LabError: the trial's weights are missing or damaged.
+        LabError: the trial's weights are missing or damaged, or do not fit the vocabulary.
     """
     model = build(trial.config, corpus.vocabulary_size)
     try:
@@ -94,10 +104,9 @@ def load(trial, corpus):
 
 
 def opinions(trial, corpus, answer):
-    """Probability of `positive` after each known word of an `Answer`, a list as long as `known`.
+    """Return the probability of `positive` after each known word of an `Answer`.
 
-    Each value is the model's answer to the text up to that word, whatever its directions and
-    readout.
+    Each value is the model's prediction for the text up to that word. See `predict` for arguments.
     """
     begun = [" ".join(answer.known[: n + 1]) for n in range(len(answer.known))]
     return [part.positive for part in predict(trial, corpus, begun)] if begun else []

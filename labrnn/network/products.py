@@ -1,4 +1,4 @@
-"""Matrix products of float32 matrices on one core, float32 or bfloat16, by the fastest backend.
+"""Matrix products of float32 matrices on one core, in float32 or bfloat16, by the fastest backend.
 
 Two backends exist: `tiles`, our own kernel, and `library`, the BLAS inside PyTorch (MKL), called by
 address. MKL uses only half of an AMD processor's vectors; our kernel uses the widest ones there
@@ -207,7 +207,7 @@ def _sgemm_address():
 
 
 def _register():
-    """Give compiled code the addresses; returns the backends at hand for bfloat16."""
+    """Give compiled code the addresses; return the available backends for bfloat16."""
     sgemm = _sgemm_address()
     bgemm = _in_pytorch("gemm_bf16bf16f32_") if torch.cpu._is_amx_tile_supported() else None
     tile = _tile_float32.address
@@ -347,7 +347,7 @@ def _row_stride(matrix):
 
 @compiled
 def prepare(backend, b):
-    """What `multiply` wants of its second matrix [K, N]: one float32 array, laid out for `backend`."""
+    """Lay out the second matrix of `multiply`, [K, N], for `backend`: one float32 array."""
     depth, columns = b.shape
     if backend == LIBRARY:
         out = np.empty(depth * columns, np.float32)
@@ -368,7 +368,7 @@ def prepare(backend, b):
 
 @compiled
 def scratch(backend, rows, depth):
-    """Memory that `multiply` writes its first matrix to where it is needed in bfloat16."""
+    """Memory for the first matrix of `multiply` in bfloat16; empty for float32."""
     half = backend >= BFLOAT16
     return np.empty((rows if half else 0, (depth + 1) // 2 * 2), np.uint16)
 
@@ -467,20 +467,20 @@ def backends(precision):
 
 @cache
 def chosen(precision):
-    """Name of the backend in use: LABRNN_PRODUCTS, or the one that was fastest here at first use.
+    """Return the backend in use: LABRNN_PRODUCTS, or the one that was fastest here at first use.
 
     The same choice means the same bits, so it is made once for a machine and kept; where it cannot
-    be kept, our kernel is taken unseen.
+    be kept, our kernel is used without timing.
 
     Raises:
-        LabError: LABRNN_PRODUCTS names none that this machine has.
+        LabError: this machine does not have the backend of LABRNN_PRODUCTS.
     """
     names = backends(precision)
     wanted = os.environ.get("LABRNN_PRODUCTS", "")
     if wanted:
         if wanted not in names:
             raise LabError(
-                f"LABRNN_PRODUCTS = {wanted!r}: no product for {precision} on this machine; "
+                f"LABRNN_PRODUCTS = {wanted!r}: not a backend for {precision} on this machine; "
                 f"choose one of: {', '.join(names)}"
             )
         return wanted
@@ -512,7 +512,7 @@ def _machine():
 
 
 def _kept_choice(path, names, precision):
-    """The choice in the file; where there is none, time and write: of two writers the first wins."""
+    """The choice in the file; if there is none, time and write; the first of two writers wins."""
     if _read_choice(path, names) is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -535,8 +535,8 @@ def _read_choice(path, names):
 
 
 def _timed(names, precision):
-    """Milliseconds that each backend takes for products of the lab's sizes, and the fastest right
-    one; ours where another is not faster by a twentieth.
+    """Time each backend on products of the lab's sizes, in milliseconds per weight; choose the
+    fastest that computes right, or ours where another is not faster by a twentieth.
     """
     random = np.random.default_rng(1)
     times, faults = {}, {}
@@ -557,4 +557,8 @@ def _timed(names, precision):
             faults[name] = max(faults.get(name, 0.0), fault)
     right = [name for name in names if faults[name] < (1e-5 if precision == "float32" else 2e-2)]
     scores = {name: times[name] * (0.95 if name == "tiles" else 1.0) for name in right or names}
-    return {"chosen": min(scores, key=scores.get), "milliseconds": times, "largest error": faults}
+    return {
+        "chosen": min(scores, key=scores.get),
+        "milliseconds per weight": times,
+        "largest error": faults,
+    }

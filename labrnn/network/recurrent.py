@@ -13,12 +13,12 @@ from labrnn.network.registry import CELLS, known
 
 
 def run_layers(rnn, x, packing, backend=None, precision="float32"):
-    """Outputs of the last layer at every real token.
+    """Compute the outputs of the last layer at every real token.
 
     Args:
         rnn: a layer of one of `CELLS`; its dropout acts between layers in training mode.
         x: inputs, [N, in], in the order of `packing`.
-        backend: `fused`, `dense` or `packed`; the fastest exact one for the device where None.
+        backend: `fused`, `dense` or `packed`; the fastest exact one for the device if None.
         precision: `float32` or `bf16`, of the fused kernels' matrix products; a machine without
             bfloat16 products uses float32 (`require_precision` refuses to train so).
 
@@ -44,9 +44,11 @@ def run_layers(rnn, x, packing, backend=None, precision="float32"):
 
 
 def fastest_backend(rnn, x):
-    """On a CPU the fused kernels for float32, if the cell has one; on CUDA, cuDNN's persistent
-    kernels take only dense input and small layers, everything else runs as fast packed; elsewhere
-    dense."""
+    """Return the name of the fastest exact backend for layers and their input.
+
+    On a CPU these are the fused kernels, for float32 and cells that have one. On CUDA, cuDNN's
+    persistent kernels take dense input of small layers; other layers are as fast packed.
+    """
     if x.device.type == "cpu":
         return "fused" if rnn.mode in KERNELS and x.dtype == torch.float32 else "dense"
     if x.device.type == "cuda" and (rnn.hidden_size > 128 or rnn.bidirectional):

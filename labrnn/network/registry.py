@@ -1,4 +1,4 @@
-"""The recurrent cells and the optimisers: what the package must know of each, without PyTorch.
+"""The recurrent cells and the optimisers: the facts of each, without PyTorch.
 
 Everything else that lists them reads it here: the configuration, the reports, the layers.
 """
@@ -42,8 +42,8 @@ class RowRule:
 
     Attributes:
         number: of the rule in compiled code.
-        momentum: what is left of a row's push after a step; 0 for none.
-        alpha: what is left of its mean square after a step, 1 for a sum; None for neither.
+        momentum: decay of a row's momentum per step; 0 for none.
+        alpha: decay of its mean square per step, 1 for a sum; None for neither.
     """
 
     number: int
@@ -58,8 +58,8 @@ class Kind:
     Attributes:
         name: of PyTorch's class, as the reports call it.
         options: its arguments beside parameters and learning rate.
-        rows: the rule for an embedding's rarely read rows on a CPU; None where a row that is not
-            read moves in no closed form.
+        rows: the rule for an embedding's rarely read rows on a CPU; None if the movement of an
+            unread row has no closed form.
         dense: of the class for whatever moves at every step, where `name` moves an embedding's
             rows only when they are read; the options are the dense one's.
     """
@@ -85,10 +85,10 @@ OPTIMIZERS = {
 
 
 def known(table, name, field):
-    """The entry of a registry.
+    """Return the entry of a registry; `field` names the value in the message.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: the registry has no such name.
     """
     if name not in table:
         raise ValueError(f"{field} = {name!r}: unknown; choose one of: {', '.join(table)}")
@@ -96,7 +96,11 @@ def known(table, name, field):
 
 
 def count_parameters(config, vocabulary_size):
-    """Trainable parameters by the lab's formula, without building the model."""
+    """Count the trainable parameters by the lab's formula, without building the model.
+
+    Raises:
+        ValueError: the config's cell is unknown.
+    """
     cell = known(CELLS, config.cell, "cell")
     directions = 1 + config.bidirectional
     units, total = config.hidden_dim, vocabulary_size * config.embedding_dim

@@ -1,4 +1,4 @@
-"""The best network as it comes with the package, so that `labrnn predict` answers at once.
+"""The best network, shipped with the package, so that `labrnn predict` needs no training.
 
 `tools/ship.py` writes the file from a stored run: rows of the embeddings in 8 bits with a scale
 each, the n-grams with the smallest vectors left out, everything else in half precision.
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 import numpy as np
-import torch
 from safetensors import safe_open
 from safetensors.torch import load
 
@@ -21,7 +20,7 @@ FILE = files("labrnn.network") / "best.safetensors"
 
 @dataclass(frozen=True)
 class Shipped:
-    """Serves as the trial that it was made from.
+    """The network in the place of the trial that it was made from.
 
     Attributes:
         key: of that trial.
@@ -41,7 +40,7 @@ class Shipped:
 
 
 def read():
-    """Return the `Shipped` network and a `Corpus` that has its vocabulary and no review."""
+    """Return the `Shipped` network and a `Corpus` with its vocabulary and no review."""
     with safe_open(FILE, "pt") as file:
         facts = json.loads(file.metadata()["facts"])
     tensors = load(FILE.read_bytes())
@@ -54,9 +53,3 @@ def read():
     nothing = np.empty(0, np.int32), np.zeros(1, np.int64), np.empty(0, np.int8), {}
     corpus = Corpus(*nothing, words, facts["data"], *ngrams)
     return Shipped(facts["key"], TrialConfig(**facts["config"]), tensors), corpus
-
-
-def quantised(rows):
-    """A table's rows in 8 bits and the scale of each, float16."""
-    scale = (rows.abs().amax(1) / 127).clamp(min=1e-7).half()
-    return (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8), scale

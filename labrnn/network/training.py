@@ -21,12 +21,12 @@ NAIVE_BAYES = 0.15  # length of the start of an embedding, chosen on validation
 
 @dataclass
 class TrainingState:
-    """The state of a training after some epochs: all that a resumed one needs.
+    """The state of a training run after some epochs, from which it can resume.
 
     Attributes:
-        history: one dict an epoch: losses, accuracies (exact, and as means of batch means),
-            seconds, and of these what the training took (on a CPU its processor's).
-        last, best: the model's tensors after the last epoch, from which it goes on, and, as it was
+        history: one dict per epoch: losses, accuracies (exact, and as means of batch means),
+            seconds, and seconds of training alone (on a CPU its processor's).
+        last, best: the model's tensors after the last epoch, from which a run resumes, and, as
             validated, after the one with the lowest validation loss.
         optimizer: the optimiser's tensors.
     """
@@ -55,7 +55,7 @@ class Meter:
         self.examples = self.batches = 0
 
     def add(self, logits, labels):
-        """Counts a batch; returns its mean loss, for the backward pass."""
+        """Add a batch: logits [B, 2], labels int64 [B]; return its mean loss."""
         loss = F.cross_entropy(logits, labels)
         with torch.no_grad():
             n, correct = len(labels), (logits.argmax(1) == labels).sum()
@@ -64,6 +64,7 @@ class Meter:
         return loss
 
     def read(self, prefix=""):
+        """Return the means as a dict of floats, their names after the prefix."""
         loss, correct, batch_loss, batch_correct = self.sums.tolist()
         return {
             f"{prefix}loss": loss / self.examples,
@@ -74,14 +75,14 @@ class Meter:
 
 
 def seed_everything(seed):
-    """Seeds torch, numpy and random, as the lab does."""
+    """Seed torch, numpy and random, as the lab does."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def new_model(config, corpus, device):
-    """A freshly initialised classifier for the corpus."""
+    """Return a freshly initialised classifier for the corpus."""
     seed_everything(config.seed)
     sparse = takes_rows(config.optim, device)
     model = build(config, corpus.vocabulary_size, sparse).to(device)
@@ -94,9 +95,9 @@ def new_model(config, corpus, device):
 
 
 def ratios_of_rows(corpus):
-    """The log-count ratio of each embedding row in the training reviews, float64 [vocabulary size].
+    """Compute the log-count ratio of each embedding row, float64 [vocabulary size].
 
-    It is 0 for the padding.
+    They are counted in the training reviews; that of the padding is 0.
     """
     counts = np.zeros((2, corpus.vocabulary_size))
     for row in corpus.rows["train"]:
@@ -113,21 +114,22 @@ def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None
     Args:
         config: a `TrialConfig`.
         corpus: a `Corpus` encoded under the config's data fields.
-        resume: the `TrainingState` of an interrupted training of the same config, or None.
+        device: the `torch.device` to train on.
+        resume: the `TrainingState` of an interrupted run of the same config, or None.
         on_epoch: called with the `TrainingState` after each epoch.
 
     Returns:
         the final `TrainingState`. On a CPU it is the same to the last bit, resumed or not.
 
     Raises:
-        LabError: the loss is no longer finite; the precision is not at hand on the device; or
-            calibration is asked for and the validation reviews are all of one class.
+        LabError: the loss is no longer finite; the device does not have the precision; or the
+            validation reviews to calibrate on are all of one class.
     """
     require_precision(config.precision, device)
     if config.calibrate and len(set(corpus.labels[corpus.rows["valid"]].tolist())) < 2:
         raise LabError(
-            f"{corpus.facts['name']}: the validation reviews are all of one class, so that calibrate ="
-            " true is not possible; use more reviews, or calibrate = false"
+            f"{corpus.facts['name']}: the validation reviews are all of one class, but `calibrate` is"
+            " true; use more reviews, or set `calibrate: false`"
         )
     model = new_model(config, corpus, device)
     optimizer = new_optimizer(config, corpus, model)
@@ -168,7 +170,7 @@ def _snapshot(model):
 
 
 def new_optimizer(config, corpus, model):
-    """The optimiser of a training, which knows the number of its steps."""
+    """Return the optimiser of a run, with the number of its steps."""
     steps = config.epochs * math.ceil(len(corpus.rows["train"]) / config.batch_size)
     return Optimizer(config, model, steps)
 
@@ -182,7 +184,7 @@ def _train_epoch(config, corpus, model, optimizer, batches, epoch):
 
 
 def train_steps(config, corpus, model, optimizer, batches, epoch):
-    """Train for an epoch; the logits of each batch before its step, and its labels."""
+    """Train for an epoch; yield the logits of each batch before its step, and its labels."""
     # Dropout draws from torch's generator: seeded by epoch, a resumed run draws the same.
     torch.manual_seed(config.seed * 100_003 + epoch)
     model.train()
@@ -196,8 +198,8 @@ def train_steps(config, corpus, model, optimizer, batches, epoch):
 def _learn(model, batch):
     """Add the gradients of a network's loss on a batch, and return its logits.
 
-    Adversarial training adds the loss at vectors that a step along their gradient made worse; its
-    length is a share of theirs, a review each (Miyato et al. 2017).
+    Adversarial training adds the loss at vectors that a step along their gradient made worse; the
+    step's length is a share of the review's vectors' (Miyato et al. 2017).
     """
     vectors = model.vectors(batch.ids)
     read = vectors.detach().requires_grad_()
@@ -220,10 +222,10 @@ def _learn(model, batch):
 
 @torch.no_grad()
 def evaluate(model, batches, rows):
-    """Loss, accuracy and the probability of `positive` of each row.
+    """Evaluate a model without dropout on `Batches` of these row numbers.
 
     Returns:
-        (`Meter`, float32 array [rows])
+        (`Meter`, probabilities of `positive`, float32 [rows])
     """
     model.eval()
     meter, probabilities = Meter(batches.ids.device), []
@@ -238,8 +240,8 @@ def evaluate(model, batches, rows):
 def calibrate(model, batches, corpus):
     """Fit scale and bias of the logits to the validation reviews (Platt 1999).
 
-    Dropout makes a model see more in use than in training, which shifts its logits. The fit goes
-    into the weights of the last layer.
+    Dropout gives a model less input in training than in use, which shifts its logits. The fit
+    changes the last layer's weights of the model in place.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -256,14 +258,14 @@ def calibrate(model, batches, corpus):
 
 @torch.no_grad()
 def log_odds(model, batches, rows):
-    """Logit of `positive` minus that of `negative` of each row, float64 [rows]."""
+    """Compute the logit of `positive` minus that of `negative`, float64 [rows]."""
     model.eval()
     logits = torch.cat([model(batch.ids, batch.packing) for batch in batches.of(rows)])
     return (logits[:, 1] - logits[:, 0]).double().cpu().numpy()
 
 
 def test(config, corpus, state, device=torch.device("cpu")):
-    """The one look at the test reviews: the best epoch's model and the last's.
+    """Evaluate the best and the last epoch of a `TrainingState` on the test reviews; see `train`.
 
     Returns:
         dict from `best` and `last` to (metrics with the epoch, probabilities [test reviews]).

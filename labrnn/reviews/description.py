@@ -1,6 +1,6 @@
-"""What the reviews look like (Lab 1 a-d), as plain values that are kept beside the stored runs.
+"""Describe the reviews (Lab 1 a-d) as plain values, which are kept beside the stored runs.
 
-So the part on the data can be printed again where the reviews themselves are not available.
+With them the part on the data can be rendered where the reviews themselves are not available.
 """
 
 import hashlib
@@ -30,27 +30,25 @@ def describe_data(config, data, fingerprint, store):
     Raises:
         LabError: neither the expected reviews nor their description are available.
     """
-    # As in `trial_key`: a new field with a neutral default leaves what is kept valid.
+    # As in `trial_key`: a new field with a neutral default leaves kept files valid.
     fields = config.model_dump(include=set(DATA_FIELDS), exclude_defaults=True)
-    return remembered(
-        "data",
-        [FORMAT, sorted(fields.items())],
-        data,
-        fingerprint,
-        store,
-        lambda reviews: _describe(reviews, load_corpus(config, data), config),
-    )
+    identity = [FORMAT, sorted(fields.items())]
+
+    def make(reviews):
+        return _describe(reviews, load_corpus(config, data), config)
+
+    return remembered("data", identity, data, fingerprint, store, make)
 
 
 def remembered(kind, identity, data, fingerprint, store, make):
-    """Return what `make` makes of the reviews, or made earlier: a file beside the stored runs.
+    """Return what `make` derives from the reviews, or derived earlier: a file in the store.
 
     Args:
-        kind: beginning of the file's name.
-        identity: plain values; others make another file.
+        kind: start of the file's name.
+        identity: plain values that distinguish files of a kind.
         data: source of the reviews.
         fingerprint: the reviews' expected fingerprint, or empty.
-        store: where the file is kept.
+        store: the `Store` that keeps the file.
         make: `Reviews` -> plain values.
 
     Raises:
@@ -62,19 +60,15 @@ def remembered(kind, identity, data, fingerprint, store, make):
     if (value := store.recall(wanted, name)) is not None:
         return value
     reviews = reviews or sources.read_reviews(sources.find_source(data))
-    if reviews.fingerprint != wanted:
-        raise LabError(
-            f"{reviews.name}: its fingerprint is {reviews.fingerprint}, {wanted} is expected; name"
-            " those reviews with --data, or leave fingerprint empty"
-        )
+    sources.require_fingerprint(reviews.name, reviews.fingerprint, wanted)
     value = make(reviews)
-    with suppress(LabError):  # a store that cannot be written: it works without
+    with suppress(LabError):  # a read-only store: it works without
         store.keep(wanted, name, value)
     return value
 
 
 def kept_as(kind, identity):
-    """Return the name of the file in which `remembered` keeps something."""
+    """Return the name of the file in which `remembered` keeps a value."""
     return f"{kind}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}.json"
 
 

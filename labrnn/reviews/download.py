@@ -1,4 +1,4 @@
-"""Fetch Stanford's archive of the 50,000 reviews, checked before it is used."""
+"""Download Stanford's archive of the 50,000 reviews, checked before it is used."""
 
 import os
 from pathlib import Path
@@ -11,14 +11,14 @@ SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
 
 
 def download(folder: str | os.PathLike | None = None) -> Path:
-    """Fetch the archive unless it is there; a broken transfer is started again once.
+    """Download the archive unless it exists; a broken transfer is started again once.
 
     Args:
-        folder: where it is kept; the user's cache where None. The environment variable
+        folder: where it is kept; the user's cache if None. The environment variable
             LABRNN_DOWNLOAD_URL names a mirror.
 
     Returns:
-        path of the archive. It appears under its name only when its checksum is right.
+        path of the archive. It gets its name only after its checksum was found right.
 
     Raises:
         LabError: there is no network, or the server sends something else.
@@ -42,15 +42,14 @@ def download(folder: str | os.PathLike | None = None) -> Path:
         return Path(fetcher.fetch(ARCHIVE, downloader=by_http))
     except (OSError, ValueError) as fault:  # requests' errors are OSErrors
         raise LabError(
-            f"{folder / ARCHIVE}: not downloaded from {url} ({_reason(fault)}); run it"
-            f" again with a network, or get {ARCHIVE} elsewhere and put it into"
-            f" {folder}"
+            f"{folder / ARCHIVE}: not downloaded from {url} ({_reason(fault)}); run the command"
+            f" again with a network, or copy {ARCHIVE} from elsewhere to {folder}"
         ) from fault
 
 
 def _reason(fault: Exception) -> str:
     if not isinstance(fault, OSError):
-        return "what came has another checksum and was deleted"
+        return "the download had another checksum and was deleted"
     if (response := getattr(fault, "response", None)) is not None:
         return f"the server answered {response.status_code}"
     return f"no connection: {type(fault).__name__}" if hasattr(fault, "request") else str(fault)

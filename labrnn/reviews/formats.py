@@ -1,7 +1,7 @@
 """Read the rows of a source of reviews: tables, Stanford's archive or folder, Parquet files.
 
 A file is recognised by its content, never by its name. Nothing is unpacked on disk, nothing is
-unpickled, and what a file unpacks to is bounded.
+unpickled, and the unpacked size of a file is limited.
 """
 
 import bz2
@@ -30,9 +30,8 @@ MIB = 1 << 20
 MAX_BYTES = 512 * MIB  # of a file once unpacked; Stanford's archive has some 300 MiB
 
 _MEMBER = re.compile(r"(?:^|/)(train|test)/(pos|neg)/([^/]+)$")
-_HALF = re.compile(
-    r"(?:^|[/_-])(train|test)(?=[/._-])", re.IGNORECASE
-)  # in the path of a Parquet file
+# In the path of a Parquet file.
+_HALF = re.compile(r"(?:^|[/_-])(train|test)(?=[/._-])", re.IGNORECASE)
 _TABLE = re.compile(r"\.(csv|tsv|json|jsonl)$", re.IGNORECASE)
 _TEXT = re.compile(r"\.txt$", re.IGNORECASE)  # a table where an archive has none of the others
 _UNSAFE = re.compile(r"^[/\\]|^.:|(^|[/\\])\.\.([/\\]|$)")
@@ -69,7 +68,7 @@ _DAMAGE = (
 
 
 class Row(NamedTuple):
-    """A review as it was found.
+    """A review as found in its source.
 
     Attributes:
         place: where in the source, for messages.
@@ -90,7 +89,7 @@ class Member(NamedTuple):
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what libraries raise on damaged or unreadable files into a LabError."""
+    """Turn the exceptions of libraries for damaged or unreadable files into a LabError."""
     try:
         yield
     except _DAMAGE as fault:
@@ -111,7 +110,7 @@ def read_rows(path: Path, only: tuple[str, str] | None = None) -> Iterator[Row]:
     Args:
         path: a table (CSV, tab-separated, JSON lines; plain, gzip, bzip2, xz, zip or tar), Stanford's
             archive or its folder, a Parquet file or a folder of them.
-        only: column and value; other rows of a CSV are passed over.
+        only: column and value; other rows of a CSV are skipped.
 
     Raises:
         LabError: the source is none of these, or damaged.
@@ -214,7 +213,7 @@ def _archive_rows(path: Path, members: list[Member], only: tuple | None) -> Iter
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a path, relative to its source, is what systems, editors or Jupyter leave behind."""
+    """Whether a path, relative to its source, is a leftover of systems, editors or Jupyter."""
     return any(_LEFTOVER.search(part) for part in re.split(r"[/\\]", name))
 
 
@@ -250,7 +249,7 @@ def _table_rows(path: Path, content: bytes, only: tuple | None = None) -> Iterat
 
 
 def _csv_rows(path, first, stream, skipped, only) -> Iterator[Row]:
-    """Rows of a CSV with a header: one text and one label column, others are passed over."""
+    """Rows of a CSV with a header: one text and one label column, others are skipped."""
     hint = re.fullmatch(r'"?sep=(.)"?', first.strip("\r\n"), re.IGNORECASE)  # Excel's
     if hint:
         first, skipped = stream.readline(), skipped + 1
@@ -270,7 +269,7 @@ def _csv_rows(path, first, stream, skipped, only) -> Iterator[Row]:
             elif row:
                 raise LabError(
                     f"{path}: row {number} below the header has {len(row)} cells, the header has"
-                    f" {len(header)}; put reviews that hold {delimiter!r} in double quotes"
+                    f" {len(header)}; put reviews that contain {delimiter!r} in double quotes"
                 )
     except csv.Error as fault:
         line = rows.line_num + skipped + 1
@@ -288,8 +287,8 @@ def _reader(rows: str, delimiter: str):
 def _doubled(rows: str, delimiter: str) -> str:
     """Rows with quotes inside reviews doubled, where a backslash stands before them instead.
 
-    Databases write tables so, and Kaggle's `labeledTrainData.tsv` is one. Rows that are proper CSV
-    as they are keep their backslashes.
+    Databases write such tables, for example Kaggle's `labeledTrainData.tsv`. Rows that are proper
+    CSV keep their backslashes.
     """
     if '\\"' not in rows:
         return rows
@@ -344,7 +343,7 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
     except (ValueError, RecursionError) as fault:
         raise LabError(
             f"{path}: after {len(records)} objects: not proper JSON ({short(fault)}); write one"
-            " object a line, as pandas does with to_json(orient='records', lines=True), or a CSV"
+            " object per line, as pandas does with to_json(orient='records', lines=True), or a CSV"
         ) from fault
     header = list(records[0])
     names = [header[i] for i in _columns(path, header)]
@@ -369,7 +368,7 @@ def _line(raw: bytes, offset: int) -> int:
 
 
 def short(value: object) -> str:
-    """`value` in quotes and escaped, cut to what a message can hold."""
+    """`value` in quotes and escaped, cut to 80 characters for a message."""
     text = str(value)
     return repr(text if len(text) <= 80 else text[:77] + "...")
 

@@ -1,7 +1,7 @@
 """Find a source of reviews, read and check it, describe it.
 
-Whatever is wrong with a source ends in one `LabError` that names the file, the row or member, the
-value and the cure. `formats` reads each kind of file.
+A fault in a source raises one `LabError` that names the file, the row or member, the value and the
+cure. `formats` reads each kind of file.
 """
 
 import hashlib
@@ -47,14 +47,12 @@ class Reviews:
     fingerprint: str
 
 
-def find_source(
-    parameter: str | os.PathLike | None = None, *, override: str | os.PathLike | None = None
-) -> Path:
+def find_source(parameter=None, *, override=None) -> Path:
     """Find the reviews in use.
 
     Args:
-        parameter: the notebook's parameter; the environment variable LABRNN_DATA beats it.
-        override: the command line's --data, which beats both.
+        parameter: the parameter `data`; the environment variable LABRNN_DATA takes precedence.
+        override: the command line's --data, which takes precedence over both.
 
     Returns:
         absolute path of a file or folder; the packaged reviews where all are empty.
@@ -65,7 +63,7 @@ def find_source(
     choices = {
         "--data": override,
         "LABRNN_DATA": os.environ.get("LABRNN_DATA"),
-        "the notebook's parameter": parameter,
+        "the parameter `data`": parameter,
     }
     for origin, choice in choices.items():
         if choice and str(choice).strip():
@@ -75,7 +73,7 @@ def find_source(
                 if path.is_file() or path.is_dir():
                     return path
             raise LabError(
-                f"{path}: named by {origin}, but no file or folder is there; correct the"
+                f"{path}: named by {origin}, but no such file or folder exists; correct the"
                 " path, or leave it empty for the packaged reviews"
             )
     path = _packaged()
@@ -96,7 +94,7 @@ def _packaged() -> Path | None:
 
 
 def source_digest(path: Path) -> str:
-    """Compute 16 hex digits that change with the raw source: a cheap key of what was made of it.
+    """Compute 16 hex digits that change with the raw source, as a key of data derived from it.
 
     A file is hashed in full. Of a folder the names, sizes and times are hashed; one of the times is
     that of the last change, which no user can set back.
@@ -114,6 +112,15 @@ def source_digest(path: Path) -> str:
                 while block := stream.read(MIB):
                     digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def require_fingerprint(name, found, expected):
+    """Raise LabError unless the reviews have the expected fingerprint; empty: any will do."""
+    if expected and found != expected:
+        raise LabError(
+            f"{name}: its fingerprint is {found}, but `fingerprint` of the params file or notebook is "
+            f'{expected}; use the same reviews in the same order, or set `fingerprint: ""`'
+        )
 
 
 def read_reviews(path: str | os.PathLike) -> Reviews:
@@ -147,7 +154,7 @@ def read_reviews(path: str | os.PathLike) -> Reviews:
             )
     name = os.fsencode(path.name).decode("utf-8", "replace")  # reports print it
     if is_packaged:
-        name = f"embedded reviews ({_PACKAGE} {metadata.version(_PACKAGE)})"
+        name = f"packaged reviews ({_PACKAGE} {metadata.version(_PACKAGE)})"
     return Reviews(texts, labels, name, path, digest.hexdigest()[:16])
 
 

@@ -12,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from filelock import FileLock
+from safetensors.numpy import load, save
 
 from labrnn.errors import LabError
 from labrnn.files import replace_file
@@ -99,7 +99,7 @@ class Vocabulary:
         """Collect the words of the training texts, by first appearance (Lab 1 b).
 
         Args:
-            min_count: a word's least occurrences in all of them.
+            min_count: fewest occurrences of a word in all of them.
             stop: words to leave out; the lab's stop words where None.
         """
         stop = stop_words() if stop is None else stop
@@ -136,8 +136,8 @@ class Corpus:
         rows: split -> row numbers in the lab's order.
         words: the vocabulary's words from index 2 on.
         facts: name, fingerprint and counts of the source.
-        bigrams, trigrams: known runs of two or three tokens as sorted codes, see `code_ngrams`,
-            int64 [P] and [Q].
+        bigrams, trigrams: known n-grams of two and three tokens as sorted codes, see
+            `code_ngrams`, int64 [P] and [Q].
     """
 
     ids: np.ndarray
@@ -234,14 +234,14 @@ def _rows(reviews, config):
         pool = np.array([i for i, t in enumerate(reviews.texts) if first.setdefault(t, i) == i])
     if len(pool) < MIN_REVIEWS:
         raise LabError(
-            f"{reviews.name}: duplicates = drop leaves {len(pool)} of {total} reviews, at least "
+            f"{reviews.name}: `duplicates: drop` leaves {len(pool)} of {total} reviews, at least "
             f"{MIN_REVIEWS} are needed; use other reviews, or keep the duplicates"
         )
     rows = split_rows(pool)
     if config.train_reviews > len(rows["train"]):
         raise LabError(
-            f"{reviews.name}: train_reviews = {config.train_reviews}, but its training set has "
-            f"{len(rows['train'])} reviews; use at most that, or 0 for all"
+            f"{reviews.name}: its training set has {len(rows['train'])} reviews, but `train_reviews` "
+            f"of the params file or notebook is {config.train_reviews}; set at most that, or 0 for all"
         )
     if config.train_reviews:
         rows["train"] = rows["train"][: config.train_reviews]
@@ -281,7 +281,7 @@ def _frequent(codes, offsets, rows, least, n):
 
 # --- the cache ---------------------------------------------------------------------------------
 
-CACHE_FORMAT = 5
+CACHE_FORMAT = 6
 DATA_FIELDS = (
     "train_reviews",
     "max_tokens",
@@ -295,22 +295,28 @@ DATA_FIELDS = (
 
 
 def cache_folder():
-    """Where encoded corpora lie: `LABRNN_CACHE`, else the user's cache folder."""
+    """Return the folder of encoded corpora: `LABRNN_CACHE`, else in the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labrnn"
     return absolute(os.environ.get("LABRNN_CACHE") or default)
 
 
-def load_corpus(config, data: str | None = None):
-    """The encoded corpus of a source, from the disk cache where it was encoded before.
+def load_corpus(config, data=None, fingerprint=""):
+    """Return the encoded corpus of a source, from the disk cache if it was encoded before.
 
     Args:
         config: a `TrialConfig`; only its data fields count.
-        data: the notebook's parameter; `LABRNN_DATA` is stronger (see `sources.find_source`).
+        data: the parameter `data`; `LABRNN_DATA` takes precedence (see `sources.find_source`).
+        fingerprint: the reviews' expected fingerprint; empty for any.
 
     Raises:
-        LabError: the source is missing or unreadable.
+        LabError: the source is missing or unreadable, or has another fingerprint.
     """
-    path = sources.find_source(data)
+    corpus = _cached(config, sources.find_source(data))
+    sources.require_fingerprint(corpus.facts["name"], corpus.fingerprint, fingerprint)
+    return corpus
+
+
+def _cached(config, path):
     fields = config.model_dump(include=set(DATA_FIELDS))
     identity = [CACHE_FORMAT, sources.source_digest(path), sorted(fields.items())]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
@@ -318,41 +324,31 @@ def load_corpus(config, data: str | None = None):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{key}.lock"):
-            cached = folder / f"corpus-{key}.arrow"
+            cached = folder / f"corpus-{key}.safetensors"
             corpus = _load(cached)
             if corpus is None:
                 corpus = encode(sources.read_reviews(path), config)
                 _save(corpus, cached)
             return corpus
-    except OSError:  # no room, no permission: it works without a cache
+    except OSError:  # no space, no permission: it works without a cache
         return encode(sources.read_reviews(path), config)
 
 
 def _save(corpus, path):
-    names = ("ids", "offsets", "labels", "words", "bigrams", "trigrams")
-    columns = {name: getattr(corpus, name) for name in names}
-    columns |= corpus.rows
-    table = pa.table({name: pa.array([values]) for name, values in columns.items()})
-    table = table.replace_schema_metadata({"facts": json.dumps(corpus.facts)})
-    buffer = pa.BufferOutputStream()
-    with pa.ipc.new_file(buffer, table.schema) as writer:
-        writer.write_table(table)
-    content = buffer.getvalue().to_pybytes()
+    names = ("ids", "offsets", "labels", "bigrams", "trigrams")
+    arrays = {name: getattr(corpus, name) for name in names} | corpus.rows
+    texts = json.dumps([corpus.words, corpus.facts]).encode()
+    content = save(arrays | {"texts": np.frombuffer(texts, np.uint8)})
     replace_file(path, content + hashlib.sha256(content).digest())
 
 
 def _load(path):
-    """The corpus of a cache file; None where there is none or it is damaged."""
-    if not path.exists():
-        return None
-    stored = memoryview(path.read_bytes())
+    """The corpus of a cache file; None if it is missing or damaged."""
+    stored = path.read_bytes() if path.exists() else b""
     content, digest = stored[:-32], stored[-32:]
     if hashlib.sha256(content).digest() != digest:
         return None
-    table = pa.ipc.open_file(pa.py_buffer(content)).read_all()
-    values = {name: table[name].chunk(0).values for name in table.column_names}
-    facts = json.loads(table.schema.metadata[b"facts"])
-    words = values.pop("words").to_pylist()
-    arrays = {name: column.to_numpy() for name, column in values.items()}
+    arrays = load(content)
+    words, facts = json.loads(arrays.pop("texts").tobytes())
     rows = {name: arrays.pop(name) for name in SPLITS}
     return Corpus(**arrays, rows=rows, words=words, facts=facts)

@@ -1,4 +1,4 @@
-"""`labrnn trials gc`: what interrupted writing left in a store, and damaged trials."""
+"""`labrnn trials gc`: leftovers of interrupted writes in a store, and damaged trials."""
 
 import os
 import re
@@ -23,23 +23,23 @@ from labrnn.trials.trial import HEX, Trial, UnreadableError
 
 
 def stale(store, unfinished=False, damaged=False):
-    """What interrupted writing left in the root and no process holds; nothing is changed.
+    """Find leftovers of interrupted writes in the root that no process holds; change nothing.
 
     Args:
-        unfinished: also the epochs of interrupted trainings, which could go on from there.
-        damaged: also damaged trials and broken copies, and what is kept and is not sound.
+        unfinished: also the checkpoints of unfinished runs, from which they could resume.
+        damaged: also damaged or incomplete trials, and damaged derived data.
 
     Returns:
         dict from paths, each with our names and nothing else in it, to the fingerprint and name by
         which `Store.claim` holds them.
 
     Raises:
-        LabError: the root is not marked as a store, and holds what is not ours.
+        LabError: the root is not marked as a store, and contains other files.
     """
     if not is_file(store.root / MARK) and (found := stranger(store.root)):
         raise LabError(
-            f"{store.root}: is not marked as a store of trials and holds {found.name}, which is "
-            "not labrnn's; nothing is removed. Name a store; if this is one, make an empty "
+            f"{store.root}: is not marked as a run store and contains {found.name}, which labrnn "
+            "did not write; nothing is removed. Name a store; if this is one, make an empty "
             f"file {MARK} in it"
         )
     found = {}
@@ -82,7 +82,7 @@ def _leftovers(data, name, unfinished, damaged):
 
 
 def spared(store):
-    """Folders of damaged trials that `stale` does not name, since they hold what is not ours."""
+    """Folders of damaged trials that `stale` leaves out, since they contain other files."""
     left = []
     for folder in (p for data in data_folders(store.root) for p in inside(data)):
         trial = Trial(folder)

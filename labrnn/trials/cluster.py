@@ -1,7 +1,7 @@
 """An executor of Dask workers: on this machine, of any scheduler, or in SLURM jobs.
 
 A worker trains one trial at a time, whatever its threads. Its trials go through the store, which
-must lie on a disk that all machines share: a task that Dask runs again goes on from there.
+must be on a disk that all machines share: a task that Dask runs again resumes from there.
 """
 
 import json
@@ -26,19 +26,19 @@ from labrnn.trials.job import run_job
 COUNT_AGAIN = 0.5  # seconds between two counts of the workers
 PATIENCE = 30  # seconds until a scheduler counts as unreachable
 QUIET = "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED"
-_alone = threading.Lock()  # trainings draw from the process's random numbers
+_alone = threading.Lock()  # training draws from the process's random numbers
 
 
 class Slurm(Strict):
-    """What a YAML file says about a SLURM cluster; each job trains one trial at a time."""
+    """The description of a SLURM cluster in a YAML file; each job trains one trial at a time."""
 
-    jobs: int = Field(4, ge=1, le=10_000, description="jobs asked for at once")
+    jobs: int = Field(4, ge=1, le=10_000, description="SLURM jobs at once")
     queue: str = Field("", description="partition; empty for the site's default")
     account: str = Field("", description="account to charge; empty for the default")
     walltime: timedelta = Field(timedelta(hours=4), ge=timedelta(minutes=2), description="of a job")
     cores: int = Field(1, ge=1, description="cores of a job; a trial on a CPU uses one")
     memory: str = Field("4GB", pattern=r"^\d+(\.\d+)?[KMGT]i?B$", description="of a job")
-    gpu: bool = Field(False, description="train on one GPU a job")
+    gpu: bool = Field(False, description="train on one GPU per job")
     interface: str = Field("", description="network interface of the nodes, e.g. ib0")
     directives: list[str] = Field([], description="further #SBATCH lines, e.g. --constraint=a100")
     prologue: list[str] = Field([], description="shell lines before the worker, e.g. module load")
@@ -58,13 +58,13 @@ class Cluster:
     Args:
         scheduler: `local`, an address like `tcp://host:8786`, a scheduler file (JSON), or a YAML
             file that describes a SLURM cluster.
-        job: what all jobs have in common, see `job.run_job`.
+        job: the fields that all jobs share, see `job.run_job`.
         jobs: workers of `local` without GPUs; with GPUs there is one for each.
-        most: trials to train; more workers are of no use.
+        most: trials to train, and so the most workers.
         logs: folder for the output of SLURM jobs.
 
     Raises:
-        LabError: `scheduler` is none of these, cannot be reached, or Dask is not installed.
+        LabError: `scheduler` is none of these or cannot be reached, or Dask is not installed.
     """
 
     task = staticmethod(_task)
@@ -72,6 +72,7 @@ class Cluster:
     def __init__(self, scheduler, job, jobs, most, logs):
         distributed = _imported("distributed")
         self.job, self.events, self.tasks = job, queue.SimpleQueue(), {}
+        self.scheduler = scheduler
         self.cluster, self.slurm_jobs, self.gpu = None, 0, job["device"].startswith("cuda")
         kind = Path(scheduler).suffix
         if scheduler == "local":
@@ -94,14 +95,16 @@ class Cluster:
         except (OSError, ValueError, AttributeError) as error:
             if self.cluster:
                 self.cluster.close()
-            raise LabError(f"--scheduler {scheduler}: cannot be reached ({error})") from None
+            raise LabError(
+                f"--scheduler {scheduler}: cannot be reached ({error}); start it or correct the address"
+            ) from None
         self.counted, self.workers = -COUNT_AGAIN, 0
         self.topic = f"labrnn-{uuid.uuid4().hex}"
         self.client.subscribe_topic(self.topic, lambda event: self._heard(*event[1]))
 
     def capacity(self):
         if self.client.status == "closed":
-            raise LabError("the Dask scheduler is gone; the same command goes on from here")
+            raise LabError(f"--scheduler {self.scheduler}: gone; run the same command to continue")
         if time.monotonic() > self.counted + COUNT_AGAIN:
             self.counted, self.workers = time.monotonic(), self._count()
         # Some wait at the scheduler, so that a worker that ends has the next one at once.
@@ -156,16 +159,17 @@ def _site(file):
 
 
 def _check(script, file):
-    """Raises LabError if SLURM would not take the job: Dask would wait for it without a word."""
+    """Raise LabError if SLURM would refuse the job: Dask would wait for it without a message."""
     command = ["sbatch", "--test-only"]
     try:
         test = subprocess.run(command, input=script, capture_output=True, text=True)
     except FileNotFoundError:
         raise LabError(
-            f"{file}: there is no command sbatch; start labrnn where jobs are submitted"
+            f"{file}: the command sbatch is missing; start labrnn where jobs are submitted"
         ) from None
     if test.returncode:
-        raise LabError(f"{file}: sbatch refuses the job: {' '.join(test.stderr.split())}")
+        reason = " ".join(test.stderr.split())
+        raise LabError(f"{file}: sbatch refuses the job: {reason}; correct the fields of {file}")
 
 
 def _ending(task):
@@ -189,7 +193,7 @@ def _imported(module):
         dask.config.set({"logging.distributed": "critical", QUIET: "critical"})
         return __import__(module)
     except ImportError as error:
-        raise LabError(f"--scheduler needs {error.name}: pip install labrnn[cluster]") from None
+        raise LabError(f"{error.name} is missing; run `make setup EXTRAS=cluster`") from None
 
 
 def _local(jobs, device):

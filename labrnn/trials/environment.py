@@ -1,4 +1,4 @@
-"""What a result was made with: versions, device, commit."""
+"""Provenance of a result: versions, device, commit."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def environment(device, seconds, precision="float32"):
-    """The record that is kept beside a trial.
+    """Return the record of provenance of a trial.
 
     Args:
         device: the `torch.device` that trained.
@@ -43,7 +43,7 @@ def environment(device, seconds, precision="float32"):
 
 
 def versions():
-    """Versions of those packages that decide the figures and are installed."""
+    """Versions of the installed packages that decide the figures."""
     found = {}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -83,6 +83,6 @@ def device_name(device):
         return torch.cuda.get_device_name(device)
     names = []
     if device.type == "cpu":
-        with suppress(OSError):  # Linux names the processor there, but on ARM
+        with suppress(OSError):  # Linux names the processor there, except on ARM
             names = re.findall(r"^model name\s*: (.+)", CPU_FACTS.read_text(), re.M)
     return f"{device.type}: {(names or [platform.processor() or platform.machine()])[0]}"

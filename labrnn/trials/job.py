@@ -1,7 +1,7 @@
 """One job: train a trial and store it.
 
-As a program (`python -m labrnn.trials.job`) it is a worker: it reads one JSON job a line from
-stdin and writes one JSON event a line to stdout.
+As a program (`python -m labrnn.trials.job`) it is a worker: it reads one JSON job per line from
+stdin and writes one JSON event per line to stdout.
 """
 
 import json
@@ -16,13 +16,12 @@ from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.environment import environment
-from labrnn.trials.plan import checked
 from labrnn.trials.store import Store, default_store
 from labrnn.trials.trial import trial_key
 
 
 def train_and_store(config, data="", store=None, device="", on_epoch=None, fingerprint=""):
-    """Train one trial unless it is stored, from the last epoch of an interrupted training on.
+    """Train one trial unless it is stored; an interrupted one resumes from its last epoch.
 
     Args:
         data: source of the reviews, as in `text.load_corpus`.
@@ -41,8 +40,8 @@ def train_and_store(config, data="", store=None, device="", on_epoch=None, finge
     store = store or default_store()
     device = find_device(device)
     set_up(device)
-    corpus = load_corpus(config, data)
-    fingerprint = checked(corpus.fingerprint, fingerprint, data)
+    corpus = load_corpus(config, data, fingerprint)
+    fingerprint = corpus.fingerprint
     with store.claim(fingerprint, trial_key(config)) as mine:
         if not mine:
             return None
@@ -63,9 +62,9 @@ def train_and_store(config, data="", store=None, device="", on_epoch=None, finge
 
 
 def set_up(device):
-    """Use one thread on a CPU, whose results are then the same to the last bit each time.
+    """Make results the same to the last bit each time: on a CPU by using one thread.
 
-    On CUDA the same is asked for where LABRNN_DETERMINISTIC is 1, at the price of time.
+    On CUDA only if LABRNN_DETERMINISTIC is 1, since it costs time.
     """
     import torch
 
@@ -82,11 +81,11 @@ def run_job(job, report):
     """Train a trial and report each epoch.
 
     Args:
-        job: names `config`, `data`, `fingerprint`, `root` and `shelves` of the store, `device`.
+        job: dict of `config`, `data`, `fingerprint`, `root` and `shelves` of the store, `device`.
         report: called with the event of each epoch.
 
     Returns:
-        the last event: how the training ended.
+        the last event: how the run ended.
     """
     try:
         trial = train_and_store(

@@ -1,4 +1,4 @@
-"""What is kept beside the trials, computed of the reviews: its form, file by file.
+"""Derived data beside the trials, computed from reviews or weights: the form of each file.
 
 A file holds `{"sha256": ..., "value": ...}`; its name is `<kind>-<16 hexadecimal digits>.json`.
 The digest shows that nothing changed, the form here that it was right from the beginning.
@@ -11,11 +11,13 @@ from contextlib import suppress
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
-from pydantic import AfterValidator, Field, RootModel, ValidationError
+from pydantic import AfterValidator, Field, RootModel, ValidationError, create_model
 from safetensors import SafetensorError, deserialize
 
 from labrnn.errors import LabError
 from labrnn.trials.trial import (
+    CHANGED,
+    MISSING,
     Plain,
     Share,
     Trial,
@@ -50,113 +52,56 @@ def _tensors(text):
 Compact = Annotated[Two[Some[Count]], AfterValidator(_of_one_length)]
 
 
-class _Facts(Plain):
-    name: str
-    fingerprint: str
-    rows: Count
-    positives: Count
-    negatives: Count
-    distinct_texts: Count
-    duplicate_rows: Count
-    conflicting_labels: Count
-    words: dict[str, float]
-
-
-class _Example(Plain):
-    text: str
-    ids: Some[Count]
-    words: Some[str]
-    label: Class
-
-
-class _Description(Plain):
-    facts: _Facts
-    splits: dict[Literal["train", "valid", "test"], Two[Count]] = Field(min_length=3)
-    vocabulary_size: Count
-    first_words: list[str]
-    frequent: list[tuple[str, int, bool]]
-    distinct_words: Count
-    kept_share: Share
-    word_counts: Compact
-    lengths: dict[str, Compact]
-    cut: Share
-    without_known_words: Count
-    example: _Example
-
-
-class _Baseline(Plain):
-    name: str
-    strength: float | None
-    parameters: Count
-    seconds: float
-    margins: Two[Hex]
-
-
-class _Baselines(Plain):
-    labels: Two[Hex]
-    repeated: Hex
-    models: Some[_Baseline]
-
-
-class _Combined(Plain):
-    weights: tuple[float, float, float]
-    validation: Share
-    test: Hex
-
-
-class _Mistake(Plain):
-    text: str
-    label: Class
-    probability: Share
-
-
-class _Insight(Plain):
-    lengths: Some[Count]
-    mistakes: list[_Mistake]
-    pairs: list[Two[Share]]
-
-
-class _Words(Plain):
-    trained: bool
-    count: Count
-    negative: Share
-    reach: Two[float]
-    outermost: Two[list[str]]
-    histogram: Some[Count]
-
-
-class _Gates(Plain):
-    steps: Count
-    rows: Count
-    units: Count
-    sums: Two[float]
-    mean: float
-    histogram: Some[float]
-
-
-class _Models(Plain):
-    words: dict[str, _Words] = Field(min_length=1)
-    gates: _Gates
-
-
-class _Reader(Plain):
-    words: Some[str]
-    weights: Annotated[str, AfterValidator(_tensors)]
-    review: Two[str]
-
-
+Tensors = Annotated[str, AfterValidator(_tensors)]
 Loss = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[str, Field(pattern="^[0-9]+$")]
-_Steps = RootModel[Annotated[dict[Seed, Some[Loss]], Field(min_length=1)]]
+FACTS = ("rows", "positives", "negatives", "distinct_texts", "duplicate_rows", "conflicting_labels")
 
+
+def _form(**fields):
+    """A model of a mapping with at least these fields."""
+    return create_model("form", __base__=Plain, **{n: (kind, ...) for n, kind in fields.items()})
+
+
+_Words = _form(negative=Share, reach=Two[float], outermost=Two[list[str]], histogram=Some[Count])
 KINDS = {
-    "data": _Description,
-    "baselines": _Baselines,
-    "combined": _Combined,
-    "insight": _Insight,
-    "models": _Models,
-    "reader": _Reader,
-    "steps": _Steps,
+    "data": _form(
+        facts=_form(
+            name=str, fingerprint=str, words=dict[str, float], **dict.fromkeys(FACTS, Count)
+        ),
+        splits=Annotated[dict[Literal["train", "valid", "test"], Two[Count]], Field(min_length=3)],
+        vocabulary_size=Count,
+        first_words=list[str],
+        frequent=list[tuple[str, int, bool]],
+        distinct_words=Count,
+        kept_share=Share,
+        word_counts=Compact,
+        lengths=dict[str, Compact],
+        cut=Share,
+        without_known_words=Count,
+        example=_form(text=str, ids=Some[Count], words=Some[str], label=Class),
+    ),
+    "baselines": _form(
+        labels=Two[Hex],
+        repeated=Hex,
+        models=Some[
+            _form(
+                name=str, strength=float | None, parameters=Count, seconds=float, margins=Two[Hex]
+            )
+        ],
+    ),
+    "combined": _form(weights=tuple[float, float, float], validation=Share, test=Hex),
+    "insight": _form(
+        lengths=Some[Count],
+        mistakes=list[_form(text=str, label=Class, probability=Share)],
+        pairs=list[Two[Share]],
+    ),
+    "models": _form(
+        words=Annotated[dict[str, _Words], Field(min_length=1)],
+        gates=_form(sums=Two[float], histogram=Some[float]),
+    ),
+    "reader": _form(words=Some[str], weights=Tensors, review=Two[str]),
+    "steps": RootModel[Annotated[dict[Seed, Some[Loss]], Field(min_length=1)]],
 }
 
 
@@ -173,24 +118,24 @@ def unpack(path):
         path: in a folder that is named by the reviews' fingerprint.
 
     Raises:
-        UnreadableError: it may be there, and sound.
+        UnreadableError: the file cannot be read; it may be sound.
     """
     if (content := content_of(path)) is None:
-        return None, "is not there, or no file"
+        return None, MISSING
     try:
         stored = read_plain(content)
         sound = stored["sha256"] == digest(stored["value"])
     except (ValueError, TypeError, KeyError, RecursionError):
         sound = False
     if not sound:
-        return None, "is not what was written"
+        return None, CHANGED
     if fault := _misfit(path, stored["value"]):
         return None, f"not the content of a {path.name.partition('-')[0]} file: {fault}"
     return stored["value"], None
 
 
 def digest(value):
-    """The digest of a value, whatever file keeps it."""
+    """The digest of a value, the same in every file."""
     return sha256(json.dumps(value).encode())
 
 
@@ -205,21 +150,21 @@ def _misfit(path, value):
     if kind == "data":
         facts = value["facts"]
         if facts["fingerprint"] != path.parent.name:
-            return f"reviews of fingerprint {facts['fingerprint']}"
+            return f"its fingerprint is {facts['fingerprint']}, its folder's another"
         if facts["rows"] != facts["positives"] + facts["negatives"]:
             return "its rows are not its positives and negatives"
         if (reviews := _reviews_beside(path)) not in (None, facts["rows"]):
-            return f"{facts['rows']} rows, and trials of {reviews} reviews lie here"
+            return f"{facts['rows']} rows, but the trials beside it are of {reviews} reviews"
     if kind == "baselines":
         *sizes, test = (len(digits) for digits in (*value["labels"], value["repeated"]))
-        sizes = [2 * size for size in sizes]  # a byte a label, two a margin
+        sizes = [2 * size for size in sizes]  # one byte per label, two per margin
         if any([*map(len, m["margins"])] != sizes for m in value["models"]) or 2 * test != sizes[1]:
             return "not one margin for each review"
     return ""
 
 
 def _reviews_beside(path):
-    """How many reviews the trials beside a file are of, by the first that can be read."""
+    """The number of reviews of the trials beside a file, by the first that can be read."""
     with suppress(OSError):
         for name in sorted(os.listdir(path.parent)):
             with suppress(LabError):

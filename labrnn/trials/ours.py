@@ -1,4 +1,4 @@
-"""What in a store is labrnn's: names and kinds of all that it writes; links are never followed."""
+"""Names and kinds of all files that labrnn writes to a store; links are never followed."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from labrnn.trials.trial import HEX, TEXTS, WEIGHTS
 TENSORS = {name: f"{name}.safetensors" for name in ("last", "best", "optimizer")}
 
 MARK = "labrnn-store"  # a file that marks a folder as a store
-NAMES = re.compile(f"(([a-z]+-)?{HEX})")  # by which `Store.claim` holds trials and what is kept
+NAMES = re.compile(f"(([a-z]+-)?{HEX})")  # by which `Store.claim` locks trials and derived data
 _ASIDE = r"[.]\d+[.]writing"  # what `replace_file` writes to
 KEPT = re.compile(f"([a-z]+-{HEX}[.]json)({_ASIDE})?")
 _FILES = re.compile(f"({'|'.join([*TEXTS, WEIGHTS, *TENSORS.values(), 'DONE'])})({_ASIDE})?")
@@ -25,7 +25,7 @@ def data_folders(root):
 
 
 def stranger(root):
-    """Something in a folder that a store has not; None if there is nothing."""
+    """A path in a folder that labrnn did not write; None if there is none."""
     data = data_folders(root)
     for path in inside(root):
         if path.name not in (MARK, ".logs") and path not in data:
@@ -37,7 +37,7 @@ def stranger(root):
 
 
 def is_file(path):
-    """Whether a regular file lies there; a link to one is none."""
+    """Whether the path is a regular file; a link to one is not."""
     return _kind(path) == stat.S_IFREG
 
 
@@ -52,7 +52,7 @@ def _kind(path):
 
 
 def inside(folder):
-    """What lies in a folder, by name; nothing if it is a link or cannot be listed."""
+    """The paths in a folder, by name; none if it is a link or cannot be listed."""
     try:
         return [folder / name for name in sorted(os.listdir(folder))] if is_folder(folder) else []
     except OSError:
@@ -60,7 +60,7 @@ def inside(folder):
 
 
 def _known(path):
-    """Whether name and kind are those of something in a trial's folder or in a state's."""
+    """Whether name and kind are those of a file in the folder of a trial or of a state."""
     return bool(
         (is_file(path) and _FILES.fullmatch(path.name))
         or (is_folder(path) and _STATES.fullmatch(path.name))
@@ -68,7 +68,7 @@ def _known(path):
 
 
 def ours(folder):
-    """Whether a folder is there, can be listed, and holds nothing but what is written here."""
+    """Whether a folder exists, can be listed, and contains only files that labrnn writes."""
     try:
         found = [folder / name for name in os.listdir(folder)] if is_folder(folder) else [folder]
     except OSError:
@@ -77,7 +77,7 @@ def ours(folder):
 
 
 def discard(path):
-    """Remove a file of ours, or a folder with what is ours in it; it stays if there is more."""
+    """Remove a file of ours, or a folder with our files; it stays if there are others."""
     if is_file(path):
         os.unlink(path)
     for inner in filter(_known, inside(path)):

@@ -1,4 +1,4 @@
-"""What a list of trainings needs: which are missing, in which order, and how long they take."""
+"""Plan a list of training runs: which are missing, in which order, how long they take."""
 
 import heapq
 import os
@@ -9,10 +9,11 @@ from itertools import islice
 
 from labrnn.errors import LabError
 from labrnn.network.registry import CELLS
+from labrnn.reviews.sources import require_fingerprint
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.store import default_store
 
-MOST_ASKED = 300  # stored trials that are read for their speed
+MOST_READ = 300  # stored trials that are read for their speed
 PRIOR = 0.02  # weight of the expected speed, as a share of a run's whole work
 
 
@@ -22,9 +23,9 @@ def cores():
 
 
 def cost(config):
-    """Expected processor seconds of a training on an AMD EPYC core with AVX-512.
+    """Expected processor seconds of a training run on an AMD EPYC core with AVX-512.
 
-    The four weights are fitted to 91 trainings of the full lab there; 90 % of them took 0.9 to 1.1
+    The four weights are fitted to 91 runs of the full lab there; 90 % of them took 0.9 to 1.1
     times as long. On another machine only the ratio changes (see `speed`).
     """
     gates = CELLS[config.cell].gates
@@ -42,7 +43,7 @@ def cost(config):
 def speed(store):
     """Median of expected to measured seconds, and the number of stored trials that show it."""
     found = []
-    for trial in islice(store.trials(), MOST_ASKED):
+    for trial in islice(store.trials(), MOST_READ):
         try:
             found.append(cost(trial.config) / trial.environment["seconds"])
         except (LabError, LookupError, ZeroDivisionError):
@@ -52,13 +53,13 @@ def speed(store):
 
 @dataclass
 class Plan:
-    """What has become of a list of trials, and what is to be trained.
+    """A list of trials: stored, failed, to be trained.
 
     Attributes:
         trials: configuration -> stored trial.
-        failures: configuration -> message of what keeps it from being stored.
+        failures: configuration -> message.
         fingerprint: of the data.
-        missing: configuration -> `cost` of the epochs not yet kept, in the order of training.
+        missing: configuration -> `cost` of the epochs not yet trained, in the order of training.
     """
 
     trials: dict = field(default_factory=dict)
@@ -73,18 +74,25 @@ def plan_trials(configs, data="", fingerprint="", store=None, train=True, stage=
     Args:
         configs: `TrialConfig`s; one named twice counts once.
         data: source of the reviews.
-        fingerprint: the data's expected fingerprint: stored trials of it are found even where the
-            reviews are not at hand. Where nothing is to be trained it is not checked.
+        fingerprint: the data's expected fingerprint: stored trials of it are found even if the
+            reviews are not available. It is checked only if something is to be trained.
         stage: configuration -> number; lower ones are trained first. Within a stage, or without
-            stages, the longest training comes first.
-        known: configuration -> stored trial, found before: the store is not asked again.
+            stages, the longest run comes first.
+        known: configuration -> stored trial, found before and not looked up again.
 
     Raises:
         LabError: the reviews are missing or are not those expected.
     """
     store = store or default_store()
     if configs and (train or not fingerprint):
-        fingerprint = fingerprint_of(configs, data, fingerprint)
+        try:
+            corpus = load_corpus(configs[0], data)
+        except LabError:
+            if not fingerprint:
+                raise
+        else:
+            require_fingerprint(corpus.facts["name"], corpus.fingerprint, fingerprint)
+            fingerprint = corpus.fingerprint
     plan = Plan(fingerprint=fingerprint)
     work = {}
     for config in dict.fromkeys(configs):
@@ -102,40 +110,15 @@ def plan_trials(configs, data="", fingerprint="", store=None, train=True, stage=
     return plan
 
 
-def fingerprint_of(configs, data="", expected=""):
-    """The fingerprint of the source; the expected one where the source is not at hand.
-
-    Raises:
-        LabError: the source is missing and none is expected, or it is another one.
-    """
-    try:
-        found = load_corpus(configs[0], data).fingerprint
-    except LabError:
-        if expected:
-            return expected
-        raise
-    return checked(found, expected, data)
-
-
-def checked(found, expected, data):
-    """The fingerprint found, if it is the expected one or none is expected."""
-    if expected and found != expected:
-        raise LabError(
-            f"data = {data or 'default'}: its fingerprint is {found}, but fingerprint = {expected} "
-            "is asked for; give the same reviews in the same order, or leave fingerprint empty"
-        )
-    return found
-
-
 class Estimate:
-    """Time left of a run, from the work that is done and the time it took.
+    """Time left of a command, from the work that is done and the time it took.
 
-    Work is counted in expected seconds of one job. The run's own speed counts by the work done;
-    the expected speed counts as `PRIOR` of the whole work, so that the first minutes do not
-    mislead. Programs beside this one, start-up and waiting are thereby included.
+    Work is counted in expected seconds of one core. The measured speed counts by the work done; the
+    expected speed counts as `PRIOR` of the whole work, so that the first minutes do not mislead.
+    Other programs, start-up and waiting are thereby included.
 
     Args:
-        jobs: jobs at once.
+        jobs: pieces of work at once.
         clock: returns seconds.
     """
 
@@ -151,14 +134,14 @@ class Estimate:
         self.open += 1
 
     def reduce(self, name, seconds=0.0):
-        """Set what is left of a piece of work; nothing, if it is finished."""
+        """Set the seconds left of a piece of work; 0: it is finished."""
         self._pass()
         if left := self.left.get(name):
             self.left[name] = min(left, seconds)
             self.open -= not seconds
 
     def _pass(self):
-        """Count the time since the last change, as often as there were jobs with work."""
+        """Add the time since the last change, once for each piece of work that ran."""
         now = self.clock()
         self.spent += (now - self.seen) * min(self.jobs, self.open)
         self.seen = now
@@ -171,7 +154,7 @@ class Estimate:
             return 0.0
         prior = PRIOR * self.work
         slowness = (self.spent + prior) / (self.work - left + prior)
-        ends = [0.0] * self.jobs  # when each job is through with its share, in the order added
+        ends = [0.0] * self.jobs  # when each core has finished its share, in the order added
         for seconds in self.left.values():
             heapq.heapreplace(ends, ends[0] + seconds)
         return slowness * max(ends)

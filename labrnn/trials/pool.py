@@ -1,4 +1,4 @@
-"""An executor of worker processes on this machine, each with one training at a time."""
+"""An executor of worker processes on this machine; each trains one trial at a time."""
 
 import json
 import os
@@ -18,12 +18,12 @@ STARTS = 3  # further processes that may end as they start, one after the other
 class Pool:
     """An executor (see `running`) of processes that take jobs over a pipe.
 
-    All state is the main thread's; each worker has a thread that only passes on its lines.
+    The main thread has all state; each worker has a thread that only passes on its lines.
 
     Args:
-        job: what all jobs have in common, see `job.run_job`.
+        job: the fields that all jobs share, see `job.run_job`.
         jobs: processes at once.
-        log: open file for what the processes print.
+        log: open file for the output of the processes.
     """
 
     def __init__(self, job, jobs, log):
@@ -68,12 +68,12 @@ class Pool:
     def _listen(self, worker):
         with worker.stdout:
             for line in worker.stdout:
-                if line.endswith(b"\n"):  # else it died over it
+                if line.endswith(b"\n"):  # else it died while it wrote
                     self.inbox.put((worker, line))
         self.inbox.put((worker, b""))
 
     def _ended(self, worker):
-        """The event of a worker's end. Raises LabError if no worker gets as far as its work."""
+        """The event of a worker's end. Raises LabError if no worker comes to its work."""
         code = worker.wait()
         worker.stdin.close()
         self.workers.remove(worker)
@@ -81,13 +81,14 @@ class Pool:
             self.idle.remove(worker)
             return None
         if worker.ready:
-            message = f"its process ended with code {code}"
+            why = " (killed, perhaps for lack of memory)" if code == -9 else ""
+            message = f"its process ended with exit code {code}{why}; see {self.log.name}"
             return worker.config, {"event": "died", "message": message}
         self.failed_starts += 1
         if self.failed_starts >= self.jobs + STARTS:
             raise LabError(
-                f"no process can train here: {self.failed_starts} ended one after the other as "
-                f"they started, the last with code {code}; see {self.log.name}"
+                f"no process can train here: {self.failed_starts} in a row ended at their start, the "
+                f"last with exit code {code}; see {self.log.name}"
             )
         return worker.config, {"event": "returned"}
 

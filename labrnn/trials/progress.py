@@ -1,4 +1,4 @@
-"""How a run of trials is shown while it lasts: on a terminal, in a pipe, in a notebook."""
+"""Progress of training: on a terminal, in a pipe, in a notebook."""
 
 import sys
 from collections import Counter
@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from labrnn.config import TrialConfig
+from labrnn.config import DEFAULTS, PRINTED
 from labrnn.errors import printable
 from labrnn.trials.plan import Estimate, cost
 
-START_SECONDS = 1.0  # of a training before its first epoch and after its last
-# How a person says the value of a field; the others are shown as they are written.
+START_SECONDS = 1.0  # of a run before its first epoch and after its last
+# Fields in words; the others are shown by their names.
 WORDS = {
     "optim": "{}",
     "n_layers": "{} layers",
@@ -31,12 +31,13 @@ WORDS = {
 
 def describe(config, usual=None):
     """A trial in words: cell, fields that differ from the usual ones (or the defaults), seed."""
-    usual = TrialConfig().model_dump() if usual is None else usual
+    usual = DEFAULTS if usual is None else usual
     words = [config.cell.upper()]
     for name, value in config.model_dump(exclude={"cell", "seed"}).items():
         if value != usual[name]:
             # A switch that is usually on, and other fields, have no words of their own.
             plain = name not in WORDS or (isinstance(value, bool) and not value)
+            value = PRINTED.get(value, value)
             shown = f"{name.replace('_', ' ')} {value}" if plain else WORDS[name].format(value)
             words.append(shown.removesuffix("s") if value == 1 else shown)
     return ", ".join([*words, f"seed {config.seed}"])
@@ -49,18 +50,18 @@ def usual_fields(configs):
 
 
 class Display:
-    """Counts trials and estimates the end; writes a plain line an event, here and to the log.
+    """Count trials and estimate the end; write one plain line per event, here and to the log.
 
     Args:
-        stream: for the lines; standard error where None.
-        estimate: an `Estimate` to add the trials to, of a run that does more than train.
+        stream: for the lines; standard error if None.
+        estimate: the `Estimate` of a command that does more than train.
     """
 
     def __init__(self, stream=None, estimate=None):
         self.stream, self.estimate = stream or sys.stderr, estimate
 
     def begin(self, plan, log, jobs, pace):
-        """Begin a run of a `Plan`: `jobs` trainings at once, each at this `plan.speed`."""
+        """Begin to show the runs of a `Plan`: `jobs` at once, each at this `plan.speed`."""
         self.log, self.running, self.done, self.failed = log, {}, 0, 0
         self.count, self.pace = len(plan.missing), pace
         self.usual = usual_fields(plan.missing)
@@ -70,7 +71,7 @@ class Display:
         self.show(f"{len(plan.trials)} trials stored, {self.count} to train; {log.name}")
 
     def event(self, config, event):
-        """Show what happened to a trial, see `job.run_job` and `running`."""
+        """Show an event of a trial, see `job.run_job` and `running`."""
         kind, name = event["event"], describe(config, self.usual)
         self.running.pop(config, None)
         if kind == "started":
@@ -91,7 +92,7 @@ class Display:
         elif kind == "busy":
             self.show(f"{name}: another process is training it")
         elif kind == "died":
-            self.show(f"{name}: {event['message']}; it goes on from its last epoch")
+            self.show(f"{name}: {event['message']}; it resumes from its last epoch")
 
     def summary(self):
         """Trials done and the estimated time to the end."""
@@ -102,22 +103,22 @@ class Display:
         return f"{text}, about {clock(left)} left" if left else text
 
     def show(self, text, more="", brief=True):
-        """Write a line; one that is not `brief` needs no place where the same is shown."""
+        """Write a line; a display that shows it otherwise leaves out what is not `brief`."""
         text = printable(text)
         with suppress(OSError):  # a full disk must not stop what needs none
             self.log.write(f"{datetime.now():%H:%M:%S} {text}\n{more}")
         self.line(text, brief)
 
     def line(self, text, brief=True):
-        with suppress(OSError):  # whoever read this has gone
+        with suppress(OSError):  # the reader is gone
             print(text, file=self.stream, flush=True)
 
     def end(self):
-        """End a run, however it went."""
+        """End the display, whatever the outcome."""
 
 
 class TerminalDisplay(Display):
-    """On a terminal, live below the other lines: what is running, and the summary."""
+    """On a terminal: the running trials and the summary, live below the other lines."""
 
     def begin(self, plan, log, jobs, pace):
         self.live = Live(console=Console(stderr=True), redirect_stdout=sys.stdout.isatty())
@@ -138,7 +139,7 @@ class TerminalDisplay(Display):
 
 
 class NotebookDisplay(Display):
-    """One line under the cell, replaced at each event; nothing remains of it in a report."""
+    """One line under the cell, replaced at each event and cleared at the end."""
 
     def begin(self, plan, log, jobs, pace):
         from IPython.display import Markdown, display

@@ -1,8 +1,7 @@
-"""Many trials: what is stored is taken, the rest is trained, several at once, each exactly once.
+"""Many trials: stored ones are read, the others are trained, several at once, each exactly once.
 
-An executor (`pool.Pool`, `cluster.Cluster`) has a `capacity()` for some more trials, takes one by
-`submit(config)`, reports by `next(seconds)` what happened, a (config, event) or None, and ends with
-`close()`.
+An executor (`pool.Pool`, `cluster.Cluster`) has a `capacity()` for more trials, takes one by
+`submit(config)`, returns from `next(seconds)` a (config, event) or None, and ends with `close()`.
 """
 
 import os
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from labrnn.reviews.sources import find_source
 from labrnn.reviews.text import DATA_FIELDS, load_corpus
-from labrnn.trials.plan import checked, cores, plan_trials, speed
+from labrnn.trials.plan import cores, plan_trials, speed
 from labrnn.trials.pool import Pool
 from labrnn.trials.store import default_store
 from labrnn.trials.trial import Trial, trial_key
@@ -48,9 +47,9 @@ def train_missing(plan, data, store, jobs=0, device="", display=None, scheduler=
     """Train the missing trials of a plan, in its order; they move to its trials or failures.
 
     Args:
-        jobs: trainings at once, one process with one thread each; 0 for the number of cores.
+        jobs: runs at once, one process with one thread each; 0 for the number of cores.
         display: gets every event (see `labrnn.trials.progress`).
-        scheduler: trains elsewhere than in processes of this machine (see `labrnn.trials.cluster`).
+        scheduler: of Dask workers, in place of processes here (see `labrnn.trials.cluster`).
         on_end: called with each configuration that is stored or has failed.
 
     Raises:
@@ -60,8 +59,7 @@ def train_missing(plan, data, store, jobs=0, device="", display=None, scheduler=
         return
     jobs = jobs or cores()
     for config in {tuple(getattr(c, f) for f in DATA_FIELDS): c for c in plan.missing}.values():
-        found = load_corpus(config, data).fingerprint  # encoded once here, not by each worker
-        checked(found, plan.fingerprint, data)
+        load_corpus(config, data, plan.fingerprint)  # encoded once here, not by each worker
     named = data or os.environ.get("LABRNN_DATA")
     job = {
         "data": str(find_source(data)) if named else "",
@@ -73,7 +71,7 @@ def train_missing(plan, data, store, jobs=0, device="", display=None, scheduler=
     if device and not scheduler:
         from labrnn.network.models import find_device
 
-        find_device(device)  # one message now, not one a trial
+        find_device(device)  # one message now, not one per trial
     with store.open_log() as log:
         if scheduler:
             from labrnn.trials.cluster import Cluster
@@ -106,7 +104,7 @@ def execute(executor, plan, store, display=None, on_end=None):
             if event["event"] == "died":
                 deaths[config] += 1
                 if deaths[config] == ATTEMPTS:
-                    event = {"event": "failed", "message": f"{ATTEMPTS} times {event['message']}"}
+                    event |= {"event": "failed", "message": f"{ATTEMPTS} times: {event['message']}"}
             kind = event["event"]
             if kind == "epoch":
                 del deaths[config]
@@ -127,4 +125,4 @@ def execute(executor, plan, store, display=None, on_end=None):
             looked = time.monotonic()
             free = {c for c in held if not store.held(plan.fingerprint, trial_key(c))}
             held -= free
-            waiting.extendleft(free)  # finished there, or left: a worker finds out
+            waiting.extendleft(free)  # finished or given up there: a worker finds out

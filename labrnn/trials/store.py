@@ -1,17 +1,17 @@
-"""The store of trials: one folder a training, written aside, complete or not there.
+"""The store of trials: one folder per training run, written aside, complete or missing.
 
     <root>/labrnn-store             marks the folder as a store: `trials gc` touches no other
     <root>/<data fingerprint>/<key>/
         trial.json        configuration, fingerprint, format
-        history.json      one entry an epoch
+        history.json      one entry per epoch
         metrics.json      test metrics of the best and of the last epoch
         predictions.csv   test reviews: row, label, probability of positive (best, last)
         environment.json  versions, device, seconds, commit
         model.safetensors weights of the best epoch; may be left out of a copy
         DONE              written last: a digest of each file above
 
-Beside the trials lie `.partial` (trainings under way, a folder each), `.locks`, `.logs`, and what
-was computed of the reviews themselves (`<kind>-<digest>.json`, see `kept`).
+Beside the trials are `.partial` (one folder per run in training), `.locks`, `.logs`, and derived
+data, computed from the reviews or weights (`<kind>-<digest>.json`, see `kept`).
 """
 
 import json
@@ -33,6 +33,7 @@ from labrnn.trials import kept
 from labrnn.trials.ours import KEPT, MARK, TENSORS, discard, inside, is_file, ours, stranger
 from labrnn.trials.tables import DESCRIPTIONS, TRIALS, opened
 from labrnn.trials.trial import (
+    CHANGED,
     CODE_VERSION,
     FORMAT,
     MOST_WEIGHTS,
@@ -50,7 +51,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def _writes(method):
-    """A store that cannot be written is the user's to correct: OSError becomes LabError."""
+    """Turn the OSError of a store that cannot be written into a LabError."""
 
     @wraps(method)
     def guarded(self, *args, **kwargs):
@@ -66,11 +67,11 @@ def _writes(method):
 
 
 class Store:
-    """Trials under a root folder; further folders are read, never written.
+    """Trials under a root folder, and in read-only folders.
 
     Args:
         root: where new trials go.
-        shelves: folders with trials that came with the repository.
+        shelves: folders that are read and never written, stores or tables.
     """
 
     def __init__(self, root, shelves=()):
@@ -79,7 +80,7 @@ class Store:
         self._tables = {
             root: opened(root) for root in (self.root, *self.shelves) if is_file(root / TRIALS)
         }
-        # Folders that hold, by fingerprint, what is kept; the root's first.
+        # Folders of derived data, by fingerprint; the root's first.
         self._keepers = [
             root / DESCRIPTIONS if root in self._tables else root
             for root in (self.root, *self.shelves)
@@ -93,7 +94,7 @@ class Store:
         Its files agree with their digests and with each other; weights are not looked at.
 
         Raises:
-            LabError: it is there and damaged, cannot be read, or another version wrote it.
+            LabError: it is damaged, cannot be read, or another version wrote it.
         """
         faults = []
         for root in (self.root, *self.shelves):
@@ -105,10 +106,7 @@ class Store:
                     continue
                 if not (found := trial.damage(weights=False)):
                     return trial
-                faults.append(
-                    f"{trial.folder}: {'; '.join(found)}; `labrnn trials --store {root} gc "
-                    "--damaged` removes it, to be trained or imported again"
-                )
+                faults.append(f"{trial.folder}: {'; '.join(found)}; {trial.cure}")
             except LabError as error:
                 faults.append(str(error))
         if faults:
@@ -116,7 +114,7 @@ class Store:
         return None
 
     def places(self):
-        """Whatever lies where a trial should, as a `Trial`, finished or not; the root's first."""
+        """Every folder in the place of a trial, as a `Trial`, finished or not; the root's first."""
         for root in (self.root, *self.shelves):
             if root in self._tables:
                 yield from self._tables[root].trials()
@@ -125,7 +123,7 @@ class Store:
                     yield from map(Trial, _subfolders(data))
 
     def trials(self):
-        """All finished trials; one that lies in several folders comes once."""
+        """All finished trials; one that is in several folders comes once."""
         seen = set()
         for trial in self.places():
             name = (trial.fingerprint, trial.key)
@@ -134,10 +132,10 @@ class Store:
                     seen.add(name)
                     yield trial
 
-    # What is kept beside the trials
+    # Derived data beside the trials
 
     def recall(self, fingerprint, name):
-        """What was kept beside the trials of some data under this name; None if nothing sound."""
+        """The sound value that is kept for some reviews under this name, else None."""
         for root in self._keepers:
             if (value := kept.unpack(root / fingerprint / name)[0]) is not None:
                 return value
@@ -145,14 +143,14 @@ class Store:
 
     @_writes
     def keep(self, fingerprint, name, value):
-        """Keep plain values beside the trials of some data; what is sound there stays."""
+        """Keep plain values for some reviews; a sound file of that name stays."""
         path = self.root / fingerprint / name
         with self.claim(fingerprint, path.stem) as mine:  # if not, another process keeps the same
             if mine and kept.unpack(path)[0] is None:
                 replace_file(path, kept.pack(value))
 
     def kept(self, fingerprint):
-        """Path, value and fault of what is kept beside the trials of some data, the root's first."""
+        """Path, value and fault of each file of derived data for some reviews, the root's first."""
         for path in (path for root in self._keepers for path in inside(root / fingerprint)):
             if (match := KEPT.fullmatch(path.name)) and not match[2]:
                 try:
@@ -161,7 +159,7 @@ class Store:
                     yield path, None, str(error).removeprefix(f"{path}: ")
 
     def kept_digests(self, fingerprint):
-        """Name -> digest of each value that `recall` gives for some data, for a report's record."""
+        """Name -> digest of each value that `recall` gives for some reviews, for a report's record."""
         digests = {}
         for path, value, fault in self.kept(fingerprint):
             if not fault:
@@ -169,17 +167,17 @@ class Store:
         return digests
 
     def damaged(self):
-        """What is kept beside trials and is not sound: path and fault, root and shelves."""
+        """Path and fault of every damaged file of derived data, the root's first."""
         data = {folder.name for root in self._keepers for folder in _subfolders(root)}
         for path, _, fault in (found for name in sorted(data) for found in self.kept(name)):
             if fault:
                 yield path, fault
 
     def copy_kept(self, fingerprint, keep):
-        """Give name and value of what is kept for some data to a function that keeps it elsewhere.
+        """Pass name and value of each file of derived data for some reviews to `keep`.
 
         Returns:
-            path and fault of each that is not sound and was not copied.
+            list of (path, fault) of the damaged files, which are not copied.
         """
         faults = []
         for path, value, fault in self.kept(fingerprint):
@@ -192,16 +190,15 @@ class Store:
     # Writing
 
     def _mark(self):
-        """Make the root and mark it as ours, unless it holds what is not.
+        """Make the root and mark it as a store, unless it contains other files.
 
         Raises:
             LabError: the root holds tables.
         """
         if self.root in self._tables:
             raise LabError(
-                f"{self.root}: holds tables of trials, which are only read; name another folder "
-                "with LABRNN_STORE, or "
-                f"import them: `labrnn trials import {self.root}`"
+                f"{self.root}: contains tables of trials, which are read-only; name another folder "
+                f"with LABRNN_STORE, or import them: `labrnn trials import {self.root}`"
             )
         if not is_file(self.root / MARK) and not stranger(self.root):
             make_folder(self.root)
@@ -211,7 +208,7 @@ class Store:
     def claim(self, fingerprint, key):
         """Hold a trial while it is written; yields False if another process holds it.
 
-        The lock goes with its process, however that ends.
+        The lock ends with its process, however that ends.
         """
         lock = self._lock(fingerprint, key)
         try:
@@ -252,7 +249,7 @@ class Store:
         return sorted(filter(epoch_of, states), key=epoch_of, reverse=True)
 
     def epochs_kept(self, config, fingerprint):
-        """Epochs that an interrupted training need not repeat."""
+        """Epochs that a resumed training does not repeat."""
         return max(map(epoch_of, self._states(config, fingerprint)), default=0)
 
     def load_progress(self, config, fingerprint):
@@ -270,9 +267,9 @@ class Store:
             done, *files = [content_of(folder / name, MOST_WEIGHTS) for name in names]
             try:
                 if list(map(sha256, files)) != json.loads(done):
-                    raise ValueError("not what was written")
+                    raise ValueError(CHANGED)
                 return TrainingState(json.loads(files[0]), *map(load, files[1:]))
-            except Exception:  # damaged in whatever way: an older state serves, or none
+            except Exception:  # damaged in any way: use an older state, or none
                 discard(folder)
         return None
 
@@ -330,7 +327,7 @@ class Store:
         return trial
 
     def _publish(self, files, aside, final):
-        """Write a folder aside and rename it to its place, from which a broken one is removed."""
+        """Write a folder aside and rename it to its place; an incomplete one there is removed."""
         self._mark()
         make_folder(aside.parent.parent)
         make_folder(aside.parent)
@@ -346,8 +343,8 @@ class Store:
         """Copy a trial of another store to this one, with its weights if it has them.
 
         Returns:
-            `copied`; `there already`; `differs` if a trial of the same configuration with other
-            figures is there, which stays; `busy` if it is being trained.
+            `copied`; `there already`; `differs` if the trial here has other figures, it stays;
+            `busy` if it is being trained.
 
         Raises:
             LabError: the trial is damaged, or another version's.
@@ -374,15 +371,15 @@ class Store:
 
 
 def default_store(root=""):
-    """The root named, else `LABRNN_STORE`, else `trials/` of the project; the full lab's committed
-    results beside it.
+    """The store at `root`, else `LABRNN_STORE`, else `trials/` of the project, with the full lab's
+    committed runs as a read-only store.
     """
     root = root or os.environ.get("LABRNN_STORE") or PROJECT / "trials"
     return Store(root, shelves=[PROJECT / "reports" / "full"])
 
 
 def _absolute(folder):
-    """The folder itself, where a link to it is named: whatever lies in it is judged without links."""
+    """The folder itself where a link to it is named, since no link inside it is followed."""
     try:
         return Path(os.path.realpath(absolute(folder)))
     except (RuntimeError, ValueError) as error:
@@ -403,6 +400,7 @@ def _subfolders(folder):
     try:
         with os.scandir(folder) as entries:
             names = [e.name for e in entries if e.name[0] != "." and os.path.isdir(e.path)]
+        return [Path(folder, name) for name in sorted(names)]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -410,7 +408,6 @@ def _subfolders(folder):
             f"{folder}: cannot be listed ({error.strerror}); correct the path of the "
             "store (LABRNN_STORE) or its permissions"
         ) from None
-    return [Path(folder, name) for name in sorted(names)]
 
 
 def epoch_of(state):
@@ -420,6 +417,6 @@ def epoch_of(state):
 
 
 def _rounded(probabilities):
-    """Four decimals on the same side of one half, so that the verdicts stay as they were."""
+    """Four decimals on the same side of one half, so that the predicted classes stay."""
     rounded = probabilities.round(4)
     return np.where(probabilities > 0.5, np.maximum(rounded, 0.5001), np.minimum(rounded, 0.5))

@@ -1,12 +1,12 @@
 """Stored trials as tables that any tool reads.
 
-    <folder>/trials.csv           a row a trial: configuration, metrics, environment, digest
-    <folder>/history.csv          a row an epoch of a trial
-    <folder>/predictions.parquet  a row a test review: its label, and for each trial the probability
+    <folder>/trials.csv           one row per trial: configuration, metrics, environment, digest
+    <folder>/history.csv          one row per epoch of a trial
+    <folder>/predictions.parquet  one row per test review: label, and for each trial the probability
                                   of `positive` after the best and the last epoch, half precision
-    <folder>/descriptions/        what was computed from the reviews, as `store.keep` keeps it
+    <folder>/descriptions/        derived data, as `store.keep` keeps it
 
-`docs/trials.md` describes each column. `Tables` reads them; it serves as a read-only store.
+`docs/trials.md` describes each column. `Tables` reads them as a read-only store.
 """
 
 import csv
@@ -28,6 +28,7 @@ from labrnn.files import make_folder, read_file, replace_file
 from labrnn.trials.kept import pack
 from labrnn.trials.ours import MARK, is_file
 from labrnn.trials.trial import (
+    CHANGED,
     HEX,
     MOST_WEIGHTS,
     TEXTS,
@@ -49,7 +50,7 @@ CHECKPOINTS = ("best", "last")
 
 @dataclass(frozen=True, eq=False)
 class TableTrial(Trial):
-    """A trial in the tables. Its files are made from its rows when they are asked for."""
+    """A trial in the tables; its files are made from its rows when they are read."""
 
     tables: "Tables"
 
@@ -83,7 +84,11 @@ class TableTrial(Trial):
     def _fault(self):
         line, epochs = self.tables.lines[self.fingerprint, self.key]
         sound = line.get("digest") == _digest(line, epochs, self.predictions)
-        return "" if sound else "is not what was written"
+        return "" if sound else CHANGED
+
+    @property
+    def cure(self):
+        return f"export the trials to {self.tables.folder} again"
 
     @property
     def identity(self):
@@ -97,7 +102,7 @@ class TableTrial(Trial):
 
     @cached_property
     def predictions(self):
-        """Test reviews, one a line: row, label, best, last (probabilities of `positive`)."""
+        """One line per test review: row, label, best, last (probabilities of `positive`)."""
         return self.tables.predictions(self.fingerprint, self.key)
 
 
@@ -121,8 +126,8 @@ class Tables:
         for name in (name for names in found for name in names):
             if not re.fullmatch(HEX, name):
                 raise LabError(
-                    f"{self.folder / TRIALS}: {name!r} is no fingerprint or key, 16 of the digits "
-                    "0-9a-f; export the trials again"
+                    f"{self.folder / TRIALS}: {name!r} is not a fingerprint or key (16 of the "
+                    "digits 0-9a-f); export the trials again"
                 )
         for line in self._read(HISTORY):
             name = line.pop("fingerprint"), line.pop("key")
@@ -139,7 +144,9 @@ class Tables:
         except (OSError, ValueError, csv.Error) as error:
             raise LabError(f"{path}: cannot be read ({error}); export the trials again") from None
         if not {"fingerprint", "key"} <= columns or any(None in line for line in lines):
-            raise LabError(f"{path}: has no fingerprint and key, or a row with too many cells")
+            raise LabError(
+                f"{path}: no fingerprint and key, or too many cells; export the trials again"
+            )
         return lines
 
     @cached_property
@@ -149,7 +156,7 @@ class Tables:
         path = self.folder / PREDICTIONS
         try:
             table = pd.read_parquet(io.BytesIO(read_file(path, MOST_WEIGHTS)))
-            return table.astype({"fingerprint": "category"})  # compared once a trial
+            return table.astype({"fingerprint": "category"})  # compared once per trial
         except Exception as error:  # pyarrow raises many kinds
             message = " ".join(str(error).split())[:200]
             raise LabError(f"{path}: cannot be read ({message}); export the trials again") from None
@@ -157,13 +164,13 @@ class Tables:
     def predictions(self, fingerprint, key):
         """A trial's data frame of row, label, best, last; LabError where it has none."""
         if not all(f"{key}_{which}" in self._predictions for which in CHECKPOINTS):
-            raise LabError(f"{self.folder / PREDICTIONS}: trial {key} has no columns")
+            raise LabError(f"{self.folder / PREDICTIONS}: no columns {key}_...; export it again")
         return _of(self._predictions, fingerprint, key)
 
     def trial(self, fingerprint, key):
-        """The trial of that name; `finished` says whether it is there."""
-        there = self._trials.get((fingerprint, key))
-        return there or TableTrial(self.folder / fingerprint / key, self)
+        """The trial of that name; it is not `finished` if the tables lack it."""
+        name = fingerprint, key
+        return self._trials.get(name) or TableTrial(self.folder.joinpath(*name), self)
 
     def trials(self):
         """All trials, in the order of the table."""
@@ -175,7 +182,7 @@ class Tables:
 
 
 def opened(folder):
-    """The `Tables` of a folder, read once a process as long as its files stay the same."""
+    """The `Tables` of a folder, read once per process as long as its files stay the same."""
     paths = (folder / name for name in (TRIALS, HISTORY, PREDICTIONS))
     files = [os.stat(path) for path in paths if path.exists()]
     return _opened(folder, tuple((file.st_ino, file.st_size, file.st_mtime_ns) for file in files))
@@ -191,7 +198,7 @@ def _reopened(folder, fingerprint, key):
 
 
 def keep(folder, fingerprint, name, value):
-    """Keep what was computed from the reviews among the descriptions; what is there stays."""
+    """Keep derived data in a folder of tables; an existing file stays."""
     path = Path(folder, DESCRIPTIONS, fingerprint, name)
     if not path.exists():
         make_folder(path.parent)
@@ -199,10 +206,10 @@ def keep(folder, fingerprint, name, value):
 
 
 def write(folder, trials):
-    """Add trials to the tables of a folder; those that are there stay as they are.
+    """Add trials to the tables of a folder; those that they contain stay as they are.
 
     Args:
-        folder: made where it is missing.
+        folder: made if it is missing.
         trials: finished `Trial`s.
 
     Returns:
@@ -226,7 +233,7 @@ def write(folder, trials):
         predictions = _of(table, trial.fingerprint, trial.key)
         line["digest"] = _digest(_texts(line), epochs, predictions)
     # History and predictions of trials that `trials.csv` does not name do no harm: it comes last.
-    replace_file(folder / PREDICTIONS, _parquet(table))
+    replace_file(folder / PREDICTIONS, table.to_parquet(index=False, compression="zstd"))
     names = {trial: {"fingerprint": trial.fingerprint, "key": trial.key} for trial in ordered}
     history = [name | epoch for trial, name in names.items() for epoch in trial.history]
     replace_file(folder / HISTORY, _csv(history))
@@ -245,7 +252,7 @@ def _refuse_foreign(tables):
                 _ = tables._predictions if name == PREDICTIONS else tables._read(name)
         except LabError as error:
             raise LabError(
-                f"{folder / name}: is no table of trials and would be replaced; move it, or name "
+                f"{folder / name}: is not a table of trials and would be replaced; move it, or name "
                 f"another folder ({error})"
             ) from None
 
@@ -336,12 +343,9 @@ def _of(table, fingerprint, key):
 
 def _csv(lines):
     """Lines as CSV; a column that only some lines have is empty in the others."""
-    text = io.StringIO()
-    columns = dict.fromkeys(name for line in lines for name in line)
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(_texts, lines))
-    return text.getvalue().encode()
+    import pandas as pd
+
+    return pd.DataFrame(map(_texts, lines)).to_csv(index=False, lineterminator="\n").encode()
 
 
 def _half(probabilities):
@@ -353,7 +357,7 @@ def _half(probabilities):
 
 
 def _prediction_table(trials):
-    """A data frame of all predictions: a row a test review, two columns a trial."""
+    """A data frame of all predictions: one row per test review, two columns per trial."""
     import pandas as pd
 
     names = ["fingerprint", "row"]
@@ -366,20 +370,10 @@ def _prediction_table(trials):
         if (columns["label"].to_numpy()[at] != test["label"].to_numpy()).any():
             raise LabError(
                 f"{trial.folder}: its test reviews have other labels than those of other trials on "
-                "the same reviews; one of them is not what was trained: `labrnn trials` lists them"
+                f"the same reviews; remove the wrong trials; `labrnn trials` lists all"
             )
         for which in CHECKPOINTS:
             name = f"{trial.key}_{which}"
             column = columns.setdefault(name, np.full(len(reviews), np.nan, np.float16))
             column[at] = _half(trial.predictions[which])
     return pd.DataFrame(columns)
-
-
-def _parquet(table):
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    out = io.BytesIO()
-    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata()
-    parquet.write_table(arrow, out, compression="zstd")
-    return out.getvalue()

@@ -1,4 +1,4 @@
-"""One trial on disk: its name, its files, and whether they are what was written and agree."""
+"""One trial on disk: its name, its files, and the checks of their digests and consistency."""
 
 import errno
 import hashlib
@@ -29,6 +29,8 @@ HEX = "[0-9a-f]{16}"  # a fingerprint or a key
 # Values of a configuration that older versions knew, and fields of theirs without another value.
 GONE = {"linear_path": (True,), "readout": ("mean",)}
 NEUTRAL = GONE.keys() - TrialConfig.model_fields.keys()
+# What can be wrong with a file as a whole.
+MISSING, CHANGED = "is missing or not a regular file", "does not match its stored SHA-256"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Loss = Annotated[float, Field(ge=0)]
@@ -36,7 +38,7 @@ Epoch = Annotated[int, Field(ge=1)]
 
 
 class Plain(BaseModel):
-    """What must be in a file at least; numbers are numbers, and finite."""
+    """The fields that a file has at least; numbers are numbers, and finite."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -74,15 +76,10 @@ class _BestAndLast(_Columns):
     last: Metrics
 
 
-def _moment(text):
-    datetime.fromisoformat(text)
-    return text
-
-
 class Environment(_Columns):
     device: str
     seconds: float
-    finished: Annotated[str, AfterValidator(_moment)]
+    finished: Annotated[str, AfterValidator(lambda text: datetime.fromisoformat(text) and text)]
     versions: dict[Annotated[str, Field(pattern="^[a-zA-Z0-9._-]+$")], str]
     commit: str
     python: str = ""
@@ -117,12 +114,12 @@ SHAPES = {
 }
 
 
-# What says that there is no regular file of a name; any other fault leaves open what is there.
+# Errors that mean that no such regular file exists; after any other the file may exist.
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ELOOP}
 
 
 class UnreadableError(LabError):
-    """A file that cannot be read at this moment: nobody knows whether it is damaged."""
+    """A file that cannot be read at this moment, so that it is not known whether it is damaged."""
 
     def __init__(self, path, error):
         super().__init__(
@@ -132,10 +129,10 @@ class UnreadableError(LabError):
 
 
 def content_of(path, most=MOST_BYTES):
-    """A regular file's bytes, at most so many; None where there is no such file of that name.
+    """A regular file's bytes, at most so many; None if it does not exist.
 
     Raises:
-        UnreadableError: it may be there, and sound.
+        UnreadableError: the file cannot be read; it may be sound.
     """
     try:
         return read_file(path, most)
@@ -159,6 +156,11 @@ def read_plain(content):
         return value
 
     return json.loads(content, parse_float=finite, parse_constant=finite)
+
+
+def removal(root):
+    """The command that removes what is damaged in a store."""
+    return f"labrnn trials --store {root} gc --damaged"
 
 
 def first_fault(error):
@@ -191,8 +193,8 @@ def predictions_csv(table):
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial on disk. A file is read when asked for and compared with its digest in `DONE`:
-    what has changed since it was written ends in a `LabError`, never in a figure.
+    """A trial on disk. A file is read on demand and compared with its digest in `DONE`: a file
+    that was changed raises a `LabError` and never enters a figure.
     """
 
     folder: Path
@@ -214,7 +216,7 @@ class Trial:
         return self._there(WEIGHTS)
 
     def _there(self, name):
-        """Whether a file is there, of whatever kind.
+        """Whether a path of that name exists, of any kind.
 
         Raises:
             UnreadableError: the folder cannot be looked into.
@@ -228,13 +230,13 @@ class Trial:
         return True
 
     def _raw(self, name):
-        """A file's bytes, whatever they are, see `content_of`."""
+        """A file's bytes without a check, see `content_of`."""
         most = MOST_WEIGHTS if name == WEIGHTS else MOST_BYTES
         return content_of(f"{self.folder}/{name}", most)
 
     @cached_property
     def digests(self):
-        """File name -> digest, as `DONE` says; empty where it says nothing."""
+        """File name -> digest in `DONE`; empty if that cannot be read."""
         try:
             digests = json.loads(self._raw("DONE") or b"{}")
         except (ValueError, RecursionError):
@@ -247,7 +249,7 @@ class Trial:
         return json.dumps(self.digests, sort_keys=True)
 
     def check_format(self):
-        """Raises LabError for a trial that another version of labrnn wrote in its own way."""
+        """Raise LabError for a trial that another version of labrnn wrote in its own way."""
         try:
             stored = json.loads(self._raw("trial.json") or b"")
             written, config = stored["format"], stored.get("config", {})
@@ -256,34 +258,35 @@ class Trial:
             return  # damaged, whatever its format
         how = f"in store format {written}, this version reads {FORMAT}" if written != FORMAT else ""
         if gone:
-            how = f"by a training that this version does not have ({', '.join(gone)})"
+            how = f"with options that this version does not have ({', '.join(gone)})"
         if how and isinstance(written, int):
             raise LabError(
-                f"{self.folder}: written {how}; nothing is changed there:"
+                f"{self.folder}: written {how}; nothing is changed there;"
                 " use the labrnn that wrote it, or name another store with LABRNN_STORE"
             )
 
     def _examine(self, name):
-        """A file's bytes, and what is wrong with it: nothing if these are the bytes written."""
+        """A file's bytes and its fault, empty if they are the bytes written."""
         content = self._raw(name)
         if content is None:
-            return b"", "is not there, or no file"
-        sound = sha256(content) == self.digests.get(name)
-        return content, "" if sound else "is not what was written"
+            return b"", MISSING
+        return content, "" if sha256(content) == self.digests.get(name) else CHANGED
+
+    @property
+    def cure(self):
+        """What to do if the trial is damaged."""
+        return f"`{removal(self.folder.parents[1])}` removes it, to be trained or imported again"
 
     def read(self, name):
         """A file's bytes, or LabError if they are not those written."""
         content, fault = self._examine(name)
         if fault:
             self.check_format()
-            raise LabError(
-                f"{self.folder / name}: {fault}; `labrnn trials verify` lists damaged trials, "
-                "`labrnn trials gc --damaged` removes them, to be trained or imported again"
-            )
+            raise LabError(f"{self.folder / name}: {fault}; {self.cure}")
         return content
 
     def _parsed(self, name, parse):
-        """What a file says: its bytes are right, so a fault here was in it from the beginning."""
+        """The parsed content of a file: its bytes are right, so a fault was written with it."""
         content = self.read(name)
         try:
             return parse(content)
@@ -291,8 +294,7 @@ class Trial:
             self.check_format()
             reason = first_fault(error) if isinstance(error, ValidationError) else str(error)
             raise LabError(
-                f"{self.folder / name}: not the content of a trial ({reason[:200]}); "
-                "`labrnn trials gc --damaged` removes it"
+                f"{self.folder / name}: not the content of a trial ({reason[:200]}); {self.cure}"
             ) from None
 
     def _json(self, name):
@@ -339,7 +341,7 @@ class Trial:
 
     @cached_property
     def predictions(self):
-        """Test reviews, one a line: row, label, best, last (probabilities of `positive`)."""
+        """One line per test review: row, label, best, last (probabilities of `positive`)."""
         import pandas as pd
 
         def parse(content):
@@ -367,7 +369,7 @@ class Trial:
         return self._parsed(WEIGHTS, load)
 
     def row(self):
-        """The trial in a line of a table: plain values by name."""
+        """The trial as a row of a table: plain values by name."""
         if not self.finished:
             raise LabError(f"{self.folder}: no finished trial (no DONE)")
         config, best, how = self.config, self.metrics["best"], self.environment
@@ -386,7 +388,7 @@ class Trial:
         }
 
     def damage(self, weights=True):
-        """What `DONE` and the files disagree on, and the files among themselves.
+        """Compare the files with `DONE` and with each other.
 
         Args:
             weights: also read the weights, most of a trial's bytes.
@@ -395,12 +397,12 @@ class Trial:
             list of sentences; empty if sound.
 
         Raises:
-            LabError: it cannot be judged here: another version of labrnn wrote it, or a file
-                cannot be read (`UnreadableError`).
+            LabError: another version of labrnn wrote it, or a file cannot be read
+                (`UnreadableError`).
         """
         self.check_format()
         if not self.finished:
-            return ["DONE is missing: no trial, or a copy that was broken off"]
+            return ["DONE is missing: the trial is incomplete"]
         weights = weights and self.has_weights
         if faults := self._changed(weights):
             return faults
@@ -412,51 +414,56 @@ class Trial:
             return [" ".join(str(error).removeprefix(f"{self.folder}/").split())]
 
     def _changed(self, weights):
-        """What is not as it was written."""
+        """Faults of files that do not match their digest."""
         names = (*TEXTS, WEIGHTS) if weights else TEXTS
         faults = [f"{name} {fault}" for name in names if (fault := self._examine(name)[1])]
         strange = {*self.digests} - {*TEXTS, WEIGHTS}
         return faults + [f"DONE names a strange file, {name!r}" for name in strange]
 
     def _contradictions(self, weights):
-        """What files that are as written say against each other."""
+        """Contradictions between files that match their digests."""
         right = trial_key(self.config, self.stored["code_version"])
         if (place := (self.stored["fingerprint"], right)) != (self.fingerprint, self.key):
             yield f"lies in the wrong folder, it belongs in {'/'.join(place)}"
         if self.data["fingerprint"] != self.fingerprint:
-            yield f"trial.json: data of fingerprint {self.data['fingerprint']}"
+            found = self.data["fingerprint"]
+            yield f"trial.json: fingerprint of its data is {found}, of its folder {self.fingerprint}"
         if [entry["epoch"] for entry in self.history] != [*range(1, self.config.epochs + 1)]:
             yield f"history.json: its epochs are not 1 to {self.config.epochs}"
         losses = [entry["valid_loss"] for entry in self.history]
         for which, epoch in (("best", losses.index(min(losses)) + 1), ("last", len(losses))):
-            if self.metrics[which]["epoch"] != epoch:
-                yield f"metrics.json: {which} is epoch {epoch} by history.json"
-        if abs(self.environment["seconds"] - sum(e["seconds"] for e in self.history)) > 0.01:
-            yield "environment.json: its seconds are not the sum of history.json's"
+            if (said := self.metrics[which]["epoch"]) != epoch:
+                yield f"metrics.json: epoch of `{which}` is {said}, history.json gives {epoch}"
+        said, seconds = self.environment["seconds"], sum(e["seconds"] for e in self.history)
+        if abs(said - seconds) > 0.01:
+            yield f"environment.json: seconds are {said}, history.json gives {seconds:.3f}"
         yield from self._predicted()
         if weights:
             yield from self._weighed()
 
     def _predicted(self):
-        """What the predictions say against configuration and metrics."""
+        """Contradictions of the predictions to configuration and metrics."""
         rows, reviews = self.predictions["row"].to_numpy(), self.data["reviews"]
         tested = math.ceil(math.ceil(reviews * 0.3) * (2 / 3))  # as `text.split_rows` splits
         if not 0 < len(rows) <= tested or (len(rows) < tested and self.config.duplicates == "keep"):
-            yield f"predictions.csv: {len(rows)} rows, {tested} of {reviews} reviews are tested"
+            yield f"predictions.csv: {len(rows)} rows, expected {tested} (of {reviews} reviews)"
             return
         if len(np.unique(rows)) < len(rows) or rows.min() < 0 or rows.max() >= reviews:
-            yield f"predictions.csv: its rows are not different ones of {reviews}"
+            yield f"predictions.csv: row numbers repeat or are not in 0 to {reviews - 1}"
         positive = self.predictions["label"].to_numpy() == 1
         for which in ("best", "last"):
             probability, said = self.predictions[which].to_numpy(), self.metrics[which]
             hits = int(((probability > 0.5) == positive).sum())
             ties = int((probability == 0.5).sum())  # rounded; the model knew which side
-            if abs(said["accuracy"] * len(rows) - hits) > ties + 1e-6:
-                yield f"metrics.json: accuracy of {which}, by predictions.csv {hits / len(rows)}"
+            accuracy = (hits - ties - 1e-6) / len(rows), (hits + ties + 1e-6) / len(rows)
             chances = np.where(positive, probability, 1 - probability)
-            low, high = _loss(chances, 2**-11 if self.stored.get("half_precision") else 0)
-            if not low <= said["loss"] <= high:
-                yield f"metrics.json: loss of {which}, by predictions.csv {low:.4f} to {high:.4f}"
+            loss = _loss(chances, 2**-11 if self.stored.get("half_precision") else 0)
+            for name, (low, high) in (("accuracy", accuracy), ("loss", loss)):
+                if not low <= said[name] <= high:
+                    yield (
+                        f"metrics.json: {name} of `{which}` is {said[name]:.5f}, predictions.csv "
+                        f"gives {low:.5f} to {high:.5f}"
+                    )
 
     def _weighed(self):
         from safetensors.numpy import load
@@ -467,7 +474,7 @@ class Trial:
         shape = (self.vocabulary_size, self.config.embedding_dim)
         # An ensemble has one of each member.
         if {w.shape for name, w in weights.items() if name.endswith("embedding.weight")} != {shape}:
-            yield f"{WEIGHTS}: there is no embedding of {shape[0]} words in {shape[1]} dimensions"
+            yield f"{WEIGHTS}: no embedding of {shape[0]} words in {shape[1]} dimensions"
 
 
 def _loss(chances, half=0):
