@@ -336,7 +336,7 @@ def _runs(axes, results, places, known=None):
     if shown:
         best = [results.baseline.accuracy] if results.baseline else []
         low, high = min([*shown, *inside.values()]), max([*shown, *inside.values(), *best])
-        edge = 0.08 * (high - low)
+        edge = max(0.005, 0.08 * (high - low))
         axes.set_ylim(low - edge, high + edge)
     if inside:
         axes.plot(list(inside), list(inside.values()), **PUBLISHED)

@@ -117,8 +117,6 @@ class _Insight(Plain):
 
 
 class _Words(Plain):
-    trained: bool
-    count: Count
     negative: Share
     reach: Two[float]
     outermost: Two[list[str]]
@@ -126,11 +124,7 @@ class _Words(Plain):
 
 
 class _Gates(Plain):
-    steps: Count
-    rows: Count
-    units: Count
     sums: Two[float]
-    mean: float
     histogram: Some[float]
 
 
