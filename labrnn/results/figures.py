@@ -107,7 +107,8 @@ def training_curves(results, settings, columns=2, width=WIDTH):
     # Where no run trained, an inset and the loss show how the curves move around chance.
     flat = not results.able(settings)
     grid = {"squeeze": False, "height_ratios": [2.2, 1] * rows, "key": _of_lines(results, settings)}
-    with page(width, 0.6 + 2.25 * rows, 2 * rows, columns, **grid) as (figure, panels):
+    height = 0.6 + (2.25 if columns < 3 else 2) * rows
+    with page(width, height, 2 * rows, columns, **grid) as (figure, panels):
         done = results.run(settings)
         keys = {BEST_VALIDATION: done, "Inset: the same, enlarged.": done and flat}
         keys[ALL_FAILED] = any(not results.trained(setting).count for setting in done)
