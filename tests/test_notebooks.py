@@ -136,7 +136,7 @@ def test_title_asks_and_the_discussion_answers(path):
 @every
 def test_every_figure_and_table_is_referred_to(path):
     sources = "\n".join(c.source for c in read(path).cells)
-    labels = re.findall(r'"((?:fig|tbl)-[a-z0-9-]+)"', "\n".join(code(path)))
+    labels = re.findall(r'"((?:fig|tbl)-[a-z0-9-]+)",', "\n".join(code(path)))
     references = re.findall(r"\]\(#((?:fig|tbl)-[a-z0-9-]+)\)", sources)
     assert len(labels) == len(set(labels))
     assert set(labels) <= set(references), "figures and tables that no sentence names"

@@ -365,7 +365,7 @@ local function enrol(part)
           .. 'figure and table of a notebook its own label')
       end
       counters[kind] = counters[kind] + 1
-      if kind == 'figure' then part.first, part.last = part.first or block, block end
+      if kind == 'figure' then part.first, part.last, part.figures = part.first or block, block, (part.figures or 0) + 1 end
       if block.number then -- the lab's own
         block.caption = pandoc.Inlines{pandoc.Emph('Lab figure ' .. block.number .. '.'), pandoc.Space()} .. block.caption
       end
@@ -764,7 +764,7 @@ local function compose(block, part)
   if not block.label then return {pandoc.RawBlock('typst', '#' .. body)} end
   -- Figures float, but the first of a part not above its heading, nor the last below the next part's.
   local placement = kind == 'table' and 'none' or block == part.first and 'bottom'
-    or block == part.last and 'top' or 'auto'
+    or block == part.last and part.figures > 2 and 'top' or 'auto'
   return {pandoc.RawBlock('typst', ('#numbered(%s, "%s", %s, %s, [%s], %s, %s)'):format(kind,
     block.name:match('%a+'), literal(block.number), literal(block.label), write{pandoc.Plain(caption)},
     placement, body))}
