@@ -355,6 +355,7 @@ local function enrol(part)
         return pandoc.Header(level, header.content, pandoc.Attr(id, classes))
       end,
     }
+    part.rest = (part.rest or 0) + #stringify(block.tree)
     block.caption = inlines(block.caption, block.where)
     for _, picture in ipairs(block.pictures or {}) do picture.sub = inlines(picture.sub, block.where) end
     if block.label then
@@ -365,7 +366,7 @@ local function enrol(part)
           .. 'figure and table of a notebook its own label')
       end
       counters[kind] = counters[kind] + 1
-      if kind == 'figure' then part.first, part.last, part.figures = part.first or block, block, (part.figures or 0) + 1 end
+      if kind == 'figure' then part.first, part.last, part.rest = part.first or block, block, 0 end
       if block.number then -- the lab's own
         block.caption = pandoc.Inlines{pandoc.Emph('Lab figure ' .. block.number .. '.'), pandoc.Space()} .. block.caption
       end
@@ -763,9 +764,9 @@ local function compose(block, part)
   end
   if not block.label then return {pandoc.RawBlock('typst', '#' .. body)} end
   -- Figures float, but the first of a part not above its heading, nor the last below the next part's.
-  local placement = kind == 'table' and 'none' or block == part.first and 'bottom'
-    or block == part.last and part.figures > 2 and 'top' or 'auto'
-  return {pandoc.RawBlock('typst', ('#numbered(%s, "%s", %s, %s, [%s], %s, %s)'):format(kind,
+  local ends = kind == 'image' and block == part.last and part.rest < 2000
+  local placement = (kind == 'table' or ends) and 'none' or block == part.first and 'bottom' or 'auto'
+  return {pandoc.RawBlock('typst', (ends and '#place.flush()\n' or '') .. ('#numbered(%s, "%s", %s, %s, [%s], %s, %s)'):format(kind,
     block.name:match('%a+'), literal(block.number), literal(block.label), write{pandoc.Plain(caption)},
     placement, body))}
 end
