@@ -9,6 +9,7 @@ import pytest
 from fake_results import baseline, results
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from labrnn.config import TrialConfig
 from labrnn.parts import Bidirectional, Compound, Depth, EmbeddingSize, Lstm, LstmOptimizers, Width
 from labrnn.results import figures
 from labrnn.results.comparison import Comparison
@@ -72,12 +73,11 @@ def test_training_curves_have_the_labs_layout(optimizers):
     assert len(tops) == 4
     assert {top.get_ylim() for top in tops} == {(0.45, 1.05)}
     titles = [top.get_title() for top in tops]
-    assert titles[0].startswith("(a) LR=0.001, OPTIM=adagrad\ntest accuracy 8")
-    assert titles[2].endswith("(2 of 3 trained)")
-    assert titles[3].endswith("not run")
-    assert [t.get_text() for t in tops[1].texts] == [
-        f"best validation {optimizers.curves(optimizers['Adam'], 'valid_accuracy')[0].mean():.3f}"
-    ]
+    assert titles[0].startswith("(a) Adagrad, learning rate 0.001\ntest accuracy 8")
+    assert "(2 of 3 trained)\n" in titles[2]
+    assert titles[3] == "(d) SGD\nnot run"
+    curves, _ = optimizers.curves(optimizers["Adam"], "valid_accuracy")
+    assert titles[1].endswith(f"\nbest validation {100 * curves.max(axis=1).mean():.1f} %")
     [legend] = figure.legends  # one for all panels
     assert [t.get_text() for t in legend.get_texts()] == ["training", "validation"]
 
@@ -85,13 +85,25 @@ def test_training_curves_have_the_labs_layout(optimizers):
 def test_what_panels_share_stands_above_them():
     found = results(Width(widths=[20, 100], **PUBLISHED), {"20 units": 0.8, "100 units": 0.8})
     figure = figures.training_curves(found, found.settings)
-    assert figure.get_suptitle() == "LSTM LR=0.001, OPTIM=rmsprop"
+    assert figure.get_suptitle() == "LSTM, RMSprop, learning rate 0.001"
     assert [top.get_title().split("\n")[0] for top, _ in panels(figure)] == [
-        "(a) HIDDEN_DIM=20",
+        "(a) 20 units",
         "(b) 100 units",
     ]
     usual = results(Lstm(train_reviews=0, max_tokens=256, batch_size=96), {"LSTM": 0.5})
-    assert figures.training_curve(usual, usual.settings[0]).get_suptitle() == "LSTM defaults"
+    title = figures.training_curves(usual, usual.settings, 1).get_suptitle()
+    assert title == "LSTM, the lab's defaults"
+
+
+def test_titles_name_every_change_in_words():
+    changed = TrialConfig(
+        bidirectional=True, dropout_rate=0.2, embedding_dim=32, hidden_dim=305, lr=0.001,
+        n_layers=2, optim="rmsprop", readout="last_step",
+    )  # fmt: skip
+    assert figures._changes(changed, TrialConfig()) == [
+        "RMSprop", "learning rate 0.001", "2 layers", "305 units", "32 dimensions", "dropout 0.2",
+        "bidirectional", "readout last_step",
+    ]  # fmt: skip
 
 
 def test_a_mean_holds_no_run_that_did_not_train(optimizers):
@@ -110,12 +122,22 @@ def test_a_mean_holds_no_run_that_did_not_train(optimizers):
 def test_a_loss_that_stays_at_ln_2_is_shown_around_it(seeds):
     part = Lstm(seeds=seeds, train_reviews=0, max_tokens=256, batch_size=96)
     flat, falls = (results(part, {"LSTM": a}) for a in (0.5, 0.8))
-    [(_, bottom)] = panels(figures.training_curve(flat, flat.settings[0]))
-    low, high = bottom.get_ylim()
-    assert low < LN2 < high
-    assert high - low < 0.01
-    [(_, bottom)] = panels(figures.training_curve(falls, falls.settings[0]))
+    figure = figures.training_curves(flat, flat.settings, 1)
+    [(top, bottom)] = panels(figure)
+    [inset] = top.child_axes
+    for axes, chance, most in ((bottom, LN2, 0.01), (inset, 0.5, 0.2)):
+        low, high = axes.get_ylim()
+        assert low < chance < high
+        assert high - low < most
+        grey = [line for line in axes.lines if line.get_color() == figures.GREY]
+        assert len(grey) == len(axes.lines) == 1 + 2 * len(seeds)
+    assert {line.get_color() for line in figure.legends[0].legend_handles} == {figures.GREY}
+    assert "Inset" in figure.get_label()
+    figure = figures.training_curves(falls, falls.settings, 1)
+    [(top, bottom)] = panels(figure)
     assert bottom.get_ylim() == (0, 0.8)
+    assert not top.child_axes
+    assert "Inset" not in figure.get_label()
 
 
 @pytest.mark.parametrize(("columns", "count"), [(1, 1), (2, 4), (3, 8)])
@@ -170,10 +192,9 @@ def test_one_dimension_draws_each_run_and_failures_as_such():
     top = drawn(figures.one_dimension(depths(), "layers")).axes[0]
     dots = [line.get_xydata() for line in top.lines if line.get_marker() == "."]
     assert [len(d) for d in dots] == [3, 2]
-    crosses = [line.get_xdata()[0] for line in top.lines if line.get_marker() == "x"]
-    assert crosses == [2, 3, 4]
-    assert [t.get_text() for t in top.texts if "×" in t.get_text()] == ["1×", "3×", "3×"]
-    assert top.get_ylim()[0] > 0.8  # what failed does not flatten the others
+    failed = [(t.xy[0], t.get_text()) for t in top.texts if "/" in t.get_text()]
+    assert failed == [(2, "1/3"), (3, "3/3"), (4, "3/3")]
+    assert min(top.get_yticks()) > 0.8  # what failed does not flatten the others
     means = [c[0].get_ydata()[0] for c in top.containers]
     found = depths()
     assert means == [found.accuracy(s).mean for s in found.settings[:2]]
@@ -185,14 +206,18 @@ def test_one_dimension_marks_the_published_setting_only():
     diamonds = [
         tuple(xy) for line in top.lines if line.get_marker() == "D" for xy in line.get_xydata()
     ]
-    assert sorted(x for x, _ in diamonds) == [1, 2, 3, 4]
-    assert {y for x, y in diamonds if x < 3} == {0.870, 0.866}
-    assert [t.get_text() for t in top.texts if "0.50" in t.get_text()] == ["0.50 ↓"] * 2
+    assert sorted(x for x, _ in diamonds) == [1, 2]
+    assert {y for _, y in diamonds} == {0.870, 0.866}
+    assert [t.xy[0] for t in top.texts if t.get_text() == "0.50"] == [3, 4]
+    assert {t.get_text() for t in top.texts} >= {"failed", "published"}
+    strip = boxes(figure, top.texts)
+    assert not any(a.overlaps(b) for a, b in combinations(strip, 2))
+    lowest = min(line.get_ydata().min() for line in top.lines if line.get_marker() in ".oD")
+    assert max(box.y1 for box in strip) < top.transData.transform((1, lowest))[1]
     [legend] = figure.legends
     assert within(figure, boxes(figure, [legend])[0])
     assert {t.get_text() for t in legend.get_texts()} == {
         "ours",
-        "failed",
         "published, one run, last epoch",
     }
     quick = figures.one_dimension(results(Depth(), {"1 layer": 0.87}), "layers")
@@ -201,7 +226,9 @@ def test_one_dimension_marks_the_published_setting_only():
 
 def test_where_nothing_trained_the_axis_is_whole():
     found = results(Width(widths=[20, 100], **PUBLISHED), {"20 units": 0.5, "100 units": 0.5})
-    assert figures.one_dimension(found, "units").axes[0].get_ylim() == (0.45, 1.0)
+    top = figures.one_dimension(found, "units").axes[0]
+    assert top.get_ylim()[1] == 1.0
+    assert min(top.get_yticks()) < 0.6
 
 
 @pytest.mark.parametrize("part", [Width(**PUBLISHED), EmbeddingSize(**PUBLISHED)])
@@ -332,8 +359,8 @@ def test_a_figure_explains_only_what_it_shows():
     assert "Thin lines: runs; thick lines" in more
     assert "Thin" not in once
     once, more = keys["points"]
-    assert figures.CROSSES in more
-    assert figures.CROSSES not in once
+    assert "Under the line: failed of all runs and published" in more
+    assert "failed" not in once
 
 
 def test_losses_of_a_row_have_one_scale():

@@ -2,8 +2,10 @@
 
 import ctypes
 import re
+from itertools import product
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pypdfium2
@@ -13,6 +15,7 @@ from nbformat import v4
 
 from labrnn.reports import notebook as module
 from labrnn.reports.exporter import LabHTMLExporter, LabPDFExporter
+from labrnn.reports.writeup import build
 from labrnn.trials.store import PROJECT
 
 REPORTS = sorted((PROJECT / "reports" / "full").glob("*.pdf"))
@@ -98,6 +101,69 @@ def test_the_write_up_has_no_empty_pages_and_no_stranded_headings():
         shares = {page + 1: round(empty(document[page]), 2) for page in body(document)}
         assert len(shares) > 30
         assert {page: share for page, share in shares.items() if share > EMPTY} == {}
+        assert stranded(document) == []
+
+
+def long_write_up(folder, figures, paragraphs, discussion):
+    """The PDF of a write-up of three parts: code that prints, figures, and paragraphs of text."""
+    words, paths = "Words that fill a line or two of the page. " * 6, []
+    for name in ("one", "two", "three"):
+        cells = [v4.new_markdown_cell(f"# Part {name}\n\n## Results\n\nBegin {name}. {words}")]
+        for k in range(figures):
+            size = f'width="400pt" height="{180 + 60 * k}pt"'
+            picture = f'<svg xmlns="http://www.w3.org/2000/svg" {size}><path d="M0 0h9v9z"/></svg>'
+            entry = {"label": f"fig-{k}", "caption": f"Caption {name} {k}."}
+            shown = [
+                v4.new_output(
+                    "display_data", {"image/svg+xml": picture}, metadata={"report": entry}
+                )
+            ]
+            lines = [f"first_{name}_{k} = 1", *["x = 2  # in between"] * 18, f"last_{name}_{k} = 3"]
+            printed = [v4.new_output("stream", text=f"printed_{name}_{k}")]
+            tags = {"tags": ["answer"]}
+            cells += [v4.new_markdown_cell(words) for _ in range(paragraphs)]
+            cells += [v4.new_markdown_cell(f"The lead of {name} {k}, a line:")]
+            cells += [v4.new_code_cell("\n".join(lines), outputs=printed, metadata=tags)]
+            cells += [
+                v4.new_markdown_cell(f"[](#fig-{k}) is shown."),
+                v4.new_code_cell("y", outputs=shown),
+            ]
+        cells += [v4.new_markdown_cell(words) for _ in range(discussion)]
+        path = folder / f"{name}.ipynb"
+        nbformat.write(v4.new_notebook(cells=cells), path)
+        paths.append(path)
+    return build(paths, "Long", [])[0]
+
+
+def found(document, text):
+    """(Page, points from the upper edge) where a text occurs first."""
+    places = []
+    for page in range(len(document)):
+        words = document[page].get_textpage()
+        search = words.search(text, match_case=True)
+        while hit := search.get_next():
+            places.append((page, document[page].get_height() - words.get_charbox(hit[0])[3]))
+    return places[0]
+
+
+@pytest.mark.parametrize(
+    ("figures", "paragraphs", "discussion"),
+    [(1, 0, 0), (2, 1, 0), (2, 1, 12), (3, 0, 0), (4, 2, 1)],
+)
+def test_a_write_up_keeps_together_what_belongs_together(tmp_path, figures, paragraphs, discussion):
+    """Figures stay in their part and in order; lead-in, code and output are on one page."""
+    with pypdfium2.PdfDocument(
+        long_write_up(tmp_path, figures, paragraphs, discussion)
+    ) as document:
+        shown = []
+        for name in ("one", "two", "three"):
+            shown += [found(document, f"Begin {name}.")]
+            shown += [found(document, f"Caption {name} {k}.") for k in range(figures)]
+        assert shown == sorted(shown)
+        for name, k in product(("one", "two", "three"), range(figures)):
+            texts = (f"The lead of {name} {k}", f"first_{name}_{k}", f"last_{name}_{k}")
+            pages = {found(document, text)[0] for text in (*texts, f"printed_{name}_{k}")}
+            assert len(pages) == 1, (name, k)
         assert stranded(document) == []
 
 

@@ -133,6 +133,28 @@ def test_title_asks_and_the_discussion_answers(path):
     assert sum(bool(re.match("# ", line)) for s in sources for line in s.splitlines()) == 1
 
 
+@every
+def test_every_figure_and_table_is_referred_to(path):
+    sources = "\n".join(c.source for c in read(path).cells)
+    labels = re.findall(r'"((?:fig|tbl)-[a-z0-9-]+)",', "\n".join(code(path)))
+    references = re.findall(r"\]\(#((?:fig|tbl)-[a-z0-9-]+)\)", sources)
+    assert len(labels) == len(set(labels))
+    assert set(labels) <= set(references), "figures and tables that no sentence names"
+    assert set(references) <= set(labels), "references to what the notebook does not show"
+
+
+@pytest.mark.parametrize(("name", "other"), [("lab1_lstm", "lab1_data"), ("lab1_gru", "lab1_lstm")])
+def test_the_write_up_leaves_out_only_what_another_part_prints(name, other):
+    """The tag `repeated`, see `labrnn.reports.writeup`: functions stand in the other notebook too."""
+    cells = [
+        c for c in read(FOLDER / f"{name}.ipynb").cells if "repeated" in c.metadata.get("tags", [])
+    ]
+    known = "\n".join(code(FOLDER / f"{other}.ipynb") + code(FOLDER / "lab1_data.ipynb"))
+    assert cells
+    for cell in cells:
+        assert cell.cell_type == "markdown" or cell.source in known
+
+
 @pytest.mark.parametrize("name", LABS)
 def test_ends_in_a_computed_discussion(name):
     heads = [c.source for c in read(FOLDER / f"{name}.ipynb").cells if c.cell_type == "markdown"]

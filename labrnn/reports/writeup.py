@@ -31,6 +31,7 @@ STARTS = {"Questions": "questions", "Lab 1": "lab1", "Lab 2": "lab2"}
 SECTIONS = {title: [n for n in PARTS if n.startswith(start)] for title, start in STARTS.items()}
 APPENDIX = "Executed notebooks"
 VERBS = {CONFIRMED: "confirm", REFUTED: "refute", INCONCLUSIVE: "are inconclusive on"}
+LEFT_OUT = {"exercises", "repeated"}  # tags of cells: exercises; what another part prints already
 
 
 def build(notebooks, title, authors):
@@ -55,6 +56,7 @@ def build(notebooks, title, authors):
         for name in names:
             if name in notebooks:
                 whole = part(notebooks[name], name, pictures, paths[name].parent, prefix=f"{name}.")
+                whole.blocks = [b for b in whole.blocks if not LEFT_OUT & set(b.tags)]
                 body.append(_answers(whole))
                 appendix += [_executed(whole), *made_by(notebooks[name], level=3)]
             else:
@@ -68,10 +70,9 @@ def build(notebooks, title, authors):
 
 
 def _answers(whole):
-    """Text, figures and tables of a part without its exercises; of its code what answers."""
+    """Text, figures and tables of a part; of its code what answers."""
     kinds = ("markdown", "computed", "error")
     kept = [b for b in whole.blocks if b.kind in kinds or b.label or "answer" in b.tags]
-    kept = [b for b in kept if "exercises" not in b.tags]
     return Part(whole.name, kept, top=3, prefix=whole.prefix, heading=2)
 
 
@@ -79,8 +80,6 @@ def _executed(whole):
     """The other code and printed outputs of a part; figures and tables are referred to."""
     blocks = [Block("computed", f"# `{whole.name}.ipynb`", level=2)]
     for block in whole.blocks:
-        if "exercises" in block.tags:
-            continue
         if block.label:
             blocks.append(Block("reference", block.label, block.where))
         elif block.kind == "markdown":

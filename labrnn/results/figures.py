@@ -1,10 +1,11 @@
 """Every figure of the lab: functions from results to matplotlib figures, made to be printed.
 
 Lines differ in dash and marker as well as in colour; sizes are those on the page, in inches. Runs
-that did not train are drawn as such, grey or as crosses; no mean or interval contains them.
+that failed are grey lines, or counted in a strip under the data; no mean or interval contains them.
 """
 
 import math
+import re
 import textwrap
 from contextlib import contextmanager
 from itertools import pairwise
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from labrnn.network.registry import OPTIMIZERS
 from labrnn.published import published_accuracy
 from labrnn.results.prose import capital, percent, points
 from labrnn.results.table import LN2
@@ -23,18 +25,23 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#1f5a99", "#c8561b", "#2c7a4b", "#75459c", 
 SERIES = [(BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D")]
 BASELINE = {"color": PURPLE, "linestyle": (0, (6, 2)), "linewidth": 0.7, "zorder": 1}
 FAILED = {"color": GREY, "linewidth": 0.6, "alpha": 0.8}
-# Marks of settings: means with intervals, published values, runs that did not train.
+# Marks of settings: means with intervals, published values.
 MEAN = {"capsize": 2, "elinewidth": 0.8, "markersize": 4, "fillstyle": "none", "label": "ours"}
 PUBLISHED = {"color": ORANGE, "fillstyle": "none", "markersize": 5, "linestyle": "none"}
 PUBLISHED |= {"marker": "D", "label": "published, one run, last epoch"}
-FAILED_RUN = {"marker": "x", "markersize": 5, "linestyle": "none", "label": "failed"}
-AT_EDGE = {"clip_on": False, "zorder": 5}
 # How figures are to be read: `show` adds it to their captions.
 POINTS = "Points: runs; bars: mean and 95 % CI of those that trained."
-CROSSES = "Crosses: runs that failed."
-INTERVALS = "Bars: 95 % CI."
+FAILURES = "Under the line: {}."
+NO_BAR = "without a bar: a CI that is not known or wider than 10 points"
 BEST_BASELINE = "Dashed: the best linear baseline."
+# Changes of the lab's defaults in titles, in this order.
+TITLES = {"optim": "{}", "lr": "learning rate {:g}", "n_layers": "{} layers"}
+TITLES |= {"hidden_dim": "{} units", "embedding_dim": "{} dimensions"}
+TITLES |= {"dropout_rate": "dropout {:g}", "bidirectional": "bidirectional"}
 WIDTH = 6.0  # inches of the text on a page
+FIRST_STEPS = "Moving average over five steps; dotted: ln 2, the loss of a chance prediction."
+BEST_VALIDATION = "Best validation: highest validation accuracy over the epochs."
+ALL_FAILED = "Where all runs failed, both are means of all."
 FRAME = 8  # points: how far the figure of the reproduction reaches
 STYLE = {
     "font.size": 8,
@@ -70,6 +77,12 @@ def _key(axes, text):
     axes.figure.set_label(f"{axes.figure.get_label()} {text}".strip())
 
 
+def _drawn(kinds):
+    """How a figure is to be read: the texts of what is drawn in it."""
+    text = "; ".join(text for text, drawn in kinds.items() if drawn)
+    return capital(f"{text}." * bool(text))
+
+
 def look(k):
     """Colour, dash and marker of the k-th of several series, however many there are."""
     color, _, _ = SERIES[k % len(SERIES)]
@@ -82,28 +95,25 @@ def note(axes, text, place, shift, **style):
     axes.annotate(text, place, shift, textcoords="offset points", **{"fontsize": 6} | style)
 
 
-def training_curve(results, setting, width=4.2):
-    """`training_curves` of a single setting (figures 1 and 2)."""
-    return training_curves(results, [setting], 1, width)
-
-
 def training_curves(results, settings, columns=2, width=WIDTH):
     """Accuracy over the epochs in the lab's layout, loss below it (figures 1 to 7, 9 to 11).
 
-    A panel a setting: y from 0.45 to 1.05, the best validation accuracy inside, the difference from
-    the lab's defaults and the test accuracy in the titles; what all panels share is above
+    One panel per setting: y from 0.45 to 1.05, the difference from the lab's defaults, the test
+    accuracy and the best validation accuracy in the titles; what all panels share is above
     them, the legend below. A setting that was not run gives an empty panel that says so.
     """
     rows = math.ceil(len(settings) / columns)
     shared, own = _differences(results, settings)
-    # Panels of a loss that stays at ln 2 show how it moves there.
+    # Where no run trained, an inset and the loss show how the curves move around chance.
     flat = not results.able(settings)
-    size, heights = (width, 0.6 + 2.15 * rows), [1.2 if flat else 2.2, 1] * rows
-    grid = {"squeeze": False, "height_ratios": heights}
-    with page(*size, 2 * rows, columns, key=_of_lines(results, settings), **grid) as (
-        figure,
-        panels,
-    ):
+    grid = {"squeeze": False, "height_ratios": [2.2, 1] * rows, "key": _of_lines(results, settings)}
+    height = 0.6 + (2.25 if columns < 3 else 2) * rows
+    with page(width, height, 2 * rows, columns, **grid) as (figure, panels):
+        done = results.run(settings)
+        keys = {BEST_VALIDATION: done, "Inset: the same, enlarged.": done and flat}
+        keys[ALL_FAILED] = any(not results.trained(setting).count for setting in done)
+        for text in filter(keys.get, keys):
+            _key(panels[0, 0], text)
         for k, setting in enumerate(settings):
             row, column = divmod(k, columns)
             pair = panels[2 * row, column], panels[2 * row + 1, column]
@@ -120,7 +130,8 @@ def training_curves(results, settings, columns=2, width=WIDTH):
         for axes in panels.T.flat:
             axes.set_visible(axes.has_data())
         figure.suptitle(textwrap.fill(shared, int(15 * width)), size=7)
-        handles = [_line(look(k), name) for k, name in enumerate(("training", "validation"))]
+        styles = [(GREY, look(k)[1], "") if flat else look(k) for k in (0, 1)]
+        handles = list(map(_line, styles, ("training", "validation")))
         figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=2.6)
         return figure
 
@@ -133,51 +144,59 @@ def _line(style, name, **more):
 
 def _differences(results, settings):
     """What all settings change of the lab's defaults, with the cell; and what each changes alone."""
-    every = [
-        (s.config.cell.upper(), *filter(None, s.config.difference(results.part.base).split(",")))
-        for s in settings
-    ]
+    every = [[s.config.cell.upper(), *_changes(s.config, results.part.base)] for s in settings]
     shared = [word for word in every[0] if all(word in words for words in every)] if every else []
     own = [", ".join(w for w in words if w not in shared) for words in every]
-    title = f"{shared[0]} {', '.join(shared[1:])}" if shared else ""
     only_cell = len(shared) == 1 and not any(own)
-    return (f"{shared[0]} defaults" if only_cell else title), own
+    return ", ".join([*shared, "the lab's defaults"] if only_cell else shared), own
+
+
+def _changes(config, base):
+    """The fields that a configuration changes of another one, in words."""
+    changed = re.findall(r"(\w+)=", config.difference(base).lower())
+    values = config.model_dump() | {"optim": OPTIMIZERS[config.optim].name}
+    order = [
+        *(name for name in TITLES if name in changed),
+        *(n for n in changed if n not in TITLES),
+    ]
+    return [TITLES.get(n, n.replace("_", " ") + " {}").format(values[n]) for n in order]
 
 
 def _panel(top, bottom, results, setting, title, flat):
     top.set(ylim=(0.45, 1.05), yticks=np.arange(0.5, 1.05, 0.1), ylabel="accuracy")
     bottom.set(xlim=(0.8, setting.config.epochs + 0.2), xlabel="epoch", ylabel="loss")
-    top.set_xlim(bottom.get_xlim())
     top.tick_params(labelbottom=False)
-    for axes, chance in ((top, 0.5), (bottom, LN2)):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        _chance(axes, chance)
     if not results.run([setting]):
         top.set_title(f"{title}\nnot run", size=7)
-        return
-    for axes, quantity in ((top, "accuracy"), (bottom, "loss")):
+    inset = [top.inset_axes([0.12, 0.3, 0.86, 0.64])] if flat and results.run([setting]) else []
+    for axes in (top, *inset, bottom):
+        quantity, chance = ("loss", LN2) if axes is bottom else ("accuracy", 0.5)
+        axes.set_xlim(bottom.get_xlim())
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        _chance(axes, chance)
+        if not results.run([setting]):
+            continue
         for k, kind in enumerate(("train", "valid")):
             _lines(axes, *results.curves(setting, f"{kind}_{quantity}"), look(k))
-    validation, able = results.curves(setting, "valid_accuracy")
-    able = able if able.any() else ~able
-    best = validation[able].max(axis=1).mean()
-    inside = {"xycoords": "axes fraction", "ha": "right", "va": "bottom"}
-    note(top, f"best validation {best:.3f}", (0.98, 0.12), (0, 0), color=look(1)[0], **inside)
-    if flat:
-        half = 1.2 * max(0.002, np.abs(bottom.dataLim.intervaly - LN2).max())
-        bottom.set_ylim(LN2 - half, LN2 + half)
-        bottom.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.4f}"))
-    else:
-        bottom.set_ylim(0, min(2, max(0.8, 1.05 * bottom.dataLim.ymax)))
-    top.set_title(f"{title}\n{_tested(results, setting)}", size=7)
+        if flat and axes is not top:
+            half = 1.2 * max(0.002, np.abs(axes.dataLim.intervaly - chance).max())
+            axes.set_ylim(chance - half, chance + half)
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.{3 + (v > 0.6)}f}"))
+        elif axes is bottom:
+            axes.set_ylim(0, min(2, max(0.8, 1.05 * axes.dataLim.ymax)))
+    if results.run([setting]):
+        top.set_title(f"{title}\n{_tested(results, setting)}", size=7)
 
 
 def _tested(results, setting):
-    """The mean test accuracy of the runs that trained, in a title; of all if none did."""
+    """Test and best validation accuracy of the runs that trained, in a title; of all if none did."""
     runs, mean = results.trained(setting), results.mean(setting, f"{results.tested}_accuracy")
+    validation, able = results.curves(setting, "valid_accuracy")
+    best = validation[able if able.any() else ~able].max(axis=1).mean()
+    text = f"test accuracy {percent(mean)} (n = {runs.n})"
     if runs.count < runs.n:  # no room for more in a row of three
-        return f"test {percent(mean)} ({runs.count} of {runs.n} trained)"
-    return f"test accuracy {percent(mean)} (n = {runs.n})"
+        text = f"test {percent(mean)} ({runs.count} of {runs.n} trained)"
+    return f"{text}\nbest validation {percent(best)}"
 
 
 def _chance(axes, value):
@@ -218,10 +237,9 @@ def _of_lines(results, settings):
         "thin lines: runs": any(share.n > 1 for share in shares),
         "thick lines: mean of those that trained": any(share.count for share in shares),
         "grey: runs that failed": any(share.count < share.n for share in shares),
+        "dotted: chance": True,
     }
-    return capital(
-        "; ".join([*(text for text, drawn in kinds.items() if drawn), "dotted: chance."])
-    )
+    return _drawn(kinds)
 
 
 def compare_curves(results, settings):
@@ -242,9 +260,12 @@ def compare_curves(results, settings):
         for (value, setting, color), y in zip(ends, heights, strict=True):
             style = {"color": color, "va": "center", "bbox": {"color": "white", "pad": 0.5}}
             end = (setting.config.epochs, value)
-            axes.annotate(setting.name, end, (epochs + 0.12, y), **style)
+            axes.annotate(setting.name, end, (epochs + 0.3, y), **style)
+            axes.plot(
+                [setting.config.epochs, epochs + 0.27], [value, y], color=color, linewidth=0.5
+            )
         axes.set(xlabel="epoch", ylabel="validation accuracy")
-        axes.set_xlim(0.8, epochs + 0.12 * (epochs + 2))
+        axes.set_xlim(0.8, epochs + 0.3 + 0.12 * (epochs + 1))
         axes.xaxis.set_major_locator(FixedLocator(range(1, epochs + 1)))
         return figure
 
@@ -292,13 +313,14 @@ def one_dimension(results, label):
 
 
 def _runs(axes, results, places, known=None):
-    """Each run, with mean and interval of those that trained; the others as crosses at the edge.
+    """Each run, with mean and interval of those that trained; a strip below counts the others.
 
     Args:
         places: (x, setting, colour, marker) of each.
-        known: x -> published accuracy.
+        known: x -> published accuracy; without it the settings stand close, and the strip marks
+            those with failed runs by crosses.
     """
-    known, shown, failed = known or {}, [], []
+    shown, failed = [], []
     for x, setting, color, marker in places:
         rows, estimate = results.rows(setting), results.accuracy(setting)
         able = rows[rows["trained"]][f"{results.tested}_accuracy"].tolist()
@@ -307,35 +329,42 @@ def _runs(axes, results, places, known=None):
             axes.plot([x] * len(able), able, ".", color=color, markersize=3, alpha=0.6)
             axes.errorbar(x, estimate.mean, half, color=color, marker=marker, **MEAN)
             shown += [*able, estimate.mean - half, estimate.mean + half]
-        if len(able) < len(rows):
-            failed.append((x, len(rows) - len(able), color))
-    low = min(shown, default=0.0) - 0.05
-    inside = {x: accuracy for x, accuracy in known.items() if accuracy > low}
+        if missed := len(rows) - len(able):
+            failed.append((x, "×" if known is None else f"{missed}/{len(rows)}", color))
+    least = min(shown, default=0.0) - 0.05
+    inside = {x: accuracy for x, accuracy in (known or {}).items() if accuracy > least}
+    axes.set_ylim(0.45, 1.0)
     if shown:
         best = [results.baseline.accuracy] if results.baseline else []
         low, high = min([*shown, *inside.values()]), max([*shown, *inside.values(), *best])
-        edge = 0.08 * (high - low)
-        axes.set_ylim(low - edge * (2.5 if failed else 1), high + edge)
-    else:
-        axes.set_ylim(0.45, 1.0)
-    floor = axes.get_ylim()[0]
-    if known:
+        edge = max(0.005, 0.08 * (high - low))
+        axes.set_ylim(low - edge, high + edge)
+    if inside:
         axes.plot(list(inside), list(inside.values()), **PUBLISHED)
-    for x in known.keys() - inside:
-        axes.plot(x, floor, **PUBLISHED | AT_EDGE)
-        note(axes, f"{known[x]:.2f} ↓", (x, floor), (0, 10), ha="center", color=ORANGE)
-    if failed:
-        _key(axes, CROSSES)
-    for x, missed, color in failed:
-        axes.plot(x, floor, color=color, **FAILED_RUN | AT_EDGE)
-        apart = x in known.keys() - inside  # the published value has its place above
-        note(
-            axes,
-            f"{missed}×",
-            (x, floor),
-            (-5, 3) if apart else (5, 3),
-            ha="right" if apart else "left",
-        )
+    below = [(x, f"{a:.2f}", ORANGE) for x, a in (known or {}).items() if x not in inside]
+    what = {
+        "settings with failed runs" if known is None else "failed of all runs": ("failed", failed),
+        "published accuracies below the scale": ("published", below),
+    }
+    _strip(axes, {text: row for text, row in what.items() if row[1]})
+
+
+def _strip(axes, rows):
+    """Rows under the data: what each is -> (its name, the (x, text, colour) in it)."""
+    if not rows:
+        return
+    _key(axes, FAILURES.format(" and ".join(rows)))
+    (low, high), tall = axes.get_ylim(), 0.09  # of a row, as a share of the axis
+    ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    axes.set_ylim(low - (high - low) * tall * len(rows) / (1 - tall * len(rows)), high)
+    axes.set_yticks(ticks)
+    axes.axhline(low, color=GREY, linewidth=0.6)
+    for k, (name, marks) in enumerate(rows.values()):
+        y, middle = tall * (len(rows) - k - 0.5), {"va": "center"}
+        note(axes, name, (0, y), (-4, 0), xycoords="axes fraction", ha="right", **middle)
+        for x, text, color in marks:
+            place = {"xycoords": axes.get_xaxis_transform(), "ha": "center"} | middle
+            note(axes, text, (x, y), (0, 0), color=color, **place)
 
 
 def _value_axis(axes, values):
@@ -392,8 +421,7 @@ def compound_heat(results):
         "–: not run": bool(results.missing()),
         "×: all runs failed": len(results.able()) < len(results.run()),
     }
-    key = "; ".join(text for text, drawn in absent.items() if drawn)
-    grid = {"key": f"{key}." * bool(key), "sharey": True, "squeeze": False}
+    grid = {"key": _drawn(absent), "sharey": True, "squeeze": False}
     with page(WIDTH, 2.2, 1, len(part.depths), **grid) as (figure, (panels,)):
         for axes, depth in zip(panels, part.depths, strict=True):
             places = [[(depth, h, e) for e in part.sizes] for h in part.widths]
@@ -416,9 +444,14 @@ def compound_heat(results):
 
 def forest(compared):
     """Differences of `Comparison`s with their intervals, from the top; significant ones stand out."""
-    significant = "Blue squares: significant. " * any(c.significant for c in compared)
-    key = f"{INTERVALS} {significant}Shaded: within 1 point."
-    with page(WIDTH, 0.55 + 0.24 * len(compared), key=key) as (figure, axes):
+    kinds = {
+        "bars: 95 % CI": True,
+        NO_BAR: not all(c.difference.known for c in compared),
+        "blue squares: significant": any(c.significant for c in compared),
+        "grey: not significant": any(not c.significant for c in compared),
+        "shaded: within 1 point": True,
+    }
+    with page(WIDTH, 0.55 + 0.24 * len(compared), key=_drawn(kinds)) as (figure, axes):
         axes.axvspan(-1, 1, color="#eef2f7", zorder=0)
         shown = [-1.0, 1.0]
         for place, c in enumerate(compared):
@@ -439,9 +472,13 @@ def accuracies(results, models):
 
     Those near chance are left out.
     """
-    key = f"{INTERVALS} {BEST_BASELINE}" if results.baseline else INTERVALS
     shown = [(m, e) for m in models if (e := results.accuracy(m)).mean > 0.6]
-    with page(WIDTH, 0.5 + 0.22 * len(shown), key=key) as (figure, axes):
+    kinds = {
+        "bars: 95 % CI": True,
+        NO_BAR: not all(e.known for _, e in shown),
+        "dashed: the best linear baseline": bool(results.baseline),
+    }
+    with page(WIDTH, 0.5 + 0.22 * len(shown), key=_drawn(kinds)) as (figure, axes):
         for place, (model, e) in enumerate(shown):
             linear, half = hasattr(model, "correct"), 100 * np.nan_to_num(e.half_width)
             style = {"fmt": "o", "color": BLUE} if linear else {"fmt": "s", "color": ORANGE}
@@ -459,7 +496,7 @@ def accuracies(results, models):
 
 def first_steps(losses):
     """The loss of the first steps (see `steps`), a line a seed, smoothed over five steps."""
-    with page(WIDTH, 2.6, key="Dotted: ln 2, the loss of a chance prediction.") as (figure, axes):
+    with page(WIDTH, 2.6, key=FIRST_STEPS) as (figure, axes):
         _chance(axes, LN2)
         for k, (seed, values) in enumerate(losses.items()):
             color, dash, _ = look(k)
@@ -504,7 +541,7 @@ def review_lengths(lengths, max_tokens):
 
 def word_frequencies(counts, min_count):
     """Occurrences of each training word by rank, with the vocabulary's threshold `min_count`."""
-    with page(WIDTH, 2.3, key="Including stop words.") as (figure, axes):
+    with page(WIDTH, 2.3) as (figure, axes):
         ordered = np.sort(counts)[::-1]
         rank = np.unique(np.geomspace(1, len(ordered), 400).astype(int))
         axes.loglog(rank, ordered[rank - 1], color=BLUE)
@@ -555,7 +592,7 @@ def agreement(rows):
             gaps = [100 * shown[k].gap.mean for k in places]
             halves = [100 * shown[k].gap.half_width for k in places]
             style = {"fmt": marker, "color": color, "elinewidth": 0.5, "markersize": 3}
-            label = "interval contains 0" if agrees else "does not"
+            label = f"interval {'contains' if agrees else 'excludes'} 0"
             axes.errorbar(places, gaps, halves, label=label, **style)
         for k, row in enumerate(shown):
             if abs(gap := 100 * row.gap.mean) > FRAME:

@@ -52,13 +52,10 @@ def longest_reviews(corpus, reviews=64, tokens=64):
 def sums_of_gates(sums):
     """Plain figures on the sums of two gates, [T, B, H]."""
     sums = sums.numpy()
-    away, counts = np.abs(sums - 1), np.histogram(sums, np.linspace(0, 2, 81))[0]
+    counts = np.histogram(sums, np.linspace(0, 2, 81))[0]
     return {
-        **dict(zip(("steps", "rows", "units"), sums.shape, strict=True)),
         "sums": [float(sums.min()), float(sums.max())],
-        "mean": float(sums.mean()),
-        "away": float(away.max()),
-        "far": float((away > 0.1).mean()),
+        "away": float(np.abs(sums - 1).max()),
         "histogram": (100 * counts / sums.size).tolist(),
     }
 
@@ -95,18 +92,15 @@ def cosine_figure(cosines, weights):
 
 
 def influence_figure(both_sides, left_only, place):
-    """Change of each output after an exchange of the token at index `place`, its bars cut off."""
+    """Change of each output after an exchange of the token at index `place`, on a logarithmic axis."""
     places = np.arange(1, len(both_sides) + 1)
-    top = 1.5 * np.delete(np.maximum(both_sides, left_only), place).max()
     with page(5, 2) as (figure, axes):
         axes.bar(places - 0.2, both_sides, 0.38, color=PALE, label="encoder", **EDGE)
         axes.bar(places + 0.2, left_only, 0.38, label="decoder", **HATCHED)
-        most = max(both_sides[place], left_only[place])
-        axes.text(place + 1.45, top, f"up to {most:.1f}", va="top", fontsize=7)
         axes.set(xlabel=f"output at token (token {place + 1} is exchanged)", ylabel="change")
-        axes.set(xticks=places, ylim=(0, top))
+        axes.set(xticks=places, yscale="log")
         axes.grid(visible=False, axis="x")
-        axes.legend(loc="upper left", ncols=2)
+        figure.legend(loc="outside upper center", ncols=2)
         return figure
 
 
@@ -117,11 +111,11 @@ def mask_figure(matrices, words):
             axes.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=1)
             for row, column in (weights == 0).nonzero().tolist():
                 axes.plot(column, row, "x", color=GREY)
-            axes.set(title=title, xlabel="looked at", yticks=range(len(words)), yticklabels=words)
+            axes.set(title=title, xlabel="key", yticks=range(len(words)), yticklabels=words)
             slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
             axes.set_xticks(range(len(words)), words, **slanted)
             axes.grid(visible=False)
-        panels[0].set_ylabel("looking")
+        panels[0].set_ylabel("query")
         return figure
 
 

@@ -144,13 +144,6 @@ def ranking_by_ratio(results, settings):
     return printed(lines)
 
 
-def top(ranked, rows=5):
-    """The first lines of a ranking."""
-    table = ranked.head(rows)
-    table.attrs["key"] = ranked.attrs["key"]
-    return table
-
-
 def rates_table(results, settings):
     """A line a learning rate of an optimiser, with what validation says of it."""
     best = comparison.leaders(results).values()

@@ -355,6 +355,7 @@ local function enrol(part)
         return pandoc.Header(level, header.content, pandoc.Attr(id, classes))
       end,
     }
+    part.rest = (part.rest or 0) + #stringify(block.tree)
     block.caption = inlines(block.caption, block.where)
     for _, picture in ipairs(block.pictures or {}) do picture.sub = inlines(picture.sub, block.where) end
     if block.label then
@@ -365,6 +366,7 @@ local function enrol(part)
           .. 'figure and table of a notebook its own label')
       end
       counters[kind] = counters[kind] + 1
+      if kind == 'figure' then part.first, part.last, part.rest = part.first or block, block, 0 end
       if block.number then -- the lab's own
         block.caption = pandoc.Inlines{pandoc.Emph('Lab figure ' .. block.number .. '.'), pandoc.Space()} .. block.caption
       end
@@ -669,9 +671,12 @@ local function finish(blocks, block, part)
   if block.label then -- `show` puts the caption into the table as well
     blocks = blocks:walk{Table = function(tab) tab.caption = {}; return tab end}
   end
-  if typst then -- a line under a heading stays with what it introduces
-    for k = #blocks, 2, -1 do
-      if blocks[k - 1].t == 'Header' and blocks[k].t == 'Para' and #stringify(blocks[k]) < 110 then
+  if typst then -- a short paragraph stays with what it introduces: what is under a heading, formulas, code
+    for k = #blocks, 1, -1 do
+      local after, length = blocks[k + 1], blocks[k].t == 'Para' and #stringify(blocks[k]) or 999
+      local display = after and after.t == 'Para' and after.content[1].mathtype == 'DisplayMath'
+      if length < 110 and k > 1 and blocks[k - 1].t == 'Header'
+        or length < 250 and (display or not after and block.leads) then
         blocks[k] = pandoc.Div({blocks[k]}, {class = 'lead'})
       end
     end
@@ -758,9 +763,12 @@ local function compose(block, part)
     body = '[' .. write(blocks) .. ']'
   end
   if not block.label then return {pandoc.RawBlock('typst', '#' .. body)} end
-  return {pandoc.RawBlock('typst', ('#numbered(%s, "%s", %s, %s, [%s], %s, %s)'):format(kind,
+  -- Figures float, but the first of a part not above its heading, nor the last below the next part's.
+  local ends = kind == 'image' and block == part.last and part.rest < 2000
+  local placement = (kind == 'table' or ends) and 'none' or block == part.first and 'bottom' or 'auto'
+  return {pandoc.RawBlock('typst', (ends and '#place.flush()\n' or '') .. ('#numbered(%s, "%s", %s, %s, [%s], %s, %s)'):format(kind,
     block.name:match('%a+'), literal(block.number), literal(block.label), write{pandoc.Plain(caption)},
-    tostring(block.kind ~= 'front'), body))}
+    placement, body))}
 end
 
 local function read_all()
@@ -817,8 +825,12 @@ local function document()
     for b, block in ipairs(part.blocks) do
       block.tree = everything[p].content[b].content
       if block.kind == 'references' then block.tree = bibliography and block.tree .. bibliography or pandoc.Blocks{} end
+      local after = part.blocks[b + 1] or {}
+      block.leads = after.kind == 'code'
       local done = compose(block, part)
-      composed:extend(done)
+      -- Code stays with what its cell prints.
+      local prints = block.kind == 'code' and after.where == block.where and not after.label
+      composed:extend(typst and prints and within('#block(sticky: true)[', done) or done)
     end
   end
   local first = job.parts[1]
