@@ -90,6 +90,8 @@ ELSEWHERE = {
     FIRST: "tree",
     "make setup EXTRAS=cluster": "test_the_extra_can_be_installed",
     "conda env create -f environment.yml": "test_conda_reads_the_environment",
+    "conda activate labrnn": "test_conda_reads_the_environment",
+    "labrnn report lab2c": "tree",
     "cp notebooks/lab2c_depth.ipynb notebooks/dropout.ipynb": "test_a_part_is_added_by_the_page",
     REGISTRIES: "test_something_is_added_by_the_page",
     LEARN: "test_a_part_is_added_by_the_page",

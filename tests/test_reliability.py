@@ -365,7 +365,7 @@ def test_clocks_that_jump_change_nothing(store, data, tmp_path, monkeypatch):
 def test_values_that_the_defaults_would_overwrite_are_refused():
     """What papermill does to a notebook in which no cell has the tag `parameters`."""
     cells = ["", "# Parameters\nepochs = 3\n", "epochs: int = 5"]
-    with pytest.raises(LabError, match=r"no cell has the tag `parameters`.*; give the cell"):
+    with pytest.raises(LabError, match=r"no cell has the tag `parameters`.*; add the tag"):
         Lab("lab2d_width", {"In": cells, "epochs": 5})
     cells = ["", "epochs: int = 5", "# Parameters\nepochs = 3\n"]
     assert Lab("lab2d_width", {"In": cells, "epochs": 3}).part.epochs == 3

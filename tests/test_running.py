@@ -220,7 +220,7 @@ def test_workers_killed_at_their_start_are_replaced(
         "sys.stdin.read()\n"
     )
     if killed == 5:  # two at once, and three more
-        with pytest.raises(LabError, match="5 ended one after the other"):
+        with pytest.raises(LabError, match="5 in a row ended at their start"):
             run([0, 1], data, store, None, jobs=2)
     else:
         assert run([0, 1], data, store, None, jobs=2)[0] == {0, 1}

@@ -304,7 +304,7 @@ def test_calibration_needs_both_classes(corpus):
     labels = corpus.labels.copy()
     labels[corpus.rows["valid"]] = 1
     alone, epochs = dataclasses.replace(corpus, labels=labels), []
-    with pytest.raises(LabError, match=r"all of one class, .*calibrate = false"):
+    with pytest.raises(LabError, match=r"all of one class, .*`calibrate: false`"):
         train(SMALL.replace(calibrate=True), alone, on_epoch=epochs.append)
     assert epochs == []
     assert len(train(SMALL, alone).history) == SMALL.epochs

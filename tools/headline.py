@@ -66,8 +66,9 @@ def block(found):
     lines += [f"| {' | '.join(cells)} |" for cells in found[COLUMNS].to_numpy()]
     lines += [
         "",
-        "E: embedding dimensions, H: hidden units, L: layers. –: no run trained. No interval: it would "
-        "be wider than 10 points to either side ([verdicts](docs/verdicts.md)).",
+        "E: embedding dimensions, H: hidden units, L: layers. –: no run trained. *a to b*: the range of "
+        "the runs, if an interval would be wider than 10 points to either side "
+        "([verdicts](docs/verdicts.md)).",
     ]
     return "\n".join([*lines, "", best(), "", speed(), ""])
 

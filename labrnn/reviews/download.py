@@ -42,8 +42,8 @@ def download(folder: str | os.PathLike | None = None) -> Path:
         return Path(fetcher.fetch(ARCHIVE, downloader=by_http))
     except (OSError, ValueError) as fault:  # requests' errors are OSErrors
         raise LabError(
-            f"{folder / ARCHIVE}: not downloaded from {url} ({_reason(fault)}); run the command"
-            f" again with a network, or copy {ARCHIVE} from elsewhere to {folder}"
+            f"{folder / ARCHIVE}: not downloaded from {url} ({_reason(fault)}); run it"
+            f" again with a network, or get {ARCHIVE} elsewhere and put it into {folder}"
         ) from fault
 
 
