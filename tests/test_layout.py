@@ -104,26 +104,35 @@ def test_the_write_up_has_no_empty_pages_and_no_stranded_headings():
         assert stranded(document) == []
 
 
-def long_write_up(folder, figures, paragraphs, discussion):
-    """The PDF of a write-up of three parts: code that prints, figures, and paragraphs of text."""
-    words, paths = "Words that fill a line or two of the page. " * 6, []
-    for name in ("one", "two", "three"):
+NAMES = ("one", "two", "three", "four")
+
+
+def long_write_up(folder, figures, height, discussion, offset):
+    """The PDF of a write-up: parts of code and figures, with different amounts of text between.
+
+    Args:
+        figures, height: how many each part has, and how high (points) they are.
+        discussion: paragraphs at the end of each part.
+        offset: paragraphs before the first part's first cell; None: neither code nor text between.
+    """
+    words, paths, count = "Words that fill a line or two of the page. " * 6, [], offset or 0
+    for name in NAMES:
         cells = [v4.new_markdown_cell(f"# Part {name}\n\n## Results\n\nBegin {name}. {words}")]
         for k in range(figures):
-            size = f'width="400pt" height="{180 + 60 * k}pt"'
+            size = f'width="400pt" height="{height}pt"'
             picture = f'<svg xmlns="http://www.w3.org/2000/svg" {size}><path d="M0 0h9v9z"/></svg>'
-            entry = {"label": f"fig-{k}", "caption": f"Caption {name} {k}."}
-            shown = [
-                v4.new_output(
-                    "display_data", {"image/svg+xml": picture}, metadata={"report": entry}
-                )
-            ]
-            lines = [f"first_{name}_{k} = 1", *["x = 2  # in between"] * 18, f"last_{name}_{k} = 3"]
+            data = {"image/svg+xml": picture}
+            entry = {"report": {"label": f"fig-{k}", "caption": f"Caption {name} {k}."}}
+            shown = [v4.new_output("display_data", data, metadata=entry)]
             printed = [v4.new_output("stream", text=f"printed_{name}_{k}")]
-            tags = {"tags": ["answer"]}
-            cells += [v4.new_markdown_cell(words) for _ in range(paragraphs)]
-            cells += [v4.new_markdown_cell(f"The lead of {name} {k}, a line:")]
-            cells += [v4.new_code_cell("\n".join(lines), outputs=printed, metadata=tags)]
+            lines = [f"first_{name}_{k} = 1", *["x = 2"] * 18, f"last_{name}_{k} = 3"]
+            tags, code = {"tags": ["answer"]}, "\n".join(lines)
+            if offset is not None:
+                count += 1
+                cells += [v4.new_markdown_cell(words) for _ in range(count % 4)]
+                cells += [v4.new_code_cell(code.replace("t_", "t_silent_"), metadata=tags)]
+                cells += [v4.new_markdown_cell(f"The lead of {name} {k}, a line:")]
+                cells += [v4.new_code_cell(code, outputs=printed, metadata=tags)]
             cells += [
                 v4.new_markdown_cell(f"[](#fig-{k}) is shown."),
                 v4.new_code_cell("y", outputs=shown),
@@ -147,23 +156,26 @@ def found(document, text):
 
 
 @pytest.mark.parametrize(
-    ("figures", "paragraphs", "discussion"),
-    [(1, 0, 0), (2, 1, 0), (2, 1, 12), (3, 0, 0), (4, 2, 1)],
+    ("figures", "height", "discussion", "offset"),
+    [(1, 300, 5, 0), (1, 180, 9, 1), (2, 180, 9, 1), (3, 180, 0, 3), (3, 450, 10, None)],
 )
-def test_a_write_up_keeps_together_what_belongs_together(tmp_path, figures, paragraphs, discussion):
+def test_a_write_up_keeps_together_what_belongs_together(
+    tmp_path, figures, height, discussion, offset
+):
     """Figures stay in their part and in order; lead-in, code and output are on one page."""
-    with pypdfium2.PdfDocument(
-        long_write_up(tmp_path, figures, paragraphs, discussion)
-    ) as document:
+    data = long_write_up(tmp_path, figures, height, discussion, offset)
+    with pypdfium2.PdfDocument(data) as document:
         shown = []
-        for name in ("one", "two", "three"):
+        for name in NAMES:
             shown += [found(document, f"Begin {name}.")]
             shown += [found(document, f"Caption {name} {k}.") for k in range(figures)]
         assert shown == sorted(shown)
-        for name, k in product(("one", "two", "three"), range(figures)):
+        for name, k in product(NAMES, range(figures if offset is not None else 0)):
             texts = (f"The lead of {name} {k}", f"first_{name}_{k}", f"last_{name}_{k}")
             pages = {found(document, text)[0] for text in (*texts, f"printed_{name}_{k}")}
             assert len(pages) == 1, (name, k)
+            silent = [found(document, f"{end}_silent_{name}_{k}") for end in ("first", "last")]
+            assert silent[0][0] == silent[1][0], (name, k)
         assert stranded(document) == []
 
 

@@ -35,6 +35,8 @@ def part(folder, name, number=None, text="", source="secret_code = 1"):
             f"# Part *{name[-4:]}*\n\n{text}\n\n## Result\n\n[](#result)Prose {name}."
         ),
         v4.new_code_cell(source, outputs=outputs),
+        v4.new_code_cell("twice = 1", metadata={"tags": ["repeated"]}),
+        v4.new_markdown_cell("Twice.", metadata={"tags": ["repeated"]}),
         v4.new_markdown_cell("## Discussion\n\nAll is well."),
     ]
     made = {"labrnn": {"device": f"cpu of {name}"}, "date": "2026-11-24"}
@@ -101,6 +103,7 @@ def test_sections_are_without_code_and_the_appendix_without_repetition(written):
     assert "Said by mine, see Figure 4." in sections
     assert appendix.count("secret_code = 1") == 4
     assert "printed by mine" in appendix
+    assert "wice" not in text  # the tag `repeated`
     assert "Prose" not in appendix
     assert "The figure of" not in appendix
     assert "device cpu of mine" in appendix
@@ -230,5 +233,5 @@ def test_a_fault_in_one_part_names_it(tmp_path):
     nb = nbformat.read(broken, as_version=4)
     nb.cells.append(nbformat.from_dict({**nb.cells[1], "id": "again"}))  # its labels twice
     nbformat.write(nb, broken)
-    with pytest.raises(LabError, match=r"lab1_lstm, cell 4: label 'lab1_lstm.fig-x' was used"):
+    with pytest.raises(LabError, match=r"lab1_lstm, cell 6: label 'lab1_lstm.fig-x' was used"):
         write(broken)

@@ -26,7 +26,7 @@ from labrnn.trials.running import train_missing
 from labrnn.trials.store import PROJECT, default_store
 
 # Expected seconds of one core, for the time left.
-REPORT_SECONDS, WRITE_UP_SECONDS, BASELINES_SECONDS = 4, 8, 30
+REPORT_SECONDS, BASELINES_SECONDS = 4, 30
 GALLERY_SECONDS = 60  # between two states of the gallery while reports are made
 
 

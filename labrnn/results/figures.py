@@ -41,7 +41,7 @@ TITLES |= {"dropout_rate": "dropout {:g}", "bidirectional": "bidirectional"}
 WIDTH = 6.0  # inches of the text on a page
 FIRST_STEPS = "Moving average over five steps; dotted: ln 2, the loss of a chance prediction."
 BEST_VALIDATION = "Best validation: highest validation accuracy over the epochs."
-ALL_FAILED = "Where all runs failed, both are means of all."
+ALL_FAILED = "Accuracies in titles: means of the runs that trained, of all if none did."
 FRAME = 8  # points: how far the figure of the reproduction reaches
 STYLE = {
     "font.size": 8,
@@ -110,7 +110,7 @@ def training_curves(results, settings, columns=2, width=WIDTH):
     height = 0.6 + (2.25 if columns < 3 else 2) * rows
     with page(width, height, 2 * rows, columns, **grid) as (figure, panels):
         done = results.run(settings)
-        keys = {BEST_VALIDATION: done, "Inset: the same, enlarged.": done and flat}
+        keys = {BEST_VALIDATION: done, "Inset: the curves enlarged.": done and flat}
         keys[ALL_FAILED] = any(not results.trained(setting).count for setting in done)
         for text in filter(keys.get, keys):
             _key(panels[0, 0], text)
@@ -168,7 +168,7 @@ def _panel(top, bottom, results, setting, title, flat):
     top.tick_params(labelbottom=False)
     if not results.run([setting]):
         top.set_title(f"{title}\nnot run", size=7)
-    inset = [top.inset_axes([0.12, 0.3, 0.86, 0.64])] if flat and results.run([setting]) else []
+    inset = [top.inset_axes([0.17, 0.3, 0.81, 0.64])] if flat and results.run([setting]) else []
     for axes in (top, *inset, bottom):
         quantity, chance = ("loss", LN2) if axes is bottom else ("accuracy", 0.5)
         axes.set_xlim(bottom.get_xlim())

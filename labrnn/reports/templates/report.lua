@@ -366,7 +366,7 @@ local function enrol(part)
           .. 'figure and table of a notebook its own label')
       end
       counters[kind] = counters[kind] + 1
-      if kind == 'figure' then part.first, part.last, part.rest = part.first or block, block, 0 end
+      if kind == 'figure' then part.last, part.rest = block, 0 end
       if block.number then -- the lab's own
         block.caption = pandoc.Inlines{pandoc.Emph('Lab figure ' .. block.number .. '.'), pandoc.Space()} .. block.caption
       end
@@ -763,9 +763,9 @@ local function compose(block, part)
     body = '[' .. write(blocks) .. ']'
   end
   if not block.label then return {pandoc.RawBlock('typst', '#' .. body)} end
-  -- Figures float, but the first of a part not above its heading, nor the last below the next part's.
-  local ends = kind == 'image' and block == part.last and part.rest < 2000
-  local placement = (kind == 'table' or ends) and 'none' or block == part.first and 'bottom' or 'auto'
+  -- Tables stand where they are; figures float, but the last of a part only if enough text follows.
+  local ends = kind == 'image' and block == part.last and part.rest < 2500
+  local placement = (kind == 'table' or ends) and 'none' or 'auto'
   return {pandoc.RawBlock('typst', (ends and '#place.flush()\n' or '') .. ('#numbered(%s, "%s", %s, %s, [%s], %s, %s)'):format(kind,
     block.name:match('%a+'), literal(block.number), literal(block.label), write{pandoc.Plain(caption)},
     placement, body))}
