@@ -72,9 +72,9 @@ def compare(results):
 
 
 def table(rows):
-    """The comparison, a line a published run."""
+    """The comparison, one line per published run that was repeated; all of them if none was."""
     lines = []
-    for row in rows:
+    for row in [row for row in rows if row.runs.n] or rows:
         line = {
             "lab figure": row.published.figure,
             "setting": setting_name(row.setting.config),
