@@ -414,7 +414,7 @@ def test_date_and_versions_are_those_of_the_trials(tmp_path):
     made = replace(one_report(tmp_path), trials=trials)
     assert made.day() == "2026-03-04"
     assert made.facts() == {
-        "data": f"b.csv, fingerprint {'1' * 16}",
+        "data": f"a.csv, fingerprint {'1' * 16}",
         "runs read": 3,
         "device": "cpu",
         "versions": {"torch": "2.1, 2.2"},

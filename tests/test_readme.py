@@ -60,11 +60,14 @@ def found_numbers():
     rows = reproduction.compare(found)
     shown = reproduction.distinct(rows)
     run, both = (sum(row.runs.n > 0 for row in rows), sum(row.both for row in rows))
-    meaning = reproduction.agreement_means(shown)
+    meaning = reproduction.agreement_means(shown, found.at("last"))
     gap = meaning["gap"]
-    outcomes = [v.outcome for v in verdicts(found)]
+    judged = verdicts(found)
+    outcomes, at_last = ([getattr(v, name) for v in judged] for name in ("outcome", "at_last"))
     counts = [len(rows), run, both, run - both, len(shown), sum(row.agrees for row in shown)]
     counts += [len(outcomes), *map(outcomes.count, set(outcomes)), meaning["guessed"]]
+    counts += map(at_last.count, set(at_last))
+    pool |= {f"{100 * r.test_correct / r.test:.1f}" for r in beyond.standard_split().itertuples()}
     pool.add(f"{100 * meaning['constant']:.1f}")
     linear = headline.results("beyond_baselines")
     models = baselines.find(linear.part, headline.STORE)
