@@ -23,13 +23,19 @@ PNG_DPI = 144
 
 
 def show(obj, label, caption, number=None, alt=None):
-    """Display a matplotlib figure (closed afterwards) or a pandas table with its caption.
+    """Display a figure or a table with its caption.
 
-    `label` begins with `fig-` or `tbl-`; `caption` is Markdown; `number` is the lab's own figure
-    number (3, or "8a"), which the caption names.
-    `alt` describes a figure to readers who cannot see it; without it they get a description of its
-    panels, axes and values. The index of a table is shown if it has a name. What a figure's label or a
-    table's `attrs["key"]` says, how it is to be read, is added to the caption. Raises LabError.
+    Args:
+        obj: a matplotlib figure, which is closed afterwards, or a pandas table, whose index is shown
+            if it has a name. A figure's label, or a table's `attrs["key"]`, is added to the caption.
+        label: begins with `fig-` or `tbl-`.
+        caption: Markdown.
+        number: of the figure in the lab (3, or "8a"), which the caption names.
+        alt: text for readers who cannot see the figure; if None, a description of its panels, axes
+            and values.
+
+    Raises:
+        LabError: the label has another form, or `obj` is neither figure nor table.
     """
     if isinstance(obj, pd.DataFrame):
         entry = _entry(label, "tbl-", caption, obj.attrs.get("key"))
@@ -96,7 +102,7 @@ def _key(figure):
 def _entry(label, prefix, caption, key="", **more):
     if not re.fullmatch(prefix + r"[a-z0-9]+(-[a-z0-9]+)*", str(label)):
         raise LabError(
-            f"label {label!r} of the report: expected {prefix!r} and then small letters, digits "
+            f"label {label!r} of the report: expected {prefix!r} followed by lowercase letters, digits "
             f"and hyphens, for example '{prefix}curves'"
         )
     if key:

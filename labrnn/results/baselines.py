@@ -1,9 +1,9 @@
 """Baselines, models without a network, on the lab's split: majority, bag of words, NB-SVM.
 
-Each is linear in the words, or runs of up to three neighbouring words, that occur in a review. It
-is fitted on the training reviews in use, the validation reviews choose its regularisation, and the
-test reviews are classified once, after that. NB-SVM (Wang and Manning 2012) scales features by
-log-count ratios. Tokens are words and punctuation, as the best network reads them.
+Each is linear in the words and n-grams (n ≤ 3) that occur in a review. It is fitted on the training
+reviews in use, the validation reviews choose its regularisation, and the test reviews are
+classified once, after that. NB-SVM (Wang and Manning 2012) scales features by log-count ratios.
+Tokens are words and punctuation, as the best network reads them.
 """
 
 from dataclasses import dataclass

@@ -160,7 +160,7 @@ def comparisons(compared, to=None, one=None, figures=True):
         compared: `Comparison`s.
         to: what all are compared with, in words; the second setting's name if None.
         one: the first setting of all of them, in words; the sentences then list the second ones.
-        figures: Whether the differences are printed; not where a table beside has them.
+        figures: whether to print the differences; False where a table shows them.
     """
     groups = outcomes(compared).values()
     return " ".join(_same_outcome(group, to, one, figures, len(groups) == 1) for group in groups)
