@@ -347,7 +347,7 @@ def test_slurm_that_refuses_is_told(slurm, data, store, tmp_path):
 
 def test_no_slurm_is_told(data, store, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(LabError, match="no command sbatch"):
+    with pytest.raises(LabError, match="the command sbatch is missing"):
         run_trials(FOUR, data, store=store, scheduler=describe(tmp_path, "jobs: 1\n"))
 
 
