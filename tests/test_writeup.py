@@ -183,14 +183,17 @@ def test_the_frame_of_a_lab_without_results(written, tmp_path):
 
 def test_conclusions_are_counted():
     one = ["confirmed"]
-    assert tally(one, one) == "Of one conclusion of the original study, our runs confirm 1"
+    assert (
+        tally(zip(one, one, strict=True))
+        == "Of one conclusion of the original study, our runs confirm 1"
+    )
     four = ["confirmed", "inconclusive", "refuted", "confirmed"]
     text = (
         "Of four conclusions of the original study, our runs confirm 2, refute 1 and are inconclusive "
         "on 1"
     )
-    assert tally(four, reversed(four)) == text
-    assert tally(four, [*four[:2], "inconclusive", "confirmed"]) == (
+    assert tally(zip(four, reversed(four), strict=True)) == text
+    assert tally(zip(four, [*four[:2], "inconclusive", "confirmed"], strict=True)) == (
         f"{text}; at the last epoch, which the original study tested, they confirm 2 and are "
         "inconclusive on 2"
     )

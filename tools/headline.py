@@ -44,7 +44,7 @@ def block(found):
     rows = compare(found)
     finding = summary(rows, found).partition("\n\n")[0]
     judged = verdicts(found)
-    counts = tally([v.outcome for v in judged], [v.at_last for v in judged])
+    counts = tally((v.outcome, v.at_last) for v in judged)
     lines = [f"{counts}. {finding}", ""]
     for outcome in (CONFIRMED, REFUTED, INCONCLUSIVE):
         claims = [

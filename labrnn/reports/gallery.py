@@ -38,9 +38,9 @@ def page(title, root, reports):
 def _headline(cards):
     """What the original study's conclusions turned out to be, and how far its figures are from ours."""
     found = {v["published"]: v for card in cards for v in card["verdicts"]}.values()
-    counts = [[v[key] for v in found] for key in ("outcome", "at_last")]
+    counts = tally((v["outcome"], v["at_last"]) for v in found)
     distance = [card["said"] for card in cards if card["stem"].name == "reproduction"]
-    return " ".join([f"{tally(*counts)}."] * bool(found) + distance)
+    return " ".join([f"{counts}."] * bool(found) + distance)
 
 
 def _card(path):

@@ -159,31 +159,29 @@ def _values(notebooks):
         "standard": standard_split().to_dict("records"),
         "statistics": statistics,
         "table": table,
-        "tally": tally(*([v[key] for v in verdicts.values()] for key in ("outcome", "at_last"))),
+        "tally": tally((v["outcome"], v["at_last"]) for v in verdicts.values()),
         "verdicts": verdicts,
         "versions": next((f["versions"] for f in facts if f.get("versions")), {}),
     }
 
 
-def tally(outcomes, at_last):
+def tally(outcomes):
     """How many conclusions our runs confirm, refute and leave open, as a sentence without its stop.
 
     Args:
-        outcomes: of the verdicts.
-        at_last: of the same verdicts, where the last epoch is tested.
+        outcomes: of each verdict, and where the last epoch is tested, in pairs.
     """
-
-    def counts(outcomes):
-        found = Counter(outcomes)
-        return listing(
-            f"{verb} {found[outcome]}" for outcome, verb in VERBS.items() if found[outcome]
-        )
-
-    outcomes, at_last = list(outcomes), list(at_last)
-    text = f"Of {counted(len(outcomes), 'conclusion')} of the original study, our runs {counts(outcomes)}"
-    if Counter(at_last) == Counter(outcomes):
+    outcomes = list(outcomes)
+    best, last = (Counter(pair[k] for pair in outcomes) for k in (0, 1))
+    total = counted(len(outcomes), "conclusion")
+    text = f"Of {total} of the original study, our runs {_counts(best)}"
+    if last == best:
         return text
-    return f"{text}; at the last epoch, which the original study tested, they {counts(at_last)}"
+    return f"{text}; at the last epoch, which the original study tested, they {_counts(last)}"
+
+
+def _counts(found):
+    return listing(f"{verb} {found[outcome]}" for outcome, verb in VERBS.items() if found[outcome])
 
 
 def parameters(notebook):

@@ -4,7 +4,6 @@ from importlib.resources import files
 
 import numpy as np
 import pandas as pd
-import scipy
 
 from labrnn.parts import Pair, Setting
 from labrnn.results import comparison, statistics
@@ -127,10 +126,9 @@ def on_choices(results, compared):
 
 def _shares_that_train(results):
     """Corrected p-values for pairs of settings that differ in the share of runs that train, sorted."""
-    pairs = [(p.first, p.second) for p in results.part.pairs()]
-    sides = [tuple(map(results.trained, pair)) for pair in pairs]
-    tables = [[(s.count, s.n - s.count) for s in pair] for pair in sides if min(s.n for s in pair)]
-    return sorted(statistics.holm([scipy.stats.fisher_exact(t).pvalue for t in tables]))
+    sides = [(results.trained(p.first), results.trained(p.second)) for p in results.part.pairs()]
+    p = [statistics.fisher(*pair) for pair in sides if min(s.n for s in pair)]
+    return sorted(statistics.holm(p))
 
 
 def _fields(c):

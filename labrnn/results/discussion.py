@@ -10,7 +10,6 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from scipy.stats import fisher_exact
 
 from labrnn.results import comparison, prose, statistics
 from labrnn.results.comparison import of_kind
@@ -79,10 +78,9 @@ def sgd(results):
 
 
 def _more_train(results, first, second):
-    """Whether significantly more of a setting's runs train than of another's (Fisher's exact test)."""
-    sides = [results.trained(s) for s in (first, second)]
-    table = [(side.count, side.n - side.count) for side in sides]
-    return fisher_exact(table, alternative="greater").pvalue < statistics.LEVEL
+    """Whether significantly more of a setting's runs train than of another's."""
+    sides = map(results.trained, (first, second))
+    return statistics.fisher(*sides, "greater") < statistics.LEVEL
 
 
 @_of_runs

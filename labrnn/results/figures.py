@@ -166,15 +166,15 @@ def _panel(top, bottom, results, setting, title, flat):
     top.set(ylim=(0.45, 1.05), yticks=np.arange(0.5, 1.05, 0.1), ylabel="accuracy")
     bottom.set(xlim=(0.8, setting.config.epochs + 0.2), xlabel="epoch", ylabel="loss")
     top.tick_params(labelbottom=False)
-    if not results.run([setting]):
-        top.set_title(f"{title}\nnot run", size=7)
-    inset = [top.inset_axes([0.17, 0.3, 0.81, 0.64])] if flat and results.run([setting]) else []
+    done = bool(results.run([setting]))
+    top.set_title(f"{title}\n{_tested(results, setting) if done else 'not run'}", size=7)
+    inset = [top.inset_axes([0.17, 0.3, 0.81, 0.64])] if flat and done else []
     for axes in (top, *inset, bottom):
         quantity, chance = ("loss", LN2) if axes is bottom else ("accuracy", 0.5)
         axes.set_xlim(bottom.get_xlim())
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         _chance(axes, chance)
-        if not results.run([setting]):
+        if not done:
             continue
         for k, kind in enumerate(("train", "valid")):
             _lines(axes, *results.curves(setting, f"{kind}_{quantity}"), look(k))
@@ -184,8 +184,6 @@ def _panel(top, bottom, results, setting, title, flat):
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.{3 + (v > 0.6)}f}"))
         elif axes is bottom:
             axes.set_ylim(0, min(2, max(0.8, 1.05 * axes.dataLim.ymax)))
-    if results.run([setting]):
-        top.set_title(f"{title}\n{_tested(results, setting)}", size=7)
 
 
 def _tested(results, setting):

@@ -317,6 +317,12 @@ class Share:
         return float(scipy.stats.binom.sf(self.count - 1, self.n, 0.5))
 
 
+def fisher(first, second, alternative="two-sided"):
+    """Fisher's exact p-value that two `Share`s differ, or that the first is the `greater` one."""
+    table = [(share.count, share.n - share.count) for share in (first, second)]
+    return float(scipy.stats.fisher_exact(table, alternative=alternative).pvalue)
+
+
 def trend(values, trained):
     """One-sided p-value of a permutation test: runs with larger values train less often.
 
