@@ -302,8 +302,8 @@ def slurm(request, tmp_path_factory):
                     break
                 time.sleep(0.5)
             else:
-                told = [path.read_text()[-300:] for path in folder.glob("*.out")]
-                pytest.skip(f"SLURM does not start here: {told}")
+                outputs = [path.read_text()[-300:] for path in folder.glob("*.out")]
+                pytest.skip(f"SLURM does not start here: {outputs}")
             yield
             subprocess.run(["scancel", "--user", getpass.getuser()], check=False)
             until(lambda: not jobs())
@@ -358,8 +358,8 @@ def test_interrupted_run_takes_its_jobs_along(slurm, data, store, tmp_path):
     wait_for_line(process, ": epoch 1 of ")
     assert jobs()
     process.terminate()
-    _, told = process.communicate(timeout=PATIENCE)
+    _, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert "run the same command to continue" in told
-    assert "Traceback" not in told
+    assert "run the same command to continue" in messages
+    assert "Traceback" not in messages
     until(lambda: not jobs())

@@ -58,8 +58,8 @@ def listening(pid):
 def server(folder, browser):
     """What a running JupyterLab says of itself; it is started with the words of `make lab`."""
     make = ["make", "-n", "--no-print-directory", "lab"]
-    told = subprocess.run(make, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
-    words = shlex.split(told.partition("/jupyter ")[2].replace("\\\n", ""))
+    messages = subprocess.run(make, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
+    words = shlex.split(messages.partition("/jupyter ")[2].replace("\\\n", ""))
     own = {f"JUPYTER_{kind}_DIR": str(folder / kind) for kind in ("CONFIG", "RUNTIME", "DATA")}
     own |= {
         "IPYTHONDIR": str(folder / "ipython"),

@@ -316,15 +316,15 @@ def test_a_flipped_byte_in_the_state_of_a_training_is_not_gone_on_from(store, da
         if entry["epoch"] == 2:
             raise KeyboardInterrupt
 
-    fresh, told = Store(tmp_path / "fresh"), []
+    fresh, epochs = Store(tmp_path / "fresh"), []
     with pytest.raises(KeyboardInterrupt):
         train_and_store(TINY, data, fresh, on_epoch=stop)
     (state,) = fresh.root.rglob(f"epoch-2/{name}.safetensors")
     raw = bytearray(state.read_bytes())
     raw[-2] ^= 1  # within the last tensor: it can be read, and is wrong
     state.write_bytes(raw)
-    trial = train_and_store(TINY, data, fresh, on_epoch=lambda e: told.append(e["epoch"]))
-    assert told[0] == 1
+    trial = train_and_store(TINY, data, fresh, on_epoch=lambda e: epochs.append(e["epoch"]))
+    assert epochs[0] == 1
     assert content(trial) == content(next(store.trials()))
 
 

@@ -165,10 +165,10 @@ def test_bad_workers_stop_nothing(behaviour, data, store, capsys, jobs):
     (log,) = store.logs.iterdir()
     assert failures == {1: f"3 times: {died}{log}", 4: "a fault"}
     assert [jobs_begun.count(seed) for seed in range(8)] == [1, 3, 3, 6, 1, 3, 1, 1]
-    told = capsys.readouterr().err
-    assert "seed 4: FAILED: a fault" in told
-    assert "seed 5: another process is training it" in told
-    assert "6 of 8 trained, 2 failed" in told
+    messages = capsys.readouterr().err
+    assert "seed 4: FAILED: a fault" in messages
+    assert "seed 5: another process is training it" in messages
+    assert "6 of 8 trained, 2 failed" in messages
     assert "where it was" in log.read_text()
 
 
@@ -278,8 +278,8 @@ def test_killed_ten_times_at_random_moments(four, data, store):
         process.kill()
         process.communicate()
         assert all(trial.damage() == [] for trial in store.trials())
-    code, _, told = finished(labrnn("train", params, env=environment(data)))
-    assert code == 0, told
+    code, _, messages = finished(labrnn("train", params, env=environment(data)))
+    assert code == 0, messages
     assert sorted(map(content, store.trials())) == sorted(reference)
     logged = epochs_logged(store.root)
     assert len(set(logged)) == len(logged)
@@ -304,10 +304,10 @@ def test_interrupted(data, store, tmp_path, number):
     process = labrnn("train", write_params(tmp_path), "--jobs", "1", env=there)
     wait_for_line(process, ": epoch 3 of ")
     process.send_signal(number)
-    code, _, told = finished(process)
+    code, _, messages = finished(process)
     assert code == 130
-    assert "run the same command to continue" in told
-    assert "Traceback" not in told
+    assert "run the same command to continue" in messages
+    assert "Traceback" not in messages
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # nothing of its session is left
     assert not [t for t in store.places() if t.finished]
@@ -363,10 +363,10 @@ def test_failed_trials_do_not_stop_the_others(data, store, tmp_path):
     blocked = store.root / fingerprint / ".partial" / trial_key(first)
     blocked.parent.mkdir(parents=True)
     blocked.touch()  # a file where the trial wants its folder
-    code, out, told = finished(labrnn("train", params, env=environment(data)))
+    code, out, messages = finished(labrnn("train", params, env=environment(data)))
     assert code == 1
     assert "1 trials stored, 1 failed" in out
-    assert re.search("failed: LSTM, .*seed 0: .*cannot be written", told)
+    assert re.search("failed: LSTM, .*seed 0: .*cannot be written", messages)
     assert list(plan_trials([second], data, store=store).trials) == [second]
 
 
