@@ -68,13 +68,12 @@ class Lab:
         part = self.part
         for config in (part.reader.replace(seed=seed) for seed in part.seeds):
             identity = [reading.READER_FORMAT, trial_key(config)]
+            trial = self.results.runs.trials.get(config)
 
-            def make(_, config=config):
-                trial = self.results.runs.trials.get(config)
-                if not trial or not trial.has_weights:
-                    raise LabError(f"{part.name}: no run of its demo model has weights here")
+            def make(_, trial=trial, config=config):
                 return reading.pack_reader(trial.weights(), load_corpus(config, part.data))
 
+            make = make if trial and trial.has_weights else None
             with suppress(LabError):
                 return reading.unpack_reader(
                     remembered("reader", identity, part.data, part.fingerprint, self.store, make)

@@ -156,7 +156,8 @@ class _Kernel(FORK.Process):
         os.environ.update(env)
         # The class has read this from the environment as it was imported.
         parent = f"--IPKernelApp.parent_handle={os.getppid()}"
-        IPKernelApp.launch_instance(argv=["-f", file, parent])
+        history = "--HistoryManager.enabled=False"  # a database of all inputs
+        IPKernelApp.launch_instance(argv=["-f", file, parent, history])
 
     def poll(self):
         return self.exitcode

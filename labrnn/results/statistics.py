@@ -8,6 +8,7 @@ shares (Satterthwaite 1946). docs/verdicts.md has the methods in words.
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import scipy
@@ -302,9 +303,8 @@ class Share:
     high: float = field(init=False)
 
     def __post_init__(self):
-        result = scipy.stats.binomtest(self.count, self.n) if self.n else None
-        low, high = result.proportion_ci(CONFIDENCE) if result else (0.0, 1.0)
-        self.__dict__.update(low=float(low), high=float(high))
+        low, high = _exact_interval(self.count, self.n)
+        self.__dict__.update(low=low, high=high)
 
     @property
     def p_fewer(self):
@@ -315,6 +315,13 @@ class Share:
     def p_more(self):
         """One-sided p-value of the hypothesis that half of all seeds train, or fewer."""
         return float(scipy.stats.binom.sf(self.count - 1, self.n, 0.5))
+
+
+@lru_cache  # SciPy takes a millisecond, and a report asks for the same few shares again and again
+def _exact_interval(count, n):
+    if not n:
+        return 0.0, 1.0
+    return tuple(map(float, scipy.stats.binomtest(count, n).proportion_ci(CONFIDENCE)))
 
 
 def fisher(first, second, alternative="two-sided"):

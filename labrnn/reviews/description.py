@@ -49,7 +49,7 @@ def remembered(kind, identity, data, fingerprint, store, make):
         data: source of the reviews.
         fingerprint: the reviews' expected fingerprint, or empty.
         store: the `Store` that keeps the file.
-        make: `Reviews` -> plain values.
+        make: `Reviews` -> plain values; None if only a file can give them.
 
     Raises:
         LabError: neither the expected reviews nor such a file are available.
@@ -59,6 +59,8 @@ def remembered(kind, identity, data, fingerprint, store, make):
     wanted = fingerprint or reviews.fingerprint
     if (value := store.recall(wanted, name)) is not None:
         return value
+    if not make:
+        raise LabError(f"{name}: no such file beside the runs, and nothing here to make it from")
     reviews = reviews or sources.read_reviews(sources.find_source(data))
     sources.require_fingerprint(reviews.name, reviews.fingerprint, wanted)
     value = make(reviews)
