@@ -164,26 +164,16 @@ def test_a_baseline_is_compared_with_the_networks(network, says):
     ]
     compared = beyond.baseline_comparisons(models, found)
     text = beyond.on_baselines(models, found, compared)
-    assert text.startswith("The best linear baseline on validation is *NB-SVM, trigrams*")
+    assert text.startswith("Of the linear baselines, *NB-SVM, trigrams* has the highest validation")
     assert says in text
     assert (
-        "Among the baselines, *NB-SVM, trigrams* is significantly more accurate than *majority* and"
+        "Among the baselines, *NB-SVM, trigrams* is significantly more accurate than every other one"
         in text
     )
     table = beyond.baseline_table(models, found, compared)
     assert table["model"].tolist() == [*(m.name for m in models), "LSTM", "GRU"]
     assert table["n"].tolist() == ["1", "1", "1", "3", "3"]
     assert table["result"].tolist()[-2:] == ["–", "–"]
-
-
-def test_a_difference_beyond_doubt_on_every_run_is_decided():
-    """Three runs that lie far apart, and a baseline that is better than each by McNemar's test."""
-    found = results(BeyondBaselines(seeds=SEEDS), {"LSTM": [0.80, 0.84, 0.88]})
-    [c] = beyond.baseline_comparisons([baseline("NB-SVM", 0.92)], found)
-    runs = found.correct(c.second)
-    assert c.difference.mcnemar == max(statistics.mcnemar(c.first.correct, r) for r in runs) < 1e-9
-    assert c.outcome == "higher"
-    assert c.p == pytest.approx(min(c.difference.p, c.difference.mcnemar))
 
 
 def test_a_single_run_of_a_network_decides_nothing():
@@ -197,12 +187,12 @@ def test_missing_baselines_and_networks_are_reported_missing():
     assert "were not run" in beyond.on_baselines([], none, [])
     models = [baseline("NB-SVM, trigrams", 0.9), baseline("NB-SVM, unigrams", 0.9)]
     text = beyond.on_baselines(models, none, beyond.baseline_comparisons(models, none))
-    assert text.startswith("The best linear baseline on validation is *NB-SVM, trigrams*")
+    assert text.startswith("Of the linear baselines, *NB-SVM, trigrams* has the highest validation")
     assert "The LSTM with RMSprop and the GRU with RMSprop were not run" in text
 
 
 def test_the_committed_baseline_is_better_than_the_committed_gru():
-    """McNemar's test is beyond doubt on every run; this was once called not clear."""
+    """Though the baseline has one fit; this was once called not clear."""
     store = Store(PROJECT / "reports" / "full")
     part = read_params(PROJECT / "params" / "full" / "beyond_baselines.yaml")
     found = Results(part, Runs(stored(part, store, [])))
@@ -213,7 +203,6 @@ def test_the_committed_baseline_is_better_than_the_committed_gru():
     assert set(networks) == {"LSTM", "GRU"}
     for c in networks.values():
         assert c.outcome == "higher"
-        assert c.difference.mcnemar < 1e-20
 
 
 # The published choices

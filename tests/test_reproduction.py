@@ -66,10 +66,12 @@ def test_the_published_figures_agree_with_themselves(same):
     text = reproduction.summary(rows, same)
     assert "We repeated 79 of the 79 published runs." in text
     assert f"In {len(shown)} of them training succeeded in both studies" in text
-    assert (
-        f"In {distinct} of {distinct} comparisons the published value lies in our 95 % prediction"
-        in text
+    agreeing = (
+        f"The published value lies in our 95 % prediction interval in {distinct} of {distinct}"
     )
+    assert f"{agreeing} comparisons." in text
+    assert "rest on a single run" not in text
+    assert "that we did not repeat" not in text
     assert "correlate with r = 1.00 (p < 0.001)" in text
     assert "figure 10b shows the run E32 H20 L1 of the grid again" in text
     assert len(reproduction.table(rows)) == 79
@@ -82,18 +84,39 @@ def test_what_agreement_means_is_said_beside_it():
     ours = np.where(known > 0.65, 0.868 + 0.003 * random.normal(size=79), known)
     found = results(accuracies=ours.tolist(), spread=0.008)
     text = reproduction.summary(reproduction.compare(found), found)
-    assert "**How much does this agreement mean?** Little by itself, since the settings" in text
-    assert re.search(
-        r"interval; a constant guess of 8[\d.]+ % with the same intervals would agree in \d+", text
+    assert "**How much does this agreement mean?** Little by itself: settings that train" in text
+    guess = (
+        r"the constant guess that agrees most often, 8[\d.]+ %, with the same intervals agrees in"
     )
+    assert re.search(guess + r" \d+ of \d+ comparisons", text)
     assert re.search(r"a single comparison detects gaps of [\d.]+ to [\d.]+ points", text)
     assert "does not reject the hypothesis that all gaps are chance" in text
     apart = reproduction.summary(reproduction.compare(results(shift=0.04)), results(shift=0.04))
     assert (
         "A joint test rejects the hypothesis that all gaps are chance (F test, p < 0.001)" in apart
     )
-    assert "On average our test accuracy differs from the published one by +3.9 points" in apart
-    assert "]: a significant difference. In " in apart
+    after = (
+        "On average our test accuracy after the last epoch differs from the published one by +3.9"
+    )
+    assert f"{after} points" in apart
+    assert "]: a significant difference. The" in apart
+    assert "]: the two are equivalent within 1 point. The" in text
+
+
+def test_single_runs_are_counted_apart():
+    """Their intervals are wide, so that they agree with almost anything; one that differs is no reply."""
+    accuracies = published().test_acc.tolist()
+    accuracies = [[a, a, a] if k % 2 else [a, None, None] for k, a in enumerate(accuracies)]
+    accuracies[5] = [0.8, 0.8, 0.8]
+    found = results(accuracies=accuracies, spread=0.004)
+    rows = reproduction.distinct(reproduction.compare(found))
+    single = [row for row in rows if row.runs.count == 1]
+    others = [row for row in rows if row.runs.count > 1]
+    text = reproduction.summary(reproduction.compare(found), found)
+    assert f"Of these, {len(single)} rest on a single run of ours" in text
+    agreeing = sum(row.agrees for row in others)
+    assert agreeing < len(others)
+    assert f"of the other {len(others)}, {agreeing} agree." in text
 
 
 def test_a_constant_guess_is_the_best_there_is(same):
@@ -131,7 +154,7 @@ def test_a_run_without_a_useful_interval_is_named():
     assert row.both
     assert not row.compared
     text = reproduction.summary(rows, found)
-    assert "would be wider than 10 points to either side: lab figure 11b (" in text
+    assert "would extend more than 10 points to one side: lab figure 11b (" in text
 
 
 def test_rows_where_a_run_did_not_train_stand_apart():
@@ -152,7 +175,7 @@ def test_what_was_not_run_is_counted_and_left_out_of_the_table():
     assert len(table) == 78
     assert "3c" not in set(table["lab figure"])
     assert "We repeated 78 of the 79 published runs." in text
-    assert "The table leaves out what was not repeated." in text
+    assert "leaves out the one run that we did not repeat." in text
     nothing = results(accuracies=[None] * 79)
     assert set(reproduction.table(reproduction.compare(nothing))["trained"]) == {"not run"}
     assert "None of the published runs was repeated" in reproduction.summary(

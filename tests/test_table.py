@@ -62,7 +62,7 @@ def test_a_row_a_setting_from_all_its_seeds():
     assert (table["low"] < table["accuracy"]).all()
 
 
-def test_trained_takes_a_fall_of_the_loss_and_a_test_accuracy_above_chance():
+def test_trained_takes_a_fall_of_the_loss_and_a_validation_accuracy_above_chance():
     config = TrialConfig()
     fell, flat = run(config, 0.87), run(config, 0.5)
     weak = run(config, ABOVE - 0.001)

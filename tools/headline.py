@@ -67,7 +67,7 @@ def block(found):
     lines += [
         "",
         "E: embedding dimensions, H: hidden units, L: layers. –: no run trained. *a to b*: the range of "
-        "the runs, if an interval would be wider than 10 points to either side "
+        "the runs, if an interval would extend more than 10 points to one side "
         "([verdicts](docs/verdicts.md)).",
     ]
     return "\n".join([*lines, "", best(), "", speed(), ""])
@@ -85,7 +85,7 @@ def best():
     return (
         f"Beyond the lab, the best recurrent classifier, an ensemble, reaches {reached[0]} on the "
         f"test reviews ({counted(found.accuracy(network).n, 'run')}), the best linear baseline, "
-        f"{named(linear)}, {reached[1]}, and the sum of both {reached[2]}. "
+        f"{named(linear)}, {reached[1]}, and their combination {reached[2]}. "
         f"{comparisons([c], 'the baseline')}"
     )
 

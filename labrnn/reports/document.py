@@ -54,8 +54,8 @@ class Block:
 
     Kinds: markdown (a cell), computed (Markdown of an output), front (the same, its headings
     without numbers), html, code, parameters, print, error, note, figure, headings (those of `text`
-    alone), reference (to the label `text`), references (what the text cites), appendix. `label`,
-    `caption`, `number` are those of `labrnn.reports.notebook.show`; `files` are the
+    alone), reference (to the label `text`), references (what the text cites), contents, appendix.
+    `label`, `caption`, `number` are those of `labrnn.reports.notebook.show`; `files` are the
     pictures that `text` names: address -> file of the document.
     """
 
@@ -98,7 +98,7 @@ class Document:
     title: str = ""  # Markdown; empty: the title of the first part
     authors: list = field(default_factory=list)
     date: str = ""  # ISO date or any text
-    cover: bool = False  # a title page and page breaks between front matter and text
+    cover: bool = False  # the larger title of the write-up, whose contents follow the abstract
 
 
 def document(nb, name, folder="."):
@@ -152,7 +152,7 @@ def part(nb, name, pictures, folder=".", **more):
     return Part(name, blocks, **more)
 
 
-def made_by(nb, level=1):
+def made_by(nb):
     """Return how a notebook was executed, from the dictionary `metadata.labrnn`: one Part or none."""
     rows = ""
     for key, value in nb.metadata.get("labrnn", {}).items():
@@ -163,7 +163,7 @@ def made_by(nb, level=1):
     if not rows:
         return []
     heading = Block("computed", "# How this report was made")
-    return [Part("", [heading, Block("html", f"<table>{rows}</table>")], level)]
+    return [Part("", [heading, Block("html", f"<table>{rows}</table>")])]
 
 
 def assignments(source):

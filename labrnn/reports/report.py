@@ -173,7 +173,10 @@ class Report(Target):
             authors=[{"name": self.author}],
             date=self.day(),
             labrnn=self.facts(),
-            runs={trial.key: trial.environment["seconds"] for trial in self.trials},
+            runs={
+                trial.key: {name: trial.environment[name] for name in ("seconds", "commit")}
+                for trial in self.trials
+            },
         )
 
     def day(self):

@@ -1,8 +1,10 @@
 """The write-up of the lab: frame, sections with the parts' answers, and the notebooks as appendix."""
 
 import ast
+import re
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 
 import nbformat
@@ -17,7 +19,6 @@ from labrnn.reports.document import (
     Document,
     Part,
     assignments,
-    made_by,
     part,
 )
 from labrnn.reports.exporter import to_html, to_pdf
@@ -58,10 +59,10 @@ def build(notebooks, title, authors):
                 whole = part(notebooks[name], name, pictures, paths[name].parent, prefix=f"{name}.")
                 whole.blocks = [b for b in whole.blocks if not LEFT_OUT & set(b.tags)]
                 body.append(_answers(whole))
-                appendix += [_executed(whole), *made_by(notebooks[name], level=3)]
+                appendix.append(_executed(whole))
             else:
                 body.append(_section(f"## `{name}`\n\n*This part was not run.*", 2))
-    body = before + body + after + appendix
+    body = before + body + after + appendix + _commits(notebooks)
     date = max((nb.metadata.get("date", "") for nb in notebooks.values()), default="")
     doc = Document(body, pictures, title, list(authors), date, cover=True)
     with ThreadPoolExecutor(1) as other:  # pandoc and Typst leave the other core idle
@@ -77,16 +78,37 @@ def _answers(whole):
 
 
 def _executed(whole):
-    """The other code and printed outputs of a part; figures and tables are referred to."""
-    blocks = [Block("computed", f"# `{whole.name}.ipynb`", level=2)]
-    for block in whole.blocks:
-        if block.label:
-            blocks.append(Block("reference", block.label, block.where))
-        elif block.kind == "markdown":
-            blocks.append(Block("headings", block.text, block.where, level=4))
-        elif block.kind != "computed" and "answer" not in block.tags:
-            blocks.append(block)
-    return Part(whole.name, blocks, prefix=whole.prefix)
+    """The other code and printed outputs of a part, but for cells that only show the answers."""
+    blocks, headings = [Block("computed", f"# `{whole.name}.ipynb`", level=2)], []
+    for where, cell in groupby(whole.blocks, lambda block: block.where):
+        cell = [block for block in cell if "answer" not in block.tags]
+        shows = any(block.label or block.kind == "computed" for block in cell)
+        if cell and cell[0].kind == "markdown":
+            headings = [Block("headings", cell[0].text, where, level=4)]
+        elif cell and not (shows and all(block.kind != "print" for block in cell)):
+            blocks += headings + [_referred(block) for block in cell if block.kind != "computed"]
+            headings = []
+    return Part(whole.name, blocks if len(blocks) > 1 else [], prefix=whole.prefix)
+
+
+def _referred(block):
+    """The block, or a reference to the figure or table that it is."""
+    return Block("reference", block.label, block.where) if block.label else block
+
+
+def _commits(notebooks):
+    """The commits of the code that trained the runs, as a table: one Part, or none without runs."""
+    counts = Counter(run["commit"] or "not recorded" for run in _runs(notebooks).values())
+    if not counts:
+        return []
+    lines = [f"| {commit} | {n} |" for commit, n in counts.most_common()]
+    text = "\n".join(["# Code of the runs", "", "| commit | runs |", "|---|---:|", *lines])
+    return [Part("", [Block("computed", text, "the write-up", level=2)])]
+
+
+def _runs(notebooks):
+    """Key -> seconds and commit of every run that a notebook reads."""
+    return {k: v for nb in notebooks.values() for k, v in nb.metadata.get("runs", {}).items()}
 
 
 def _section(markdown, level=1):
@@ -120,7 +142,7 @@ def _frame(notebooks):
     claims = {"label": "tbl-claims"}
     claims["caption"] = "The conclusions of the original study and our verdicts."
     settings = {"label": "tbl-setup", "caption": "Data, defaults, limits and computation."}
-    before = [text("abstract"), text("summary")]
+    before = [text("abstract"), Block("contents"), text("summary")]
     before += [text("claims", **claims)] if values["verdicts"] else []
     before += [text("effort"), text("setup"), text("settings", **settings), text("methods")]
     related = {"label": "tbl-related", "caption": "Published test accuracies on the fixed split."}
@@ -138,7 +160,7 @@ def _values(notebooks):
     shared = ("train_reviews", "max_tokens", "batch_size", "epochs")
     first = next((v for v in given.values() if set(shared) <= v.keys()), {})
     facts = [notebook.metadata.get("labrnn", {}) for notebook in notebooks.values()]
-    runs = {k: v for nb in notebooks.values() for k, v in nb.metadata.get("runs", {}).items()}
+    runs = _runs(notebooks)
     devices = {device for fact in facts for device in fact.get("device", "").split("; ")}
     verdicts = {
         verdict["published"]: {**verdict, "title": notebook.metadata.get("title", name)}
@@ -148,9 +170,9 @@ def _values(notebooks):
     return {
         "config": TrialConfig(**{name: first[name] for name in shared if name in first}),
         "data": max((fact.get("data", "") for fact in facts), key=len, default=""),
-        "devices": listing(sorted(device.removeprefix("cpu: ") for device in devices if device)),
+        "devices": listing(sorted(map(_processor, filter(None, devices)))),
         "finding": defaultdict(str, {name: finding_of(nb) for name, nb in notebooks.items()}),
-        "hours": sum(runs.values()) / 3600,
+        "hours": sum(run["seconds"] for run in runs.values()) / 3600,
         "limits": {name: _limits(name) for name in ("embedding_dim", "hidden_dim", "n_layers")},
         "published": len(published()),
         "rates": given.get("lab2a_lstm_optimizers", {}),
@@ -161,6 +183,7 @@ def _values(notebooks):
         "table": table,
         "tally": tally((v["outcome"], v["at_last"]) for v in verdicts.values()),
         "verdicts": verdicts,
+        "uncommitted": sum(run["commit"].endswith("+") for run in runs.values()),
         "versions": next((f["versions"] for f in facts if f.get("versions")), {}),
     }
 
@@ -190,6 +213,10 @@ def parameters(notebook):
     cells = [cell for cell in notebook.cells if tags & set(cell.metadata.get("tags", []))]
     found = (item for cell in cells for item in assignments(cell.source).items())
     return {name: ast.literal_eval(value) for name, value in found}
+
+
+def _processor(device):
+    return re.sub(r"^cpu: |\(R\)| Processor$", "", device)
 
 
 def _limits(field):

@@ -18,7 +18,7 @@ from labrnn.results.tables import ACCURACY, COMPARED, accuracy_cell, compared_ce
 
 def baseline_comparisons(baselines, results, networks=None, combined=None):
     """Every baseline against the network with the highest validation accuracy; then the best baseline, by
-    validation, against the other networks and the other baselines; then the sum `combined`,
+    validation, against the other networks and the other baselines; then the combination `combined`,
     if there is one, against both leaders.
 
     A baseline has no seed. One family under Holm's correction.
@@ -164,6 +164,15 @@ def on_standard_split():
     return render("standard", rows=standard_split().to_dict("records"))
 
 
-def on_components(results, compared):
-    """Which components carry the accuracy?"""
-    return discuss("components", results, compared)
+def on_components(results, compared, baselines=()):
+    """Which components carry the accuracy?
+
+    Args:
+        compared: `Comparison`s of the part's pairs.
+        baselines: those of `baseline_comparisons`.
+    """
+    ours = of_kind(baselines, "baseline")
+    best = preferred([c.first for c in ours]) if ours else None
+    return discuss(
+        "components", results, compared, against=[c.turned for c in ours if c.first is best]
+    )

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+import scipy
 
 from labrnn.results import comparison, prose, statistics
 from labrnn.results.comparison import of_kind
@@ -60,6 +61,8 @@ def sgd(results):
     setting, probes = results.settings[0], results.run(results.part.probes())
     losses, _ = results.curves(setting, "train_loss")
     falls = [sum(b < a for a, b in pairwise(curve)) for curve in losses]
+    ending = int((losses.argmin(axis=1) == losses.shape[1] - 1).sum())
+    helped = {s: p for s in probes if (p := _more_train(results, s, setting)) < statistics.LEVEL}
     return discuss(
         "sgd",
         results,
@@ -67,7 +70,11 @@ def sgd(results):
         cell=setting.config.cell.upper(),
         runs=results.trained(setting),
         probes=probes,
-        helped=[s for s in probes if _more_train(results, s, setting)],
+        helped=helped,
+        rate_alone=_rate_alone(probes, helped, setting),
+        ending=ending,
+        by_chance=float(scipy.stats.binom.sf(ending - 1, len(losses), 1 / losses.shape[1])),
+        level=statistics.LEVEL,
         first=losses[:, 0].mean(),
         last=losses[:, -1].mean(),
         width=np.ptp(losses, axis=1).max(),
@@ -78,9 +85,15 @@ def sgd(results):
 
 
 def _more_train(results, first, second):
-    """Whether significantly more of a setting's runs train than of another's."""
-    sides = map(results.trained, (first, second))
-    return statistics.fisher(*sides, "greater") < statistics.LEVEL
+    """One-sided p-value that no more of a setting's runs train than of another's."""
+    return statistics.fisher(*map(results.trained, (first, second)), "greater")
+
+
+def _rate_alone(probes, helped, setting):
+    """Whether another learning rate helped and another forget bias did not."""
+    changed = {s: s.config.forget_bias != setting.config.forget_bias for s in probes}
+    tested = [s for s, bias in changed.items() if bias]
+    return bool(tested) and not helped.keys() & {*tested} and bool(helped)
 
 
 @_of_runs
@@ -130,7 +143,6 @@ def sweep(results):
         level=statistics.LEVEL,
         reference=reference if reference in able else None,
         ends=(run[0], run[-1]) if len(run) > 1 else (),
-        overfitted=overfitted(results, able),
     )
 
 
@@ -171,7 +183,7 @@ def training(results, settings=None):
     run, able = results.run(settings), results.able(settings)
     never = [s for s in run if s not in able]
     flat = [s for s in never if LN2 - results.rows(s)["lowest_loss"].min() <= FALL]
-    wide = [s for s in run if (e := results.accuracy(s)).error > 0 and not e.known]
+    wide = [s for s in run if results.accuracy(s).ranges]
     own = [s for s in run if results.runs.has_own_spread(s.config, results.tested)]
     return render(
         "training",

@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from labrnn.network.registry import OPTIMIZERS
 from labrnn.published import published_accuracy
-from labrnn.results.prose import capital, percent, points
+from labrnn.results.prose import capital, percent, points, typical
 from labrnn.results.table import LN2
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#1f5a99", "#c8561b", "#2c7a4b", "#75459c", "#6b6b6b"
@@ -32,7 +32,8 @@ PUBLISHED |= {"marker": "D", "label": "published, one run, last epoch"}
 # How figures are to be read: `show` adds it to their captions.
 POINTS = "Points: runs; bars: mean and 95 % CI of those that trained."
 FAILURES = "Under the line: {}."
-NO_BAR = "without a bar: a CI that is not known or wider than 10 points"
+NO_BAR = "without a bar: a CI that is not known or extends more than 10 points to one side"
+ALONE = "points without a mean: runs that differ too much for a CI"
 BEST_BASELINE = "Dashed: the best linear baseline."
 # Changes of the lab's defaults in titles, in this order.
 TITLES = {"optim": "{}", "lr": "learning rate {:g}", "n_layers": "{} layers"}
@@ -40,8 +41,8 @@ TITLES |= {"hidden_dim": "{} units", "embedding_dim": "{} dimensions"}
 TITLES |= {"dropout_rate": "dropout {:g}", "bidirectional": "bidirectional"}
 WIDTH = 6.0  # inches of the text on a page
 FIRST_STEPS = "Moving average over five steps; dotted: ln 2, the loss of a chance prediction."
-BEST_VALIDATION = "Best validation: highest validation accuracy over the epochs."
-ALL_FAILED = "Accuracies in titles: means of the runs that trained, of all if none did."
+BEST_VALIDATION = "Best validation: the highest validation accuracy of all epochs, mean over runs."
+ALL_FAILED = "Accuracies in titles: of the runs that trained, of all if none did."
 FRAME = 8  # points: how far the figure of the reproduction reaches
 STYLE = {
     "font.size": 8,
@@ -188,12 +189,14 @@ def _panel(top, bottom, results, setting, title, flat):
 
 def _tested(results, setting):
     """Test and best validation accuracy of the runs that trained, in a title; of all if none did."""
-    runs, mean = results.trained(setting), results.mean(setting, f"{results.tested}_accuracy")
+    runs, estimate = results.trained(setting), results.accuracy(setting)
+    mean = results.mean(setting, f"{results.tested}_accuracy")
+    tested = f"{typical(estimate)} %" if estimate.ranges else percent(mean)
     validation, able = results.curves(setting, "valid_accuracy")
     best = validation[able if able.any() else ~able].max(axis=1).mean()
-    text = f"test accuracy {percent(mean)} (n = {runs.n})"
+    text = f"test accuracy {tested} (n = {runs.n})"
     if runs.count < runs.n:  # no room for more in a row of three
-        text = f"test {percent(mean)} ({runs.count} of {runs.n} trained)"
+        text = f"test {tested} ({runs.count} of {runs.n} trained)"
     return f"{text}\nbest validation {percent(best)}"
 
 
@@ -323,10 +326,12 @@ def _runs(axes, results, places, known=None):
         rows, estimate = results.rows(setting), results.accuracy(setting)
         able = rows[rows["trained"]][f"{results.tested}_accuracy"].tolist()
         if able:
-            half = np.nan_to_num(estimate.half_width)
             axes.plot([x] * len(able), able, ".", color=color, markersize=3, alpha=0.6)
-            axes.errorbar(x, estimate.mean, half, color=color, marker=marker, **MEAN)
-            shown += [*able, estimate.mean - half, estimate.mean + half]
+            shown += able
+            if not estimate.ranges:
+                half = estimate.half_width
+                axes.errorbar(x, estimate.mean, half, color=color, marker=marker, **MEAN)
+                shown += [estimate.low, estimate.high] * estimate.known
         if missed := len(rows) - len(able):
             failed.append((x, "×" if known is None else f"{missed}/{len(rows)}", color))
     least = min(shown, default=0.0) - 0.05
@@ -446,7 +451,8 @@ def forest(compared):
         "bars: 95 % CI": True,
         NO_BAR: not all(c.difference.known for c in compared),
         "blue squares: significant": any(c.significant for c in compared),
-        "grey: not significant": any(not c.significant for c in compared),
+        "grey: not significant": any(c.outcome in ("equivalent", "inconclusive") for c in compared),
+        "hollow: not tested, a single run": any(c.outcome == "untested" for c in compared),
         "shaded: within 1 point": True,
     }
     with page(WIDTH, 0.55 + 0.24 * len(compared), key=_drawn(kinds)) as (figure, axes):
@@ -454,9 +460,10 @@ def forest(compared):
         shown = [-1.0, 1.0]
         for place, c in enumerate(compared):
             color, marker = (BLUE, "s") if c.significant else (GREY, "o")
-            mean, half = 100 * c.difference.mean, 100 * np.nan_to_num(c.difference.half_width)
-            axes.errorbar(mean, place, xerr=half, fmt=marker, color=color, capsize=2)
-            shown += [mean - half, mean + half]
+            fill = "none" if c.outcome == "untested" else "full"
+            mean, half = 100 * c.difference.mean, 100 * c.difference.half_width
+            axes.errorbar(mean, place, half, fmt=marker, color=color, capsize=2, fillstyle=fill)
+            shown += [mean, *([mean - half, mean + half] if c.difference.known else [])]
         edge = 0.05 * np.ptp(shown)
         axes.set_xlim(min(shown) - edge, max(shown) + edge)
         axes.axvline(0, color="black", linewidth=0.6)
@@ -473,15 +480,19 @@ def accuracies(results, models):
     shown = [(m, e) for m in models if (e := results.accuracy(m)).mean > 0.6]
     kinds = {
         "bars: 95 % CI": True,
-        NO_BAR: not all(e.known for _, e in shown),
+        NO_BAR: not all(e.known or e.ranges for _, e in shown),
+        ALONE: any(e.ranges for _, e in shown),
         "dashed: the best linear baseline": bool(results.baseline),
     }
     with page(WIDTH, 0.5 + 0.22 * len(shown), key=_drawn(kinds)) as (figure, axes):
         for place, (model, e) in enumerate(shown):
-            linear, half = hasattr(model, "correct"), 100 * np.nan_to_num(e.half_width)
+            linear, half = hasattr(model, "correct"), 100 * e.half_width
             style = {"fmt": "o", "color": BLUE} if linear else {"fmt": "s", "color": ORANGE}
             style["fillstyle"] = "full" if linear else "none"
-            axes.errorbar(100 * e.mean, place, xerr=half, capsize=2, **style)
+            if e.ranges:
+                axes.plot(100 * np.array(e.runs), [place] * e.n, ".", color=style["color"])
+            else:
+                axes.errorbar(100 * e.mean, place, xerr=half, capsize=2, **style)
         if results.baseline:
             best = 100 * results.baseline.accuracy
             axes.axvline(best, **BASELINE)

@@ -129,9 +129,9 @@ def interval(estimate, sign=""):
 
 def typical(estimate):
     """`88.0`, or `70.0 to 88.6` where runs differ too much for an interval; in per cent."""
-    if estimate.known or len(estimate.runs) < 2:
-        return f"{100 * estimate.mean:.1f}"
-    return f"{100 * min(estimate.runs):.1f} to {100 * max(estimate.runs):.1f}"
+    if estimate.ranges:
+        return f"{100 * min(estimate.runs):.1f} to {100 * max(estimate.runs):.1f}"
+    return f"{100 * estimate.mean:.1f}"
 
 
 def accuracy(estimate):

@@ -99,9 +99,9 @@ def table(rows):
         lines.append(line)
     return printed(
         lines,
-        "Trained: our runs that trained, of all. Gap: ours minus published; ± prediction: half of "
-        "the 95 % prediction interval of a single published run. Best epoch: with the corrected "
-        "readout, so for bidirectional models of other runs.",
+        "Lab figure: its number in the lab sheet. Trained: our runs that trained, of all. Gap: ours "
+        "minus published; ± prediction: half of the 95 % prediction interval of a single published "
+        "run. Best epoch: with the corrected readout, so for bidirectional models of other runs.",
     )
 
 
@@ -116,7 +116,9 @@ def summary(rows, results):
         rows=rows,
         run=run,
         shown=shown,
+        single=[row for row in shown if row.runs.count == 1],
         both=both,
+        absent=[row for row in rows if not row.runs.n],
         wide=[row for row in both if not row.compared],
         distinct=len({row.setting.config for row in rows}),
         others=sorted((r for r in shown if not r.agrees), key=lambda r: -abs(r.gap.mean)),

@@ -17,8 +17,7 @@ CONFIDENCE = 0.95
 LEVEL = 0.05
 MARGIN = 0.01  # accuracies less than a point apart are equivalent
 POWER = 0.8  # of the smallest difference that a test can detect
-WIDE = 0.1  # an interval that extends further to either side says nothing: it is left out
-DOUBTLESS = 1e-6  # McNemar's p-values below this on every run decide, whatever the seeds' spread
+WIDE = 0.1  # an interval that extends further to one side says nothing: it is left out
 UNSTABLE = 0.001  # level of the F test by which a setting's seeds differ more than others'
 
 
@@ -51,8 +50,6 @@ class Estimate:
         n: runs behind it; of a difference the fewer.
         reviews: test reviews behind it.
         bounds: what the quantity can be at least and at most.
-        mcnemar: of a difference between a model without a seed and three runs or more: McNemar's
-            exact p-value on the run on which it is least clear; NaN where that leaves a doubt.
         lone: whether the lower side of a difference is a single run of a setting. Such a run may
             have failed by chance, so it does not decide against the setting: p-values that would
             are NaN.
@@ -65,7 +62,6 @@ class Estimate:
     n: int
     reviews: int
     bounds: tuple = (-1.0, 1.0)
-    mcnemar: float = math.nan
     lone: bool = False
     runs: tuple = ()
 
@@ -88,6 +84,11 @@ class Estimate:
         """Whether there is an interval that says something."""
         return not math.isnan(self.half_width)
 
+    @property
+    def ranges(self):
+        """Whether its runs differ too much for an interval, so that their range says more."""
+        return not self.known and len(self.runs) > 1
+
     def p_above(self, value):
         """One-sided p-value of the hypothesis that the true mean is at most `value`."""
         return self._p(self.mean - value, self.lone and self.mean > 0)
@@ -107,7 +108,7 @@ class Estimate:
     def p(self):
         """Two-sided p-value of the hypothesis that the true mean is 0."""
         one_sided = self.p_above(0.0) if self.mean > 0 else self.p_below(0.0)
-        return float(np.fmin(np.minimum(2 * one_sided, 1.0), self.mcnemar))
+        return float(np.minimum(2 * one_sided, 1.0))
 
     @property
     def p_equivalent(self):
@@ -217,18 +218,15 @@ def difference(correct, other, over_seeds, others, paired=True):
     """
     sides = [(over_seeds, len(correct)), (others, len(other))]
     mine, theirs = correct.mean(axis=0), other.mean(axis=0)
-    decided = math.nan
     if paired:
         gaps = mine - theirs
         mean, of_reviews = gaps.mean(), _of_reviews(gaps, sides)
-        if EXACT in (over_seeds, others):
-            decided = _on_every_run(correct, other)
     else:
         mean = mine.mean() - theirs.mean()
         of_reviews = _of_reviews(mine, sides[:1]) + _of_reviews(theirs, sides[1:])
     reviews = min(len(mine), len(theirs))
     runs = min((n for s, n in sides if s is not EXACT), default=1)
-    estimate = combined(mean, _shares(sides) + of_reviews, runs, reviews, mcnemar=decided)
+    estimate = combined(mean, _shares(sides) + of_reviews, runs, reviews)
     lower, n = sides[0] if mean < 0 else sides[1]
     return replace(estimate, lone=n == 1 and lower is not EXACT)
 
@@ -355,14 +353,6 @@ def trend(values, trained):
     return float(result.pvalue)
 
 
-def mcnemar(correct, other):
-    """McNemar's exact p-value for two models on the same reviews."""
-    only_first, only_second = int((correct & ~other).sum()), int((~correct & other).sum())
-    if only_first + only_second == 0:
-        return 1.0
-    return float(scipy.stats.binomtest(only_first, only_first + only_second).pvalue)
-
-
 def holm(p_values):
     """p-values corrected for their number by Holm's step-down method, in the same order.
 
@@ -375,14 +365,6 @@ def holm(p_values):
     result = np.full_like(p, math.nan)
     result[order] = np.minimum(corrected, 1.0)
     return result
-
-
-def _on_every_run(correct, other):
-    """The largest of McNemar's p-values over three pairs of runs or more; NaN if one leaves a doubt."""
-    pairs = [(a, b) for a in correct for b in other]
-    signs = {np.sign(a.sum(dtype=int) - b.sum(dtype=int)) for a, b in pairs}
-    worst = max(mcnemar(a, b) for a, b in pairs)
-    return worst if len(pairs) >= 3 and len(signs) == 1 and worst < DOUBTLESS else math.nan
 
 
 def _shares(sides):
@@ -403,7 +385,7 @@ def _of_reviews(values, sides):
     return [(max(0.0, values.var(ddof=1) - from_seeds) / reviews, reviews - 1)]
 
 
-def combined(mean, shares, runs, reviews, bounds=(-1.0, 1.0), mcnemar=math.nan):
+def combined(mean, shares, runs, reviews, bounds=(-1.0, 1.0)):
     """An `Estimate` from its shares of variance; degrees of freedom after Satterthwaite.
 
     Args:
@@ -412,4 +394,4 @@ def combined(mean, shares, runs, reviews, bounds=(-1.0, 1.0), mcnemar=math.nan):
     variance = sum(v for v, _ in shares)
     squares = sum(v**2 / freedom for v, freedom in shares)
     freedom = variance**2 / squares if squares > 0 else math.inf
-    return Estimate(float(mean), math.sqrt(variance), freedom, runs, reviews, bounds, mcnemar)
+    return Estimate(float(mean), math.sqrt(variance), freedom, runs, reviews, bounds)

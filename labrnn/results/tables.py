@@ -12,7 +12,7 @@ from labrnn.results.prose import interval, p_value, points, render, typical
 ACCURACY = "test accuracy, %"
 KEY = (
     "Trained: runs that trained, of all; accuracy and 95 % CI of those, or their range. s/epoch: "
-    "processor seconds per epoch."
+    "processor seconds per epoch, which vary with the machine and its load."
 )
 COMPARED = (
     " Δ: difference in points with its 95 % CI; p: corrected by Holm's method; lower, higher: "
@@ -39,7 +39,7 @@ def columns(results, setting, *names):
         "n": str(estimate.n),
         ACCURACY: accuracy_cell(estimate),
         "validation, %": f"{100 * results.validation(setting):.1f}",
-        "s/epoch": "–" if math.isnan(seconds) else f"{seconds:.1f}",
+        "s/epoch": "–" if math.isnan(seconds) else f"{float(f'{seconds:.2g}'):g}",
         "epoch 1, %": f"{100 * rows['first_validation'].mean():.1f}",
     }
     return {name: cells[name] for name in names}
@@ -119,12 +119,12 @@ def ranking(results, settings, compared=()):
     lines = [
         {"": str(place), "setting": s.name}
         | columns(results, s, "parameters", "n", ACCURACY, "validation, %")
-        | {"front": "yes" if s in best else "", "result": found.get(s, "–")}
+        | {"Pareto": "yes" if s in best else "", "result": found.get(s, "–")}
         for place, s in enumerate(ranked, 1)
     ]
     return printed(
         lines,
-        "Front: no setting of the grid or of Labs 2 c to e with as many parameters or fewer is more "
+        "Pareto: no setting of the grid or of Labs 2 c to e with as many parameters or fewer is more "
         "accurate. Result: against the selected setting.",
     )
 
@@ -164,6 +164,14 @@ def front(results, settings):
             best = results.accuracy(s).mean
             chosen.append(s)
     return chosen
+
+
+def settings_of(part):
+    """A line a parameter that the part itself declares: what it is, and its value."""
+    fields = type(part).model_fields
+    names = [name for name in type(part).__annotations__ if name in fields and name != "seeds"]
+    rows = [(fields[name].description, f"{getattr(part, name):g}") for name in names]
+    return pd.DataFrame(rows, columns=["parameter", "value"])
 
 
 def parameter_table(results, setting):

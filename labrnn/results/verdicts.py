@@ -19,6 +19,7 @@ from labrnn.results.prose import capital, difference, p_value, share
 from labrnn.results.statistics import LEVEL, MARGIN, NOT_RUN
 
 CONFIRMED, REFUTED, INCONCLUSIVE = "confirmed", "refuted", "inconclusive"
+FEW = 3  # pairs of an inconclusive claim that are all printed
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,19 @@ def _judged(results, claim):
     note = f"; {missing} of {len(claim.pairs)} comparisons were not run" if missing else ""
     if not found:
         return INCONCLUSIVE, "not run"
-    against = statistics.holm([p for e in found for p in e.against])
-    if (against < LEVEL).any():
+    against = iter(statistics.holm([p for e in found for p in e.against]))
+    corrected = [_least([next(against) for _ in e.against]) for e in found]
+    if any(p < LEVEL for p in corrected):
         return REFUTED, min(found, key=_strongest).text
-    weakest = max(found, key=_weakness)
-    sure = all(e.support < LEVEL for e in found) and not missing
-    return CONFIRMED if sure else INCONCLUSIVE, weakest.text + note
+    if all(e.support < LEVEL for e in found) and not missing:
+        return CONFIRMED, max(found, key=_weakness).text
+    shown = found if len(found) <= FEW else [max(found, key=_weakness)]
+    texts = [
+        f"{e.text}; against it: {p_value(p)} after correction" * (_strongest(e) < LEVEL) or e.text
+        for e, p in zip(found, corrected, strict=True)
+        if e in shown
+    ]
+    return INCONCLUSIVE, "; ".join(texts) + note
 
 
 def _weakness(evidence):
@@ -88,7 +96,11 @@ def _weakness(evidence):
 
 
 def _strongest(evidence):
-    return min([p for p in evidence.against if not math.isnan(p)], default=1.0)
+    return _least(evidence.against)
+
+
+def _least(p_values):
+    return min([p for p in p_values if not math.isnan(p)], default=1.0)
 
 
 def table(found):
@@ -140,7 +152,7 @@ def _slower(results, first, second):
     sides = [results.rows(setting)["mean_validation"] for setting in (first, second)]
     d = statistics.welch(*sides)
     names = [f"{s.config.cell.upper()} with {s.name}" for s in (first, second)]
-    text = f"on validation, mean over epochs, {names[0]} − {names[1]}: {difference(d)}"
+    text = f"{names[0]} − {names[1]}, on validation: {difference(d)}"
     return _Evidence(d.p_below(-MARGIN), [d.p_above(-MARGIN)], text)
 
 
@@ -167,8 +179,8 @@ def _highest_ratio(results, first, rival):
     scaled = s and replace(s, variance=scale**2 * s.variance, within=scale**2 * s.within)
     d = statistics.difference(mine, scale * theirs, results.spread(first), scaled)
     text = (
-        f"accuracy of {first.name} − {scale:.4f} times that of {rival.name}, the ratio of their "
-        f"parameters: {difference(d)}"
+        f"{first.name} − the accuracy at which it would have the ratio of {rival.name}: "
+        f"{difference(d)}"
     )
     return _Evidence(d.p_above(0.0), [d.p_below(0.0)], text)
 

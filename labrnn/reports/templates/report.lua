@@ -366,7 +366,7 @@ local function enrol(part)
           .. 'figure and table of a notebook its own label')
       end
       counters[kind] = counters[kind] + 1
-      if kind == 'figure' then part.last, part.rest = block, 0 end
+      if kind == 'figure' then part.first, part.last, part.rest = part.first or block, block, 0 end
       if block.number then -- the lab's own
         block.caption = pandoc.Inlines{pandoc.Emph('Lab figure ' .. block.number .. '.'), pandoc.Space()} .. block.caption
       end
@@ -720,12 +720,28 @@ local function figure(block, part, caption)
   return pandoc.Figure(content, {long = caption and {pandoc.Plain(caption)} or {}}, pandoc.Attr(block.label or ''))
 end
 
+-- Whether a table is so high that it may not fit on the rest of a page, but fits on one.
+local function floats(tree)
+  local rows, wraps = 0, false
+  tree:walk{Table = function(tab)
+    for _, body in ipairs(tab.bodies) do
+      for _, row in ipairs(body.body) do
+        rows = rows + 1
+        for _, cell in ipairs(row.cells) do wraps = wraps or #stringify(cell.contents) > 40 end
+      end
+    end
+  end}
+  return rows > 8 and rows <= 25 and not wraps
+end
+
 -- A block of a notebook as final blocks of the document.
 local function compose(block, part)
   local caption = block.caption and finish_inlines(block.caption, block, part)
   local full = caption and not typst and block.label
     and List{pandoc.Strong(block.name .. '.'), pandoc.Space()} .. caption or caption
-  if block.kind == 'appendix' then
+  if block.kind == 'contents' then
+    return typst and {pandoc.RawBlock('typst', '#contents()')} or {}
+  elseif block.kind == 'appendix' then
     return {typst and pandoc.RawBlock('typst', '#show: appendix') or pandoc.HorizontalRule()}
   elseif block.kind == 'reference' then
     local target = targets[normal(part.prefix .. block.text)]
@@ -763,9 +779,11 @@ local function compose(block, part)
     body = '[' .. write(blocks) .. ']'
   end
   if not block.label then return {pandoc.RawBlock('typst', '#' .. body)} end
-  -- Tables stand where they are; figures float, but the last of a part only if enough text follows.
+  -- Figures float, but the last of a part only if enough text follows, and the first not above the
+  -- part's heading. Tables stand where they are, but for those that would be torn and fit a page.
   local ends = kind == 'image' and block == part.last and part.rest < 2500
-  local placement = (kind == 'table' or ends) and 'none' or 'auto'
+  local stays = ends or kind == 'table' and not floats(block.tree)
+  local placement = stays and 'none' or block == part.first and 'bottom' or 'auto'
   return {pandoc.RawBlock('typst', (ends and '#place.flush()\n' or '') .. ('#numbered(%s, "%s", %s, %s, [%s], %s, %s)'):format(kind,
     block.name:match('%a+'), literal(block.number), literal(block.label), write{pandoc.Plain(caption)},
     placement, body))}
