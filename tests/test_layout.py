@@ -118,6 +118,7 @@ def long_write_up(folder, figures, height, discussion, offset):
     words, paths, count = "Words that fill a line or two of the page. " * 6, [], offset or 0
     for name in NAMES:
         cells = [v4.new_markdown_cell(f"# Part {name}\n\n## Results\n\nBegin {name}. {words}")]
+        cells += [v4.new_code_cell("from labrnn.lab import Lab")]
         for k in range(figures):
             size = f'width="400pt" height="{height}pt"'
             picture = f'<svg xmlns="http://www.w3.org/2000/svg" {size}><path d="M0 0h9v9z"/></svg>'
