@@ -123,7 +123,7 @@ class Part(Strict):
     epochs: Epochs = Field(5, description="passes over the training reviews")
     train_reviews: int = Field(8000, ge=0, description="training reviews in use, 0 for all")
     max_tokens: Length = Field(128, description="most known words of a review that are read")
-    batch_size: Length = Field(32, description="batch size (lab: 96)")
+    batch_size: int = Field(32, ge=1, le=4096, description="batch size (lab: 96)")
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_):
@@ -520,7 +520,7 @@ class Bidirectional(_Tuned):
 class Reproduction(Part):
     """All published runs; it shows what other parts have trained and trains nothing."""
 
-    name, title = "reproduction", "Our runs beside the 79 of the original study"
+    name, title = "reproduction", "Comparison with the 79 published runs"
     trains: ClassVar[bool] = False
 
     train: bool = Field(False, description="show what is stored, train nothing")
@@ -575,7 +575,7 @@ class Reproduction(Part):
 class BeyondBaselines(_TwoCells):
     """The two models beside linear baselines, see `labrnn.results.baselines`."""
 
-    name, title = "beyond_baselines", "What simpler models reach"
+    name, title = "beyond_baselines", "Linear baselines"
     fits_baselines: ClassVar[bool] = True
 
 

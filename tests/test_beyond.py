@@ -176,6 +176,16 @@ def test_a_baseline_is_compared_with_the_networks(network, says):
     assert table["result"].tolist()[-2:] == ["–", "–"]
 
 
+def test_a_difference_beyond_doubt_on_every_run_is_decided():
+    """Three runs that lie far apart, and a baseline that is better than each by McNemar's test."""
+    found = results(BeyondBaselines(seeds=SEEDS), {"LSTM": [0.80, 0.84, 0.88]})
+    [c] = beyond.baseline_comparisons([baseline("NB-SVM", 0.92)], found)
+    runs = found.correct(c.second)
+    assert c.difference.mcnemar == max(statistics.mcnemar(c.first.correct, r) for r in runs) < 1e-9
+    assert c.outcome == "higher"
+    assert c.p == pytest.approx(min(c.difference.p, c.difference.mcnemar))
+
+
 def test_a_single_run_of_a_network_decides_nothing():
     found = results(BeyondBaselines(), {"LSTM": [0.8]})
     [c] = beyond.baseline_comparisons([baseline("NB-SVM", 0.83)], found)
@@ -192,7 +202,7 @@ def test_missing_baselines_and_networks_are_reported_missing():
 
 
 def test_the_committed_baseline_is_better_than_the_committed_gru():
-    """Though the baseline has one fit; this was once called not clear."""
+    """McNemar's test is beyond doubt on every run; this was once called not clear."""
     store = Store(PROJECT / "reports" / "full")
     part = read_params(PROJECT / "params" / "full" / "beyond_baselines.yaml")
     found = Results(part, Runs(stored(part, store, [])))
@@ -203,6 +213,7 @@ def test_the_committed_baseline_is_better_than_the_committed_gru():
     assert set(networks) == {"LSTM", "GRU"}
     for c in networks.values():
         assert c.outcome == "higher"
+        assert c.difference.mcnemar < 1e-20
 
 
 # The published choices

@@ -441,7 +441,7 @@ def test_p_values_of_a_part_are_corrected_together():
     assert sorted(together)[0] == pytest.approx(2 * min(alone))
     assert [c.first.name for c in compare(found)] == ["20 units", "200 units"]
     pairs = [(Pair(s, found["100 units"])) for s in found.settings[:1]]
-    single = comparison.test(found, pairs)
+    single = comparison.tested(found, pairs)
     assert single[0].p == pytest.approx(alone[0])
 
 

@@ -11,7 +11,7 @@ from benchmarks import precision
 from labrnn.config import TrialConfig
 from labrnn.parts import PARTS, Compound, Depth, read_params
 from labrnn.published import published
-from labrnn.results import baselines, beyond, comparison, reproduction
+from labrnn.results import baselines, beyond, combined, comparison, reproduction
 from labrnn.results.statistics import CONFIDENCE, LEVEL, MARGIN
 from labrnn.results.table import Results, Runs
 from labrnn.results.verdicts import verdicts
@@ -67,6 +67,10 @@ def found_numbers():
     counts = [len(rows), run, both, run - both, len(shown), sum(row.agrees for row in shown)]
     counts += [len(outcomes), *map(outcomes.count, set(outcomes)), meaning["guessed"]]
     counts += map(at_last.count, set(at_last))
+    single = [row for row in shown if row.runs.n == 1]
+    others = [row for row in shown if row not in single]
+    counts += [len(single), len(others), sum(row.agrees for row in others)]
+    counts.append(f"{100 * min(row.gap.half_width for row in single):.0f}")
     pool |= {f"{100 * r.test_correct / r.test:.1f}" for r in beyond.standard_split().itertuples()}
     pool.add(f"{100 * meaning['constant']:.1f}")
     linear = headline.results("beyond_baselines")
@@ -93,12 +97,16 @@ def test_every_number_of_the_abstract_is_found_in_the_results():
     abstract = " ".join(" ".join(texts).split())
     best = headline.results("beyond_best")
     rows = reproduction.compare(headline.results())
+    models = baselines.find(best.part, headline.STORE)
+    network = best.part.whole()
+    both = combined.find(best, network, baselines.preferred(models), headline.STORE)
+    bars = beyond.baseline_comparisons(models, best, [network], both)
     findings = [
         reproduction.summary(rows, headline.results()),
-        beyond.on_components(best, comparison.compare(best)),
+        beyond.on_components(best, comparison.compare(best), bars),
     ]
     for finding in findings:  # computed again from the runs
-        assert finding.partition("\n\n")[0] in abstract
+        assert finding.partition("\n\n")[0].replace("*", "") in abstract
     said = numbers(abstract)
     assert len(said) > 10
     assert said <= found_numbers()

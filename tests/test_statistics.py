@@ -6,12 +6,14 @@ from functools import cache
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as oracle_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_ind
 
 from labrnn.results.statistics import (
     CONFIDENCE,
+    DOUBTLESS,
     EXACT,
     LEVEL,
     MARGIN,
@@ -26,6 +28,7 @@ from labrnn.results.statistics import (
     difference,
     holm,
     joint_gaps,
+    mcnemar,
     mean_of,
     pool,
     prediction,
@@ -181,7 +184,7 @@ def test_unpaired_intervals_cover():
 
 @pytest.mark.simulation
 def test_a_baseline_against_a_setting_keeps_its_level():
-    """The baseline is as good as the setting: the t-test errs seldom."""
+    """The baseline is as good as the setting: the t-test or McNemar on every run errs seldom."""
     random, wrong = np.random.default_rng(5), []
     for _ in range(600):
         made = family(random, 3)
@@ -191,6 +194,19 @@ def test_a_baseline_against_a_setting_keeps_its_level():
         over_seeds = spread(made)
         wrong.append(difference(single, made[0], EXACT, over_seeds).p < 0.05)
     assert np.mean(wrong) < 0.06
+
+
+def test_mcnemar_decides_where_it_is_beyond_doubt_on_every_run():
+    random = np.random.default_rng(6)
+    runs = family(random, 3, settings=1)[0]
+    better = runs[0] | (random.random(REVIEWS) < 0.4)
+    d = difference(better[None], runs, EXACT, None)
+    assert math.isnan(d.error)
+    assert d.p == max(mcnemar(better, run) for run in runs) < 1e-10
+    assert math.isnan(difference(better[None], runs[:1], EXACT, None).p)  # one seed decides nothing
+    runs[2] = better
+    runs[2, np.flatnonzero(better)[:10]] = False  # significant, p = 0.002, but not beyond doubt
+    assert math.isnan(difference(better[None], runs, EXACT, None).p)
 
 
 # ------------------------------------------------------------------------------ closed forms
@@ -258,8 +274,8 @@ def satterthwaite(*shares):
 
 
 def test_levels_are_those_of_the_methods():
-    constants = (CONFIDENCE, LEVEL, MARGIN, POWER, UNSTABLE, WIDE)
-    assert constants == (0.95, 0.05, 0.01, 0.8, 0.001, 0.1)
+    constants = (CONFIDENCE, LEVEL, MARGIN, POWER, UNSTABLE, WIDE, DOUBTLESS)
+    assert constants == (0.95, 0.05, 0.01, 0.8, 0.001, 0.1, 1e-6)
     assert (EXACT.variance, EXACT.freedom, EXACT.within) == (0, math.inf, 0)
     assert (NOT_RUN.n, NOT_RUN.reviews, NOT_RUN.known) == (0, 0, False)
     assert math.isnan(NOT_RUN.mean)
@@ -274,6 +290,7 @@ def test_p_values_and_the_detectable_difference_are_those_of_t():
     assert estimate.p == pytest.approx(2 * t.sf(2.5))
     assert Estimate(-0.02, 0.008, 7.5, 3, 400).p == pytest.approx(estimate.p)
     assert Estimate(0.0, 0.008, 7.5, 3, 400).p == 1.0
+    assert Estimate(0.02, 0.008, 7.5, 3, 400, mcnemar=1e-9).p == 1e-9
     assert estimate.p_equivalent == pytest.approx(t.cdf(1.25))
     assert Estimate(-0.02, 0.008, 7.5, 3, 400).p_equivalent == pytest.approx(t.cdf(1.25))
     assert estimate.detectable == pytest.approx((t.ppf(0.975) + t.ppf(0.8)) * 0.008)
@@ -313,6 +330,7 @@ def test_differences_add_the_shares_of_their_sides():
     expected = satterthwaite((0.0004 / 3, 3), (0.0009 / 2, 5), (of_reviews, 499))
     assert (d.error, d.freedom) == pytest.approx(expected)
     assert (d.mean, d.n, d.reviews, d.bounds) == (pytest.approx(gaps.mean()), 2, 500, (-1, 1))
+    assert math.isnan(d.mcnemar)
     # One spread for both sides is one share.
     d = difference(first, second, mine, mine)
     of_reviews = (gaps.var(ddof=1) - 0.1 / 3 - 0.1 / 2) / 500
@@ -336,6 +354,7 @@ def test_unpaired_differences_have_the_reviews_share_of_each_side():
         assert (d.error, d.freedom) == pytest.approx(satterthwaite(*shares))
         assert d.mean == pytest.approx(sign * (first.mean() - second.mean()))
         assert (d.n, d.reviews, d.bounds) == (2, 500, (-1, 1))
+    assert math.isnan(difference(first, second[:1], mine, EXACT, paired=False).mcnemar)
 
 
 def test_a_prediction_adds_a_runs_own_shares():
@@ -379,6 +398,7 @@ def test_welch_is_statsmodels():
     for estimate in (d, mean):
         assert (estimate.n, estimate.reviews) == (3, 0)
         assert estimate.bounds == (-math.inf, math.inf)
+        assert math.isnan(estimate.mcnemar)
         assert not estimate.lone
 
 
@@ -391,6 +411,13 @@ def test_shares_are_clopper_pearson():
     assert Share(1, 10).p_fewer == pytest.approx(11 / 1024)
     assert Share(9, 10).p_more == pytest.approx(11 / 1024)
     assert (Share(0, 0).low, Share(0, 0).high) == (0, 1)
+
+
+def test_mcnemar_is_exact():
+    first = np.array([1] * 9 + [0] * 2 + [1] * 50, bool)
+    second = np.array([0] * 9 + [1] * 2 + [1] * 50, bool)
+    assert mcnemar(first, second) == pytest.approx(oracle_mcnemar([[50, 9], [2, 0]]).pvalue)
+    assert mcnemar(first, first) == 1.0
 
 
 def test_holm_by_hand_and_by_statsmodels():

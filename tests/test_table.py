@@ -238,10 +238,10 @@ def test_a_limited_training_set_is_reported_beside_the_split(reviews, tmp_path, 
     assert table["reviews"].tolist() == ["210", "30", "60"]
     assert table["share"].tolist() == ["70 %", "10 %", "20 %"]
     assert table["in use"].tolist() == [str(in_use or 210), "30", "60"]
-    text = tables.on_splits(data)
+    text = tables.on("splits", data)
     limited = "`train_reviews` limits the 210 training reviews to 150"
     assert text.startswith(limited if in_use else "All reviews are in use.")
-    assert "Its first words are “" in tables.on_vocabulary(data)
+    assert "Its first words are “" in tables.on("vocabulary", data)
 
 
 def test_the_table_of_spreads_is_that_of_the_stored_runs(capsys):

@@ -1,10 +1,8 @@
 """The write-up of the lab: frame, sections with the parts' answers, and the notebooks as appendix."""
 
 import ast
-import re
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 from pathlib import Path
 
 import nbformat
@@ -78,22 +76,16 @@ def _answers(whole):
 
 
 def _executed(whole):
-    """The other code and printed outputs of a part, but for cells that only show the answers."""
-    blocks, headings = [Block("computed", f"# `{whole.name}.ipynb`", level=2)], []
-    for where, cell in groupby(whole.blocks, lambda block: block.where):
-        cell = [block for block in cell if "answer" not in block.tags]
-        shows = any(block.label or block.kind == "computed" for block in cell)
-        if cell and cell[0].kind == "markdown":
-            headings = [Block("headings", cell[0].text, where, level=4)]
-        elif cell and not (shows and all(block.kind != "print" for block in cell)):
-            blocks += headings + [_referred(block) for block in cell if block.kind != "computed"]
-            headings = []
+    """The other code and printed outputs of a part; figures and tables are referred to."""
+    blocks, heading = [Block("computed", f"# `{whole.name}.ipynb`", level=2)], []
+    for block in whole.blocks:
+        if block.kind == "markdown":
+            heading = [Block("headings", block.text, block.where, level=4)]
+        elif block.kind != "computed" and "answer" not in block.tags:
+            shown = Block("reference", block.label, block.where) if block.label else block
+            blocks += [*heading, shown]
+            heading = []
     return Part(whole.name, blocks if len(blocks) > 1 else [], prefix=whole.prefix)
-
-
-def _referred(block):
-    """The block, or a reference to the figure or table that it is."""
-    return Block("reference", block.label, block.where) if block.label else block
 
 
 def _commits(notebooks):
@@ -170,7 +162,7 @@ def _values(notebooks):
     return {
         "config": TrialConfig(**{name: first[name] for name in shared if name in first}),
         "data": max((fact.get("data", "") for fact in facts), key=len, default=""),
-        "devices": listing(sorted(map(_processor, filter(None, devices)))),
+        "devices": listing(sorted(device.removeprefix("cpu: ") for device in devices if device)),
         "finding": defaultdict(str, {name: finding_of(nb) for name, nb in notebooks.items()}),
         "hours": sum(run["seconds"] for run in runs.values()) / 3600,
         "limits": {name: _limits(name) for name in ("embedding_dim", "hidden_dim", "n_layers")},
@@ -213,10 +205,6 @@ def parameters(notebook):
     cells = [cell for cell in notebook.cells if tags & set(cell.metadata.get("tags", []))]
     found = (item for cell in cells for item in assignments(cell.source).items())
     return {name: ast.literal_eval(value) for name, value in found}
-
-
-def _processor(device):
-    return re.sub(r"^cpu: |\(R\)| Processor$", "", device)
 
 
 def _limits(field):

@@ -30,7 +30,7 @@ def baseline_comparisons(baselines, results, networks=None, combined=None):
         pairs += [Pair(best, network, "network") for network in others]
         pairs += [Pair(best, model, "baselines") for model in baselines if model is not best]
         pairs += [Pair(combined, one, "combined") for one in (best, lead) if combined]
-    return comparison.test(results, pairs)
+    return comparison.tested(results, pairs)
 
 
 def baseline_table(baselines, results, compared, networks=None, combined=None):

@@ -71,7 +71,7 @@ def sgd(results):
         runs=results.trained(setting),
         probes=probes,
         helped=helped,
-        rate_alone=_rate_alone(probes, helped, setting),
+        rate_alone=any(s.config.forget_bias and s not in helped for s in probes),
         ending=ending,
         by_chance=float(scipy.stats.binom.sf(ending - 1, len(losses), 1 / losses.shape[1])),
         level=statistics.LEVEL,
@@ -87,13 +87,6 @@ def sgd(results):
 def _more_train(results, first, second):
     """One-sided p-value that no more of a setting's runs train than of another's."""
     return statistics.fisher(*map(results.trained, (first, second)), "greater")
-
-
-def _rate_alone(probes, helped, setting):
-    """Whether another learning rate helped and another forget bias did not."""
-    changed = {s: s.config.forget_bias != setting.config.forget_bias for s in probes}
-    tested = [s for s, bias in changed.items() if bias]
-    return bool(tested) and not helped.keys() & {*tested} and bool(helped)
 
 
 @_of_runs

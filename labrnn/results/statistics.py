@@ -7,8 +7,7 @@ shares (Satterthwaite 1946). docs/verdicts.md has the methods in words.
 """
 
 import math
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy
@@ -18,6 +17,7 @@ LEVEL = 0.05
 MARGIN = 0.01  # accuracies less than a point apart are equivalent
 POWER = 0.8  # of the smallest difference that a test can detect
 WIDE = 0.1  # an interval that extends further to one side says nothing: it is left out
+DOUBTLESS = 1e-6  # McNemar's p-values below this on every run decide, whatever the seeds' spread
 UNSTABLE = 0.001  # level of the F test by which a setting's seeds differ more than others'
 
 
@@ -50,6 +50,8 @@ class Estimate:
         n: runs behind it; of a difference the fewer.
         reviews: test reviews behind it.
         bounds: what the quantity can be at least and at most.
+        mcnemar: of a difference between a model without a seed and three runs or more: McNemar's
+            exact p-value on the run on which it is least clear; NaN where that leaves a doubt.
         lone: whether the lower side of a difference is a single run of a setting. Such a run may
             have failed by chance, so it does not decide against the setting: p-values that would
             are NaN.
@@ -62,6 +64,7 @@ class Estimate:
     n: int
     reviews: int
     bounds: tuple = (-1.0, 1.0)
+    mcnemar: float = math.nan
     lone: bool = False
     runs: tuple = ()
 
@@ -108,7 +111,7 @@ class Estimate:
     def p(self):
         """Two-sided p-value of the hypothesis that the true mean is 0."""
         one_sided = self.p_above(0.0) if self.mean > 0 else self.p_below(0.0)
-        return float(np.minimum(2 * one_sided, 1.0))
+        return float(np.fmin(np.minimum(2 * one_sided, 1.0), self.mcnemar))
 
     @property
     def p_equivalent(self):
@@ -218,15 +221,18 @@ def difference(correct, other, over_seeds, others, paired=True):
     """
     sides = [(over_seeds, len(correct)), (others, len(other))]
     mine, theirs = correct.mean(axis=0), other.mean(axis=0)
+    decided = math.nan
     if paired:
         gaps = mine - theirs
         mean, of_reviews = gaps.mean(), _of_reviews(gaps, sides)
+        if EXACT in (over_seeds, others):
+            decided = _on_every_run(correct, other)
     else:
         mean = mine.mean() - theirs.mean()
         of_reviews = _of_reviews(mine, sides[:1]) + _of_reviews(theirs, sides[1:])
     reviews = min(len(mine), len(theirs))
     runs = min((n for s, n in sides if s is not EXACT), default=1)
-    estimate = combined(mean, _shares(sides) + of_reviews, runs, reviews)
+    estimate = combined(mean, _shares(sides) + of_reviews, runs, reviews, mcnemar=decided)
     lower, n = sides[0] if mean < 0 else sides[1]
     return replace(estimate, lone=n == 1 and lower is not EXACT)
 
@@ -297,12 +303,14 @@ class Share:
 
     count: int
     n: int
-    low: float = field(init=False)
-    high: float = field(init=False)
 
-    def __post_init__(self):
-        low, high = _exact_interval(self.count, self.n)
-        self.__dict__.update(low=low, high=high)
+    @property
+    def low(self):
+        return _bound(self.count, self.n - self.count + 1, (1 - CONFIDENCE) / 2, 0.0)
+
+    @property
+    def high(self):
+        return _bound(self.count + 1, self.n - self.count, (1 + CONFIDENCE) / 2, 1.0)
 
     @property
     def p_fewer(self):
@@ -315,11 +323,9 @@ class Share:
         return float(scipy.stats.binom.sf(self.count - 1, self.n, 0.5))
 
 
-@lru_cache  # SciPy takes a millisecond, and a report asks for the same few shares again and again
-def _exact_interval(count, n):
-    if not n:
-        return 0.0, 1.0
-    return tuple(map(float, scipy.stats.binomtest(count, n).proportion_ci(CONFIDENCE)))
+def _bound(a, b, share, end):
+    """A quantile of a beta distribution; the end of its range where that is not defined."""
+    return float(scipy.special.betaincinv(a, b, share)) if a and b else end
 
 
 def fisher(first, second, alternative="two-sided"):
@@ -353,6 +359,14 @@ def trend(values, trained):
     return float(result.pvalue)
 
 
+def mcnemar(correct, other):
+    """McNemar's exact p-value for two models on the same reviews."""
+    only_first, only_second = int((correct & ~other).sum()), int((~correct & other).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    return float(scipy.stats.binomtest(only_first, only_first + only_second).pvalue)
+
+
 def holm(p_values):
     """p-values corrected for their number by Holm's step-down method, in the same order.
 
@@ -365,6 +379,14 @@ def holm(p_values):
     result = np.full_like(p, math.nan)
     result[order] = np.minimum(corrected, 1.0)
     return result
+
+
+def _on_every_run(correct, other):
+    """The largest of McNemar's p-values over three pairs of runs or more; NaN if one leaves a doubt."""
+    pairs = [(a, b) for a in correct for b in other]
+    signs = {np.sign(a.sum(dtype=int) - b.sum(dtype=int)) for a, b in pairs}
+    worst = max(mcnemar(a, b) for a, b in pairs)
+    return worst if len(pairs) >= 3 and len(signs) == 1 and worst < DOUBTLESS else math.nan
 
 
 def _shares(sides):
@@ -385,7 +407,7 @@ def _of_reviews(values, sides):
     return [(max(0.0, values.var(ddof=1) - from_seeds) / reviews, reviews - 1)]
 
 
-def combined(mean, shares, runs, reviews, bounds=(-1.0, 1.0)):
+def combined(mean, shares, runs, reviews, bounds=(-1.0, 1.0), mcnemar=math.nan):
     """An `Estimate` from its shares of variance; degrees of freedom after Satterthwaite.
 
     Args:
@@ -394,4 +416,4 @@ def combined(mean, shares, runs, reviews, bounds=(-1.0, 1.0)):
     variance = sum(v for v, _ in shares)
     squares = sum(v**2 / freedom for v, freedom in shares)
     freedom = variance**2 / squares if squares > 0 else math.inf
-    return Estimate(float(mean), math.sqrt(variance), freedom, runs, reviews, bounds)
+    return Estimate(float(mean), math.sqrt(variance), freedom, runs, reviews, bounds, mcnemar)

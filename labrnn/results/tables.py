@@ -247,21 +247,6 @@ def splits(data):
     return pd.DataFrame(lines)
 
 
-def on_duplicates(data):
-    """What repeated texts mean for a random split."""
-    return render("data", topic="duplicates", data=data)
-
-
-def on_splits(data):
-    """Whether the training reviews are all in use."""
-    return render("data", topic="splits", data=data)
-
-
-def on_vocabulary(data):
-    """Size of the vocabulary and what it covers."""
-    return render("data", topic="vocabulary", data=data)
-
-
-def on_lengths(data, part):
-    """How much the tokenizer's cut takes away."""
-    return render("data", topic="lengths", data=data, part=part)
+def on(topic, data, part=None):
+    """Sentences on the data's `duplicates`, `splits`, `vocabulary` or `lengths`."""
+    return render("data", topic=topic, data=data, part=part)

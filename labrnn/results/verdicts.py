@@ -74,15 +74,16 @@ def _judged(results, claim):
         return INCONCLUSIVE, "not run"
     against = iter(statistics.holm([p for e in found for p in e.against]))
     corrected = [_least([next(against) for _ in e.against]) for e in found]
-    if any(p < LEVEL for p in corrected):
-        return REFUTED, min(found, key=_strongest).text
+    if min(corrected) < LEVEL:
+        return REFUTED, min(found, key=lambda e: _least(e.against)).text
+    weakest = max(found, key=_weakness)
     if all(e.support < LEVEL for e in found) and not missing:
-        return CONFIRMED, max(found, key=_weakness).text
-    shown = found if len(found) <= FEW else [max(found, key=_weakness)]
+        return CONFIRMED, weakest.text
     texts = [
-        f"{e.text}; against it: {p_value(p)} after correction" * (_strongest(e) < LEVEL) or e.text
+        f"{e.text}; against it: {p_value(p)} after correction" * (_least(e.against) < LEVEL)
+        or e.text
         for e, p in zip(found, corrected, strict=True)
-        if e in shown
+        if e is weakest or len(found) <= FEW
     ]
     return INCONCLUSIVE, "; ".join(texts) + note
 
@@ -93,10 +94,6 @@ def _weakness(evidence):
     """
     untested = math.isnan(evidence.support)
     return evidence.shows, untested or evidence.support >= LEVEL, not untested, evidence.support
-
-
-def _strongest(evidence):
-    return _least(evidence.against)
 
 
 def _least(p_values):
