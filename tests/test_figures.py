@@ -283,15 +283,31 @@ def test_figures_of_nothing_are_empty(draw):
 
 
 def test_forest_marks_what_is_significant_and_keeps_its_scale():
-    estimates = [Estimate(m, e, 50, 3, 100) for m, e in ((0.0, 0.005), (0.02, 0.005), (0.1, 0.2))]
-    names = ["nothing", "a gain", "wide"]
+    figures_of = ((0.0, 0.005), (0.02, 0.005), (0.1, 0.2), (-0.03, 0.005))
+    estimates = [Estimate(m, e, 50, 3, 100) for m, e in figures_of]
+    names = ["nothing", "a gain", "wide", "untested"]
     compared = [
         Comparison(SimpleNamespace(name=n), None, difference=e, p=p, p_equivalent=1.0)
-        for n, e, p in zip(names, estimates, (1.0, 0.001, 1.0), strict=True)
+        for n, e, p in zip(names, estimates, (1.0, 0.001, 1.0, np.nan), strict=True)
     ]
-    (axes,) = drawn(figures.forest(compared)).axes
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["Nothing", "A gain", "Wide"]
-    assert [c[0].get_color() for c in axes.containers] == [figures.GREY, figures.BLUE, figures.GREY]
+    figure = drawn(figures.forest(compared))
+    (axes,) = figure.axes
+    assert [t.get_text() for t in axes.get_yticklabels()] == [
+        "Nothing",
+        "A gain",
+        "Wide",
+        "Untested",
+    ]
+    colors = [figures.GREY, figures.BLUE, figures.GREY, figures.GREY]
+    assert [c[0].get_color() for c in axes.containers] == colors
+    assert [c[0].get_fillstyle() for c in axes.containers] == ["full", "full", "full", "none"]
+    assert all(c.has_xerr and not c.has_yerr for c in axes.containers)
+    sure = [axes.containers[k][2][0].get_segments()[0] for k in (0, 1, 3)]
+    bars = [np.ptp(bar[:, 0]) for bar in sure]
+    half = 100 * estimates[0].half_width
+    assert bars == pytest.approx([2 * half, 2 * half, 2 * half])
+    assert not len(axes.containers[2][2][0].get_segments()[0])  # no bar, and no caps that look sure
+    assert "hollow: not tested, a single run" in figure.get_label()
     assert axes.yaxis_inverted()
     assert axes.get_xlim()[1] < 15  # the wide interval leaves the frame
 
@@ -319,6 +335,22 @@ def test_accuracies_leave_out_what_would_crush_the_scale():
     assert len(labels) == len(models) - 1
     assert "Majority" not in labels
     assert axes.get_xlim()[0] > 80
+
+
+def test_runs_that_differ_too_much_for_an_interval_have_no_mean():
+    found = results(Width(widths=[20, 100], seeds=[5, 6, 7], **PUBLISHED),
+                    {"20 units": [0.70, 0.88, 0.86], "100 units": [0.870, 0.871, 0.872]})  # fmt: skip
+    apart, alike = found.settings
+    assert found.accuracy(apart).ranges
+    assert not found.accuracy(alike).ranges
+    (axes,) = drawn(figures.accuracies(found, found.settings)).axes
+    assert [c[0].get_xdata().tolist() for c in axes.containers] == [[pytest.approx(87.1)]]
+    top = drawn(figures.one_dimension(found, "units")).axes[0]
+    assert [c[0].get_xdata().tolist() for c in top.containers] == [[100]]
+    points = [line for line in top.lines if line.get_marker() == "."]
+    assert [len(line.get_xdata()) for line in points] == [3, 3]
+    titles = [axes.get_title() for axes in figures.training_curves(found, found.settings).axes]
+    assert any("test accuracy 70.0 to 88.0 % (n = 3)" in title for title in titles)
 
 
 def test_the_first_steps_are_a_line_a_seed():

@@ -462,7 +462,8 @@ def forest(compared):
             color, marker = (BLUE, "s") if c.significant else (GREY, "o")
             fill = "none" if c.outcome == "untested" else "full"
             mean, half = 100 * c.difference.mean, 100 * c.difference.half_width
-            axes.errorbar(mean, place, half, fmt=marker, color=color, capsize=2, fillstyle=fill)
+            style = {"fmt": marker, "color": color, "fillstyle": fill}
+            axes.errorbar(mean, place, xerr=half, capsize=2, **style)
             shown += [mean, *([mean - half, mean + half] if c.difference.known else [])]
         edge = 0.05 * np.ptp(shown)
         axes.set_xlim(min(shown) - edge, max(shown) + edge)

@@ -727,7 +727,7 @@ local function floats(tree)
     for _, body in ipairs(tab.bodies) do
       for _, row in ipairs(body.body) do
         rows = rows + 1
-        for _, cell in ipairs(row.cells) do wraps = wraps or #stringify(cell.contents) > 40 end
+        for _, cell in ipairs(row.cells) do wraps = wraps or #stringify(cell.contents) > 60 end
       end
     end
   end}
