@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
-from fake_results import results
+from fake_results import baseline, results
 from tiny import train, write_reviews
 
 from labrnn import cli
@@ -47,7 +47,7 @@ def said(accuracies, seeds=(5, 6, 7)):
 
 def test_a_component_that_matters_and_one_that_does_not():
     text = said({WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8, "without punctuation": 0.9})
-    assert text.startswith("The best recurrent classifier reaches a test accuracy of ")
+    assert text.startswith("The best recurrent classifier is an ensemble of three LSTMs that also read")
     assert re.search(
         r"A network is significantly less accurate without trigrams \(−(9|10)\.\d points \[.*\)\.",
         text,
@@ -60,6 +60,18 @@ def test_a_component_that_matters_and_one_that_does_not():
     )
     turned = said({WHOLE: 0.8, SINGLE: 0.8, "without trigrams": 0.9})
     assert "It is significantly more accurate without trigrams." in turned
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "says"),
+    [(0.8, "significantly more accurate than"), (0.95, "significantly less accurate than")],
+)
+def test_the_ensemble_is_compared_with_the_best_baseline(accuracy, says):
+    found = results(BeyondBest(seeds=[5, 6, 7]), {WHOLE: 0.9, SINGLE: 0.88})
+    models = [baseline("NB-SVM, trigrams", accuracy), baseline("majority", 0.5)]
+    bars = beyond.baseline_comparisons(models, found, [found.part.whole()])
+    text = beyond.on_components(found, compare(found), bars)
+    assert f"The ensemble is {says} *NB-SVM, trigrams* (" in text.partition("\n\n")[0]
 
 
 def test_one_run_decides_nothing():

@@ -173,7 +173,7 @@ def test_a_baseline_is_compared_with_the_networks(network, says):
     table = beyond.baseline_table(models, found, compared)
     assert table["model"].tolist() == [*(m.name for m in models), "LSTM", "GRU"]
     assert table["n"].tolist() == ["1", "1", "1", "3", "3"]
-    assert table["result"].tolist()[-2:] == ["–", "–"]
+    assert table["result"].tolist()[-2:] == ["reference", "–"]
 
 
 def test_a_difference_beyond_doubt_on_every_run_is_decided():

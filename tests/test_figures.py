@@ -391,7 +391,7 @@ def test_a_figure_explains_only_what_it_shows():
     assert "Thin lines: runs; thick lines" in more
     assert "Thin" not in once
     once, more = keys["points"]
-    assert "Under the line: failed of all runs and published" in more
+    assert "Under the line: failed / all runs and published" in more
     assert "failed" not in once
 
 

@@ -173,10 +173,7 @@ class Report(Target):
             authors=[{"name": self.author}],
             date=self.day(),
             labrnn=self.facts(),
-            runs={
-                trial.key: {name: trial.environment[name] for name in ("seconds", "commit")}
-                for trial in self.trials
-            },
+            runs={t.key: {n: t.environment[n] for n in ("seconds", "commit")} for t in self.trials},
         )
 
     def day(self):

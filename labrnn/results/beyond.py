@@ -35,7 +35,9 @@ def baseline_comparisons(baselines, results, networks=None, combined=None):
 
 def baseline_table(baselines, results, compared, networks=None, combined=None):
     """A line a model: size, accuracies, seconds, difference from the leading network."""
-    found = {c.first.name: compared_cells(c) for c in of_kind(compared, "baseline")}
+    main = of_kind(compared, "baseline")
+    found = {c.second.name: {"result": "reference"} for c in main}
+    found |= {c.first.name: compared_cells(c) for c in main}
     lines = []
     for model in [*baselines, *results.able(networks), *filter(None, [combined])]:
         if isinstance(model, Setting):

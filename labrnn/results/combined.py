@@ -35,7 +35,7 @@ def find(results, setting, baseline, store):
     margins = np.stack([array_of(one["test"], np.float16) for one in found])
     return Baseline(
         f"{setting.name} + {baseline.name}",
-        "the sum",
+        "the combination",
         results.parameters(setting) + baseline.parameters + 3,  # two weights and a bias
         rows["seconds"].median() + baseline.seconds,  # the median over runs
         float(np.mean([one["validation"] for one in found])),

@@ -346,7 +346,7 @@ def _runs(axes, results, places, known=None):
         axes.plot(list(inside), list(inside.values()), **PUBLISHED)
     below = [(x, f"{a:.2f}", ORANGE) for x, a in (known or {}).items() if x not in inside]
     what = {
-        "settings with failed runs" if known is None else "failed of all runs": ("failed", failed),
+        "settings with failed runs" if known is None else "failed / all runs": ("failed", failed),
         "published accuracies below the scale": ("published", below),
     }
     _strip(axes, {text: row for text, row in what.items() if row[1]})
@@ -594,8 +594,10 @@ def agreement(rows):
     """
     shown = [row for row in rows if row.compared]
     beyond = any(abs(100 * row.gap.mean) > FRAME for row in shown)
+    clipped = any(100 * (abs(row.gap.mean) + row.gap.half_width) > FRAME for row in shown)
     key = "Bars: 95 % prediction interval of the difference."
-    key += " Arrows: beyond the frame." * beyond
+    key += " Bars that reach the frame continue beyond it." * clipped
+    key += " Arrows: points beyond the frame." * beyond
     with page(WIDTH, 2.6, key=key) as (figure, axes):
         for agrees, color, marker in ((True, BLUE, "o"), (False, ORANGE, "s")):
             places = [k for k, row in enumerate(shown) if row.agrees == agrees]

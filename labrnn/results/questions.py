@@ -92,12 +92,12 @@ def cosine_figure(cosines, weights):
 
 
 def influence_figure(both_sides, left_only, place):
-    """Change of each output after an exchange of the token at index `place`, on a logarithmic axis."""
+    """L2 distance of each output, the token at index `place` replaced or not; logarithmic axis."""
     places = np.arange(1, len(both_sides) + 1)
     with page(5, 2) as (figure, axes):
         axes.bar(places - 0.2, both_sides, 0.38, color=PALE, label="encoder", **EDGE)
         axes.bar(places + 0.2, left_only, 0.38, label="decoder", **HATCHED)
-        axes.set(xlabel=f"output at token (token {place + 1} is exchanged)", ylabel="change")
+        axes.set(xlabel=f"output at token (token {place + 1} is replaced)", ylabel="L2 distance")
         axes.set(xticks=places, yscale="log")
         axes.grid(visible=False, axis="x")
         figure.legend(loc="outside upper center", ncols=2)
@@ -131,7 +131,7 @@ def clipping_figure(norms):
         axes.plot([], [], color=GREY, linewidth=3, alpha=0.5, label="unclipped")
         axes.plot([], [], color=GREY, linestyle="--", linewidth=1, label="clipped")
         axes.legend(loc="upper right", handlelength=3)
-        axes.set(xlabel="step (the loss follows the last)", ylabel="gradient norm")
+        axes.set(xlabel="step (the loss is computed after the last)", ylabel="gradient norm")
         axes.set(xlim=(-len(steps) / 6, len(steps)), xticks=np.linspace(0, len(steps), 5))
         return figure
 
@@ -163,5 +163,5 @@ def gate_figure(seen):
         axes.axvline(1, color=BLUE, linestyle="--")
         place = {"va": "top", "xycoords": axes.get_xaxis_transform()} | NOTE
         axes.annotate("GRU: all here", (1, 1), (3, -2), color=BLUE, **place)
-        axes.set(xlabel="forget gate + input gate", ylabel="sums, %", xlim=(0, 2))
+        axes.set(xlabel="forget gate + input gate", ylabel="share, %", xlim=(0, 2))
         return figure

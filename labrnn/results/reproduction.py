@@ -8,7 +8,7 @@ from scipy import stats
 from labrnn.network.registry import OPTIMIZERS, count_parameters
 from labrnn.published import TEST_REVIEWS, VOCABULARY_SIZE, published
 from labrnn.results import statistics
-from labrnn.results.prose import difference, points, render
+from labrnn.results.prose import points, render
 from labrnn.results.statistics import CONFIDENCE, NOT_RUN, Estimate, Share
 from labrnn.results.table import ABOVE
 from labrnn.results.tables import accuracy_cell, printed
@@ -126,7 +126,6 @@ def summary(rows, results):
         words=VOCABULARY_SIZE,
         ours=results.vocabulary_size,
         agreement=agreement_means(shown, results.at("last")) if len(shown) > 2 else None,
-        gap_text=difference,
         reduced=results.part.train_reviews,
         level=100 * CONFIDENCE,
     )

@@ -68,10 +68,11 @@ def results_table(results, compared=(), name="setting"):
     """A line a setting: size, runs that trained, test accuracy, time, difference.
 
     Args:
-        compared: `Comparison`s; a setting's own difference is that in which it stands first.
+        compared: `Comparison`s; a setting's own difference is that in which it is the first one.
         name: heading of the first column.
     """
-    found = {c.first: compared_cells(c) for c in compared}
+    found = {c.second: {"result": "reference"} for c in compared}
+    found |= {c.first: compared_cells(c) for c in compared}
     lines = []
     for s in results.settings:
         line = {name: s.name, "parameters": "not run"}
