@@ -646,7 +646,7 @@ class BeyondBest(Part):
     min_bigram_count: int = Field(5, ge=1, description="fewest occurrences of a bigram in training")
     min_trigram_count: int = Field(5, ge=1, description="fewest occurrences of a trigram")
     members: int = Field(3, ge=2, le=8, description="networks whose logits are averaged")
-    adversarial: Share = Field(0.004, description="length of the adversarial perturbation relative to the vectors")
+    adversarial: Share = Field(0.004, description="relative length of the adversarial perturbation")
     word_dropout: Share = Field(0.6, description="dropout of whole words and n-grams")
     embedding_dropout: Share = Field(0.6, description="dropout of the recurrent layer's input")
     dropout_rate: Share = Field(0.5, description="dropout before the linear layer")
