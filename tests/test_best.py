@@ -47,7 +47,9 @@ def said(accuracies, seeds=(5, 6, 7)):
 
 def test_a_component_that_matters_and_one_that_does_not():
     text = said({WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8, "without punctuation": 0.9})
-    assert text.startswith("The best recurrent classifier is an ensemble of three LSTMs that also read")
+    assert text.startswith(
+        "The best recurrent classifier is an ensemble of three LSTMs that also read"
+    )
     assert re.search(
         r"A network is significantly less accurate without trigrams \(−(9|10)\.\d points \[.*\)\.",
         text,

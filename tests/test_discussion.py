@@ -312,8 +312,18 @@ def test_compound_answers_its_three_questions():
     )
     assert "36 of the 48 combinations that were run trained." in text
     assert "beats changing depth, width or embedding alone. The selected" in text
-    assert "**Which settings differ from the selected one?** Of the 35 other settings" in text
+    assert (
+        "differ from the selected one?** 35 other settings of the grid trained. 35 do not" in text
+    )
+    assert "E32 H20 L1 would need more than 100 % for the ratio of E8 H10 L1" in text
     assert "**Which is best for its size?** The Pareto front" in text
+
+
+def test_single_runs_of_a_grid_are_not_compared():
+    text = discussion.compound(grid(lambda c: 0.86 - 0.0001 * c.n_layers, seeds=[5]))
+    assert "other settings of the grid trained. " in text
+    assert "not differ significantly from E" not in text.partition("**Which settings")[2]
+    assert re.search(r"[\w-]+ settings with a single run are not tested\.", text)
 
 
 def test_compound_is_better_or_worse():

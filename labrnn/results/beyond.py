@@ -167,14 +167,8 @@ def on_standard_split():
 
 
 def on_components(results, compared, baselines=()):
-    """Which components carry the accuracy?
-
-    Args:
-        compared: `Comparison`s of the part's pairs.
-        baselines: those of `baseline_comparisons`.
-    """
+    """Which components carry the accuracy? `baselines` are those of `baseline_comparisons`."""
     ours = of_kind(baselines, "baseline")
     best = preferred([c.first for c in ours]) if ours else None
-    return discuss(
-        "components", results, compared, against=[c.turned for c in ours if c.first is best]
-    )
+    against = [c.turned for c in ours if c.first is best]
+    return discuss("components", results, compared, against=against)

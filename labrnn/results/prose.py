@@ -148,9 +148,13 @@ def difference(estimate, p=None):
 
 def share(runs):
     """`8 of 10 runs trained (95 % CI [44 %, 97 %])`."""
-    text = f"{runs.count} of {runs.n} run{'s' * (runs.n != 1)} trained"
     bounds = f"[{100 * runs.low:.0f} %, {100 * runs.high:.0f} %]"
-    return f"{text} ({100 * CONFIDENCE:.0f} % CI {bounds})" if runs.n > 1 else text
+    return trained(runs) + f" ({100 * CONFIDENCE:.0f} % CI {bounds})" * (runs.n > 1)
+
+
+def trained(runs):
+    """`8 of 10 runs trained`."""
+    return f"{runs.count} of {runs.n} run{'s' * (runs.n != 1)} trained"
 
 
 def comparisons(compared, to=None, one=None, figures=True):

@@ -15,7 +15,7 @@ from labrnn.network.registry import count_parameters
 from labrnn.parts import Claim
 from labrnn.published import VOCABULARY_SIZE
 from labrnn.results import statistics
-from labrnn.results.prose import capital, difference, p_value, share
+from labrnn.results.prose import capital, difference, p_value, share, trained
 from labrnn.results.statistics import LEVEL, MARGIN, NOT_RUN
 
 CONFIRMED, REFUTED, INCONCLUSIVE = "confirmed", "refuted", "inconclusive"
@@ -117,7 +117,7 @@ def _rarely_trains(results, setting, _):
     runs = results.trained(setting)
     few = runs.p_fewer <= runs.p_more
     text = (
-        f"{setting.name}: {runs.count} of {runs.n} runs trained; {'fewer' if few else 'more'} than "
+        f"{setting.name}: {trained(runs)}; {'fewer' if few else 'more'} than "
         f"half: {p_value(min(runs.p_fewer, runs.p_more))}"
     )
     return _Evidence(runs.p_fewer, [runs.p_more], text)
@@ -175,10 +175,10 @@ def _highest_ratio(results, first, rival):
     s = results.spread(rival)
     scaled = s and replace(s, variance=scale**2 * s.variance, within=scale**2 * s.within)
     d = statistics.difference(mine, scale * theirs, results.spread(first), scaled)
-    text = (
-        f"{first.name} − the accuracy at which it would have the ratio of {rival.name}: "
-        f"{difference(d)}"
-    )
+    text = f"{first.name} would need more than 100 % for the ratio of {rival.name}"
+    if d.mean > -1:
+        target = f"the accuracy at which it would have the ratio of {rival.name}"
+        text = f"{first.name} − {target}: {difference(d)}"
     return _Evidence(d.p_above(0.0), [d.p_below(0.0)], text)
 
 
