@@ -139,6 +139,32 @@ def test_a_verdict_at_the_last_epoch_stands_beside_it():
     assert prose.verdicts([verdict]).endswith("), and confirmed if the last epoch is tested.")
 
 
+def evidence(accuracies):
+    """That of RMSprop among the best optimisers of the LSTM, inconclusive."""
+    found = results(LstmOptimizers(seeds=TEN[:5], **FULL), accuracies, reviews=5000)
+    [claim] = [c for c in found.part.claims() if "RMSprop" in c.published]
+    verdict = judge(found, claim)
+    assert verdict.outcome == "inconclusive"
+    return verdict.evidence
+
+
+def test_every_pair_of_a_small_claim_is_shown():
+    """What speaks against it by itself comes with its corrected p-value; what did not train, once."""
+    spread = np.array([-0.015, -0.005, 0.0, 0.005, 0.015])
+    near = {"RMSprop": list(0.85 + spread), "Adam": list(0.855 + spread), "SGD": 0.5}
+    text = evidence(near | {"Adagrad": list(0.84 + spread)})
+    assert text.count("RMSprop − ") == 2
+    assert "SGD" not in text
+    assert "against it" not in text
+    text = evidence(near | {"Adam": list(0.865 + spread), "Adagrad": list(0.855 + spread)})
+    assert "RMSprop − Adam: −1.5 points" in text
+    assert "against it: p = 0.17 after correction" in text
+    text = evidence(
+        {"RMSprop": [0.87, 0.87, 0.5, 0.5, 0.5], "Adam": 0.5, "Adagrad": 0.5, "SGD": 0.5}
+    )
+    assert text.count("2 of 5 runs trained") == 1
+
+
 def test_the_pair_that_keeps_a_claim_open_is_shown():
     """Two pairs cannot be tested, one is tested and not significant: that one."""
     found = [_Evidence(p, [0.5], "") for p in (math.nan, 0.3, math.nan, 0.01)]

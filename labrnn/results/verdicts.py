@@ -83,7 +83,7 @@ def _judged(results, claim):
         f"{e.text}; against it: {p_value(p)} after correction" * (_least(e.against) < LEVEL)
         or e.text
         for e, p in zip(found, corrected, strict=True)
-        if e is weakest or len(found) <= FEW
+        if e is weakest or (e.shows and len(found) <= FEW)
     ]
     return INCONCLUSIVE, "; ".join(texts) + note
 
@@ -135,7 +135,7 @@ def _among_best(results, first, rival):
     d, runs, others = results.difference(first, rival), *map(results.trained, (first, rival))
     support = d.p_above(-MARGIN) if others.count else others.p_fewer
     text = _text(results, first, rival, d)
-    return _Evidence(support, [d.p_below(0.0), runs.p_fewer], text, bool(others.count))
+    return _Evidence(support, [d.p_below(0.0), runs.p_fewer], text, not math.isnan(d.mean))
 
 
 def _not_better(results, first, second):
