@@ -65,7 +65,7 @@ def on_baselines(baselines, results, compared, networks=None):
             "The linear baselines were not run: neither stored results nor the reviews are there."
         )
     best = preferred(baselines)
-    main = [c for c in of_kind(compared, "baseline") if c.first is best]
+    main = _of_best(compared)
     return discuss(
         "baselines",
         results,
@@ -76,6 +76,13 @@ def on_baselines(baselines, results, compared, networks=None):
         repeated=_without_repeated(best, results, main[0].second) if main else (0, 0.0),
         config=main[0].second.config if main else results.part.base,
     )
+
+
+def _of_best(compared):
+    """Of `baseline_comparisons` that of the best baseline with the leading network; none without both."""
+    found = of_kind(compared, "baseline")
+    best = preferred([c.first for c in found]) if found else None
+    return [c for c in found if c.first is best]
 
 
 def _without_repeated(baseline, results, network):
@@ -168,7 +175,5 @@ def on_standard_split():
 
 def on_components(results, compared, baselines=()):
     """Which components carry the accuracy? `baselines` are those of `baseline_comparisons`."""
-    ours = of_kind(baselines, "baseline")
-    best = preferred([c.first for c in ours]) if ours else None
-    against = [c.turned for c in ours if c.first is best]
+    against = [c.turned for c in _of_best(baselines)]
     return discuss("components", results, compared, against=against)
