@@ -253,6 +253,26 @@ def test_a_processor_with_narrower_vectors_comes_to_the_same_bits():
     assert there[2] == here[2]
 
 
+HALVE = """
+import numba, numpy
+from labrnn.network import products
+
+@numba.njit(**products.OPTIONS)
+def halve(x):
+    for i in range(len(x)):
+        x[i] *= numpy.float32(0.5)
+
+halve(numpy.zeros(9, numpy.float32))
+print(*("zmm" in code for code in halve.inspect_asm().values()))
+"""
+
+
+@pytest.mark.skipif(products.WIDTH < 16, reason="needs a processor with AVX-512")
+def test_loops_use_whole_vectors_on_intel_processors_with_avx512():
+    """LLVM prefers vectors of 256 bits there unless the package asks for whole ones."""
+    assert elsewhere(HALVE, NUMBA_CPU_NAME="skylake-avx512") == "True"
+
+
 def test_the_environment_of_a_trial_names_the_product():
     from labrnn.trials.environment import environment
 

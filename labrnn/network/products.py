@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import carray, cfunc, njit, types
+from numba.core.codegen import get_host_cpu_features
 from numba.core.registry import cpu_target
 from numba.extending import get_cython_function_address, intrinsic
 
@@ -32,6 +33,9 @@ from labrnn.errors import LabError
 from labrnn.files import write_file
 
 numba.config.DISABLE_JIT = False  # plain functions could not be called by address
+HOST = numba.config.CPU_FEATURES or get_host_cpu_features()
+if "+avx512f" in HOST:  # by default LLVM uses half of each vector of Intel's processors
+    numba.config.CPU_FEATURES = f"{HOST},-prefer-256-bit"
 
 f32 = np.float32
 SOURCE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
