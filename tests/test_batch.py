@@ -52,7 +52,7 @@ def made(out):
     return {p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.suffix in (".pdf", ".ipynb")}
 
 
-def test_a_report_is_made_once_and_again_only_where_its_inputs_changed(tmp_path, data):
+def test_report_is_rebuilt_only_if_its_inputs_change(tmp_path, data):
     out = tmp_path / "reports"
     files = [params(tmp_path), params(tmp_path, "lab1_gru")]
     first = report(*files, "--out", str(out), "--jobs", "2")
@@ -83,7 +83,7 @@ def test_a_report_is_made_once_and_again_only_where_its_inputs_changed(tmp_path,
         ("lr: .nan", ["lr", "finite"]),
     ],
 )
-def test_a_bad_params_file_stops_before_anything_runs(tmp_path, data, line, words):
+def test_invalid_params_file_fails_before_anything_runs(tmp_path, data, line, words):
     path = tmp_path / "lab1_lstm.yaml"
     path.write_text(line + "\n")
     done = report(str(path), "--out", str(tmp_path / "reports"))
@@ -93,7 +93,7 @@ def test_a_bad_params_file_stops_before_anything_runs(tmp_path, data, line, word
     assert not (tmp_path / "reports").exists()
 
 
-def test_a_file_that_is_named_after_no_part(tmp_path):
+def test_params_file_with_unknown_part_name_is_refused(tmp_path):
     path = tmp_path / "lab9.yaml"
     path.write_text("epochs: 1\n")
     with pytest.raises(LabError, match=r"no part is called 'lab9'; known: questions"):
@@ -112,7 +112,7 @@ def one_report(tmp_path, *cells, author="tests"):
     return Report(PART, [], tmp_path / "out", author, folder, PART.fingerprint)
 
 
-def test_an_error_in_a_cell_is_told_with_the_cell_and_its_last_words(tmp_path):
+def test_cell_error_reports_cell_number_and_exception(tmp_path):
     failing = one_report(tmp_path, "x = 1", "raise ValueError('no such film')")
     with pytest.raises(LabError, match=r"cell 4 failed\s+ValueError: no such film"):
         failing.run()
@@ -120,14 +120,14 @@ def test_an_error_in_a_cell_is_told_with_the_cell_and_its_last_words(tmp_path):
     assert not failing.is_done()
 
 
-def test_a_kernel_that_dies_is_a_failure(tmp_path):
+def test_dead_kernel_is_reported(tmp_path):
     dying = one_report(tmp_path, "import os; os._exit(9)")
     with pytest.raises(LabError, match="its kernel died"):
         dying.run()
     assert not dying.is_done()
 
 
-def test_a_cell_that_hangs_is_a_failure(tmp_path, monkeypatch):
+def test_hanging_cell_times_out(tmp_path, monkeypatch):
     monkeypatch.setattr(one, "CELL_SECONDS", 2)
     with pytest.raises(LabError, match="took longer than 2 s"):
         one_report(tmp_path, "import time; time.sleep(9999)").run()
@@ -148,7 +148,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
-def test_nothing_outlives_a_run_that_is_ended(tmp_path, number):
+def test_no_process_outlives_a_stopped_run(tmp_path, number):
     """Neither processes nor kernels; folders go with the next run; no further notebook begins."""
     cell = "import os, time; open('{}', 'w').write(f'{{os.getpid()}} {{os.getppid()}}\\n')\ntime.sleep(9999)"
     for name in ("one", "two"):
@@ -174,7 +174,7 @@ def test_nothing_outlives_a_run_that_is_ended(tmp_path, number):
     shutil.rmtree(temporary)
 
 
-def test_folders_of_processes_that_live_stay(tmp_path):
+def test_folders_of_running_processes_are_kept(tmp_path):
     with scratch(tmp_path) as mine:
         code = (
             "import sys; from pathlib import Path; from labrnn.reports.report import scratch\n"
@@ -194,7 +194,7 @@ def alive(pid):
 
 
 @pytest.mark.parametrize("tags", [[], ["parameters", "parameters"]])
-def test_a_notebook_without_one_cell_of_parameters_is_refused(tmp_path, tags):
+def test_notebook_without_exactly_one_parameters_cell_is_refused(tmp_path, tags):
     made = one_report(tmp_path, "raise SystemExit")
     notebook = nbformat.read(made.source, 4)
     notebook.cells = [
@@ -210,7 +210,7 @@ def test_a_notebook_without_one_cell_of_parameters_is_refused(tmp_path, tags):
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"cells": 3}', b"<html>"])
-def test_what_is_no_notebook_is_refused(tmp_path, content):
+def test_non_notebook_is_refused(tmp_path, content):
     made = one_report(tmp_path)
     made.source.write_bytes(content)
     with pytest.raises(LabError, match=r"^lab1_lstm: "):
@@ -218,7 +218,7 @@ def test_what_is_no_notebook_is_refused(tmp_path, content):
     assert not any(path.exists() for path in made.outputs())
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_anything_runs(tmp_path, data):
+def test_uncreatable_output_folder_is_reported_before_anything_runs(tmp_path, data):
     (tmp_path / "file").touch()
     done = report(params(tmp_path), "--out", str(tmp_path / "file" / "reports"))
     assert (done.returncode, done.stdout) == (2, "")
@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_runs(tmp_path, dat
     assert not (tmp_path / "trials").exists()
 
 
-def test_other_reviews_make_a_report_without_trainings_anew(tmp_path, reviews, monkeypatch):
+def test_key_of_report_without_trainings_depends_on_the_reviews(tmp_path, reviews, monkeypatch):
     path = params(tmp_path, "lab1_data", train_reviews=0)
     keys = set()
     for count in (100, 120, 120):
@@ -238,14 +238,14 @@ def test_other_reviews_make_a_report_without_trainings_anew(tmp_path, reviews, m
     assert len(keys) == 2
 
 
-def test_a_notebook_that_names_no_part_is_told_the_parts():
+def test_unknown_part_name_in_notebook_lists_known_parts():
     with pytest.raises(
         LabError, match=r"Lab\('typo', ...\): no part is called 'typo'; known: ques"
     ):
         Lab("typo", {})
 
 
-def test_a_full_disk_fails_one_report_and_keeps_the_old_one(tmp_path):
+def test_unwritable_folder_fails_the_report_and_keeps_the_old_one(tmp_path):
     made = one_report(tmp_path, "print('fine')")
     made.run()
     before = [path.read_bytes() for path in made.outputs()]
@@ -261,7 +261,7 @@ def test_a_full_disk_fails_one_report_and_keeps_the_old_one(tmp_path):
     assert made.is_done()
 
 
-def test_one_that_fails_does_not_stop_the_others(tmp_path):
+def test_failed_report_does_not_stop_the_others(tmp_path):
     failing = one_report(tmp_path, "1 / 0")
     (tmp_path / "good").mkdir()
     good = one_report(tmp_path / "good", "print('fine')")
@@ -273,7 +273,7 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path):
     assert f"lab1_lstm: {good.outputs()[1]}" in shown
 
 
-def test_processes_that_cannot_start_are_reported_in_one_message(tmp_path):
+def test_process_start_failure_is_reported_once(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         one_report(tmp_path / name, "print('fine')")
@@ -288,7 +288,7 @@ def test_processes_that_cannot_start_are_reported_in_one_message(tmp_path):
     assert done.stderr.count("no process can be started for the reports") == 1
 
 
-def test_a_part_is_reported_while_others_train(tmp_path, data, monkeypatch):
+def test_report_is_made_while_other_parts_train(tmp_path, data, monkeypatch):
     """The trainings of the GRU end only when the LSTM's report is there."""
     reports = plan([params(tmp_path, name) for name in ("lab1_gru", "lab1_lstm")], tmp_path / "out")
     assert [report.name for report in reports] == ["lab1_lstm", "lab1_gru"]  # the lab's order
@@ -314,7 +314,7 @@ def test_a_part_is_reported_while_others_train(tmp_path, data, monkeypatch):
     ]
 
 
-def test_a_changed_or_missing_output_is_made_again(tmp_path):
+def test_changed_output_or_invalid_record_is_not_up_to_date(tmp_path):
     good = one_report(tmp_path, "print('fine')")
     good.run()
     assert good.is_done()
@@ -329,7 +329,7 @@ def test_a_changed_or_missing_output_is_made_again(tmp_path):
     assert not good.is_done()
 
 
-def test_a_record_says_what_was_rendered_not_what_lies_there(tmp_path, monkeypatch):
+def test_record_describes_rendered_output_not_files_on_disk(tmp_path, monkeypatch):
     """Two runs into one folder: the file carries the other author's name."""
     ada, bob = (one_report(tmp_path, "print('fine')", author=name) for name in ("Ada", "Bob"))
     bob.run()
@@ -350,7 +350,7 @@ def test_a_record_says_what_was_rendered_not_what_lies_there(tmp_path, monkeypat
     assert ada.is_done()
 
 
-def test_other_authors_versions_and_kept_values_make_it_again(tmp_path, monkeypatch):
+def test_report_depends_on_author_versions_and_kept_values(tmp_path, monkeypatch):
     store = Store(tmp_path / "trials")
     store.keep(PART.fingerprint, f"other-{'0' * 16}.json", [1])
     made = one_report(tmp_path, "print('fine')")
@@ -372,7 +372,7 @@ def test_other_authors_versions_and_kept_values_make_it_again(tmp_path, monkeypa
     one.package_digest.cache_clear()
 
 
-def test_a_baseline_that_came_later_counts_where_trainings_are_shown(tmp_path):
+def test_later_baseline_is_an_input_only_of_parts_with_trainings(tmp_path):
     """`make report` fits it after the report on the data, which has no figure that draws it."""
     trains = Report(PART, [], tmp_path, "tests", reviews=PART.fingerprint)
     shows = replace(trains, part=Data(train=False, fingerprint=PART.fingerprint))
@@ -396,7 +396,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path, data):
     )
 
 
-def test_date_and_versions_are_those_of_the_trials(tmp_path):
+def test_report_date_and_versions_come_from_its_trials(tmp_path):
     def trial(finished, commit, torch, name="a.csv"):
         made = {
             "finished": finished,
@@ -426,14 +426,14 @@ def test_date_and_versions_are_those_of_the_trials(tmp_path):
     assert (without.day(), without.facts().keys()) == ("", {"data", "content"})
 
 
-def test_the_plan_names_the_folder_after_the_configuration(tmp_path, data):
+def test_output_folder_is_named_after_the_params_folder(tmp_path, data):
     folder = tmp_path / "mine"
     folder.mkdir()
     [planned] = plan([params(folder)])
     assert planned.out.parts[-2:] == ("reports", "mine")
 
 
-def test_a_reader_that_stops_reading_stops_no_report(tmp_path, data):
+def test_closed_output_pipe_does_not_stop_reports(tmp_path, data):
     """`labrnn report ... | head -1`."""
     out = tmp_path / "out"
     command = (

@@ -42,7 +42,7 @@ def store(trained, tmp_path, monkeypatch):
 # Listing
 
 
-def test_list_says_the_same_in_every_form(store):
+def test_table_and_json_listings_agree(store):
     code, table, err = run("trials")
     assert (code, err) == (0, "next: labrnn trials verify\n")
     head, *lines = table.splitlines()
@@ -68,7 +68,7 @@ def test_nothing_to_list(tmp_path):
     assert "file: cannot be listed (Not a directory)" in err
 
 
-def test_list_names_what_it_cannot_read_and_goes_on(store):
+def test_list_reports_unreadable_trials_and_continues(store):
     good, bad = store.trials()
     (bad.folder / "metrics.json").write_text("{}")
     foreign = good.folder.with_name("0123456789abcdef")
@@ -122,7 +122,7 @@ def test_listing_opens_each_small_file_of_a_trial_once(store):
     assert {"DONE", "trial.json", "metrics.json", "environment.json"} == names
 
 
-def test_reader_that_stops_reading_is_no_error(store):
+def test_closed_output_pipe_is_not_an_error(store):
     """The exit code is the command's own."""
     command = f"{sys.executable} -c 'from labrnn.cli import main; main()'"
     for words in (f"trials --store {store.root}", "--help"):
@@ -145,7 +145,7 @@ def test_verify_finds_a_flipped_byte(store):
     assert f"{trial.folder}: {WEIGHTS} does not match its stored SHA-256\n1 trials are sound" in out
 
 
-def test_gc_removes_what_is_told(store):
+def test_gc_removes_only_what_its_flags_select(store):
     trial = next(store.trials())
     (trial.folder / "DONE").unlink()
     leftover = trial.folder.parent / ".partial" / trial.key / "3.writing"
@@ -188,7 +188,7 @@ def test_export_and_import(store, tmp_path):
     assert "history.json does not match its stored SHA-256; not exported" in err
 
 
-def test_import_stays_inside_the_store(store, tmp_path):
+def test_import_does_not_write_outside_the_store(store, tmp_path):
     """A shelf from elsewhere whose DONE names a file outside."""
     trial = next(store.trials())
     secret = trial.folder.parent.parent / "secret"
@@ -200,7 +200,7 @@ def test_import_stays_inside_the_store(store, tmp_path):
     assert not list((tmp_path / "a").rglob("secret"))
 
 
-def test_export_of_some_params(store, data, tmp_path, monkeypatch):
+def test_export_of_selected_params(store, data, tmp_path, monkeypatch):
     monkeypatch.setenv("LABRNN_DATA", data)
     params = write_params(tmp_path, seeds=[0], epochs=2)
     (config,) = read_params(params).trials()
@@ -213,7 +213,7 @@ def test_export_of_some_params(store, data, tmp_path, monkeypatch):
 # Training
 
 
-def test_dry_run_tells_and_writes_nothing(data, tmp_path, monkeypatch):
+def test_dry_run_lists_trials_and_writes_nothing(data, tmp_path, monkeypatch):
     monkeypatch.setenv("LABRNN_DATA", data)
     monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "trials"))
     params = write_params(tmp_path, widths=[10, 100])

@@ -149,7 +149,7 @@ FORGERIES = [
 @pytest.mark.parametrize(
     ("name", "change", "says"), FORGERIES, ids=[f"{i} {f[2][:30]}" for i, f in enumerate(FORGERIES)]
 )
-def test_a_forgery_is_found_and_neither_used_nor_imported(store, tmp_path, name, change, says):
+def test_forged_trial_is_detected_and_not_used_or_imported(store, tmp_path, name, change, says):
     trial = forge(store, name, change)
     (fault,) = trial.damage()[:1]
     assert says in fault or " is no finite number" in fault or says in trial.damage()[-1]
@@ -171,12 +171,12 @@ def test_a_forgery_is_found_and_neither_used_nor_imported(store, tmp_path, name,
     assert not trial.folder.exists()
 
 
-def test_what_a_training_rounds_is_no_forgery(store):
+def test_rounded_values_are_not_damage(store):
     """Probabilities beside one half, of 1, and of 0 keep verdicts and losses within bounds."""
     assert Trial(store.root / FINGERPRINT / KEY).damage() == []
 
 
-def test_a_verdict_on_one_half_is_not_judged(store):
+def test_probability_of_one_half_may_be_either_class(store):
     """0.5 in the file may be a probability a little above one half."""
 
     def change(cells):
@@ -186,7 +186,7 @@ def test_a_verdict_on_one_half_is_not_judged(store):
     assert forge(store, "predictions.csv", change).damage() == []
 
 
-def test_a_certain_and_wrong_answer_allows_any_larger_loss(store):
+def test_certain_but_wrong_prediction_allows_a_larger_loss(store):
     def certain(cells):
         label = int(cells[6][1])
         cells[6][3] = f"{1 - label:.4f}"
@@ -214,7 +214,7 @@ def test_dropped_duplicates_leave_fewer_rows(tmp_path):
     assert store.find(config, FINGERPRINT)
 
 
-def test_weights_that_are_not_finite(store):
+def test_non_finite_weights_are_damage(store):
     from safetensors.numpy import load, save
 
     trial = Trial(store.root / FINGERPRINT / KEY)
@@ -227,7 +227,7 @@ def test_weights_that_are_not_finite(store):
     assert Trial(trial.folder).damage() == [f"{WEIGHTS}: bias is not finite"]
 
 
-def test_a_trial_under_anothers_key_is_not_used(store):
+def test_trial_in_the_folder_of_another_key_is_not_used(store):
     other = CONFIG.replace(seed=1)
     shutil.copytree(store.root / FINGERPRINT / KEY, store.root / FINGERPRINT / trial_key(other))
     with pytest.raises(LabError, match=f"lies in the wrong folder, it belongs in .*{KEY}"):
@@ -235,7 +235,7 @@ def test_a_trial_under_anothers_key_is_not_used(store):
     assert store.find(CONFIG, FINGERPRINT).key == KEY
 
 
-def test_a_sound_trial_on_a_shelf_stands_in_for_a_damaged_one(store, tmp_path):
+def test_sound_trial_on_a_shelf_replaces_a_damaged_one(store, tmp_path):
     shelf = shutil.copytree(store.root, tmp_path / "shelf")
     forge(store, "metrics.json", at("best", "accuracy", value=1.0))
     assert Store(store.root, [shelf]).find(CONFIG, FINGERPRINT).folder.is_relative_to(shelf)
@@ -253,7 +253,7 @@ def test_the_trials_of_the_repository_are_sound(tmp_path):
 
 @pytest.mark.parametrize("name", ["DONE", *TEXTS, WEIGHTS, MARK, "epoch"])
 @pytest.mark.parametrize("kind", ["pipe", "zero", "folder", "huge", "loop"])
-def test_what_is_no_file_is_refused_unread(store, tmp_path, name, kind):
+def test_non_regular_or_huge_files_are_not_read(store, tmp_path, name, kind):
     path = store.root / FINGERPRINT / KEY / name
     if name == MARK:
         path = store.root / MARK
@@ -337,7 +337,7 @@ MALFORMED = [
 @pytest.mark.parametrize(
     ("kind", "change"), MALFORMED, ids=[f"{i} {kind}" for i, (kind, _) in enumerate(MALFORMED)]
 )
-def test_a_malformed_description_is_not_used_and_not_imported(store, tmp_path, kind, change):
+def test_malformed_description_is_not_used_or_imported(store, tmp_path, kind, change):
     value, name = kept_value(kind)
     made = change(value)
     value = value if made is None and change.__name__ == "change" else made
@@ -355,12 +355,12 @@ def test_a_malformed_description_is_not_used_and_not_imported(store, tmp_path, k
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
-def test_what_the_repository_keeps_is_sound(path):
+def test_kept_values_of_the_repository_are_sound(path):
     assert kept.unpack(path)[1] is None
     assert Store(path.parents[1]).recall(path.parent.name, path.name)
 
 
-def test_import_never_replaces_what_is_kept(store, tmp_path):
+def test_import_does_not_replace_kept_values(store, tmp_path):
     mine, name = kept_value("data")
     theirs = mine | {"vocabulary_size": 31337}
     other = Store(tmp_path / "other")
@@ -377,7 +377,7 @@ def test_import_never_replaces_what_is_kept(store, tmp_path):
     assert store.recall(FINGERPRINT, name) == mine
 
 
-def test_digests_of_what_is_kept_follow_what_is_recalled(store, tmp_path):
+def test_kept_digests_match_recalled_values(store, tmp_path):
     names = [f"other-000000000000000{n}.json" for n in range(3)]
     shelf = Store(tmp_path / "shelf")
     for name in names[:2]:
@@ -394,7 +394,7 @@ def test_digests_of_what_is_kept_follow_what_is_recalled(store, tmp_path):
     assert both.kept_digests(FINGERPRINT) == second
 
 
-def test_arrays_are_kept_little_endian_as_digits():
+def test_arrays_are_stored_as_little_endian_hex():
     digits = kept.hex_of(np.array([1, 258, -1]), np.int16)
     assert digits == "01000201ffff"
     assert kept.array_of(digits, np.int16).tolist() == [1, 258, -1]

@@ -92,10 +92,10 @@ ELSEWHERE = {
     "conda env create -f environment.yml": "test_conda_reads_the_environment",
     "conda activate labrnn": "test_conda_reads_the_environment",
     "labrnn report lab2c": "tree",
-    "cp notebooks/lab2c_depth.ipynb notebooks/dropout.ipynb": "test_a_part_is_added_by_the_page",
-    REGISTRIES: "test_something_is_added_by_the_page",
-    LEARN: "test_a_part_is_added_by_the_page",
-    "labrnn report params/quick/dropout.yaml": "test_a_part_is_added_by_the_page",
+    "cp notebooks/lab2c_depth.ipynb notebooks/dropout.ipynb": "test_new_part_follows_the_how_to_page",
+    REGISTRIES: "test_additions_follow_the_how_to_page",
+    LEARN: "test_new_part_follows_the_how_to_page",
+    "labrnn report params/quick/dropout.yaml": "test_new_part_follows_the_how_to_page",
 }
 
 
@@ -109,13 +109,13 @@ def commands(text):
     return [line for line in lines if line]
 
 
-def test_every_command_is_known_here():
+def test_every_documented_command_is_listed():
     found = {c for page in PAGES for c in commands((PROJECT / page).read_text("utf-8"))}
     assert found == {*LITERALLY, *REDUCED, *ELSEWHERE}
     assert set(ELSEWHERE.values()) <= set(globals())
 
 
-def test_a_command_is_found_wherever_it_stands():
+def test_commands_are_found_in_blocks_and_inline_code():
     page = (
         "Try `labrnn x`.\n\n```\nmake y  # why\n```\n\n1. So\n\n   ```\n   .venv/bin/z -a\n   ```\n"
     )
@@ -244,7 +244,7 @@ print("another result" if losses[0] != losses[1] else "the same", trial_key(usua
 """
 
 
-def test_something_is_added_by_the_page(sources):
+def test_additions_follow_the_how_to_page(sources):
     """One after another in the same copy; then the registries' tests, and a name in a report."""
     for section, change, most in (
         ("Add an optimiser", "optim nadam", 1),
@@ -271,7 +271,7 @@ def test_something_is_added_by_the_page(sources):
     assert "NAdam" in shown, shown
 
 
-def test_a_part_is_added_by_the_page(tree):
+def test_new_part_follows_the_how_to_page(tree):
     """The steps of docs/how-to.md as they stand there, but for smaller numbers in the params."""
     page = (PROJECT / "docs/how-to.md").read_text("utf-8")
     steps = fenced(page[page.index("## Add a part") : page.index("## Change the look")])

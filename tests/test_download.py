@@ -63,7 +63,7 @@ def refused(folder, says: str) -> None:
     assert not list(folder.glob("*"))
 
 
-def test_fetched_once(server, tmp_path, capsys):
+def test_archive_is_downloaded_once(server, tmp_path, capsys):
     server.answers = [CONTENT]
     path = download(tmp_path / "new")
     assert path == tmp_path / "new" / ARCHIVE
@@ -73,7 +73,7 @@ def test_fetched_once(server, tmp_path, capsys):
     assert server.requests == 1
 
 
-def test_put_there_by_hand(server, tmp_path):
+def test_existing_archive_is_used(server, tmp_path):
     server.answers = [404]
     (tmp_path / ARCHIVE).write_bytes(CONTENT)
     assert download(tmp_path).read_bytes() == CONTENT
@@ -86,21 +86,21 @@ def test_a_damaged_copy_is_replaced(server, tmp_path):
     assert download(tmp_path).read_bytes() == CONTENT
 
 
-def test_a_server_that_dies_midway_is_asked_again(server, tmp_path):
+def test_interrupted_download_is_retried(server, tmp_path):
     server.answers = [CONTENT[:100_000], CONTENT]
     assert download(tmp_path).read_bytes() == CONTENT
     assert server.requests == 2
     assert [file.name for file in tmp_path.iterdir()] == [ARCHIVE]
 
 
-def test_a_server_that_keeps_dying(server, tmp_path):
+def test_repeated_interruption_is_reported(server, tmp_path):
     server.answers = [CONTENT[:100_000]]
     refused(tmp_path, "no connection")
     server.answers = [CONTENT]
     assert download(tmp_path).read_bytes() == CONTENT
 
 
-def test_wrong_content(server, tmp_path):
+def test_wrong_checksum_is_refused(server, tmp_path):
     server.answers = [CONTENT[::-1]]
     refused(tmp_path, "another checksum")
 
@@ -116,12 +116,12 @@ def test_no_network(server, tmp_path):
     refused(tmp_path, "no connection: ConnectionError")
 
 
-def test_an_address_that_is_none(tmp_path, monkeypatch):
+def test_invalid_url_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("LABRNN_DOWNLOAD_URL", "file:///etc/passwd")
     refused(tmp_path, "InvalidSchema")
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_uncreatable_folder_is_reported(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(LabError, match=ARCHIVE):
         download(tmp_path / "file")

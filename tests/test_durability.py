@@ -231,7 +231,7 @@ def train_all(root, note):
             note(f"{key} stored")
 
 
-def test_many_writers_and_many_kills_store_each_trial_once(memory):
+def test_many_writers_and_kills_store_each_trial_once(memory):
     """The log has no epoch and no trial twice; what it lacks, a kill between both explains."""
     train_all(memory / "reference", lambda note: None)
     luck, kills, lives, log = random.Random(16), 0, {}, []

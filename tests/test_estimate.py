@@ -72,7 +72,7 @@ class Run:
 @pytest.mark.parametrize("longest_first", [True, False])
 @pytest.mark.parametrize("slower", [0.5, 1, 3])
 @pytest.mark.parametrize("jobs", [1, 2, 4])
-def test_time_left_is_right_within_half(machine, longest_first, slower, jobs):
+def test_time_left_is_accurate_within_a_factor_of_1_5(machine, longest_first, slower, jobs):
     """With a machine half or three times as busy as the stored trials say, from the first tenth."""
     trainings = [(c, [t * slower for t in seconds]) for c, seconds in recorded(machine)]
     if longest_first:
@@ -81,7 +81,7 @@ def test_time_left_is_right_within_half(machine, longest_first, slower, jobs):
 
 
 @pytest.mark.parametrize("machine", ["AMD", "Intel"])
-def test_reports_count_as_well(machine):
+def test_time_left_includes_reports(machine):
     """As in `make report`, where they take twice as long as expected."""
     trainings = list(recorded(machine))
     whole = sum(sum(seconds) for _, seconds in trainings)
@@ -89,7 +89,7 @@ def test_reports_count_as_well(machine):
     assert run.worst() < WRONG
 
 
-def test_what_is_left_of_nothing():
+def test_time_left_without_work_is_zero():
     estimate = Estimate(2, lambda: 0.0)
     assert estimate.seconds() == 0
     estimate.add("a", 10)
@@ -102,7 +102,7 @@ def test_what_is_left_of_nothing():
     assert estimate.seconds() == 0
 
 
-def test_jobs_without_work_do_not_count():
+def test_idle_jobs_do_not_reduce_the_estimate():
     now = [0.0]
     estimate = Estimate(4, lambda: now[0])
     estimate.add("alone", 100)

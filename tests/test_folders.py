@@ -46,14 +46,14 @@ def test_relative_paths_start_where_jupyter_was_started(reviews, jupyter, monkey
 
 
 @pytest.mark.parametrize("parent", ["999999999", "none"])
-def test_a_kernel_that_does_not_know_where_jupyter_was_started(monkeypatch, parent):
+def test_relative_path_is_refused_if_the_jupyter_folder_is_unknown(monkeypatch, parent):
     monkeypatch.setenv("JPY_PARENT_PID", parent)
     monkeypatch.setenv("LABRNN_STORE", "my_trials")
     with pytest.raises(LabError, match=r"^my_trials: a relative path.*LABRNN_STORE"):
         default_store()
 
 
-def test_a_notebook_that_nbconvert_executes_elsewhere(tmp_path):
+def test_relative_path_in_a_notebook_executed_by_nbconvert(tmp_path):
     """A real kernel: its folder is the notebook's."""
     (tmp_path / "notebooks").mkdir()
     code = "from labrnn.trials.store import default_store\nprint(default_store().root)"
@@ -95,13 +95,13 @@ def test_tmpdir(tmp_path, tmpdir):
     os.rmdir(no_text)
 
 
-def test_no_folder_for_temporary_files(tmpdir, monkeypatch):
+def test_missing_temporary_folder_is_reported(tmpdir, monkeypatch):
     monkeypatch.setattr(folders, "_writable", lambda folder: False)
     with pytest.raises(LabError, match="TMPDIR=/gone: no folder for temporary files"):
         tmpdir("/gone")
 
 
-def test_without_a_home_libraries_get_folders_until_the_process_ends(tmp_path):
+def test_libraries_get_temporary_folders_without_a_home(tmp_path):
     """Numba finds a place for compiled code, in this process and in those that it starts."""
     (tmp_path / "file").touch()
     code = (
@@ -119,7 +119,7 @@ def test_without_a_home_libraries_get_folders_until_the_process_ends(tmp_path):
     assert not list(tmp_path.glob("home-of-labrnn-*"))
 
 
-def test_the_commit_is_the_projects_own(tmp_path, monkeypatch):
+def test_commit_ignores_enclosing_repositories(tmp_path, monkeypatch):
     """A copy without a `.git`, inside another repository; a caller's GIT_DIR names another one."""
     root = tmp_path / "other" / "project"
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-C"]

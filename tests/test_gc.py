@@ -89,7 +89,7 @@ def plant(root, outside):
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
-def test_what_is_not_ours_stays(store, tmp_path, flags):
+def test_foreign_files_are_kept(store, tmp_path, flags):
     assert plant(store.root, tmp_path / "outside") >= 30
     before = tree(tmp_path)
     assert gc(store.root, *flags)[:2] == (0, "nothing to remove\n")
@@ -97,7 +97,7 @@ def test_what_is_not_ours_stays(store, tmp_path, flags):
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
-def test_a_folder_that_is_no_store_is_not_touched(tmp_path, flags):
+def test_non_store_folder_is_not_touched(tmp_path, flags):
     projects = tmp_path / "projects"
     plant(projects, tmp_path / "outside")
     store = Store(tmp_path / "trials")
@@ -140,7 +140,7 @@ def litter(store):
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
-def test_what_is_ours_and_stale_goes(store, tmp_path, flags):
+def test_stale_files_are_removed(store, tmp_path, flags):
     found = litter(store)
     expected = {path for path, flag in found.items() if not flag or flag in flags}
     if "--unfinished" in flags:
@@ -157,7 +157,7 @@ def test_what_is_ours_and_stale_goes(store, tmp_path, flags):
     assert Trial(store.root / FINGERPRINT / KEY).damage() == []
 
 
-def test_what_another_process_writes_stays(store):
+def test_files_of_other_running_processes_are_kept(store):
     litter(store)
     data = store.root / FINGERPRINT
     agreed = stale(store, unfinished=True, damaged=True)
@@ -171,7 +171,7 @@ def test_what_another_process_writes_stays(store):
         claim.__exit__(None, None, None)
 
 
-def test_only_what_was_agreed_to_and_is_still_stale_goes(store):
+def test_only_confirmed_and_still_stale_files_are_removed(store):
     found = litter(store)
     agreed = stale(store, damaged=True)
     del agreed[store.root / FINGERPRINT / HEX]
@@ -185,7 +185,7 @@ def test_only_what_was_agreed_to_and_is_still_stale_goes(store):
     assert (store.root / FINGERPRINT / HEX / "trial.json").exists()
 
 
-def test_gc_asks(store):
+def test_gc_asks_for_confirmation(store):
     litter(store)
     before, words = tree(store.root), ["trials", "--store", store.root, "gc", "--damaged"]
     for answer in ("n\n", ""):
@@ -217,7 +217,7 @@ class Unreadable:
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("name", [*NAMES, KEY, FINGERPRINT])
-def test_what_cannot_be_looked_at_is_not_damaged(store, monkeypatch, code, name):
+def test_inaccessible_file_is_not_damaged(store, monkeypatch, code, name):
     before = tree(store.root)
     with monkeypatch.context() as patch:
         disk = Unreadable(patch, code, name)
@@ -229,7 +229,7 @@ def test_what_cannot_be_looked_at_is_not_damaged(store, monkeypatch, code, name)
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("name", NAMES)
-def test_what_cannot_be_read_is_not_damaged(store, monkeypatch, code, name):
+def test_unreadable_file_is_not_damaged(store, monkeypatch, code, name):
     """Its folder can be listed and its size is known, as after a change of permissions."""
     before = tree(store.root)
     with monkeypatch.context() as patch:
@@ -242,7 +242,7 @@ def test_what_cannot_be_read_is_not_damaged(store, monkeypatch, code, name):
 
 
 @pytest.mark.parametrize("kind", ["data", "steps"])
-def test_a_description_that_cannot_be_read_is_not_damaged(store, monkeypatch, kind):
+def test_unreadable_description_is_not_damaged(store, monkeypatch, kind):
     name = f"{kind}-{HEX}.json"
     put(store.root / FINGERPRINT / name, "damaged")
     with monkeypatch.context() as patch:
@@ -251,7 +251,7 @@ def test_a_description_that_cannot_be_read_is_not_damaged(store, monkeypatch, ki
     assert gc(store.root, "--damaged")[1].endswith("1 removed\n")
 
 
-def test_a_store_behind_a_link_is_judged_as_itself(store, tmp_path):
+def test_linked_store_is_treated_like_its_target(store, tmp_path):
     """What is foreign is seen through the link; what is damaged goes through it as well."""
     foreign = tmp_path / "papers" / FINGERPRINT / KEY / "history.json"
     put(foreign)
@@ -266,7 +266,7 @@ def test_a_store_behind_a_link_is_judged_as_itself(store, tmp_path):
     assert gc(tmp_path / "moved", "--damaged")[1].endswith("1 removed\n")
 
 
-def test_a_damaged_trial_that_stays_is_named(store):
+def test_damaged_trial_with_foreign_files_is_reported(store):
     """A file of the Finder in its folder is not ours, so the folder is not."""
     trial = store.root / FINGERPRINT / KEY
     put(trial / ".DS_Store")
@@ -278,7 +278,7 @@ def test_a_damaged_trial_that_stays_is_named(store):
     assert gc(store.root)[0] == 0  # nobody asked for damaged ones
 
 
-def test_foreign_names_and_linked_folders_in_a_store_stay(store, tmp_path):
+def test_foreign_names_and_linked_folders_are_kept(store, tmp_path):
     note = store.root / FINGERPRINT / f"backup-{HEX}.json"
     mine = tmp_path / "work" / KEY / "done.writing" / "history.json"
     put(note, '{"my": "notes"}')
@@ -291,7 +291,7 @@ def test_foreign_names_and_linked_folders_in_a_store_stay(store, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_trials_of_another_user_stay(store, tmp_path):
+def test_trials_of_another_user_are_kept(store, tmp_path):
     for folder in [p for p in Path("/").joinpath(tmp_path).parents if p != Path("/")]:
         if folder.is_dir() and not folder.stat().st_mode & 0o001:
             folder.chmod(folder.stat().st_mode | 0o055)
@@ -314,13 +314,13 @@ def test_trials_of_another_user_stay(store, tmp_path):
     assert tree(store.root) == before
 
 
-def test_the_tables_of_the_repository_are_no_store_to_tidy(tmp_path, monkeypatch):
+def test_tables_of_the_repository_are_not_cleaned(tmp_path, monkeypatch):
     monkeypatch.setenv("LABRNN_STORE", str(tmp_path / "own"))
     write(Store(tmp_path / "own"))
     assert run("trials", "gc", "--damaged")[:2] == (0, "nothing to remove\n")
 
 
-def test_a_damaged_trial_goes_only_if_that_was_asked_for(tmp_path):
+def test_damaged_trial_is_removed_only_on_request(tmp_path):
     store = Store(tmp_path)
     folder = write(store).folder
     (folder / "metrics.json").write_text("{}")
@@ -340,7 +340,7 @@ def test_a_store_is_marked_at_its_first_write(tmp_path):
         assert (store.root / MARK).is_file()
 
 
-def test_a_store_from_before_the_mark_is_read_and_marked_when_written(store):
+def test_unmarked_store_is_readable_and_marked_on_write(store):
     litter(store)
     (store.root / MARK).unlink()
     assert Store(store.root).find(CONFIG, FINGERPRINT)
@@ -354,7 +354,7 @@ def test_a_store_from_before_the_mark_is_read_and_marked_when_written(store):
     "name",
     ["README", f"{FINGERPRINT}/notes.txt", f"{FINGERPRINT}/notes/x", "projects/x", f"{HEX[1:]}/x"],
 )
-def test_a_folder_with_other_things_is_not_marked(store, name):
+def test_folder_with_foreign_files_is_not_marked(store, name):
     (store.root / MARK).unlink()
     put(store.root / name)
     write(store, CONFIG.replace(seed=9))
@@ -362,7 +362,7 @@ def test_a_folder_with_other_things_is_not_marked(store, name):
     assert len(list(store.trials())) == 2
 
 
-def test_a_broken_copy_is_replaced_and_what_else_lies_there_is_not(store):
+def test_broken_copy_is_replaced_but_foreign_files_are_kept(store):
     folder = store.root / FINGERPRINT / KEY
     (folder / "DONE").unlink()
     assert write(store).damage() == []

@@ -89,7 +89,7 @@ def test_notebooks_are_stripped():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_sources_name_no_machine():
+def test_sources_contain_no_machine_specific_paths():
     bad = re.compile(
         r"(?<![\w.~])/(?:root|work|home)/\w|\b(?:pypi|pythonhosted|npmjs)\.(?:org|com)"
     )
@@ -123,7 +123,7 @@ def test_the_lock_has_a_wheel_of_every_dependency(python, name):
     assert plain.items() < pinned.items()
 
 
-def test_the_lock_names_no_address_and_hashes_every_wheel():
+def test_lock_contains_no_url_and_hashes_every_wheel():
     text = (ROOT / "pylock.toml").read_text()
     assert "://" not in text
     for package in lock().packages:
@@ -133,7 +133,7 @@ def test_the_lock_names_no_address_and_hashes_every_wheel():
             assert wheel.size > 0
 
 
-def test_environment_yml_equals_the_tested_versions():
+def test_environment_yml_matches_the_tested_versions():
     text = (ROOT / "environment.yml").read_text()
     lines = [line for line in text.splitlines() if "- " in line and not line.endswith("pip:")]
     assert all(re.search(r" # \w", line) for line in lines)
@@ -233,7 +233,7 @@ def test_set_up_is_done_once(project):
     assert not (project / "wheels").exists()
 
 
-def test_extras_are_added_and_stay(project):
+def test_extras_are_added_and_kept(project):
     assert "--requirement " + f"{project}/pylock.toml\n" in installed(project, set_up(project))
     assert "pylock.toml[test]" in installed(project, set_up(project, "test"))
     assert "pylock.toml[cluster,test]" in installed(project, set_up(project, "cluster"))
@@ -270,7 +270,7 @@ def test_torch_without_a_gpu(project):
         ("", "1", 0, "is not reached: PyTorch comes with its CUDA libraries"),
     ],
 )
-def test_torch_by_wish_and_by_what_is_reached(project, wish, no_cpu, code, says):
+def test_torch_build_follows_request_and_availability(project, wish, no_cpu, code, says):
     variables = {"PIP_NO_CPU": no_cpu} if no_cpu else {}
     if not wish and Path("/proc/driver/nvidia").exists():
         pytest.skip("this machine has an NVIDIA device")
@@ -288,7 +288,7 @@ def test_torch_by_wish_and_by_what_is_reached(project, wish, no_cpu, code, says)
     [({"PIP_NOTHING": "1"}, "not found: labrnn"), ({"PIP_CHECK": "numba needs numpy"}, "numpy")],
     ids=["without labrnn", "without what it needs"],
 )
-def test_set_up_that_left_something_out_is_not_finished(project, variables, says):
+def test_incomplete_set_up_is_not_finished(project, variables, says):
     code, said, _ = set_up(project, **variables)
     assert code == 1
     assert says in said
@@ -305,7 +305,7 @@ WHEEL = {
 
 
 @pytest.mark.parametrize("name", ["user", "target", "prefix", "root", "variable"])
-def test_pip_installs_into_the_environment_whatever_its_settings_are(project, tmp_path, name):
+def test_pip_settings_do_not_change_the_target(project, tmp_path, name):
     """The project's own pip and options, with a wheel of one module."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", project / ".venv"], check=True)
     with zipfile.ZipFile(tmp_path / "small-1-py3-none-any.whl", "w") as wheel:
@@ -327,14 +327,14 @@ def test_pip_installs_into_the_environment_whatever_its_settings_are(project, tm
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_set_up_follows_new_versions(project):
+def test_changed_lock_repeats_the_set_up(project):
     set_up(project)
     with (project / "pylock.toml").open("a") as file:
         file.write("# newer\n")
     assert set_up(project)[::2] == (0, 2)
 
 
-def test_unfinished_set_up_begins_afresh(project):
+def test_unfinished_set_up_starts_over(project):
     code, said, _ = set_up(project, fails="1")
     assert code == 1
     assert "did not finish" in said
@@ -357,7 +357,7 @@ def test_environment_of_the_user_is_kept(project):
     assert (project / ".venv/mine").exists()
 
 
-def test_failed_update_keeps_what_was_there(project):
+def test_failed_update_keeps_the_environment(project):
     set_up(project)
     with (project / "pylock.toml").open("a") as file:
         file.write("# newer\n")
@@ -422,7 +422,7 @@ def test_the_citation_file_is_valid_and_names_this_version():
         assert [Person(**author) for author in reference["authors"]]
 
 
-def test_the_container_is_set_up_as_the_readme_says():
+def test_dev_container_matches_the_readme():
     found = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
     assert found["postCreateCommand"] == "make setup EXTRAS=test"
     python = re.search(r"python:(3\.\d+)$", found["image"])[1]
@@ -431,12 +431,12 @@ def test_the_container_is_set_up_as_the_readme_says():
     assert interpreter == ".venv/bin/python"
 
 
-def test_the_changelog_begins_with_what_is_not_released():
+def test_changelog_begins_with_unreleased():
     headings = re.findall(r"^## (.*)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert headings[0] == "Unreleased"
 
 
-def test_contributors_find_what_the_page_names():
+def test_contributing_page_names_existing_things():
     page = (ROOT / "CONTRIBUTING.md").read_text()
     for path in re.findall(r"\]\(([^)]+)\)", page):
         assert (ROOT / path).exists(), path
@@ -449,14 +449,14 @@ def test_contributors_find_what_the_page_names():
 # Start-up and storage
 
 
-def test_a_command_starts_without_what_it_may_not_need():
+def test_start_up_imports_neither_torch_nor_sklearn():
     command = (
         "import sys, labrnn.lab, labrnn.reports.batch; print({'torch', 'sklearn'} & {*sys.modules})"
     )
     assert run(sys.executable, "-c", command).stdout == "set()\n"
 
 
-def test_git_leaves_stored_trials_as_they_are():
+def test_git_does_not_convert_stored_trials():
     """With other line ends they would read as damaged."""
     asked = run("git", "check-attr", "text", "reports/full/trials.csv")
     if asked.returncode:

@@ -26,7 +26,7 @@ def undisturbed(data, tmp_path_factory):
         return train(TINY, data, Store(folder / "trials"))
 
 
-def test_trial_holds_what_was_trained(undisturbed, reviews):
+def test_trial_contains_the_training_results(undisturbed, reviews):
     trial = undisturbed
     assert trial.config == TINY
     assert {p.name for p in trial.folder.iterdir()} == {*TEXTS, WEIGHTS, "DONE"}
@@ -49,7 +49,7 @@ def test_stored_trial_is_not_trained_again(data, undisturbed, monkeypatch):
     assert content(train(TINY, data, store)) == content(undisturbed)
 
 
-def test_killed_in_epoch_4_goes_on_from_epoch_3(data, undisturbed, tmp_path):
+def test_training_killed_in_epoch_4_resumes_from_epoch_3(data, undisturbed, tmp_path):
     store, epochs = Store(tmp_path / "trials"), []
 
     def kill_in_epoch_4(entry):
@@ -67,7 +67,7 @@ def test_killed_in_epoch_4_goes_on_from_epoch_3(data, undisturbed, tmp_path):
     assert list(store.root.rglob("epoch-*")) == []
 
 
-def test_damaged_state_is_passed_over(data, undisturbed, tmp_path):
+def test_damaged_state_is_skipped(data, undisturbed, tmp_path):
     store, epochs = Store(tmp_path / "trials"), []
 
     def stop(entry):
@@ -84,7 +84,7 @@ def test_damaged_state_is_passed_over(data, undisturbed, tmp_path):
     assert content(trial) == content(undisturbed)
 
 
-def test_every_failure_of_the_disk_loses_nothing(data, undisturbed, tmp_path, monkeypatch):
+def test_no_disk_failure_loses_data(data, undisturbed, tmp_path, monkeypatch):
     """The n-th operation on the disk fails, for every n; afterwards the training is completed."""
     config, failing = TINY.replace(epochs=2), {"left": 0}
     reference = content(train(config, data, Store(tmp_path / "reference")))

@@ -159,7 +159,7 @@ def pictures(nb):
     return [data["image/svg+xml"] for data in data if "image/svg+xml" in data]
 
 
-def test_only_this_machine_and_only_with_the_token(server):
+def test_server_is_local_and_requires_the_token(server):
     assert set(listening(server["pid"])) <= {"127.0.0.1", "::1"}
     assert len(server["token"]) >= 32
     with pytest.raises(urllib.error.HTTPError, match="403"):
@@ -195,7 +195,7 @@ def test_run_all(page, server, folder, tmp_path, name):
     assert written(folder / "trials") == before  # nothing was trained again
 
 
-def test_a_sentence_of_ones_own(page, server, folder, tmp_path):
+def test_custom_sentence(page, server, folder, tmp_path):
     """Run All, type another sentence into its cell, run the cells below: its own figure is there."""
     path = folder / "notebooks/lab1_lstm.ipynb"
     page.goto(f"{server['url']}lab/tree/notebooks/lab1_lstm.ipynb?token={server['token']}")

@@ -160,7 +160,7 @@ def found(document, text):
     ("figures", "height", "discussion", "offset"),
     [(1, 300, 5, 0), (1, 180, 9, 1), (2, 180, 9, 1), (3, 180, 0, 3), (3, 450, 10, None)],
 )
-def test_a_write_up_keeps_together_what_belongs_together(
+def test_write_up_keeps_code_output_and_figures_together(
     tmp_path, figures, height, discussion, offset
 ):
     """Figures stay in their part and in order; lead-in, code and output are on one page."""
@@ -236,7 +236,7 @@ def test_a_rendered_report_is_accessible(monkeypatch):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_page_on_a_phone(monkeypatch, browser, tmp_path, scheme):
+def test_page_fits_a_phone(monkeypatch, browser, tmp_path, scheme):
     """Nothing but equations and tables scrolls sideways; text and background contrast."""
     path = tmp_path / "page.html"
     path.write_text(rendered(monkeypatch, 2, 1, exporter=LabHTMLExporter), "utf-8")

@@ -84,7 +84,7 @@ rnn = pytest.mark.parametrize("cell", ["lstm", "gru"])
 # Lab 1 a to d
 
 
-def test_ids_are_the_packages(lesson):
+def test_ids_match_the_package(lesson):
     mine = lesson("lab1_data")
     corpus, vocab = mine["corpus"], mine["vocab"]
     assert list(vocab)[2:] == corpus.words
@@ -94,13 +94,13 @@ def test_ids_are_the_packages(lesson):
         assert [items[k] for k in range(len(items))] == [corpus.example(row) for row in rows]
 
 
-def test_a_review_without_a_known_word_is_one_unknown(lesson):
+def test_review_without_known_words_is_one_unk(lesson):
     mine = lesson("lab1_data")
     assert mine["tokenize"]("zzz qqq", mine["vocab"], 5) == [1]
     assert mine["tokenize"]("<pad> <unk>", mine["vocab"], 5) == [1]
 
 
-def test_a_word_needs_five_occurrences_and_must_not_be_a_stop_word(lesson):
+def test_vocabulary_needs_five_occurrences_and_excludes_stop_words(lesson):
     vocab = lesson("lab1_data")["build_vocab"](["The plot a"] * 4 + ["a plot b"], {"a"})
     assert vocab == {"<pad>": 0, "<unk>": 1, "plot": 2}
 
@@ -126,7 +126,7 @@ def test_the_loader_refuses_an_unknown_sentiment(lesson, tmp_path):
 
 
 @rnn
-def test_one_step_is_pytorchs(lesson, cell):
+def test_one_step_matches_pytorch(lesson, cell):
     """In float64, where two ways of adding up the same numbers differ by 1e-15 or so."""
     mine = lesson(f"lab1_{cell}")
     layer = {"lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}[cell](3, 5).double()
@@ -138,7 +138,7 @@ def test_one_step_is_pytorchs(lesson, cell):
 
 
 @rnn
-def test_it_starts_as_the_package_does(lesson, cell):
+def test_initial_weights_match_the_package(lesson, cell):
     mine = lesson(f"lab1_{cell}")
     torch.manual_seed(1)
     model = mine[cell.upper()](50, 2, 10)
@@ -154,7 +154,7 @@ def test_it_starts_as_the_package_does(lesson, cell):
 
 @rnn
 @pytest.mark.parametrize("layers", [1, 2])
-def test_logits_and_one_step_of_training_are_the_packages(lesson, cell, layers):
+def test_logits_and_one_training_step_match_the_package(lesson, cell, layers):
     """Same weights, same batch: the same logits, and the same weights after a step of SGD."""
     mine, rows = lesson(f"lab1_{cell}"), np.arange(16)
     corpus = mine["corpus"]
@@ -179,7 +179,7 @@ def test_logits_and_one_step_of_training_are_the_packages(lesson, cell, layers):
 
 
 @rnn
-def test_training_makes_the_steps_that_are_asked_for_and_learns(lesson, cell):
+def test_training_makes_the_requested_steps_and_learns(lesson, cell):
     mine = lesson(f"lab1_{cell}")
     torch.manual_seed(3)
     model = mine[cell.upper()](len(mine["vocab"]), 8, 16)
@@ -195,7 +195,7 @@ def test_training_makes_the_steps_that_are_asked_for_and_learns(lesson, cell):
 
 
 @rnn
-def test_evaluation_weighs_each_review_once(lesson, cell):
+def test_evaluation_weights_each_review_equally(lesson, cell):
     """The last batch is smaller: a mean of batch means would be another number (defect 3)."""
     mine = lesson(f"lab1_{cell}")
     model, rows = mine["model"], mine["corpus"].rows["valid"][:11]
@@ -210,7 +210,7 @@ def test_evaluation_weighs_each_review_once(lesson, cell):
 
 
 @rnn
-def test_prediction_is_the_packages_and_the_published_one_sees_only_the_length(lesson, cell):
+def test_prediction_matches_the_package_unlike_the_published_one(lesson, cell):
     mine = lesson(f"lab1_{cell}")
     corpus, vocab = mine["corpus"], mine["vocab"]
     model = mine[cell.upper()](len(vocab), 4, 12)
@@ -232,7 +232,7 @@ def test_prediction_is_the_packages_and_the_published_one_sees_only_the_length(l
 
 
 @rnn
-def test_gates_lead_to_the_models_own_state(lesson, cell):
+def test_gates_reproduce_the_state_of_the_model(lesson, cell):
     mine = lesson(f"lab1_{cell}")
     model = mine[cell.upper()](len(mine["vocab"]), 2, 10)
     ids = [2, 5, 3, 2]
@@ -291,7 +291,7 @@ def test_a_fresh_clone_has_a_reader_of_the_full_lab(lesson, full, tmp_path, cell
 
 
 @rnn
-def test_a_reader_is_kept_for_those_without_its_weights(
+def test_reader_is_kept_for_copies_without_its_weights(
     lesson, lessons, cell, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("LABRNN_DATA", lessons.data)
@@ -358,7 +358,7 @@ def test_rnn_1_parameters(lesson, name, gates):
     assert found == mine["by_hand"] == 8 * words + gates * 20 * (8 + 20) + 2 * gates * 20 + 42
 
 
-def test_lstm_4_a_negation_is_not_read(lesson):
+def test_lstm_4_negation_is_ignored(lesson):
     mine = solve(lesson("lab1_lstm"), "lab1_lstm", 4)
     assert mine["plain"] == mine["negated"]
 
@@ -452,7 +452,7 @@ def test_2g_directions():
     assert not torch.equal(*mine["forward"])
 
 
-def test_every_notebook_of_the_labs_ends_with_exercises_that_the_page_solves():
+def test_every_lab_notebook_ends_with_solved_exercises():
     for path in sorted((PROJECT / "notebooks").glob("lab*.ipynb")):
         last = nbformat.read(path, 4).cells[-1]
         assert last.metadata.get("tags") == ["exercises"], path.name

@@ -103,7 +103,7 @@ ROWS = [[2, 3, 4, 5, 6], [7], [8, 9, 2, 2, 2, 2, 3], [4, 1, 5], [1], [3, 3, 9, 9
 @pytest.mark.parametrize("fields", DIRECTIONS, ids=["one way", "final state", "last step"])
 @pytest.mark.parametrize("n_layers", [1, 2, 3, 4])
 @pytest.mark.parametrize("cell", CELLS)
-def test_logits_and_gradients_are_those_of_plain_pytorch(cell, n_layers, fields, way):
+def test_logits_and_gradients_match_plain_pytorch(cell, n_layers, fields, way):
     model = model_of(10, cell=cell, n_layers=n_layers, embedding_dim=3, hidden_dim=12, **fields)
     assert_same(model, ROWS, way)
 
@@ -125,7 +125,7 @@ def test_real_reviews(real_corpus, cell, fields, reviews):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_company_and_order_change_nothing(real_corpus, cell):
+def test_logits_do_not_depend_on_batch_or_order(real_corpus, cell):
     model = model_of(real_corpus.vocabulary_size, cell=cell, n_layers=2, bidirectional=True)
     rows = real_corpus.rows["valid"]
 
@@ -143,7 +143,7 @@ def test_company_and_order_change_nothing(real_corpus, cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_direction_read_at_the_last_step_has_read_one_token(cell):
+def test_backward_output_at_the_last_step_has_read_one_token(cell):
     """The published defect: earlier tokens do not reach the backward half."""
     fields = {"cell": cell, "bidirectional": True, "embedding_dim": 3, "hidden_dim": 10}
     one, other = [2, 3, 4, 5], [9, 8, 7, 5]
@@ -154,7 +154,7 @@ def test_a_direction_read_at_the_last_step_has_read_one_token(cell):
         assert torch.equal(*read) == blind
 
 
-def test_dropout_before_the_output_only_in_training():
+def test_dropout_acts_only_in_training():
     model = model_of(10, dropout_rate=0.5)
     assert torch.equal(logits_of(model, ROWS), logits_of(model, ROWS))
     model.train()
@@ -178,7 +178,7 @@ def test_the_sparse_embedding_has_the_same_gradient():
 # ------------------------------------------------------------------------------------------- size
 
 
-def test_parameter_counts_are_the_published():
+def test_parameter_counts_match_the_published_ones():
     assert len(published()) == 79
     for row in published().itertuples():
         config = TrialConfig(lr=row.lr, **{name: getattr(row, name) for name in MODEL})
@@ -199,7 +199,7 @@ def assert_orthogonal(matrix):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("recurrent_init", ["stacked", "per_gate"])
-def test_the_start_is_the_published(cell, recurrent_init):
+def test_initialisation_matches_the_published_one(cell, recurrent_init):
     config = TrialConfig(cell=cell, recurrent_init=recurrent_init, embedding_dim=50, hidden_dim=40)
     model = Classifier(config.replace(n_layers=2, bidirectional=True), 2000)
     for name, weight in model.rnn.named_parameters():
@@ -217,7 +217,7 @@ def test_the_start_is_the_published(cell, recurrent_init):
     assert model.output.weight.std().item() == pytest.approx((2 / (80 + 2)) ** 0.5, rel=0.25)
 
 
-def test_forget_bias_is_the_forget_gates_alone():
+def test_forget_bias_is_set_only_for_the_forget_gate():
     rnn = Classifier(TrialConfig(hidden_dim=10, n_layers=2, forget_bias=1.5), 5).rnn
     for name, bias in rnn.named_parameters():
         if "bias_ih" in name:
@@ -227,7 +227,7 @@ def test_forget_bias_is_the_forget_gates_alone():
             assert (bias == 0).all()
 
 
-def test_checkpoints_fit_nn_lstm():
+def test_checkpoints_load_into_nn_lstm():
     model = model_of(10, n_layers=2, bidirectional=True)
     nn.LSTM(1, 100, 2, bidirectional=True).load_state_dict(model.rnn.state_dict())
 
@@ -241,7 +241,7 @@ def test_devices():
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_a_vector_is_the_words_plus_those_of_the_ngrams(cell):
+def test_embedding_is_the_sum_of_word_and_ngram_vectors(cell):
     config = TrialConfig(cell=cell, hidden_dim=10, embedding_dim=4, n_layers=2)
     model, packing = Classifier(config, 20).eval(), Packing([4, 2])
     ids = torch.randint(1, 20, (6, 3))
@@ -255,7 +255,7 @@ def test_a_vector_is_the_words_plus_those_of_the_ngrams(cell):
     assert sum(p.numel() for p in model.parameters()) == count_parameters(config, 20)
 
 
-def test_dropped_words_are_dropped_whole_and_in_training_only():
+def test_word_dropout_drops_whole_words_only_in_training():
     config = TrialConfig(hidden_dim=10, embedding_dim=4, word_dropout=0.5, embedding_dropout=0.25)
     model, packing = Classifier(config, 20), Packing([2000])
     seen = []
@@ -274,7 +274,7 @@ def test_dropped_words_are_dropped_whole_and_in_training_only():
     assert torch.equal(seen[1], model.embedding(ids).detach())
 
 
-def test_a_ensemble_is_the_mean_of_its_members():
+def test_ensemble_is_the_mean_of_its_members():
     config = TrialConfig(hidden_dim=10, embedding_dim=4, members=3)
     model, packing, ids = build(config, 20).eval(), Packing([4, 2]), torch.randint(1, 20, (6,))
     each = torch.stack([member(ids, packing) for member in model.members])
@@ -285,6 +285,6 @@ def test_a_ensemble_is_the_mean_of_its_members():
 
 
 @pytest.mark.parametrize("field", ["hidden_dim", "embedding_dim"])
-def test_a_ensemble_keeps_to_the_labs_limits(field):
+def test_ensemble_enforces_the_lab_limits(field):
     with pytest.raises(LabError, match=f"members x {field} is above the lab's limit"):
         TrialConfig().replace(members=2, **{field: 200})

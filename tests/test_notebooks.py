@@ -66,7 +66,7 @@ def written(annotation):
     return "list[str]" if text.startswith("list[") else "str"
 
 
-def test_there_is_a_notebook_for_every_part_of_the_lab():
+def test_every_part_of_the_lab_has_a_notebook():
     assert set(LABS) < {path.stem for path in NOTEBOOKS}
     assert {path.stem for path in NOTEBOOKS} <= set(PARTS)
 
@@ -90,7 +90,7 @@ def test_papermill_sees_every_parameter(path):
 
 
 @every
-def test_stripped_and_for_any_python(path):
+def test_notebook_is_stripped_and_uses_a_generic_kernel(path):
     notebook = read(path)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec == {
@@ -114,7 +114,7 @@ def test_cells_are_short_and_fit_the_page(path):
 
 
 @every
-def test_no_accuracy_is_typed_in(path):
+def test_no_accuracy_is_typed_by_hand(path):
     """No number like an accuracy in prose, captions or code."""
     prose = [
         c.source
@@ -127,14 +127,14 @@ def test_no_accuracy_is_typed_in(path):
 
 
 @every
-def test_title_asks_and_the_discussion_answers(path):
+def test_notebook_begins_with_its_only_title(path):
     sources = [c.source for c in read(path).cells if c.cell_type == "markdown"]
     assert re.match(r"# \S.*\n\n", sources[0])
     assert sum(bool(re.match("# ", line)) for s in sources for line in s.splitlines()) == 1
 
 
 @every
-def test_every_figure_and_table_is_referred_to(path):
+def test_every_figure_and_table_is_referenced(path):
     sources = "\n".join(c.source for c in read(path).cells)
     labels = re.findall(r'"((?:fig|tbl)-[a-z0-9-]+)",', "\n".join(code(path)))
     references = re.findall(r"\]\(#((?:fig|tbl)-[a-z0-9-]+)\)", sources)
@@ -144,7 +144,7 @@ def test_every_figure_and_table_is_referred_to(path):
 
 
 @pytest.mark.parametrize(("name", "other"), [("lab1_lstm", "lab1_data"), ("lab1_gru", "lab1_lstm")])
-def test_the_write_up_leaves_out_only_what_another_part_prints(name, other):
+def test_cells_tagged_repeated_occur_in_another_part(name, other):
     """The tag `repeated`, see `labrnn.reports.writeup`: functions stand in the other notebook too."""
     cells = [
         c for c in read(FOLDER / f"{name}.ipynb").cells if "repeated" in c.metadata.get("tags", [])
@@ -156,7 +156,7 @@ def test_the_write_up_leaves_out_only_what_another_part_prints(name, other):
 
 
 @pytest.mark.parametrize("name", LABS)
-def test_ends_in_a_computed_discussion(name):
+def test_notebook_ends_with_a_computed_discussion(name):
     heads = [c.source for c in read(FOLDER / f"{name}.ipynb").cells if c.cell_type == "markdown"]
     assert any(re.match("## Discussion", head) for head in heads)
     assert any("say(discussion." in source for source in code(FOLDER / f"{name}.ipynb"))
@@ -164,7 +164,7 @@ def test_ends_in_a_computed_discussion(name):
 
 @pytest.mark.parametrize("amount", ["all", "some", "none"])
 @pytest.mark.parametrize("name", LABS)
-def test_every_cell_runs_whatever_was_trained(name, amount, monkeypatch, reviews, tmp_path):
+def test_every_cell_runs_with_all_some_or_no_trials(name, amount, monkeypatch, reviews, tmp_path):
     """On made-up trials: all of them, those of one layer with the first value, or none.
 
     The cells that use the reviews get a few generated ones.
@@ -252,7 +252,7 @@ def test_a_bad_value_is_refused(tmp_path, reviews):
     assert "lr = '1e-3x'" in process.stderr
 
 
-def test_every_work_that_is_cited_is_in_the_bibliography_and_the_other_way_round():
+def test_bibliography_matches_the_citations():
     entries = set(
         re.findall(r"^@\w+\{(\w+),", (TEMPLATES / "references.bib").read_text("utf-8"), re.M)
     )

@@ -48,7 +48,7 @@ def sparse(rows, values, shape):
     ("name", "settle_every"),
     [("sgd", 10_000), ("sgd", 70), ("adagrad", 10_000), ("rmsprop", 10_000), ("rmsprop", 1)],
 )
-def test_lazy_rows_move_as_all_rows_do(name, settle_every):
+def test_lazy_rows_match_dense_updates(name, settle_every):
     rows, width, lr = 40, 3, 0.01 if name == "sgd" else 0.001
     torch.manual_seed(0)
     table = torch.nn.Parameter(torch.randn(rows, width))
@@ -83,7 +83,7 @@ def test_lazy_rows_move_as_all_rows_do(name, settle_every):
         assert_exact([mine[key]], *([state[key]] for state in states), step, size=0)
 
 
-def test_a_row_touched_twice_in_one_gradient_counts_twice():
+def test_repeated_rows_in_a_gradient_are_summed():
     table = torch.nn.Parameter(torch.zeros(5, 2))
     table.grad = sparse(torch.tensor([3, 3]), torch.ones(2, 2), table.shape)
     LazyRows("sgd", table).step(0.5)
@@ -124,7 +124,7 @@ def go(model, optimizer, steps):
 
 
 @pytest.mark.parametrize("name", DENSE)
-def test_the_whole_model_moves_as_under_pytorch(name):
+def test_model_updates_match_pytorch(name):
     model, optimizer = new(name)
     plain = [copy.deepcopy(model).to(dtype) for dtype in (torch.float32, torch.float64)]
     start = [p.detach().clone() for p in model.parameters()]
@@ -142,7 +142,7 @@ def test_the_whole_model_moves_as_under_pytorch(name):
     assert (model.embedding.weight[0] == 0).all()
 
 
-def test_sparse_adam_is_adam_on_the_rows_read_so_far():
+def test_sparse_adam_is_adam_on_the_rows_of_the_batch():
     """In float64: the formula and PyTorch's sums round differently where gradients are small."""
     (model, optimizer), (other, adam) = (
         new(name, torch.float64) for name in ("sparse_adam", "adam")
@@ -165,7 +165,7 @@ def test_sparse_adam_is_adam_on_the_rows_read_so_far():
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_saved_state_goes_on_to_the_same_bit(name):
+def test_saved_state_resumes_bit_for_bit(name):
     model, optimizer = new(name)
     go(model, optimizer, range(8))
     weights, state = copy.deepcopy((model.state_dict(), optimizer.tensors()))
@@ -183,7 +183,7 @@ def test_saved_state_goes_on_to_the_same_bit(name):
         assert torch.equal(value, fresh.tensors()[key]), key
 
 
-def test_rate_rises_and_then_stays_or_falls():
+def test_learning_rate_warms_up_then_stays_or_falls():
     config = TrialConfig(lr=0.1, warmup_steps=4)
     steps = (1, 2, 4, 5, 1000)
     assert [rate(config, s, 1000) for s in steps] == pytest.approx([0.025, 0.05, 0.1, 0.1, 0.1])
@@ -196,6 +196,6 @@ def test_rate_rises_and_then_stays_or_falls():
     )
 
 
-def test_where_lazy_rows_serve():
+def test_lazy_rows_are_used_where_supported():
     assert [takes_rows(name, CPU) for name in ALL] == [True, True, True, False, True]
     assert not takes_rows("sgd", torch.device("cuda"))

@@ -23,7 +23,7 @@ has_bf16 = pytest.mark.skipif(
 )
 
 
-def test_the_default_leaves_the_key_as_it_was_and_bf16_has_its_own():
+def test_default_precision_keeps_the_key_and_bf16_changes_it():
     assert trial_key(SMALL.replace(precision="float32")) == trial_key(SMALL) != trial_key(HALF)
     assert HALF.difference(SMALL) == "PRECISION=bf16"
     with pytest.raises(LabError, match="precision = 'half'"):
@@ -39,7 +39,7 @@ def gradients(rnn, precision):
 @has_bf16
 @pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_bf16_rounds_products_and_nothing_else(cell, bidirectional):
+def test_bf16_rounds_only_products(cell, bidirectional):
     """Off by the rounding of bfloat16's 8 bits, and not by that of float32's 24."""
     rnn = some_rnn(cell, 2, bidirectional, units=33)
     for half, full in zip(gradients(rnn, "bf16"), gradients(rnn, "float32"), strict=True):
@@ -51,7 +51,7 @@ def test_bf16_rounds_products_and_nothing_else(cell, bidirectional):
 
 @has_bf16
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_a_training_in_bf16_resumes_to_the_last_bit(corpus, cell):
+def test_bf16_training_resumes_bit_for_bit(corpus, cell):
     config, states = HALF.replace(cell=cell, n_layers=2, lr=0.001), []
     whole = train(config, corpus, on_epoch=lambda state: states.append(copy.deepcopy(state)))
     assert_same_bits(train(config, corpus, resume=states[0]), whole)
@@ -61,7 +61,7 @@ def test_a_training_in_bf16_resumes_to_the_last_bit(corpus, cell):
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
 
 
-def test_bf16_is_refused_where_it_is_not_at_hand(corpus, monkeypatch):
+def test_bf16_is_refused_where_unsupported(corpus, monkeypatch):
     with pytest.raises(LabError, match="'bf16': it is for a CPU, the device is cuda; train with"):
         require_precision("bf16", torch.device("cuda"))
     monkeypatch.setattr(products, "BF16_BACKENDS", [])

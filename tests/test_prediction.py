@@ -44,7 +44,7 @@ def ask(store):
     return lambda *texts: predict(trial, corpus, texts)
 
 
-def test_the_same_verdicts_as_in_the_models_own_test(store, reviews):
+def test_predictions_match_the_stored_test(store, reviews):
     """Ids are looked up once: looked up again, as words, all would be unknown (defect 4)."""
     trial, corpus = choose_trial(store)
     stored = trial.predictions
@@ -57,7 +57,7 @@ def test_the_same_verdicts_as_in_the_models_own_test(store, reviews):
     assert all(answer.known for answer in answers)
 
 
-def test_words_read_dropped_and_cut(ask):
+def test_known_dropped_and_truncated_words_are_reported(ask):
     dull, great = ask("word1 DULL unheard of\tboring", "great " * 40 + "word2")
     assert (dull.label, great.label) == ("negative", "positive")
     assert dull.probability > 0.8
@@ -66,13 +66,13 @@ def test_words_read_dropped_and_cut(ask):
 
 
 @pytest.mark.parametrize("text", ["", " \n ", "unheard of", "<unk> <pad>", "\0 \u2028", "\udc80"])
-def test_nothing_known(ask, text):
+def test_text_without_known_words(ask, text):
     (answer,) = ask(text)
     assert (answer.known, answer.dropped) == ([], text.lower().split())
     assert answer.probability == ask("")[0].probability
 
 
-def test_the_lowest_validation_loss_is_chosen_unless_a_key_is_named(store, data):
+def test_model_with_lowest_validation_loss_is_chosen_unless_a_key_is_given(store, data):
     keys = {trial.config: trial.key for trial in store.trials()}
     assert choose_trial(store)[0].key == keys[TINY]
     chosen, corpus = choose_trial(store, key=keys[WORSE][:5])
@@ -80,7 +80,7 @@ def test_the_lowest_validation_loss_is_chosen_unless_a_key_is_named(store, data)
     assert corpus.words == load_corpus(WORSE, data).words
 
 
-def test_a_model_that_cannot_serve_is_passed_over(store):
+def test_unusable_model_is_skipped(store):
     best = choose_trial(store)[0]
     (best.folder / "history.json").write_text("[]")
     assert choose_trial(store)[0].config == WORSE
@@ -109,7 +109,7 @@ def test_command(store):
     assert choose_trial(store)[0].key in model
 
 
-def test_command_on_lines(store):
+def test_command_reads_lines_from_standard_input(store):
     code, out, _ = run("predict", "--json", lines=b"\xef\xbb\xbfgreat\r\n\nawful dull")
     answers = [json.loads(line) for line in out.splitlines()]
     assert code == 0
@@ -118,7 +118,7 @@ def test_command_on_lines(store):
     assert run("predict", "--json") == (0, "", "")
 
 
-def test_an_opinion_after_every_word(store, ask):
+def test_opinions_match_predictions_of_prefixes(store, ask):
     """Each is the answer to the text up to that word, for any model."""
     trial, corpus = choose_trial(store)
     (answer,) = ask("word1 dull unheard word2 great lovely superb")
@@ -131,7 +131,7 @@ def test_an_opinion_after_every_word(store, ask):
     assert opinions(trial, corpus, ask("unheard")[0]) == []
 
 
-def test_explained_as_a_page_and_a_picture(store, tmp_path, ask):
+def test_explanation_is_written_as_html_and_png(store, tmp_path, ask):
     text = "great <b>word1</b> dull unheard awful $x$"
     code, out, complaint = run("predict", text, "--explain", str(tmp_path / "new/opinion.html"))
     assert (code, complaint) == (0, f"next: open {tmp_path / 'new/opinion.html'}\n")
@@ -154,7 +154,7 @@ def test_explained_as_a_page_and_a_picture(store, tmp_path, ask):
 
 
 @pytest.mark.parametrize("text", ["", "unheard", "\udc80 \0 😀 great", "great " * 60])
-def test_whatever_the_text_it_is_explained(store, tmp_path, text):
+def test_any_text_can_be_explained(store, tmp_path, text):
     code, _, complaint = run("predict", "--json", text, "--explain", str(tmp_path / "opinion"))
     assert code == 0
     assert "explained in" in complaint
@@ -162,7 +162,7 @@ def test_whatever_the_text_it_is_explained(store, tmp_path, text):
 
 
 @pytest.mark.parametrize("path", ["", "/"])
-def test_an_explanation_needs_a_name(path, store):
+def test_explanation_needs_a_file_name(path, store):
     code, _, complaint = run("predict", "great", "--explain", path)
     assert code == 2
     assert "without a name for the files; add one" in complaint

@@ -46,7 +46,7 @@ def assert_product(found, a, b, base, way):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_products_are_those_of_float64_and_touch_nothing_else(way, shape):
+def test_products_match_float64_and_write_only_the_output(way, shape):
     rows, depth, columns = shape
     a, b = some(rows, depth), np.ascontiguousarray(some(depth, columns, seed=2))
     packed, halves = products.prepare(way, b), products.scratch(way, rows, depth)
@@ -65,7 +65,7 @@ def test_products_are_those_of_float64_and_touch_nothing_else(way, shape):
 
 @pytest.mark.parametrize("shape", [*SHAPES, (700, 33, 50), (513, 5, 97)])
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_sums_over_tokens_are_those_of_float64(way, shape):
+def test_sums_over_tokens_match_float64(way, shape):
     tokens, rows, columns = shape
     a, b = some(tokens, rows), some(tokens, columns, seed=2)
     out = np.full((rows, columns), np.nan, np.float32)
@@ -74,7 +74,7 @@ def test_sums_over_tokens_are_those_of_float64(way, shape):
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_nan_and_infinity_stay(way):
+def test_nan_and_infinity_propagate(way):
     a, b = np.ones((3, 4), np.float32), np.ones((4, 5), np.float32)
     a[0, 1], a[1, 2] = np.nan, np.inf
     a[2, :] = np.frombuffer(np.uint32([0x7FFFFFFF] * 4).tobytes(), np.float32)  # NaN in every bit
@@ -86,7 +86,7 @@ def test_nan_and_infinity_stay(way):
 @pytest.mark.parametrize(
     "way", [products.TILES, products.TILES_BF16][: 1 + bool(products.BF16_BACKENDS)]
 )
-def test_a_row_has_the_same_bits_in_any_company(way):
+def test_row_result_does_not_depend_on_other_rows(way):
     a, b = some(100, 77), np.ascontiguousarray(some(77, 130, seed=2))
     together = product(way, a, b)
     for rows in (1, 3, 8, 13):
@@ -111,7 +111,7 @@ def kept(folder):
     return path
 
 
-def test_the_choice_is_the_fastest_and_is_kept(undecided, monkeypatch):
+def test_fastest_backend_is_chosen_and_kept(undecided, monkeypatch):
     chosen = products.chosen("float32")
     facts = json.loads(kept(undecided).read_text())
     times = facts["milliseconds per weight"]
@@ -124,7 +124,7 @@ def test_the_choice_is_the_fastest_and_is_kept(undecided, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"chosen": "abacus"}', '{"chosen": [1]}'])
-def test_a_damaged_choice_is_made_again(undecided, damage):
+def test_damaged_choice_is_repeated(undecided, damage):
     products.chosen("float32")
     kept(undecided).write_text(damage)
     products.chosen.cache_clear()
@@ -134,7 +134,7 @@ def test_a_damaged_choice_is_made_again(undecided, damage):
 
 
 @pytest.mark.parametrize("first", list(products.BACKENDS))
-def test_of_two_processes_that_choose_at_once_the_first_decides(undecided, monkeypatch, first):
+def test_first_of_two_concurrent_choices_is_kept(undecided, monkeypatch, first):
     """While this one times, the other writes."""
     other = next(name for name in products.BACKENDS if name != first)
 
@@ -148,7 +148,7 @@ def test_of_two_processes_that_choose_at_once_the_first_decides(undecided, monke
     assert len(list(undecided.iterdir())) == 1
 
 
-def test_where_a_choice_cannot_be_kept_our_kernel_serves_untimed(undecided, monkeypatch):
+def test_own_kernel_is_used_if_the_choice_cannot_be_kept(undecided, monkeypatch):
     file = undecided / "file"
     file.write_text("")
     monkeypatch.setattr(products, "_choices", lambda: file / "folder")
@@ -156,7 +156,7 @@ def test_where_a_choice_cannot_be_kept_our_kernel_serves_untimed(undecided, monk
     assert products.chosen("float32") == "tiles"
 
 
-def test_a_backend_that_computes_wrongly_is_not_chosen(undecided, monkeypatch):
+def test_incorrect_backend_is_not_chosen(undecided, monkeypatch):
     right = products.multiply
 
     def wrong(way, a, b, base, out, halves):
@@ -168,7 +168,7 @@ def test_a_backend_that_computes_wrongly_is_not_chosen(undecided, monkeypatch):
     assert products._timed(list(products.BACKENDS), "float32")["chosen"] == "library"
 
 
-def test_a_variable_decides(undecided, monkeypatch):
+def test_environment_variable_selects_the_backend(undecided, monkeypatch):
     for name in products.BACKENDS:
         monkeypatch.setenv("LABRNN_PRODUCTS", name)
         products.chosen.cache_clear()
@@ -222,7 +222,7 @@ def elsewhere(code, **variables):
     return done.stdout.strip()
 
 
-def test_scipys_product_serves_where_pytorch_hides_its_own():
+def test_scipy_sgemm_is_used_if_pytorch_hides_its_own():
     assert elsewhere(WITH_SCIPYS, LABRNN_PRODUCTS="library") == "same"
 
 
@@ -244,7 +244,7 @@ print(products.WIDTH, len(products.BF16_BACKENDS), digest)
 
 
 @pytest.mark.skipif(products.WIDTH < 16, reason="needs a processor with AVX-512")
-def test_a_processor_with_narrower_vectors_comes_to_the_same_bits():
+def test_narrower_vectors_give_the_same_bits():
     """And has no bfloat16. Numba compiles for the processor that its variables name."""
     narrow = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+bmi,+bmi2"}
     here, there = elsewhere(BITS).split(), elsewhere(BITS, **narrow).split()
@@ -253,7 +253,7 @@ def test_a_processor_with_narrower_vectors_comes_to_the_same_bits():
     assert there[2] == here[2]
 
 
-def test_the_environment_of_a_trial_names_the_product():
+def test_trial_environment_names_the_backend():
     from labrnn.trials.environment import environment
 
     facts = environment(torch.device("cpu"), 1.0)
@@ -261,7 +261,7 @@ def test_the_environment_of_a_trial_names_the_product():
     assert environment(torch.device("meta"), 1.0)["products"] == "PyTorch, float32"
 
 
-def test_compiled_callers_are_kept_for_this_source_of_the_product_only():
+def test_compiled_kernels_are_cached_per_product_source():
     """Numba itself looks at the caller's file alone, and would run an outdated product."""
     from labrnn.network import kernels, recurrent
     from labrnn.network.packing import Packing

@@ -178,7 +178,7 @@ def test_check_10_fails_where_the_gates_are_coupled(done):
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_memory_is_pytorchs(done, cell):
+def test_memory_matches_pytorch(done, cell):
     layer = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](3, 20).double()
     x = torch.randn(4, 9, 3, dtype=torch.float64)
     (keep, take, old, new, state), h = done[f"{cell}_memory"](layer, x)
@@ -201,7 +201,7 @@ def test_pretraining_pair(done):
         assert (rows.input == rows.token)[untouched].all()
 
 
-def test_a_look_is_kept_for_copies_without_weights(done, data, tmp_path):
+def test_look_result_is_kept_for_copies_without_weights(done, data, tmp_path):
     corpus = load_corpus(TrialConfig(max_tokens=128), data)
     found = models(corpus)
     trials = {
@@ -236,7 +236,7 @@ def test_a_look_is_kept_for_copies_without_weights(done, data, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["quick", "full"])
-def test_models_are_those_of_lab_2(kind):
+def test_models_come_from_lab_2(kind):
     names = ("questions", "lab2a_lstm_optimizers", "lab2b_gru_optimizers")
     mine, lstm, gru = (read_params(PROJECT / f"params/{kind}/{n}.yaml").trials() for n in names)
     assert {trial.cell for trial in mine} == {"lstm", "gru"}

@@ -22,14 +22,14 @@ KINDS = ("quick", "full")
 RMSPROP = TrialConfig(optim="rmsprop", lr=0.001)
 
 
-def test_the_headline_is_what_the_results_say():
+def test_headline_matches_the_results():
     text = headline.README.read_text("utf-8")
     marked = headline.BLOCK.search(text)
     assert marked, "the README has lost its headline marks"
     assert marked[0] == marked[1] + headline.block(headline.results()) + marked[2]
 
 
-def test_another_result_would_be_noticed():
+def test_headline_changes_with_the_results():
     found = headline.results()
     before = headline.block(found)
     kept = [t for t in found.runs.trials.values() if t.config.replace(seed=5) != RMSPROP]
@@ -38,7 +38,7 @@ def test_another_result_would_be_noticed():
 
 
 @pytest.mark.parametrize("path", ["docs/how-to.md", "docs/structure.md", "docs/decisions.md"])
-def test_the_pages_it_points_to_are_there(path):
+def test_linked_pages_exist(path):
     assert f"]({path})" in headline.README.read_text("utf-8")
     assert (PROJECT / path).exists()
 
@@ -128,13 +128,13 @@ def test_every_number_of_the_readme_is_known():
     assert numbers(text) <= settled | set(map(str, {*known, *sizes}))
 
 
-def test_the_table_on_precision_is_that_of_its_runs():
+def test_precision_table_matches_its_runs():
     table = precision.table(pd.read_csv(precision.RUNS))
     assert f"<!-- precision -->\n{table}<!-- /precision -->" in precision.PAGE.read_text("utf-8")
     assert table.count("\n") == 2 + len(precision.SETTINGS) + 1
 
 
-def test_the_page_on_the_tables_names_every_column():
+def test_trials_page_names_every_column():
     page = (PROJECT / "docs/trials.md").read_text("utf-8")
     columns = pd.read_csv(PROJECT / "reports/full/trials.csv", nrows=0).columns
     families = re.compile("version_.*|.*_batch_mean")  # named as `version_...` and `..._batch_mean`

@@ -89,7 +89,7 @@ def assert_those_of_pytorch(rnn, x, lengths, way, compared=slice(None)):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("n_layers", [1, 2, 3, 4])
-def test_outputs_and_gradients_are_those_of_packed_sequences(way, cell, bidirectional, n_layers):
+def test_outputs_and_gradients_match_packed_sequences(way, cell, bidirectional, n_layers):
     rnn = some_rnn(cell, n_layers, bidirectional)
     assert_those_of_pytorch(rnn, some_input(LENGTHS["mixed"]), LENGTHS["mixed"], way)
 
@@ -112,7 +112,7 @@ def test_the_widest_layers_of_the_lab(way, cell):
 
 @pytest.mark.parametrize("bits", [8, 11], ids=["bfloat16", "TF32"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_bound_refuses_factors_of_fewer_bits(cell, bits):
+def test_bound_rejects_lower_precision(cell, bits):
     rnn, lengths = some_rnn(cell, 2, True, 100), LENGTHS["mixed"]
     x = some_input(lengths)
     float32, float64 = (gradients(rnn, x, lengths, kind) for kind in (torch.float32, torch.float64))
@@ -126,7 +126,7 @@ def test_the_bound_refuses_factors_of_fewer_bits(cell, bits):
             assert_exact(*([t] for t in tensors), terms(rnn, lengths))
 
 
-def test_the_bound_admits_sums_in_any_order():
+def test_bound_accepts_sums_in_any_order():
     random = torch.Generator().manual_seed(1)
     a, b = torch.randn(64, 305, generator=random), torch.randn(305, 400, generator=random)
     for order in (range(305), range(304, -1, -1), torch.randperm(305, generator=random)):
@@ -138,7 +138,7 @@ def test_the_bound_admits_sums_in_any_order():
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_order_company_and_padding_change_nothing(way, cell):
+def test_outputs_do_not_depend_on_order_batch_or_padding(way, cell):
     rnn, lengths = some_rnn(cell, 2, True), LENGTHS["mixed"]
     x = some_input(lengths)
     out, packing = ours(rnn, x, lengths, way)
@@ -155,7 +155,7 @@ def test_order_company_and_padding_change_nothing(way, cell):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("size", [1.0, -1.0])
-def test_extreme_activations_are_finite_and_right(cell, size):
+def test_extreme_activations_are_finite_and_correct(cell, size):
     rnn, lengths = some_rnn(cell, inputs=1), LENGTHS["mixed"]
     with torch.no_grad():
         rnn.weight_ih_l0.copy_(torch.linspace(-1, 1, len(rnn.weight_ih_l0))[:, None])
@@ -167,7 +167,7 @@ def test_extreme_activations_are_finite_and_right(cell, size):
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("units", [3, 10, 64])
 @pytest.mark.parametrize("place", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0"])
-def test_nan_stays_nan(cell, units, place):
+def test_nan_propagates(cell, units, place):
     rnn, lengths = some_rnn(cell, units=units), LENGTHS["mixed"]
     with torch.no_grad():
         getattr(rnn, place)[0] = torch.nan
@@ -214,7 +214,7 @@ def test_a_second_backward_pass_raises(cell, retain):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_models_and_batches_interleaved_do_not_meet(way):
+def test_interleaved_models_and_batches_are_independent(way):
     """Forward passes of two models and two batches, then their backward passes the other way."""
     cases = [
         (some_rnn(cell, 2, True), some_input(lengths, seed=k), lengths)
@@ -245,7 +245,7 @@ def test_two_batches_before_one_backward_pass():
     assert_equal_but_for_rounding(found, expected, 2 * terms(rnn, lengths))
 
 
-def test_two_threads_do_not_meet():
+def test_two_threads_are_independent():
     lengths = np.random.default_rng(0).integers(1, 40, 50).tolist()
     cases = [(some_rnn(cell, 2, True), some_input(lengths), lengths, "fused") for cell in CELLS]
     apart = [gradients(*case) for case in cases]
@@ -265,7 +265,7 @@ def test_two_threads_do_not_meet():
             assert_equal_but_for_rounding(found, expected, terms(rnn, lengths))
 
 
-def test_the_dense_backend_serves_a_cell_without_kernels(monkeypatch):
+def test_dense_backend_is_used_without_kernels(monkeypatch):
     rnn = some_rnn(nn.LSTM)
     assert recurrent.fastest_backend(rnn, torch.zeros(1)) == "fused"
     assert recurrent.fastest_backend(rnn, torch.zeros(1, dtype=torch.float64)) == "dense"
@@ -273,7 +273,7 @@ def test_the_dense_backend_serves_a_cell_without_kernels(monkeypatch):
     assert recurrent.fastest_backend(rnn, torch.zeros(1)) == "dense"
 
 
-def test_layers_without_gradients_leave_none():
+def test_output_of_frozen_layers_needs_no_gradient():
     rnn, lengths = some_rnn(nn.GRU), LENGTHS["mixed"]
     rnn.requires_grad_(False)
     out = ours(rnn, some_input(lengths), lengths, "fused")[0]
@@ -286,7 +286,7 @@ def test_rows_without_tokens_are_refused(lengths):
         Packing(lengths)
 
 
-def test_packing_is_that_of_packed_sequences():
+def test_packing_matches_packed_sequences():
     lengths = LENGTHS["mixed"]
     x, packing = some_input(lengths), Packing(lengths)
     packed = pack_padded_sequence(x, torch.tensor(lengths), batch_first=True, enforce_sorted=False)

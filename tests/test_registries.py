@@ -23,7 +23,7 @@ def with_name(config, **names):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_cell_is_what_pytorch_says_of_it(name):
+def test_cell_entry_matches_pytorch(name):
     cell, layer = CELLS[name], getattr(nn, CELLS[name].name)(7, 12)
     assert layer.mode == cell.mode
     assert len(layer.weight_hh_l0) == 12 * cell.gates
@@ -33,7 +33,7 @@ def test_a_cell_is_what_pytorch_says_of_it(name):
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_the_forget_gate_is_the_one_that_keeps_the_cell():
+def test_forget_gate_keeps_the_cell_state():
     """With its bias far up the cell stays as it is, whatever is read."""
     config = TrialConfig(forget_bias=10.0, hidden_dim=10)
     model = Classifier(config, 20)
@@ -47,7 +47,7 @@ def test_the_forget_gate_is_the_one_that_keeps_the_cell():
 
 
 @pytest.mark.parametrize("backend", [None, "fused", "dense", "packed"])
-def test_another_cell_is_refused_and_not_trained_as_a_gru(backend):
+def test_unknown_cell_is_not_run_as_a_gru(backend):
     """An Elman layer has a third of a GRU's rows, and `GRU` was once all that was no `LSTM`."""
     packing = Packing([3, 2])
     rnn = nn.RNN(4, 12, nonlinearity="relu")
@@ -55,7 +55,7 @@ def test_another_cell_is_refused_and_not_trained_as_a_gru(backend):
         run_layers(rnn, torch.randn(5, 4), packing, backend)
 
 
-def test_the_kernels_refuse_a_cell_that_they_do_not_know():
+def test_kernels_refuse_an_unknown_cell():
     assert {cell.mode for cell in CELLS.values()} >= set(kernels.KERNELS) == {"LSTM", "GRU"}
     rnn = nn.GRU(4, 12)
     with pytest.raises(ValueError, match="cell = 'RNN_TANH': unknown"):
@@ -87,7 +87,7 @@ def test_an_unknown_cell_or_optimiser_is_an_error_everywhere(corpus):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_each_optimiser_is_pytorchs_of_its_kind_and_rows_go_the_same_way(name, corpus):
+def test_optimiser_matches_pytorch_with_lazy_and_dense_rows(name, corpus):
     """Rows moved as they are read, and all rows at each step, come to the same weights."""
     kind = OPTIMIZERS[name]
     config = TrialConfig(optim=name, lr=0.01, hidden_dim=10, warmup_steps=1)

@@ -69,7 +69,7 @@ def finished(process):
 # What is to do
 
 
-def test_plan_takes_what_is_stored_and_puts_the_longest_first(store, data):
+def test_plan_uses_stored_trials_and_orders_longest_first(store, data):
     configs = [TINY.replace(hidden_dim=h, epochs=2) for h in (10, 100, 10, 50)]
     train(configs[3], data, store)
     plan = plan_trials(configs, data, store=store)
@@ -158,7 +158,7 @@ def run(seeds, data, store, stream, **options):
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_bad_workers_stop_nothing(behaviour, data, store, capsys, jobs):
+def test_bad_workers_do_not_stop_the_others(behaviour, data, store, capsys, jobs):
     trials, failures, jobs_begun = run(range(8), data, store, None, jobs=jobs)
     assert trials == {0, 2, 3, 5, 6, 7}
     died = "its process ended with exit code -9 (killed, perhaps for lack of memory); see "
@@ -172,7 +172,7 @@ def test_bad_workers_stop_nothing(behaviour, data, store, capsys, jobs):
     assert "where it was" in log.read_text()
 
 
-def test_held_trial_is_waited_for_without_haste(behaviour, data, store, monkeypatch):
+def test_held_trial_is_retried_only_after_its_release(behaviour, data, store, monkeypatch):
     """Its lock is looked at; no worker gets it before the lock is free, here at the third look."""
     fingerprint = load_corpus(TINY, data).fingerprint
     claim, held, looks = store.claim(fingerprint, trial_key(TINY.replace(seed=5))), store.held, []
@@ -232,7 +232,7 @@ def test_workers_killed_at_their_start_are_replaced(
 # What is shown
 
 
-def test_trainings_have_the_names_that_a_person_would_give():
+def test_trainings_have_readable_names():
     base = TINY.replace(n_layers=1, dropout_rate=0.0)
     named = {
         "LSTM, seed 5": base,
@@ -253,7 +253,7 @@ def test_trainings_have_the_names_that_a_person_would_give():
 # Real processes
 
 
-def test_stray_output_of_a_worker_is_no_event(data, store, tmp_path, monkeypatch):
+def test_stray_worker_output_is_not_an_event(data, store, tmp_path, monkeypatch):
     script = tmp_path / "worker.py"
     script.write_text(
         "import os\nimport labrnn.trials.job as job\nrun_job = job.run_job\n"
@@ -290,7 +290,7 @@ def test_killed_ten_times_at_random_moments(four, data, store):
     assert not list(store.root.rglob("epoch-*"))
 
 
-def test_two_at_once_train_each_trial_once(four, data, store):
+def test_two_concurrent_runs_train_each_trial_once(four, data, store):
     params, reference = four
     both = [labrnn("train", params, "--jobs", "1", env=environment(data)) for _ in range(2)]
     ends = [finished(process) for process in both]
@@ -317,7 +317,7 @@ def test_interrupted(data, store, tmp_path, number):
 
 
 @pytest.mark.parametrize("command", ["train", "report"])
-def test_further_ctrl_c_changes_nothing(data, store, tmp_path, command):
+def test_repeated_ctrl_c_changes_nothing(data, store, tmp_path, command):
     """The whole foreground group gets them, as from a terminal, without pause until it has ended.
 
     The report is interrupted as soon as the server of its processes is there, which imports then.
@@ -373,7 +373,7 @@ def test_failed_trials_do_not_stop_the_others(data, store, tmp_path):
     assert list(plan_trials([second], data, store=store).trials) == [second]
 
 
-def test_a_worker_trains_job_after_job_and_ends_with_its_input(data, store):
+def test_worker_trains_jobs_until_its_input_ends(data, store):
     """Its lines are events, whatever else is printed; a job that fails does not end it."""
     common = {"data": data, "root": str(store.root), "shelves": [], "device": "cpu"}
     common |= {"fingerprint": "", "config": TINY.replace(epochs=2).model_dump(mode="json")}
@@ -399,7 +399,7 @@ def test_a_worker_trains_job_after_job_and_ends_with_its_input(data, store):
     assert (worker.returncode, errors) == (0, "")
 
 
-def test_a_notebook_shows_one_line_that_goes(monkeypatch):
+def test_notebook_display_is_one_line_and_is_cleared(monkeypatch):
     import IPython.display
 
     shown = []
@@ -420,7 +420,7 @@ def test_a_notebook_shows_one_line_that_goes(monkeypatch):
     assert len(shown) == 3
 
 
-def test_devices_have_the_names_of_their_makers(monkeypatch):
+def test_device_names_come_from_the_vendor(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
     assert device_name(torch.device("cuda", 1)) == "card 1"
     assert device_name(torch.device("cpu")).startswith("cpu: ")
@@ -432,7 +432,7 @@ def test_devices_have_the_names_of_their_makers(monkeypatch):
 
 
 @pytest.mark.parametrize("asked", ["1", "", "0"])
-def test_deterministic_on_cuda_by_option(asked, monkeypatch):
+def test_deterministic_cuda_is_optional(asked, monkeypatch):
     monkeypatch.setenv("LABRNN_DETERMINISTIC", asked)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     try:

@@ -262,7 +262,7 @@ LEFTOVERS = re.split("[ \n]", LEFTOVERS)
 
 
 @pytest.mark.parametrize("kind", [*FILES, *FOLDERS])
-def test_the_same_reviews_come_from_every_kind_of_source(kind, tmp_path):
+def test_every_source_gives_the_same_reviews(kind, tmp_path):
     path = source(kind, tmp_path)
     reviews = read_reviews(path)
     assert reviews.texts == TEXTS
@@ -273,7 +273,7 @@ def test_the_same_reviews_come_from_every_kind_of_source(kind, tmp_path):
 
 
 @pytest.mark.parametrize("name", LEFTOVERS)
-def test_leftovers_are_no_reviews(name, tmp_path):
+def test_leftover_files_are_ignored(name, tmp_path):
     """In a folder, in an archive, and beside Parquet files."""
     junk = [(f"aclImdb/train/pos/{name}", b"\xd0\xcf\x11\xe0\0"), (f"aclImdb/{name}", b"\0")]
     folder = unpack(tmp_path / "stanford", [*members(), *junk])
@@ -293,7 +293,7 @@ def test_one_half_alone_is_read(tmp_path):
     assert len(read_reviews(tmp_path).texts) == (~HALVES).sum()
 
 
-def test_fingerprint_sees_text_label_and_order(tmp_path):
+def test_fingerprint_depends_on_text_label_and_order(tmp_path):
     swapped = [*TEXTS[:10], TEXTS[11], TEXTS[10], *TEXTS[12:]]
     other = ["neg", *SIGNS[1:]]
     longer = [*TEXTS[:-1], TEXTS[-1] + " "]
@@ -309,7 +309,7 @@ def test_fingerprint_sees_text_label_and_order(tmp_path):
     st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=30),
     st.sampled_from(["\n", "\r\n", "\r"]),
 )
-def test_csv_texts_come_back_to_the_letter(tmp_path_factory, texts, newline):
+def test_csv_texts_round_trip(tmp_path_factory, texts, newline):
     texts = [t for t in texts if t.strip()] + TEXTS
     signs = ["pos"] * (len(texts) - len(SIGNS)) + SIGNS
     quoted = newline.join(
@@ -348,7 +348,7 @@ def test_description(tmp_path):
 # -------------------------------------------------------------------------------- finding a source
 
 
-def test_order_of_the_choices(tmp_path, monkeypatch):
+def test_precedence_of_source_choices(tmp_path, monkeypatch):
     strong, middle, weak = (put(tmp_path / name, b"x") for name in ("a", "b", "c"))
     monkeypatch.setenv("LABRNN_DATA", str(middle))
     assert find_source(weak, override=strong) == strong
@@ -371,7 +371,7 @@ def test_order_of_the_choices(tmp_path, monkeypatch):
         "~nobody-of-this-name/r.csv",
     ],
 )  # fmt: skip
-def test_a_choice_that_does_not_exist(wrong, monkeypatch):
+def test_nonexistent_choice_is_refused(wrong, monkeypatch):
     monkeypatch.delenv("LABRNN_DATA", raising=False)
     for choice in ({"override": wrong}, {"parameter": wrong}):
         with pytest.raises(LabError) as caught:
@@ -379,7 +379,7 @@ def test_a_choice_that_does_not_exist(wrong, monkeypatch):
         is_clear(str(caught.value), Path(wrong.replace("\0", "\ufffd")), "")
 
 
-def test_the_message_says_who_chose(monkeypatch):
+def test_message_names_the_origin_of_the_choice(monkeypatch):
     monkeypatch.setenv("LABRNN_DATA", "nowhere.csv")
     with pytest.raises(LabError, match=r"nowhere\.csv: named by LABRNN_DATA, .*; correct"):
         find_source("other.csv")
@@ -388,14 +388,14 @@ def test_the_message_says_who_chose(monkeypatch):
             find_source("other.csv", override=wrong)
 
 
-def test_without_the_packaged_reviews(monkeypatch):
+def test_missing_packaged_reviews_are_reported(monkeypatch):
     monkeypatch.delenv("LABRNN_DATA", raising=False)
     monkeypatch.setattr("labrnn.reviews.sources._PACKAGE", "no-such-distribution")
     with pytest.raises(LabError, match="pip install"):
         find_source()
 
 
-def test_the_packaged_file_is_known_by_its_place(tmp_path, monkeypatch):
+def test_packaged_file_is_recognised_by_its_path(tmp_path, monkeypatch):
     path = put(tmp_path / "reviews.csv", with_source(2))
     assert len(read_reviews(path).texts) == 96
     monkeypatch.setattr("labrnn.reviews.sources._packaged", lambda: path)
@@ -407,7 +407,7 @@ def test_the_packaged_file_is_known_by_its_place(tmp_path, monkeypatch):
         assert packaged.name.startswith("packaged reviews")
 
 
-def test_a_file_name_that_is_not_utf8(tmp_path):
+def test_file_name_not_in_utf8_is_read(tmp_path):
     path = put(tmp_path / os.fsdecode(b"caf\xe9.csv"), csv_bytes())
     reviews = read_reviews(path)
     assert reviews.name == "caf\ufffd.csv"
@@ -767,7 +767,7 @@ def test_bad_folder(case, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "gzip", "bzip2", "xz", "zip", "tar", "tar.gz", "parquet"])
-def test_damage_of_any_kind_is_a_clear_message_or_harmless(kind, tmp_path):
+def test_random_damage_is_harmless_or_reported(kind, tmp_path):
     """Flipped, lost and added bytes anywhere: reviews or a LabError, never another exception."""
     path = source(kind, tmp_path)
     whole, random = path.read_bytes(), np.random.default_rng(1002)
@@ -784,7 +784,7 @@ def test_damage_of_any_kind_is_a_clear_message_or_harmless(kind, tmp_path):
         assert path.name in message
 
 
-def test_a_parquet_file_of_neither_half_is_not_left_out(tmp_path):
+def test_parquet_file_of_neither_half_is_refused(tmp_path):
     for name in ("train", "validation", "Test"):
         parquet(tmp_path / "data" / f"{name}.parquet")
     with pytest.raises(LabError, match=r"'validation\.parquet'.*would be left out"):

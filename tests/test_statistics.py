@@ -103,7 +103,7 @@ def test_power_is_above_80_per_cent(runs, apart, gap):
 
 
 @pytest.mark.simulation
-def test_no_valid_test_of_five_seeds_finds_a_point_at_the_widest_spread():
+def test_five_seeds_cannot_detect_one_point_at_the_widest_spread():
     """Not even one that knows the variance over seeds and has no other: the z-test's power."""
     error = WIDEST * math.sqrt(2 / 5)
     best = stats.norm.sf(1.96 - 0.01 / error)
@@ -113,14 +113,14 @@ def test_no_valid_test_of_five_seeds_finds_a_point_at_the_widest_spread():
 
 
 @pytest.mark.simulation
-def test_the_smallest_detectable_difference_is_found_four_times_in_five():
+def test_smallest_detectable_difference_has_80_per_cent_power():
     stated = np.mean([d.detectable for _, d, _ in simulated(5, WIDEST)])
     found = simulated(5, WIDEST, round(float(stated), 4), 500)
     assert np.mean([d.p < 0.05 for _, d, _ in found]) == pytest.approx(0.8, abs=0.04)
 
 
 @pytest.mark.simulation
-def test_equivalence_errs_one_time_in_twenty_at_its_margin():
+def test_equivalence_test_keeps_its_level_at_the_margin():
     """At a true gap of exactly one point; without a gap ten runs find the two equivalent."""
     wrong = np.mean([d.p_equivalent < 0.05 for _, d, _ in simulated(8, USUAL, MARGIN, 500)])
     assert 0.03 <= wrong <= 0.07
@@ -129,7 +129,7 @@ def test_equivalence_errs_one_time_in_twenty_at_its_margin():
 
 
 @pytest.mark.simulation
-def test_counting_reviews_or_seeds_alone_would_not_cover():
+def test_intervals_from_reviews_or_seeds_alone_do_not_cover():
     random, by_reviews, by_seeds = np.random.default_rng(2), [], []
     for _ in range(400):
         runs = family(random, 5, settings=1, spread=0.0069)[0]
@@ -142,7 +142,7 @@ def test_counting_reviews_or_seeds_alone_would_not_cover():
 
 
 @pytest.mark.simulation
-def test_a_prediction_interval_holds_a_single_run_on_other_reviews():
+def test_prediction_interval_covers_a_single_run_on_new_reviews():
     random, held = np.random.default_rng(3), []
     for _ in range(600):
         made = family(random, 3)
@@ -154,7 +154,7 @@ def test_a_prediction_interval_holds_a_single_run_on_other_reviews():
 
 
 @pytest.mark.simulation
-def test_gaps_that_share_their_reviews():
+def test_joint_test_of_gaps_that_share_reviews():
     """Their mean's interval covers and their joint test keeps its level; independent gaps do not."""
     random, held, taken_alone, joint = np.random.default_rng(4), [], [], []
     for _ in range(600):
@@ -183,7 +183,7 @@ def test_unpaired_intervals_cover():
 
 
 @pytest.mark.simulation
-def test_a_baseline_against_a_setting_keeps_its_level():
+def test_comparison_with_a_baseline_keeps_its_level():
     """The baseline is as good as the setting: the t-test or McNemar on every run errs seldom."""
     random, wrong = np.random.default_rng(5), []
     for _ in range(600):
@@ -196,7 +196,7 @@ def test_a_baseline_against_a_setting_keeps_its_level():
     assert np.mean(wrong) < 0.06
 
 
-def test_mcnemar_decides_where_it_is_beyond_doubt_on_every_run():
+def test_mcnemar_decides_only_if_clear_on_every_run():
     random = np.random.default_rng(6)
     runs = family(random, 3, settings=1)[0]
     better = runs[0] | (random.random(REVIEWS) < 0.4)
@@ -222,7 +222,7 @@ def test_one_model_has_the_binomial_interval():
     assert (estimate.n, estimate.reviews) == (1, 1000)
 
 
-def test_the_spread_is_that_of_a_two_way_layout():
+def test_spread_matches_a_two_way_layout():
     """Mean squares of runs and of the interaction with reviews, by explicit loops."""
     values = family(np.random.default_rng(7), 4, settings=1)[0][:, ::50].astype(float)
     runs, reviews = values.shape
@@ -238,7 +238,7 @@ def test_the_spread_is_that_of_a_two_way_layout():
     assert (found.variance, found.freedom, found.within) == pytest.approx((of_runs, 3, rest))
 
 
-def test_without_the_reviews_share_it_is_the_two_sample_t_test():
+def test_difference_without_review_variance_is_the_two_sample_t_test():
     """Each run is right on some reviews of its own: only the seeds vary (statsmodels)."""
     right = [[30, 52, 41, 47], [63, 70, 55, 66]]
     sides = np.zeros((2, 4, 100_000), bool)
@@ -255,7 +255,7 @@ def test_without_the_reviews_share_it_is_the_two_sample_t_test():
     )
 
 
-def test_degrees_of_freedom_follow_the_shares():
+def test_degrees_of_freedom_match_satterthwaite():
     random = np.random.default_rng(8)
     runs = random.random((2, 400)) < 0.8
     seeds = Spread(0.0004, 3, 0.1)
@@ -273,7 +273,7 @@ def satterthwaite(*shares):
     return math.sqrt(variance), variance**2 / sum(v**2 / freedom for v, freedom in shares)
 
 
-def test_levels_are_those_of_the_methods():
+def test_constants_match_the_methods():
     constants = (CONFIDENCE, LEVEL, MARGIN, POWER, UNSTABLE, WIDE, DOUBTLESS)
     assert constants == (0.95, 0.05, 0.01, 0.8, 0.001, 0.1, 1e-6)
     assert (EXACT.variance, EXACT.freedom, EXACT.within) == (0, math.inf, 0)
@@ -281,7 +281,7 @@ def test_levels_are_those_of_the_methods():
     assert math.isnan(NOT_RUN.mean)
 
 
-def test_p_values_and_the_detectable_difference_are_those_of_t():
+def test_p_values_and_detectable_difference_match_the_t_distribution():
     estimate = Estimate(0.02, 0.008, 7.5, 3, 400)
     t = stats.t(7.5)
     assert estimate.p_above(0.0) == pytest.approx(t.sf(2.5))
@@ -300,7 +300,7 @@ def test_p_values_and_the_detectable_difference_are_those_of_t():
     assert [exact.p_above(v) for v in (0.0, 0.02, 0.03)] == [0, 1, 1]
 
 
-def test_a_lone_run_does_not_decide_against_its_setting():
+def test_single_run_cannot_decide_against_its_setting():
     """The single run is the lower side: only p-values that would hold that against it are NaN."""
     below = Estimate(-0.02, 0.008, 7.5, 1, 400, lone=True)
     assert math.isnan(below.p_below(0.0))
@@ -320,7 +320,7 @@ def test_a_lone_run_does_not_decide_against_its_setting():
     assert not difference(np.repeat(low, 2, 0), high[:1], seeds, seeds).lone
 
 
-def test_differences_add_the_shares_of_their_sides():
+def test_difference_adds_the_variances_of_both_sides():
     random = np.random.default_rng(14)
     first, second = random.random((3, 500)) < 0.8, random.random((2, 500)) < 0.7
     mine, theirs = Spread(0.0004, 3, 0.1), Spread(0.0009, 5, 0.12)
@@ -342,7 +342,7 @@ def test_differences_add_the_shares_of_their_sides():
     assert difference(first[:1], second[:1], EXACT, EXACT).n == 1
 
 
-def test_unpaired_differences_have_the_reviews_share_of_each_side():
+def test_unpaired_difference_adds_the_review_variance_of_each_side():
     random = np.random.default_rng(15)
     first, second = random.random((3, 500)) < 0.8, random.random((2, 700)) < 0.7
     mine, theirs = Spread(0.0004, 3, 0.1), Spread(0.0009, 5, 0.12)
@@ -357,7 +357,7 @@ def test_unpaired_differences_have_the_reviews_share_of_each_side():
     assert math.isnan(difference(first, second[:1], mine, EXACT, paired=False).mcnemar)
 
 
-def test_a_prediction_adds_a_runs_own_shares():
+def test_prediction_adds_the_variance_of_a_single_run():
     estimate, seeds = Estimate(0.87, 0.004, 9.0, 3, 500, (0, 1)), Spread(0.0004, 6, 0.05)
     predicted = prediction(estimate, seeds, 250)
     shares = [(0.004**2, 9), (0.0004, 6), ((0.87 * 0.13 - 0.05) / 250, 249)]
@@ -372,7 +372,7 @@ def test_a_prediction_adds_a_runs_own_shares():
     assert math.isnan(unknown.error)
 
 
-def test_accuracies_name_their_runs_reviews_and_bounds():
+def test_accuracy_holds_runs_reviews_and_bounds():
     runs = np.random.default_rng(16).random((3, 500)) < 0.8
     estimate = accuracy(runs, Spread(0.0004, 3, 0.1))
     assert (estimate.n, estimate.reviews, estimate.bounds) == (3, 500, (0, 1))
@@ -383,7 +383,7 @@ def test_accuracies_name_their_runs_reviews_and_bounds():
     assert steady.error == pytest.approx(math.sqrt(0.0004 / 3))
 
 
-def test_welch_is_statsmodels():
+def test_welch_matches_statsmodels():
     values, other = [0.8, 0.81, 0.84], [0.7, 0.78, 0.75, 0.79]
     means = CompareMeans(DescrStatsW(values), DescrStatsW(other))
     d = welch(values, other)
@@ -402,7 +402,7 @@ def test_welch_is_statsmodels():
         assert not estimate.lone
 
 
-def test_shares_are_clopper_pearson():
+def test_shares_match_clopper_pearson():
     for count, n in ((0, 1), (8, 10), (10, 10), (0, 5)):
         share = Share(count, n)
         assert (share.low, share.high) == pytest.approx(
@@ -420,7 +420,7 @@ def test_mcnemar_is_exact():
     assert mcnemar(first, first) == 1.0
 
 
-def test_holm_by_hand_and_by_statsmodels():
+def test_holm_matches_hand_computation_and_statsmodels():
     """0.01 x 4, 0.02 x 3, 0.03 x 2 raised to what came before, 0.5 x 1; in the order given."""
     assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
     many = np.random.default_rng(9).uniform(0, 0.1, 30)
@@ -433,7 +433,7 @@ def test_holm_by_hand_and_by_statsmodels():
 # ------------------------------------------------------------------------------------ corners
 
 
-def test_a_setting_whose_seeds_lie_far_apart_keeps_a_spread_of_its_own():
+def test_unstable_settings_keep_their_own_spread():
     random = np.random.default_rng(10)
     groups = dict(enumerate(family(random, 4)))
     calm, unstable = pool(groups)
@@ -463,7 +463,7 @@ def test_a_setting_whose_seeds_lie_far_apart_keeps_a_spread_of_its_own():
         assert pool({0: still, 1: still}) == (Spread(0, 4, 0), {})
 
 
-def test_a_spread_that_is_not_known_gives_no_interval():
+def test_unknown_spread_gives_no_interval():
     runs = family(np.random.default_rng(11), 1, settings=2)
     assert spread(runs) is None
     for estimate in (accuracy(runs[0], None), difference(*runs, None, None)):
@@ -474,7 +474,7 @@ def test_a_spread_that_is_not_known_gives_no_interval():
     assert not prediction(accuracy(runs[0], None), None, REVIEWS).known
 
 
-def test_an_interval_that_says_nothing_is_left_out_and_its_test_stays():
+def test_uninformative_interval_is_omitted_but_tested():
     runs = np.zeros((2, 3, REVIEWS), bool)
     for side, run in np.ndindex(2, 3):
         runs[side, run, : (8000, 8700, 7000)[run] + 1000 * side] = True
@@ -494,13 +494,13 @@ def test_identical_models_do_not_differ():
     assert (d.mean, d.p) == (0, 1)
 
 
-def test_intervals_stay_within_what_is_possible():
+def test_intervals_stay_within_bounds():
     assert accuracy(np.array([[True] * 30 + [False]]), EXACT).high == 1.0
     assert accuracy(np.array([[True] * 30]), EXACT).low == 1.0
     assert Estimate(0.5, 0.0, math.inf, 1, 10).p_above(0.4) == 0.0
 
 
-def test_a_trend_of_the_share_that_trains():
+def test_trend_of_the_share_of_trained_runs():
     """At equal shares a few per cent of samples show one; at falling shares most do."""
     layers, random = np.repeat([1, 2, 3, 4], [10, 10, 10, 5]), np.random.default_rng(13)
     level = np.mean([trend(layers, random.random(35) < 0.5) < 0.05 for _ in range(400)])

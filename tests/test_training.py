@@ -54,7 +54,7 @@ def assert_same_bits(one, other):
 # ---------------------------------------------------------------------------------------- batches
 
 
-def test_batches_hold_each_row_as_it_is(real_corpus):
+def test_batches_preserve_each_row(real_corpus):
     rows = real_corpus.rows["valid"]
     batches = list(Batches(real_corpus, 16, CPU).of(rows))
     assert [len(b.labels) for b in batches] == [16, 16, 16, 2]
@@ -77,7 +77,7 @@ def test_epochs_are_shuffled_by_seed_and_number():
 # ---------------------------------------------------------------------------------------- figures
 
 
-def test_the_meter_weighs_examples_and_also_batches():
+def test_meter_averages_over_examples_and_over_batches():
     random = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(21, 2, generator=random), torch.arange(21) % 2
     meter = Meter(CPU)
@@ -103,7 +103,7 @@ def assert_figures(found, logits, labels, size):
     assert_exact(*([f[name] for name in FIGURES] for f in (found, *plain)), len(labels))
 
 
-def test_figures_of_a_training_are_those_of_plain_pytorch(corpus):
+def test_metrics_match_plain_pytorch(corpus):
     """Validation after the last epoch and the test, by a padded model of `torch.nn` alone."""
     config = SMALL.replace(bidirectional=True, n_layers=2, dropout_rate=0.2, batch_size=36)
     progress = train(config, corpus)
@@ -125,7 +125,7 @@ def test_figures_of_a_training_are_those_of_plain_pytorch(corpus):
     assert_exact([tested["best"][1]], *plain, 4 * config.hidden_dim)
 
 
-def test_training_figures_are_those_met_on_the_way(corpus):
+def test_training_metrics_are_measured_during_the_epoch(corpus):
     """With one batch an epoch they are the untrained model's."""
     config = SMALL.replace(batch_size=1000, epochs=1)
     rows = corpus.rows["train"]
@@ -147,7 +147,7 @@ def test_a_small_model_learns(corpus, cell, optim):
     assert progress.last["embedding.weight"].isfinite().all()
 
 
-def test_the_first_steps_that_a_figure_shows_are_those_of_a_training(corpus):
+def test_first_losses_match_those_of_a_training(corpus):
     config = SMALL.replace(epochs=1, dropout_rate=0.3)
     losses = first_losses(config, corpus, CPU)
     assert len(losses) == math.ceil(len(corpus.rows["train"]) / config.batch_size) < STEPS
@@ -155,7 +155,7 @@ def test_the_first_steps_that_a_figure_shows_are_those_of_a_training(corpus):
     assert np.mean(losses) == pytest.approx(history[0]["train_loss_batch_mean"], abs=1e-5)
 
 
-def test_evaluation_is_without_dropout_and_leaves_no_trace(corpus):
+def test_evaluation_disables_dropout_and_changes_no_weights(corpus):
     model = new_model(SMALL.replace(dropout_rate=0.5, n_layers=2), corpus, CPU).train()
     before = copy.deepcopy(model.state_dict())
     batches, rows = Batches(corpus, 16, CPU), corpus.rows["valid"]
@@ -171,7 +171,7 @@ def test_evaluation_is_without_dropout_and_leaves_no_trace(corpus):
     ("losses", "epoch"),
     [([0.5], 1), ([0.5, 0.3, 0.4], 2), ([0.5, 0.3, 0.3], 2), ([0.3, 0.4, 0.2], 3)],
 )
-def test_the_best_epoch_is_the_first_of_lowest_loss(losses, epoch):
+def test_best_epoch_is_the_first_with_the_lowest_loss(losses, epoch):
     assert TrainingState([{"valid_loss": loss} for loss in losses], {}, {}, {}).best_epoch == epoch
 
 
@@ -191,13 +191,13 @@ def test_the_best_epoch_is_kept_and_tested(corpus):
     assert tested["best"][0]["loss"] != tested["last"][0]["loss"]
 
 
-def test_one_epoch_is_tested_once(corpus):
+def test_single_epoch_is_tested_once(corpus):
     progress = train(SMALL.replace(epochs=1), corpus)
     tested = training.test(SMALL, corpus, progress)
     assert tested["last"] is tested["best"]
 
 
-def test_test_reviews_are_not_touched_in_training(corpus):
+def test_training_does_not_use_test_reviews(corpus):
     """Their ids and labels poisoned: any use of them fails."""
     ids, labels = corpus.ids.copy(), corpus.labels.copy()
     for row in corpus.rows["test"]:
@@ -215,7 +215,7 @@ def test_test_reviews_are_not_touched_in_training(corpus):
 
 @pytest.mark.parametrize("optim", ["adagrad", "adam", "rmsprop", "sgd"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_a_resumed_training_is_the_undisturbed_to_the_last_bit(corpus, cell, optim):
+def test_resumed_training_equals_uninterrupted_bit_for_bit(corpus, cell, optim):
     config = SMALL.replace(cell=cell, optim=optim, dropout_rate=0.3, n_layers=2, embedding_dim=3)
     kept = []
     undisturbed = train(config, corpus, on_epoch=lambda p: kept.append(copy.deepcopy(p)))
@@ -225,7 +225,7 @@ def test_a_resumed_training_is_the_undisturbed_to_the_last_bit(corpus, cell, opt
         assert_same_bits(train(config, corpus, resume=kept[k]), undisturbed)
 
 
-def test_a_resumed_training_with_every_component(reviews):
+def test_training_with_every_component_resumes_bit_for_bit(reviews):
     config = SMALL.replace(words="marks", min_bigram_count=3, bidirectional=True, members=2)
     config = config.replace(embedding_dim=3, embedding_dropout=0.3, word_dropout=0.2)
     config = config.replace(adversarial=0.05, calibrate=True, optim="sparse_adam")
@@ -239,7 +239,7 @@ def test_a_resumed_training_with_every_component(reviews):
     assert_same_bits(train(config, corpus, resume=kept[0]), undisturbed)
 
 
-def test_the_naive_bayes_start_is_the_ratio_of_shares_of_reviews(corpus):
+def test_naive_bayes_initialisation_is_the_log_ratio_of_shares(corpus):
     config = SMALL.replace(embedding_dim=3, members=2)
     plain = new_model(config, corpus, CPU)
     model = new_model(config.replace(embedding_init="naive_bayes"), corpus, CPU)
@@ -263,7 +263,7 @@ def test_the_naive_bayes_start_is_the_ratio_of_shares_of_reviews(corpus):
 
 
 @pytest.mark.parametrize("optim", ["sparse_adam", "rmsprop"])
-def test_a_member_learns_as_if_it_were_alone(corpus, optim):
+def test_ensemble_member_trains_as_if_alone(corpus, optim):
     config = SMALL.replace(optim=optim, epochs=1)
     alone, both = train(config, corpus), train(config.replace(members=2), corpus)
     for name, value in alone.last.items():
@@ -272,7 +272,7 @@ def test_a_member_learns_as_if_it_were_alone(corpus, optim):
     assert both.history[0]["valid_loss"] != alone.history[0]["valid_loss"]
 
 
-def test_adversarial_training_adds_the_loss_a_step_up_the_gradient(corpus):
+def test_adversarial_loss_is_taken_one_step_along_the_gradient(corpus):
     config = SMALL.replace(embedding_dim=3, bidirectional=True, adversarial=0.3)
     model = new_model(config, corpus, CPU).double()
     torch.nn.init.normal_(model.embedding.weight)
@@ -310,7 +310,7 @@ def test_calibration_needs_both_classes(corpus):
     assert len(train(SMALL, alone).history) == SMALL.epochs
 
 
-def test_calibration_fits_the_validation_reviews_and_no_others(corpus):
+def test_calibration_uses_only_validation_reviews(corpus):
     config = SMALL.replace(dropout_rate=0.6, optim="adam")
     plain, fitted = train(config, corpus), train(config.replace(calibrate=True), corpus)
     assert all(torch.equal(value, fitted.last[name]) for name, value in plain.last.items())
@@ -332,12 +332,12 @@ def test_calibration_fits_the_validation_reviews_and_no_others(corpus):
     assert_equal_but_for_rounding([tested["best"][1]], [expected], 4 * config.hidden_dim)
 
 
-def test_a_finished_training_resumes_to_itself(corpus):
+def test_resuming_a_finished_training_changes_nothing(corpus):
     progress = train(SMALL, corpus)
     assert_same_bits(train(SMALL, corpus, resume=copy.deepcopy(progress)), progress)
 
 
-def test_the_seed_decides(corpus):
+def test_seed_determines_the_training(corpus):
     one, again = train(SMALL, corpus), train(SMALL, corpus)
     assert_same_bits(one, again)
     other = train(SMALL.replace(seed=6), corpus)
@@ -373,7 +373,7 @@ def in_another_process(config, reviews, **variables):
     return json.loads(done.stdout)
 
 
-def test_another_process_comes_to_the_same_bit(reviews, corpus):
+def test_another_process_gives_the_same_bits(reviews, corpus):
     """A training resumed tomorrow has another process's memory beneath it. A variable that switches
     Numba's compiler off, for the debugging of something else, changes nothing.
     """
@@ -384,7 +384,7 @@ def test_another_process_comes_to_the_same_bit(reviews, corpus):
         assert torch.equal(torch.tensor(last[name]), value), name
 
 
-def test_a_loss_that_is_not_finite_ends_in_one_message(corpus, monkeypatch):
+def test_non_finite_loss_is_reported(corpus, monkeypatch):
     def broken(config, corpus, device):
         model = new_model(config, corpus, device)
         torch.nn.init.constant_(model.output.bias, torch.nan)

@@ -60,7 +60,7 @@ def test_rarely_trains(part, name, count, n, expected):
     assert outcome(part, {name: trains(count, n)}, "does not train", seeds) == expected
 
 
-def test_rarely_trains_is_about_every_setting():
+def test_rarely_trains_covers_every_setting():
     def depths(three, four):
         return {"1 layer": 0.87, "3 layers": trains(three, 10), "4 layers": trains(four, 10)}
 
@@ -78,13 +78,13 @@ def test_within_a_point(two, expected):
     assert outcome(Depth, {"1 layer": 0.87, "2 layers": two}, "two layers equal one") == expected
 
 
-def test_a_setting_that_hardly_trains_equals_none():
+def test_rarely_training_setting_is_not_equivalent():
     claim = "two layers equal one"
     assert outcome(Depth, {"1 layer": 0.87, "2 layers": trains(1, 10)}, claim) == "refuted"
     assert outcome(Depth, {"1 layer": 0.87, "2 layers": trains(0, 10)}, claim) == "refuted"
 
 
-def test_within_a_point_is_about_every_setting():
+def test_within_a_point_covers_every_setting():
     level = {f"{n} dimensions": 0.87 for n in ALL_SIZES} | {"1 dimension": 0.87}
     claim = "size of the embedding"
 
@@ -127,7 +127,7 @@ def test_among_the_best_of_the_grid():
     assert outcome(part, grid(0.87, 0.87), claim, [0], reviews=2000) == "inconclusive"
 
 
-def test_a_verdict_at_the_last_epoch_stands_beside_it():
+def test_last_epoch_verdict_is_reported_beside_the_main_one():
     """Half a point below at the best epoch, as accurate at the last one."""
     part = LstmOptimizers(seeds=TEN, **FULL)
     accuracies = {"RMSprop": 0.86, "Adam": 0.87, "Adagrad": 0.82, "SGD": 0.5}
@@ -163,7 +163,7 @@ def test_every_pair_of_a_small_claim_is_shown():
     assert text.count("RMSprop: 0 of 5 runs trained") == 1
 
 
-def test_the_pair_that_keeps_a_claim_open_is_shown():
+def test_weakest_pair_of_a_claim_is_shown():
     """Two pairs cannot be tested, one is tested and not significant: that one."""
     found = [_Evidence(p, [0.5], "") for p in (math.nan, 0.3, math.nan, 0.01)]
     assert max(found, key=_weakness).support == 0.3
@@ -201,7 +201,7 @@ def test_not_better(gain, expected):
     assert outcome(Bidirectional, accuracy, "not better") == expected
 
 
-def test_a_single_run_condemns_no_setting():
+def test_single_run_does_not_decide_a_verdict():
     """A run that was thrown off makes no difference between settings."""
 
     def accuracy(c):
@@ -242,7 +242,7 @@ def test_smaller():
     assert {c.rule for c in Reproduction(**FULL, lr=0.001).claims()} == set(RULES)
 
 
-def test_what_was_not_run_is_inconclusive():
+def test_missing_runs_are_inconclusive():
     found = results(Reproduction(**FULL, lr=0.001), {})
     decided = {v.claim.rule: v for v in verdicts(found) if v.outcome != "inconclusive"}
     assert set(decided) == {"smaller"}
@@ -251,7 +251,7 @@ def test_what_was_not_run_is_inconclusive():
     assert set(lines["evidence"][lines["verdict"] == "inconclusive"]) == {"not run"}
 
 
-def test_a_part_judges_as_the_reproduction_does():
+def test_part_and_reproduction_give_the_same_verdicts():
     """On the same runs there is one verdict, whichever part gives it."""
     part = Reproduction(seeds=TEN[:3], **FULL, lr=0.001)
     everything = [s for p in part.lab() for s in [*p.settings(), *p.others()]]

@@ -88,7 +88,7 @@ def test_sections_parts_and_appendix_are_in_the_labs_order(written):
         assert places == sorted(places)
 
 
-def test_figures_have_one_sequence_of_numbers(written):
+def test_figures_are_numbered_consecutively(written):
     text = " ".join(pages(written[0]))
     assert "Figure 1. The figure of lab1_data." in text
     assert "Figure 2. Lab figure 1. The figure of lab1_lstm." in text
@@ -96,7 +96,7 @@ def test_figures_have_one_sequence_of_numbers(written):
     assert "Figure 4. The figure of mine." in text
 
 
-def test_sections_are_without_code_and_the_appendix_without_repetition(written):
+def test_sections_omit_code_and_appendix_omits_repetition(written):
     text = " ".join(pages(written[0])[1:])
     sections, appendix = text.split("A Executed notebooks", 1)
     assert "secret_code" not in sections
@@ -117,7 +117,7 @@ def test_no_page_of_the_appendix_ends_with_a_heading(tmp_path):
     assert not [text for text in pages(write(*parts)[0]) if head.search(text.strip())]
 
 
-def test_parts_refer_to_their_own_labels_and_by_name_to_those_of_others(written):
+def test_references_resolve_within_and_across_parts(written):
     assert "As in Figure 2 and Figure 3." in " ".join(pages(written[0]))
 
 
@@ -146,7 +146,7 @@ def took(seconds, commit="abc"):
     return {"seconds": seconds, "commit": commit}
 
 
-def test_the_frame_states_what_the_parts_found(tmp_path):
+def test_front_matter_summarises_the_parts(tmp_path):
     parameters = (
         "seeds: list[int] = [5, 6]\ntrain_reviews = 0\nmax_tokens = 99\nbatch_size = 17\nepochs = 3"
     )
@@ -181,7 +181,7 @@ def test_the_frame_states_what_the_parts_found(tmp_path):
     assert "less is more" in page.decode()
 
 
-def test_the_frame_of_a_lab_without_results(written, tmp_path):
+def test_front_matter_without_results(written, tmp_path):
     abstract, _, text = " ".join(pages(written[0])).partition(" Contents ")
     front = (
         abstract + text.partition("Reproducibility summary Scope")[2].partition("1 Questions")[0]
@@ -213,7 +213,7 @@ def test_conclusions_are_counted():
     )
 
 
-def test_parts_that_were_not_run_are_named(written):
+def test_missing_parts_are_named(written):
     text = " ".join(pages(written[0])[2:])
     missing = {name for names in SECTIONS.values() for name in names}
     missing -= {"lab2a_lstm_optimizers", "lab1_lstm", "lab1_data"}
@@ -221,7 +221,7 @@ def test_parts_that_were_not_run_are_named(written):
         assert f"{name} This part was not run." in text
 
 
-def test_html_holds_the_same_with_distinct_ids(written):
+def test_html_has_the_same_content_with_unique_ids(written):
     page = BeautifulSoup(written[1], "html.parser")
     ids = [tag["id"] for tag in page.find_all(id=True)]
     assert len(ids) == len(set(ids))
@@ -245,7 +245,7 @@ def test_an_unreadable_notebook_is_named(tmp_path, content):
         write(tmp_path / "lab1_gru.ipynb")
 
 
-def test_a_fault_in_one_part_names_it(tmp_path):
+def test_error_in_a_part_names_it(tmp_path):
     broken = part(tmp_path, "lab1_lstm")
     nb = nbformat.read(broken, as_version=4)
     nb.cells.append(nbformat.from_dict({**nb.cells[1], "id": "again"}))  # its labels twice
