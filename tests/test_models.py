@@ -1,4 +1,4 @@
-"""The classifier against one of plain PyTorch, its size against the published, its start."""
+"""The classifier: agreement with plain PyTorch, published sizes, and initialisation."""
 
 import pytest
 import torch
@@ -28,13 +28,13 @@ def model_of(vocabulary_size, sparse=False, **fields):
     torch.manual_seed(1)
     model = Classifier(TrialConfig(**fields), vocabulary_size, sparse).eval()
     for name, weight in model.named_parameters():
-        if "bias" in name:  # zeros would hide a bias in the wrong place
+        if "bias" in name:  # zeros would hide misplaced biases
             nn.init.normal_(weight, std=0.1)
     return model
 
 
 class Plain(nn.Module):
-    """The published way, written with `torch.nn` alone: padded, then packed."""
+    """The published model in plain `torch.nn`: padded, then packed."""
 
     def __init__(self, model, dtype=torch.float64):
         super().__init__()
@@ -66,13 +66,13 @@ class Plain(nn.Module):
         return self.output(out[torch.arange(len(rows)), lengths - 1])
 
 
-def logits_of(model, rows, way=None):
+def logits_of(model, rows, backend=None):
     packing = Packing([len(row) for row in rows])
     ids = torch.tensor([rows[r][t] for r, t in zip(packing.rows, packing.steps, strict=True)])
-    return model(ids, packing, way)
+    return model(ids, packing, backend)
 
 
-def slopes(model, logits):
+def gradients(model, logits):
     labels = torch.arange(len(logits)) % 2
     model.zero_grad()
     nn.functional.cross_entropy(logits, labels).backward()
@@ -80,16 +80,16 @@ def slopes(model, logits):
 
 
 def terms(model, rows):
-    """Terms of the longest sum: over a batch's tokens, or over a step's gates."""
+    """Return the terms of the longest sum, over the tokens of a batch or the gates of a step."""
     return sum(map(len, rows)) + 4 * model.config.hidden_dim
 
 
-def assert_same(model, rows, way):
+def assert_same(model, rows, backend):
     """Compare logits and gradients with plain PyTorch."""
     plain = [Plain(model, dtype) for dtype in (torch.float32, torch.float64)]
-    logits = [logits_of(model, rows, way), *(p(rows) for p in plain)]
+    logits = [logits_of(model, rows, backend), *(p(rows) for p in plain)]
     logits[-1].retain_grad()
-    found = [slopes(*pair) for pair in zip((model, *plain), logits, strict=True)]
+    found = [gradients(*pair) for pair in zip((model, *plain), logits, strict=True)]
     assert found[0].keys() == found[-1].keys()
     assert_exact(*([values] for values in logits), terms(model, rows))
     entering = (logits[-1].grad @ plain[-1].output.weight).abs().max().item()
@@ -99,13 +99,13 @@ def assert_same(model, rows, way):
 ROWS = [[2, 3, 4, 5, 6], [7], [8, 9, 2, 2, 2, 2, 3], [4, 1, 5], [1], [3, 3, 9, 9, 8, 7, 5]]
 
 
-@pytest.mark.parametrize("way", ["fused", "dense", "packed"])
-@pytest.mark.parametrize("fields", DIRECTIONS, ids=["one way", "final state", "last step"])
+@pytest.mark.parametrize("backend", ["fused", "dense", "packed"])
+@pytest.mark.parametrize("fields", DIRECTIONS, ids=["unidirectional", "final state", "last step"])
 @pytest.mark.parametrize("n_layers", [1, 2, 3, 4])
 @pytest.mark.parametrize("cell", CELLS)
-def test_logits_and_gradients_match_plain_pytorch(cell, n_layers, fields, way):
+def test_logits_and_gradients_match_plain_pytorch(cell, n_layers, fields, backend):
     model = model_of(10, cell=cell, n_layers=n_layers, embedding_dim=3, hidden_dim=12, **fields)
-    assert_same(model, ROWS, way)
+    assert_same(model, ROWS, backend)
 
 
 TWO = {"n_layers": 2, "bidirectional": True}
@@ -144,7 +144,7 @@ def test_logits_do_not_depend_on_batch_or_order(real_corpus, cell):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_backward_output_at_the_last_step_has_read_one_token(cell):
-    """The published defect: earlier tokens do not reach the backward half."""
+    """This is the published defect: earlier tokens do not reach the backward half."""
     fields = {"cell": cell, "bidirectional": True, "embedding_dim": 3, "hidden_dim": 10}
     one, other = [2, 3, 4, 5], [9, 8, 7, 5]
     packing, ids = Packing([4]), torch.tensor([one, other])
@@ -167,7 +167,7 @@ def test_dropout_acts_only_in_training():
 
 def test_the_sparse_embedding_has_the_same_gradient():
     found, expected = (
-        slopes(m, logits_of(m, ROWS)) for m in (model_of(10, sparse=s) for s in (True, False))
+        gradients(m, logits_of(m, ROWS)) for m in (model_of(10, sparse=s) for s in (True, False))
     )
     assert found.keys() == expected.keys()
     assert_equal_but_for_rounding(
@@ -188,7 +188,7 @@ def test_parameter_counts_match_the_published_ones():
         assert sum(p.numel() for p in model.parameters()) == row.num_params, config
 
 
-# ------------------------------------------------------------------------------------------ start
+# ----------------------------------------------------------------------------------- initialisation
 
 
 def assert_orthogonal(matrix):

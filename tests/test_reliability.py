@@ -1,4 +1,4 @@
-"""What users and disks do to a lab, case by case; `docs/reliability.md` lists them all."""
+"""Invalid input and faults, case by case; `docs/reliability.md` lists all cases."""
 
 import gc
 import hashlib
@@ -50,14 +50,14 @@ def trained(data, tmp_path_factory):
 
 @pytest.fixture
 def store(trained, tmp_path, monkeypatch):
-    """A copy of that store, the only one there is."""
+    """A copy of that store, used as the default store."""
     shutil.copytree(trained, tmp_path / "trials")
     monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "trials"))
     return Store(tmp_path / "trials")
 
 
 def run(*arguments, **options):
-    """Exit code, standard output and standard error; anything but an exit is a traceback."""
+    """Run a command; return exit code, standard output and standard error."""
     result = CliRunner().invoke(cli.main, [str(a) for a in arguments], **options)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.stdout, result.stderr
@@ -197,7 +197,7 @@ def test_too_few_reviews_after_dropping_duplicates():
 
 
 def test_file_with_restored_mtime_is_read_again(tmp_path):
-    """Same name, same size, same time of modification: only the time of change tells."""
+    """Name, size and modification time are the same; only the change time differs."""
     review = tmp_path / "train" / "pos" / "0_7.txt"
     review.parent.mkdir(parents=True)
     review.write_text("good")
@@ -238,7 +238,7 @@ def test_messages_contain_no_terminal_escapes(tmp_path, monkeypatch):
 
 
 def test_characters_missing_in_the_terminal_encoding_are_escaped(data, tmp_path):
-    """They are printed escaped."""
+    """They are printed as escapes."""
     path = shutil.copy(data, tmp_path / "\u2192.csv")
     command = [sys.executable, "-c", "from labrnn.cli import main; main()", "data", "--data", path]
     environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
@@ -251,7 +251,7 @@ def test_characters_missing_in_the_terminal_encoding_are_escaped(data, tmp_path)
 
 
 def forged(store, name, raw):
-    """A trial in which someone has changed a file and its digest."""
+    """Change a file of the trial and its digest; return the trial."""
     (trial,) = store.trials()
     (trial.folder / name).write_bytes(raw)
     digests = trial.digests | {name: hashlib.sha256(raw).hexdigest()}
@@ -262,7 +262,7 @@ def forged(store, name, raw):
 @pytest.mark.parametrize(
     "raw",
     [b"", b"[]", b"{}", b"[{}]", b'{"format": 1, "config": []}', b"[" * 9**5, b"\xff"],
-    ids=["empty", "list", "nothing", "list of nothing", "no config", "endless", "no UTF-8"],
+    ids=["empty", "list", "object", "list of objects", "no config", "unclosed", "not UTF-8"],
 )
 @pytest.mark.parametrize("name", ["trial.json", "history.json", "metrics.json", "environment.json"])
 def test_invalid_content_with_correct_digest_is_damage(store, tmp_path, name, raw):
@@ -321,7 +321,7 @@ def test_training_does_not_resume_from_a_corrupted_state(store, data, tmp_path, 
         train_and_store(TINY, data, fresh, on_epoch=stop)
     (state,) = fresh.root.rglob(f"epoch-2/{name}.safetensors")
     raw = bytearray(state.read_bytes())
-    raw[-2] ^= 1  # within the last tensor: it can be read, and is wrong
+    raw[-2] ^= 1  # within the last tensor: readable but wrong
     state.write_bytes(raw)
     trial = train_and_store(TINY, data, fresh, on_epoch=lambda e: epochs.append(e["epoch"]))
     assert epochs[0] == 1
@@ -334,7 +334,7 @@ def test_corrupted_description_is_detected_and_not_used(store, data):
     path.write_text(path.read_text().replace('"rows": 300', '"rows": 301'))
     code, out, _ = run("trials", "verify")
     assert (code, out) == (1, f"{path}: does not match its stored SHA-256\n1 trials are sound\n")
-    assert describe_data(TINY, data, "", store) == facts  # made anew
+    assert describe_data(TINY, data, "", store) == facts  # computed again
     assert run("trials", "verify")[0] == 0
     path.write_text("[]")
     with pytest.raises(LabError, match=r"gone\.csv"):
@@ -350,7 +350,7 @@ def test_description_works_without_a_writable_store(data, tmp_path):
 
 
 def test_clock_jumps_do_not_change_results(store, data, tmp_path, monkeypatch):
-    """A day back, a year on: only the records of time differ."""
+    """Clocks jump by years in both directions; only recorded times differ."""
     clock = iter([*[2e9, 1e9, 3e9, 0.0] * 1000])
     monkeypatch.setattr("time.time", lambda: next(clock))
     monkeypatch.setattr("labrnn.network.training.time.perf_counter", lambda: next(clock))
@@ -363,7 +363,7 @@ def test_clock_jumps_do_not_change_results(store, data, tmp_path, monkeypatch):
 
 
 def test_parameters_overwritten_by_defaults_are_refused():
-    """What papermill does to a notebook in which no cell has the tag `parameters`."""
+    """Papermill puts its cell first if no cell has the tag `parameters`."""
     cells = ["", "# Parameters\nepochs = 3\n", "epochs: int = 5"]
     with pytest.raises(LabError, match=r"no cell has the tag `parameters`.*; add the tag"):
         Lab("lab2d_width", {"In": cells, "epochs": 5})
@@ -410,7 +410,7 @@ def test_forbidden_calls_are_detected():
 
 
 def test_memory_stays_flat_over_a_hundred_trainings(corpus):
-    """In one process, as a notebook or a worker trains; 0.1 MB a training would be a leak."""
+    """In one process, like a notebook or worker; 0.1 MB per training would be a leak."""
 
     def trained(times):
         for seed in range(times):
@@ -428,7 +428,7 @@ PAGE = PROJECT / "docs" / "reliability.md"
 
 
 def cases():
-    """(letter and number, the tests that show it) of every row of the page's tables."""
+    """Return (letter and number, tests) of every row of the page's tables."""
     rows = re.findall(r"^\| ([BFSRL]\d+) \|.*\| ([^|]+) \|$", PAGE.read_text("utf-8"), re.M)
     return [(number, re.findall(r"`(test_\w+\.py::[^`]+)`", tests)) for number, tests in rows]
 
@@ -444,7 +444,7 @@ def test_page_numbers_its_cases_consecutively():
 
 
 def test_every_test_named_by_the_page_exists(request):
-    """In the files that this session has collected whole, by id; in others, by function."""
+    """In files that this session has collected completely, check ids; in others, functions."""
     options = request.config.option
     whole = not options.keyword and not any("::" in word for word in request.config.args)
     ids = {item.nodeid.rpartition("tests/")[2] for item in request.session.items if whole}
