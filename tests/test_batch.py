@@ -1,4 +1,4 @@
-"""From params files to reports, and what becomes of a notebook that fails."""
+"""From params files to reports, and the handling of failing notebooks."""
 
 import json
 import os
@@ -101,7 +101,7 @@ def test_params_file_with_unknown_part_name_is_refused(tmp_path):
 
 
 def one_report(tmp_path, *cells, author="tests"):
-    """A report whose notebook has these code cells after its parameters, and which trains nothing."""
+    """Return a report without training whose notebook has these code cells."""
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     source = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
     tagged = nbformat.v4.new_code_cell("epochs: int = 1", metadata={"tags": ["parameters"]})
@@ -149,13 +149,13 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
 def test_no_process_outlives_a_stopped_run(tmp_path, number):
-    """Neither processes nor kernels; folders go with the next run; no further notebook begins."""
+    """No process or kernel is left, and no other notebook starts; the next run removes folders."""
     cell = "import os, time; open('{}', 'w').write(f'{{os.getpid()}} {{os.getppid()}}\\n')\ntime.sleep(9999)"
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         one_report(tmp_path / name, cell.format(tmp_path / f"{name}.pids"))
     (tmp_path / "script.py").write_text(SCRIPT)
-    temporary = Path(tempfile.mkdtemp(prefix="t"))  # the path of a socket must be short
+    temporary = Path(tempfile.mkdtemp(prefix="t"))  # socket paths must be short
     command = [sys.executable, tmp_path / "script.py", tmp_path / "one"]
     options = {"stderr": subprocess.DEVNULL, "env": os.environ | {"TMPDIR": str(temporary)}}
     process = subprocess.Popen([*command, tmp_path / "two"], **options)
@@ -251,7 +251,7 @@ def test_unwritable_folder_fails_the_report_and_keeps_the_old_one(tmp_path):
     before = [path.read_bytes() for path in made.outputs()]
     other = replace(made, author="another author")
     (tmp_path / "out" / ".work").rmdir()
-    (tmp_path / "out" / ".work").touch()  # a file where it wants its folder
+    (tmp_path / "out" / ".work").touch()  # a file in place of the work folder
     failures = []
     assert make([other], 1, show=lambda line: None, warn=failures.append) == 3
     failed = [line.split(": ")[0] for line in failures]
@@ -289,9 +289,9 @@ def test_process_start_failure_is_reported_once(tmp_path):
 
 
 def test_report_is_made_while_other_parts_train(tmp_path, data, monkeypatch):
-    """The trainings of the GRU end only when the LSTM's report is there."""
+    """The GRU finishes training only after the report of the LSTM exists."""
     reports = plan([params(tmp_path, name) for name in ("lab1_gru", "lab1_lstm")], tmp_path / "out")
-    assert [report.name for report in reports] == ["lab1_lstm", "lab1_gru"]  # the lab's order
+    assert [report.name for report in reports] == ["lab1_lstm", "lab1_gru"]  # order of the lab
 
     def train_missing(plan, data, store, jobs, device, display, on_end):
         cells = [config.cell for config in plan.missing]
@@ -303,7 +303,9 @@ def test_report_is_made_while_other_parts_train(tmp_path, data, monkeypatch):
                 on_end(config)
             page = tmp_path / "out" / f"lab1_{cell}.pdf"
             until(page.exists)
-        assert (tmp_path / "out" / "index.html").exists()  # the gallery has the first
+        assert (
+            tmp_path / "out" / "index.html"
+        ).exists()  # the gallery already has the first report
 
     monkeypatch.setattr(batch, "train_missing", train_missing)
     monkeypatch.setattr(batch, "GALLERY_SECONDS", 0)
@@ -330,7 +332,7 @@ def test_changed_output_or_invalid_record_is_not_up_to_date(tmp_path):
 
 
 def test_record_describes_rendered_output_not_files_on_disk(tmp_path, monkeypatch):
-    """Two runs into one folder: the file carries the other author's name."""
+    """Two runs write to one folder, so the files carry the name of the other author."""
     ada, bob = (one_report(tmp_path, "print('fine')", author=name) for name in ("Ada", "Bob"))
     bob.run()
     theirs = [path.read_bytes() for path in bob.outputs()]
@@ -357,7 +359,7 @@ def test_report_depends_on_author_versions_and_kept_values(tmp_path, monkeypatch
     made.run()
     assert made.is_done()
     assert not replace(made, author="another").is_done()
-    store.keep(PART.fingerprint, f"other-{'1' * 16}.json", [1])  # came later: it was not read
+    store.keep(PART.fingerprint, f"other-{'1' * 16}.json", [1])  # added later, so it was not read
     assert made.is_done()
     (path,) = (p for p, *_ in store.kept(PART.fingerprint) if p.name.endswith(f"{'0' * 16}.json"))
     path.unlink()
@@ -373,15 +375,15 @@ def test_report_depends_on_author_versions_and_kept_values(tmp_path, monkeypatch
 
 
 def test_later_baseline_is_an_input_only_of_parts_with_trainings(tmp_path):
-    """`make report` fits it after the report on the data, which has no figure that draws it."""
+    """`make report` fits baselines after the data report, which does not draw them."""
     trains = Report(PART, [], tmp_path, "tests", reviews=PART.fingerprint)
     shows = replace(trains, part=Data(train=False, fingerprint=PART.fingerprint))
-    assert trains.kept() == {kept_file(PART): None}  # another digest then is another input
+    assert trains.kept() == {kept_file(PART): None}  # a new digest then changes the inputs
     assert shows.kept() == {}
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path, data):
-    """In folders of any name, from a trial that was trained at another time."""
+    """The folder name and the time of training do not matter."""
     path, made = params(tmp_path), []
     for folder in ("one", "x{a}"):
         (tmp_path / folder).mkdir()

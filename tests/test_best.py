@@ -1,4 +1,4 @@
-"""The best classifier: its components, what is reported of them, and what its model sees."""
+"""The best classifier: its components, their report, and insight into its model."""
 
 import re
 import shutil
@@ -40,13 +40,15 @@ def test_each_ablation_removes_exactly_one_component():
         assert all(mine[name] == lab[name] for name in changed)
 
 
-def said(accuracies, seeds=(5, 6, 7)):
+def components_text(accuracies, seeds=(5, 6, 7)):
     found = results(BeyondBest(seeds=list(seeds)), accuracies)
     return beyond.on_components(found, compare(found))
 
 
 def test_text_names_components_that_matter():
-    text = said({WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8, "without punctuation": 0.9})
+    text = components_text(
+        {WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8, "without punctuation": 0.9}
+    )
     assert text.startswith(
         "The best recurrent classifier is an ensemble of three LSTMs that also read"
     )
@@ -56,11 +58,13 @@ def test_text_names_components_that_matter():
     )
     assert "without punctuation." in text
     assert "more accurate" not in text
-    two = said({WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8, "without punctuation": 0.8})
+    two = components_text(
+        {WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8, "without punctuation": 0.8}
+    )
     assert re.search(
         r"less accurate without \w+ \(.*\) and, by smaller amounts, without \w+\.", two
     )
-    turned = said({WHOLE: 0.8, SINGLE: 0.8, "without trigrams": 0.9})
+    turned = components_text({WHOLE: 0.8, SINGLE: 0.8, "without trigrams": 0.9})
     assert "It is significantly more accurate without trigrams." in turned
 
 
@@ -77,19 +81,19 @@ def test_the_ensemble_is_compared_with_the_best_baseline(accuracy, says):
 
 
 def test_single_run_is_not_tested():
-    text = said({WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8}, seeds=(5,))
+    text = components_text({WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8}, seeds=(5,))
     assert "significantly" not in text
     assert "Settings with a single run are not tested: without trigrams" in text
 
 
 def test_missing_settings_are_counted():
-    assert "11 of 11 settings were not run" in said({})
+    assert "11 of 11 settings were not run" in components_text({})
 
 
-# ------------------------------------------------------------------------- what the model sees
+# ------------------------------------------------------------------------- insight into the model
 
 
-def seen(positive, label, lengths=None):
+def insight_of(positive, label, lengths=None):
     table = pd.DataFrame({"best": positive, "label": label})
     return Insight(table, np.arange(len(table)) if lengths is None else lengths, [], [])
 
@@ -109,7 +113,7 @@ def test_length_groups_contain_each_review_once():
     lengths = random.integers(1, 50, 1000)
     label = random.integers(0, 2, 1000)
     right = random.random(1000) < 0.8
-    view = seen(np.where(right == (label == 1), 0.9, 0.1), label, lengths)
+    view = insight_of(np.where(right == (label == 1), 0.9, 0.1), label, lengths)
     groups = insight.by_length(view)
     assert sum(estimate.reviews for *_, estimate in groups) == 1000
     assert groups[0][0] == lengths.min()
@@ -120,7 +124,7 @@ def test_length_groups_contain_each_review_once():
         inside = (lengths <= high) & (lengths >= low)
         assert k == 0 or low == groups[k - 1][1] + 1
         assert estimate.mean == pytest.approx(right[inside].mean())
-    assert insight.by_length(seen([0.9], [1], np.array([3]))) == []
+    assert insight.by_length(insight_of([0.9], [1], np.array([3]))) == []
 
 
 def test_text_follows_the_predictions():
@@ -147,7 +151,7 @@ def test_text_follows_the_predictions():
 
 @pytest.fixture
 def stored(reviews, tmp_path):
-    """A part and a trial of two epochs on the generated reviews, and its store."""
+    """A part, its trial of two epochs on the generated reviews, and the store."""
     data = write_reviews(reviews, tmp_path / "reviews.csv")
     small = {"train_reviews": 0, "hidden_dim": 10, "embedding_dim": 4, "min_bigram_count": 2}
     small |= {"min_trigram_count": 2}
@@ -191,11 +195,11 @@ def test_insight_is_kept_without_weights_and_reviews(stored, tmp_path):
     assert insight.find(part, None, store) is None
 
 
-# ---------------------------------------------------------------- the network in the package
+# ---------------------------------------------------------------- the shipped network
 
 
 def test_shipped_network_classifies_plain_sentences():
-    """They were written before any network was asked, and chose nothing."""
+    """The sentences were written before any prediction and selected no model."""
     path = PROJECT / "tests" / "data" / "sentences.csv"
     sentences = pd.read_csv(path)
     assert len(sentences) == 40
@@ -223,7 +227,9 @@ def test_shipped_network_matches_its_training_run(stored, tmp_path, monkeypatch)
         size = len(corpus.words) + 2
         for name, table in ((n, t) for n, t in trial.weights().items() if "embedding" in n):
             rows = torch.cat([table[:size], table[size:][torch.from_numpy(kept)]])
-            allowed = rows.abs().amax(1, keepdim=True) / 200 + 1e-6  # half a step of 1/127, halves
+            allowed = (
+                rows.abs().amax(1, keepdim=True) / 200 + 1e-6
+            )  # half a quantisation step of 1/127, plus float16
             assert ((found.tensors[name] - rows).abs() <= allowed).all()
         lengths = sum(
             t[size:].square().sum(1) for n, t in trial.weights().items() if "embedding" in n

@@ -1,4 +1,4 @@
-"""Linear baselines, and the published choices in pairs: what is fitted on what, what is reported."""
+"""Linear baselines and paired comparisons of the published choices: fitting and reports."""
 
 import dataclasses
 import re
@@ -29,7 +29,7 @@ SEEDS = [5, 6, 7]
 
 
 def test_log_count_ratios_match_hand_computation():
-    # The positive reviews hold "good" twice and "film" once, the negative ones "film" and "bad".
+    # The positive reviews contain "good" twice and "film" once, the negative one "film" and "bad".
     present = sparse.csr_matrix([[1, 1, 0], [1, 0, 0], [0, 1, 1]])  # good, film, bad
     found = linear.ratios(present, np.array([1, 1, 0]))
     positive, negative = np.array([3, 2, 1]) / 6, np.array([1, 2, 2]) / 5
@@ -70,7 +70,7 @@ def test_test_reviews_do_not_affect_fitting_or_selection(reviews, corpus):
     assert before["labels"] != after["labels"]
     assert before["models"][1]["margins"] != after["models"][1]["margins"]
 
-    for split in ("train", "valid"):  # and the comparison above would notice
+    for split in ("train", "valid"):  # the comparison above detects changes here
         texts = list(reviews.texts)
         for row in corpus.rows[split][::2]:
             texts[row] = "great unheard words unheard words"
@@ -80,7 +80,7 @@ def test_test_reviews_do_not_affect_fitting_or_selection(reviews, corpus):
 
 @pytest.mark.parametrize(("count", "classes"), [(1, 1), (2, 1), (2, 2), (5, 1), (5, 2)])
 def test_linear_baseline_needs_training_reviews_of_both_classes(count, classes, reviews, tmp_path):
-    """One review, or one class, is refused; two reviews that share a word are enough."""
+    """One review or one class is refused; two reviews that share a word are enough."""
     first = split_rows(np.arange(len(reviews.texts)))["train"][:count]
     labels = reviews.labels.copy()
     labels[first] = np.arange(count) % classes
@@ -136,10 +136,10 @@ def test_other_parts_find_the_best_baseline_and_depend_on_it(reviews, tmp_path, 
     before = report.kept()
     assert baselines.best(part, trials, store) is None
     baselines.find(BeyondBaselines(data=data, train_reviews=150, store=str(kept)), store)
-    bar = baselines.best(part, trials, store)
+    best = baselines.best(part, trials, store)
     found = {model.name: model for model in baselines.find(part, store)}
-    assert bar.validation == max(model.validation for model in found.values())
-    assert bar.accuracy == found[bar.name].correct.mean()
+    assert best.validation == max(model.validation for model in found.values())
+    assert best.accuracy == found[best.name].correct.mean()
     name = baselines.kept_file(part)
     assert before[name] != report.kept()[name]
     assert baselines.best(Depth(data=data, train_reviews=100), trials, store) is None
@@ -177,7 +177,7 @@ def test_a_baseline_is_compared_with_the_networks(network, says):
 
 
 def test_mcnemar_on_every_run_can_decide_a_comparison():
-    """Three runs that lie far apart, and a baseline that is better than each by McNemar's test."""
+    """Three widely spread runs; McNemar's test finds the baseline better than each of them."""
     found = results(BeyondBaselines(seeds=SEEDS), {"LSTM": [0.80, 0.84, 0.88]})
     [c] = beyond.baseline_comparisons([baseline("NB-SVM", 0.92)], found)
     runs = found.correct(c.second)
@@ -202,7 +202,7 @@ def test_missing_baselines_and_networks_are_reported():
 
 
 def test_committed_baseline_is_better_than_committed_networks():
-    """McNemar's test is beyond doubt on every run; this was once called not clear."""
+    """McNemar's test is clear on every run; this was once reported as inconclusive."""
     store = Store(PROJECT / "reports" / "full")
     part = read_params(PROJECT / "params" / "full" / "beyond_baselines.yaml")
     found = Results(part, Runs(stored(part, store, [])))
@@ -277,7 +277,7 @@ def test_best_and_last_epoch_are_paired_by_run():
     [c] = beyond.choice_comparisons(found)
     assert (c.first.name, c.second.name) == ("Best epoch, 1 layer", "last epoch, 1 layer")
     assert c.difference.mean == pytest.approx(0.04)
-    # Runs differ by a point, but each loses the same four: paired by run this is sure.
+    # Runs differ by a point, but each loses the same four points: clear if paired by run.
     assert c.significant
     assert c.difference.error < 0.005
     [line] = pairs_table(found, [c], "corrected", "as published").to_dict("records")

@@ -1,4 +1,4 @@
-"""Trials in Dask workers: local ones, a scheduler's, and the jobs of a real SLURM of one node."""
+"""Trials in Dask workers: local, of a scheduler, and in jobs of a real one-node SLURM."""
 
 import getpass
 import os
@@ -49,7 +49,7 @@ def store(tmp_path):
 
 
 class Disturber(Display):
-    """Does something to the executor, once, when the first epoch is reported."""
+    """Disturb the executor once, when the first epoch is reported."""
 
     def __init__(self, monkeypatch, disturb):
         super().__init__()
@@ -72,7 +72,7 @@ def kill_a_worker(executor):
     os.kill(min(executor.client.run(os.getpid).values()), signal.SIGKILL)
 
 
-def everything_is_trained(data, store, serial, scheduler, display):
+def assert_everything_is_trained(data, store, serial, scheduler, display):
     outcome = run_trials(FOUR, data, store=store, jobs=2, display=display, scheduler=scheduler)
     assert outcome.failures == {}
     assert sorted(map(content, outcome.trials.values())) == serial
@@ -81,16 +81,16 @@ def everything_is_trained(data, store, serial, scheduler, display):
     assert len(set(logged)) == len(logged)
 
 
-# Local workers, and a scheduler's
+# Local workers, and workers of a scheduler
 
 
 def test_killed_local_worker_is_replaced(data, store, serial, monkeypatch):
     display = Disturber(monkeypatch, kill_a_worker)
-    everything_is_trained(data, store, serial, "local", display)
+    assert_everything_is_trained(data, store, serial, "local", display)
 
 
 def test_each_worker_sees_only_its_own_gpu(data, store, serial, monkeypatch):
-    """Two made-up GPUs: a worker for each, that sees only its own."""
+    """Two fake GPUs have one worker each."""
     seen = []
     monkeypatch.setattr(cluster, "_gpus", lambda: ["7", "9"])
 
@@ -98,13 +98,13 @@ def test_each_worker_sees_only_its_own_gpu(data, store, serial, monkeypatch):
         seen.extend(executor.client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values())
 
     display = Disturber(monkeypatch, look)
-    everything_is_trained(data, store, serial, "local", display)
+    assert_everything_is_trained(data, store, serial, "local", display)
     assert sorted(seen) == ["7", "9"]
 
 
 @pytest.fixture
 def scheduler(tmp_path):
-    """A scheduler's file; workers are the test's to add."""
+    """File of a scheduler, and a function with which a test adds workers."""
     file = tmp_path / "scheduler.json"
     started = []
 
@@ -123,7 +123,7 @@ def scheduler(tmp_path):
 
 def test_scheduler_survives_a_killed_client(data, store, serial, scheduler, tmp_path):
     file, start, _ = scheduler
-    # Three threads in one process: only one may train at a time, they share random numbers.
+    # Three threads in one process: only one may train at a time, since they share random numbers.
     start("distributed.cli.dask_worker", "--nthreads", "3", "--no-nanny")
     params = write_params(tmp_path, epochs=100, seeds=[0, 1])
     process = labrnn("train", params, "--scheduler", file, env=os.environ | {"LABRNN_DATA": data})
@@ -246,19 +246,23 @@ PartitionName=main Nodes=localhost Default=YES MaxTime=60 State=UP
 
 
 def unpacked(cache):
-    """The root of SLURM's files: this system's, or Debian's packages unpacked into the cache."""
+    """Return the root of SLURM's files: the system's, or Debian packages unpacked in the cache."""
     if all(map(shutil.which, ("slurmctld", "slurmd", "sbatch"))):
         return Path("/")
     root = cache / "root"
     if not root.exists():
         if not (shutil.which("apt-get") and shutil.which("dpkg")):
-            pytest.skip("SLURM is not installed, and this is no Debian to take it from")
+            pytest.skip(
+                "SLURM is not installed, and this is not Debian, where it could be downloaded"
+            )
         (cache / "partial").mkdir(exist_ok=True)
         command = ["apt-get", "install", "--yes", "--download-only", "--no-install-recommends"]
         command += ["-o", f"Dir::Cache::archives={cache}", "-o", "Debug::NoLocking=true"]
         got = subprocess.run([*command, *PACKAGES], capture_output=True, text=True)
         if got.returncode:
-            pytest.skip(f"SLURM is not installed and cannot be had: {got.stderr.strip()[-200:]}")
+            pytest.skip(
+                f"SLURM is not installed and cannot be downloaded: {got.stderr.strip()[-200:]}"
+            )
         for package in cache.glob("*.deb"):
             subprocess.run(["dpkg", "-x", package, cache / "aside"], check=True)
         (cache / "aside").rename(root)
@@ -267,7 +271,7 @@ def unpacked(cache):
 
 @pytest.fixture(scope="module")
 def slurm(request, tmp_path_factory):
-    """A SLURM of one node with two processors; its tools are on the PATH, its log may be asked."""
+    """A one-node SLURM with two processors; its tools are on the PATH."""
     root = unpacked(request.config.cache.mkdir("slurm"))
     (plugins,) = root.glob("usr/lib/*/slurm-wlm")
     folder = tmp_path_factory.mktemp("slurm")
@@ -320,7 +324,7 @@ def jobs():
 
 def test_killed_slurm_worker_is_replaced(slurm, data, store, serial, tmp_path, monkeypatch):
     file = describe(tmp_path, "jobs: 2\nwalltime: 0:10:00\nmemory: 2GB\n")
-    everything_is_trained(data, store, serial, file, Disturber(monkeypatch, kill_a_worker))
+    assert_everything_is_trained(data, store, serial, file, Disturber(monkeypatch, kill_a_worker))
     assert list(store.logs.glob("labrnn-*.err"))
 
 
@@ -333,7 +337,7 @@ def test_cancelled_slurm_job_is_resubmitted(slurm, data, store, serial, tmp_path
         first.extend(jobs())
         subprocess.run(["scancel", *first], check=True)
 
-    everything_is_trained(data, store, serial, file, Disturber(monkeypatch, cancel))
+    assert_everything_is_trained(data, store, serial, file, Disturber(monkeypatch, cancel))
     assert len(first) == 1
 
 

@@ -1,4 +1,4 @@
-"""The command line: help, exit codes, and what `labrnn data` says."""
+"""The command line: help, exit codes, and the output of `labrnn data`."""
 
 import io
 import json
@@ -28,7 +28,7 @@ PARAMS = [path for path in sorted(PROJECT.glob("params/*/*.yaml")) if path.stem 
 
 
 def run(*arguments):
-    """Exit code, what a command prints, what it complains of."""
+    """Run a command; return exit code, standard output and standard error."""
     result = CliRunner().invoke(main, arguments)
     return result.exit_code, result.stdout, result.stderr
 
@@ -51,9 +51,9 @@ def test_help(command, path):
 
 @pytest.mark.parametrize("wrong", [["no-such-command"], ["train"], ["data", "--no-such-option"]])
 def test_wrong_usage(wrong):
-    code, out, complaint = run(*wrong)
+    code, out, err = run(*wrong)
     assert (code, out) == (2, "")
-    assert "labrnn" in complaint or "Error" in complaint
+    assert "labrnn" in err or "Error" in err
 
 
 def test_data(reviews, tmp_path):
@@ -84,7 +84,7 @@ def test_data(reviews, tmp_path):
     ],
 )
 def test_closed_or_full_streams(reviews, tmp_path, words, says, code):
-    """One message where there is one, the right exit code, and no traceback."""
+    """At most one message, the correct exit code, and no traceback."""
     write_reviews(reviews, tmp_path / "reviews.csv")
     write_params(tmp_path, seeds=[0], epochs=1)
     (tmp_path / "file").touch()
@@ -150,17 +150,19 @@ def test_reports_with_the_same_output_files_are_refused(tmp_path):
 
 
 def test_missing_data_file_is_refused(tmp_path):
-    code, out, complaint = run("data", "--data", str(tmp_path / "nothing.csv"))
+    code, out, err = run("data", "--data", str(tmp_path / "nothing.csv"))
     assert (code, out) == (2, "")
-    assert "nothing.csv: named by --data" in complaint
+    assert "nothing.csv: named by --data" in err
 
 
 def test_download_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("LABRNN_DOWNLOAD_URL", "http://127.0.0.1:9/a.tar.gz")  # nobody listens there
-    code, out, complaint = run("data", "--download", str(tmp_path))
+    monkeypatch.setenv(
+        "LABRNN_DOWNLOAD_URL", "http://127.0.0.1:9/a.tar.gz"
+    )  # no server listens there
+    code, out, err = run("data", "--download", str(tmp_path))
     assert (code, out) == (2, "")
-    assert f"get {ARCHIVE} elsewhere and put it into {tmp_path}" in complaint
+    assert f"get {ARCHIVE} elsewhere and put it into {tmp_path}" in err
 
 
 def test_download_to_the_users_cache(tmp_path, monkeypatch):
@@ -174,7 +176,7 @@ def test_download_to_the_users_cache(tmp_path, monkeypatch):
 
 
 def test_every_command_suggests_the_next_step(reviews, tmp_path, monkeypatch):
-    """In its last line, also after a failure; what it prints for programs stays as it is."""
+    """The suggestion is the last line of standard error; standard output is unchanged."""
     monkeypatch.setattr("labrnn.reports.batch.make", lambda *_: 0)
     data = write_reviews(reviews, tmp_path / "reviews.csv")
     params, store = write_params(tmp_path, seeds=[0], epochs=1), str(tmp_path / "none")
@@ -251,7 +253,7 @@ def test_unknown_or_ambiguous_short_name_is_refused(command, name, says):
 
 
 def test_committed_schemas_are_up_to_date(tmp_path):
-    """`make tidy` renews them."""
+    """`make tidy` updates them."""
     assert run("schema", str(tmp_path))[0] == 0
     new, kept = (
         {path.name: path.read_text() for path in Path(folder).iterdir()}
@@ -273,12 +275,12 @@ def test_params_files_name_and_satisfy_their_schema(path):
 
 
 def test_environment_inherited_from_a_notebook_is_ignored(reviews, tmp_path):
-    """`!labrnn` in a cell: its Jupyter runs elsewhere, its plots are drawn by ipympl."""
+    """`!labrnn` in a cell: Jupyter runs elsewhere and ipympl draws its plots."""
     write_reviews(reviews, tmp_path / "only_here.csv")
-    handed = {"MPLBACKEND": "module://ipympl.backend_nbagg", "JPY_PARENT_PID": str(os.getpid())}
+    inherited = {"MPLBACKEND": "module://ipympl.backend_nbagg", "JPY_PARENT_PID": str(os.getpid())}
     labrnn = [sys.executable, "-c", "from labrnn.cli import main; main()"]
     for words in (["data", "--data", "only_here.csv"], ["predict", "a film", "--explain", "shown"]):
-        environment = os.environ | handed | {"PYTHONPATH": str(PROJECT)}
+        environment = os.environ | inherited | {"PYTHONPATH": str(PROJECT)}
         done = subprocess.run([*labrnn, *words], cwd=tmp_path, env=environment, capture_output=True)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "shown.html").exists()

@@ -1,4 +1,4 @@
-"""One training's description: defaults, limits, differences; params files and their traps."""
+"""Configuration of a training: defaults, limits, differences, and params files."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from labrnn.parts import PARTS, Compound, LstmOptimizers
 
 
 def fault(model=TrialConfig, **values):
-    """The message that refuses these values."""
+    """Return the error message for these values."""
     with pytest.raises(LabError) as caught:
         validated(model, values, "some.yaml")
     return str(caught.value)
@@ -79,7 +79,7 @@ def test_booleans_in_a_list_are_not_numbers():
 
 @pytest.mark.parametrize("part", [p for p in PARTS.values() if p.trains], ids=lambda p: p.name)
 def test_lists_need_at_least_one_value_and_no_duplicates(part):
-    # `rates` may be empty: there is then no study of learning rates.
+    # `rates` may be empty; then learning rates are not compared.
     lists = {
         n: f.default
         for n, f in part.model_fields.items()

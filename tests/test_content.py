@@ -1,4 +1,4 @@
-"""What is stored is not believed: it must have the right form and agree with itself."""
+"""Stored content is not trusted: its form and its consistency are checked."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def store(tmp_path):
 
 
 def forge(store, name, change):
-    """Change a file and its digest: `change` takes and gives JSON values, or a CSV's cells."""
+    """Change a file and its digest; `change` maps JSON values, or the cells of a CSV."""
     trial = Trial(store.root / FINGERPRINT / KEY)
     text = trial.read(name).decode()
     if name.endswith(".csv"):
@@ -42,7 +42,7 @@ def forge(store, name, change):
 
 
 def at(*path, value):
-    """A change of one value in nested lists and dicts."""
+    """Return a change of one value in nested lists and dicts."""
 
     def change(whole):
         *way, last = path
@@ -172,12 +172,12 @@ def test_forged_trial_is_detected_and_not_used_or_imported(store, tmp_path, name
 
 
 def test_rounded_values_are_not_damage(store):
-    """Probabilities beside one half, of 1, and of 0 keep verdicts and losses within bounds."""
+    """Probabilities near one half, of 1 and of 0 keep classes and losses within bounds."""
     assert Trial(store.root / FINGERPRINT / KEY).damage() == []
 
 
 def test_probability_of_one_half_may_be_either_class(store):
-    """0.5 in the file may be a probability a little above one half."""
+    """A stored 0.5 may be a probability slightly above one half."""
 
     def change(cells):
         cells[4][3] = "0.5000"
@@ -287,13 +287,13 @@ def test_non_regular_or_huge_files_are_not_read(store, tmp_path, name, kind):
     assert tree(store.root) == before
 
 
-# What is kept beside the trials
+# Values kept beside the trials
 
 KEPT = sorted((PROJECT / "reports" / "full" / "descriptions").glob("*/*-*.json"))
 
 
 def kept_value(kind):
-    """A value of the repository, of the reviews that the made trials have."""
+    """Return a kept value of the repository, adapted to the reviews of the synthetic trials."""
     path = next(path for path in KEPT if path.name.startswith(kind))
     value = json.loads(path.read_bytes())["value"]
     if kind == "data":
@@ -350,7 +350,7 @@ def test_malformed_description_is_not_used_or_imported(store, tmp_path, kind, ch
     code, out, err = run("trials", "--store", tmp_path / "other", "import", store.root)
     assert (code, out) == (1, "1 not copied, 1 copied\n")
     assert err.startswith(f"{path}: ")
-    store.keep(FINGERPRINT, name, kept_value(kind)[0])  # made again
+    store.keep(FINGERPRINT, name, kept_value(kind)[0])  # computed again
     assert store.recall(FINGERPRINT, name) == kept_value(kind)[0]
 
 
@@ -390,7 +390,7 @@ def test_kept_digests_match_recalled_values(store, tmp_path):
     second = both.kept_digests(FINGERPRINT)
     assert second.keys() == {names[0]}
     assert second[names[0]] != first[names[0]]
-    shelf.keep(FINGERPRINT, names[0], [3])  # the root's comes first
+    shelf.keep(FINGERPRINT, names[0], [3])  # the root has precedence
     assert both.kept_digests(FINGERPRINT) == second
 
 

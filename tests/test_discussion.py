@@ -1,4 +1,4 @@
-"""The discussions follow the runs: every branch of the templates, read as a person would."""
+"""Discussions follow the runs: the text of every branch of the templates."""
 
 import re
 from dataclasses import replace
@@ -108,7 +108,7 @@ def test_number_formats_follow_the_language_guide():
     assert prose.interval(Estimate(0.0001, 0.0004, 50, 3, 100)) == "[−0.1, 0.1]"
     assert prose.interval(Estimate(0.0, 0.0001, 50, 3, 100)) == "[0.0, 0.0]"
     assert prose.interval(Estimate(0.78, 0.04, 50, 3, 100)) == "[70.0, 86.0]"
-    wide = Estimate(0.78, 0.06, 50, 3, 100)  # 12 points to either side say nothing
+    wide = Estimate(0.78, 0.06, 50, 3, 100)  # 12 points to either side are uninformative
     assert prose.interval(wide) == ""
     assert prose.accuracy(wide) == "78.0 % (n = 3)"
     assert prose.difference(wide, 0.2) == "+78.0 points, p = 0.20"
@@ -158,7 +158,7 @@ def test_changes_that_let_sgd_train_are_tested(level, says):
     assert ("the size of the steps matters more here than the forget gate" in text) == (
         level == 0.8
     )
-    assert "a learning rate of 0.1" not in text  # was not run
+    assert "a learning rate of 0.1" not in text  # it was not run
     assert [s.name for s in Gru(rates=[1.0]).probes()] == ["a learning rate of 1"]
 
 
@@ -227,7 +227,7 @@ def test_learning_rates_are_chosen_on_validation():
     assert "RMSprop at 0.001" in text
     lines = rates_table(found, [s for g in part.groups().values() for s in g])
     assert lines["chosen"].tolist() == ["", "yes", "yes", ""]
-    assert len(found.rows(part.groups()["Adam"][0])) == 5  # its rate is the part's own
+    assert len(found.rows(part.groups()["Adam"][0])) == 5  # it has the learning rate of the part
     assert len(part.seeds_of(part.groups()["Adam"][1])) == 3
     assert "chosen on validation" not in discussion.optimizers(optimizers())
 
@@ -287,7 +287,7 @@ def test_embedding():
     part = EmbeddingSize(sizes=[1, 4, 16, 64], seeds=SEEDS, **FULL)
     text = discussion.embedding(results(part, {s.name: 0.87 for s in part.settings()}))
     assert text.startswith("With 1 dimension, the test accuracy is")
-    assert "concludes" not in text  # the lab's own sizes are not all there
+    assert "concludes" not in text  # not all sizes of the lab were run
 
 
 def test_widely_spread_runs_are_reported():
@@ -416,7 +416,7 @@ def test_text_without_any_run():
 
 
 def test_texts_contain_no_meaningless_numbers():
-    """No -0.0, no p = 1.000, no NaN, no doubled space, in any of the parts."""
+    """No part prints -0.0, p = 1.000, NaN or double spaces."""
     texts = [
         discussion.optimizers(optimizers()),
         discussion.cells(cells(0.87, 0.87)),

@@ -1,4 +1,4 @@
-"""Reports are really rendered here, and read back: text with pypdfium2, pages as pictures."""
+"""Render reports and read them back: text with pypdfium2, pages as images."""
 
 import base64
 import ctypes
@@ -36,7 +36,7 @@ HOSTILE = (
 
 @pytest.fixture
 def shown(monkeypatch):
-    """Outputs of what a cell shows, made without a kernel."""
+    """Outputs displayed by a cell, collected without a kernel."""
     outputs = []
 
     def display(data, raw, metadata=None):
@@ -75,7 +75,7 @@ def html(nb):
 
 
 def pages(data):
-    """The text of each page; soft hyphens and line ends as blanks."""
+    """Return the text of each page with whitespace collapsed."""
     found = pypdfium2.PdfDocument(data)
     texts = (found[k].get_textpage().get_text_range() for k in range(len(found)))
     return [re.sub(r"\s+", " ", text.replace("\u200b", "")) for text in texts]
@@ -146,7 +146,7 @@ def test_nothing_is_wider_than_the_text(shown):
     for page in pypdfium2.PdfDocument(pdf(nb)):
         ink = np.asarray(page.render(scale=1).to_numpy()).min(axis=(0, 2)) < 200
         left, right = np.flatnonzero(ink)[[0, -1]]
-        assert left >= 66  # points: 2.4 cm less a hair
+        assert left >= 66  # points: slightly less than 2.4 cm
         assert right <= 595 - 66
 
 
@@ -158,7 +158,7 @@ def test_untrusted_text_is_printed_not_executed(shown):
     nb = notebook("# " + quote(HOSTILE), cell(HOSTILE, [stream(HOSTILE), error, *shown]))
     nb.metadata.update(authors=[HOSTILE], labrnn={HOSTILE: HOSTILE})
     data = pdf(nb)
-    # title, title in the head of pages, prose, 2 captions, sub-caption, cell, code, print, ...
+    # title, page header, prose, 2 captions, sub-caption, cell, code, print, ...
     assert squeezed(data).count(re.sub(r"\s", "", HOSTILE)) >= 9
 
     page = html(nb)
@@ -186,7 +186,7 @@ def test_quoted_text_is_preserved(text):
     page = to_html(Document([Part("T", [block])], {}))
     shown = BeautifulSoup(page, "html.parser").find("main").get_text()
     expected = f"| {UNPRINTABLE.sub(chr(0xFFFD), text)} |"
-    # Pandoc composes characters and their marks (NFC), which print the same.
+    # Pandoc composes characters with their marks (NFC); they print the same.
     words = [unicodedata.normalize("NFC", said).split() for said in (shown, expected)]
     assert words[0] == words[1]
 
@@ -312,7 +312,9 @@ def test_figures_keep_their_size(shown):
     module.show(figure, "fig-x", "Two inches.")
     (page,) = pypdfium2.PdfDocument(pdf(notebook("# T", cell(outputs=shown))))
     black = (page.render(scale=1).to_numpy() < 60).all(axis=2)
-    assert (black.sum(axis=0) > 50).sum() == pytest.approx(144, abs=2)  # columns of the figure
+    assert (black.sum(axis=0) > 50).sum() == pytest.approx(
+        144, abs=2
+    )  # columns of pixels in the figure
 
 
 def test_a_grid_of_eight_fits_a_page(shown):
@@ -347,7 +349,7 @@ def test_blank_table_header_is_dropped():
 
 def test_headings_stay_with_the_following_content(shown):
     module.show(curve(), "fig-a", "The figure.")
-    for lines in range(32, 50, 6):  # the figure needs the next page; its code does not always
+    for lines in range(32, 50, 6):  # the figure needs the next page; its code not always
         text = cell("filled = 1", [stream("line\n" * lines)])
         found = pages(pdf(notebook("# T", text, "## Head", cell("drawn = 1", shown[:1]))))
         assert len(found) == 2
@@ -456,8 +458,8 @@ def test_a_document_can_be_rendered_twice(shown):
     assert to_pdf(doc) == first
 
 
-def ways(nb, **config):
-    """The text of the PDF and of the page's body, blanks as one."""
+def texts_of(nb, **config):
+    """Return the text of the PDF and of the HTML body, whitespace collapsed."""
     config = Config(config)
     page = BeautifulSoup(LabHTMLExporter(config=config).from_notebook_node(nb)[0], "html.parser")
     text = " ".join(pages(LabPDFExporter(config=config).from_notebook_node(nb)[0]))
@@ -465,7 +467,7 @@ def ways(nb, **config):
 
 
 def images(data):
-    """How many pictures each page of a PDF has."""
+    """Return the number of pictures on each page of a PDF."""
     found = pypdfium2.PdfDocument(data)
     return [sum(item.type == 3 for item in page.get_objects(max_depth=3)) for page in found]
 
@@ -534,7 +536,7 @@ def test_missing_picture_is_reported(source, caplog, tmp_path):
 
 
 def test_huge_picture_is_left_out(caplog, tmp_path):
-    """Its bytes are not read: the file has none on the disk."""
+    """The file is sparse and is not read."""
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(1 << 40)
     nb = notebook("# T", "Before ![p](large.png) after.")
@@ -564,7 +566,7 @@ HIDDEN = [
 def test_hiding_options_of_nbconvert_are_respected(tag, config, kept):
     tags = [tag] if tag else []
     nb = notebook("# T\n\nProse.", cell("the_source = 1", [stream("the output")], tags))
-    for text in ways(nb, **config):
+    for text in texts_of(nb, **config):
         found = [
             word for word in ("source", "output") if f"the{'_ '[word == 'output']}{word}" in text
         ]
@@ -575,10 +577,10 @@ def test_hiding_options_of_nbconvert_are_respected(tag, config, kept):
 def test_papermill_report_mode_and_excluded_markdown():
     hidden = cell("the_source = 1", [stream("the output")])
     hidden.metadata["jupyter"] = {"source_hidden": True}  # as `papermill --report-mode` sets it
-    for text in ways(notebook("# T", "Prose.", hidden, v4.new_raw_cell("raw text"))):
+    for text in texts_of(notebook("# T", "Prose.", hidden, v4.new_raw_cell("raw text"))):
         assert "Prose. the output raw text" in text
         assert "the_source" not in text
-    for text in ways(
+    for text in texts_of(
         notebook("# T", "Prose.", hidden), TemplateExporter={"exclude_markdown": True}
     ):
         assert "Prose." not in text
@@ -607,7 +609,7 @@ MATHS = [
 
 @pytest.mark.parametrize("source", MATHS)
 def test_mathjax_syntax_is_typeset(source, caplog):
-    for text in ways(notebook("# T", source)):
+    for text in texts_of(notebook("# T", source)):
         assert not re.search(r"\\|label|newcommand|\$|&|why", text)
         for said in re.findall(r"(?:\. |\$ )([\w() ]+\.?)$", source):
             assert said.replace(" ", "") in text.replace(" ", "")
@@ -628,14 +630,14 @@ def test_mathjax_syntax_is_typeset(source, caplog):
     ],
 )
 def test_code_that_looks_like_mathematics_is_unchanged(source):
-    for text in ways(notebook("# T", source)):
+    for text in texts_of(notebook("# T", source)):
         assert r"\begin{align}a&=b\end{align}" in text.replace(" ", "")
         assert "$" not in text
 
 
 @pytest.mark.parametrize("tex", [r"\ce{H2O}", r"\begin{CD}A\end{CD}", r"\foo"])
 def test_unsupported_mathematics_is_shown_as_source(tex, caplog):
-    for text in ways(notebook("# T", "Fine $x$.", f"$${tex}$$ after")):
+    for text in texts_of(notebook("# T", "Fine $x$.", f"$${tex}$$ after")):
         assert "".join(tex.split()) in "".join(text.split())
         assert "after" in text
     assert caplog.text.count("Notebook, cell 3: the formula") == 2
@@ -687,9 +689,11 @@ def test_every_table_cell_appears_once(page, tmp_path):
     wanted = sorted(re.findall(r"T\d", page))
     output = v4.new_output("display_data", {"text/html": page, "text/plain": "<object>"})
     notebooks = [notebook("# T", cell(outputs=[output]))]
-    notebooks += [notebook("# T", page)] if "<h4>" not in page else []  # else it is in the contents
+    notebooks += (
+        [notebook("# T", page)] if "<h4>" not in page else []
+    )  # otherwise it also appears in the contents
     for nb in notebooks:
-        for text in ways(nb):
+        for text in texts_of(nb):
             assert sorted(re.findall(r"T\d", text)) == wanted
 
 
@@ -738,7 +742,7 @@ OUTPUTS = [
 @pytest.mark.parametrize(("data", "said"), OUTPUTS)
 def test_outputs_are_shown_as_text_or_a_note(data, said, caplog):
     nb = notebook("# T", cell("value", [v4.new_output("display_data", data)]), "END")
-    for text in ways(nb):
+    for text in texts_of(nb):
         assert said.replace(" ", "") in text.replace(" ", "")
         assert "END" in text
         assert not re.search(r"draw\(|root:|x\(\)", text)
@@ -757,7 +761,7 @@ def test_pdf_gif_and_webp_figures_are_drawn():
         (page,) = pypdfium2.PdfDocument(pdf(nb))
         assert len([item for item in page.get_objects(max_depth=9) if item.type in (2, 3)]) > 1
         assert BeautifulSoup(html(nb), "html.parser").img["src"].startswith("data:image/")
-        assert "<Figure>" not in " ".join(ways(nb))
+        assert "<Figure>" not in " ".join(texts_of(nb))
 
 
 TERMINAL = [
@@ -802,7 +806,7 @@ def test_internal_links_resolve(caplog):
     place, link, found = ctypes.c_int(0), raw.FPDF_LINK(), 0
     while raw.FPDFLink_Enumerate(page.raw, ctypes.byref(place), ctypes.byref(link)):
         found += 1
-    assert found >= 7 + 2  # and the contents
+    assert found >= 7 + 2  # plus the table of contents
 
 
 @pytest.mark.parametrize(
@@ -842,7 +846,7 @@ def test_hebrew_and_arabic_run_from_right_to_left(caplog):
 
     assert left("ש") > 500  # at the right margin
     assert left("ש") > left("ע") > left("ב")
-    assert left("א") < left("A") < left("س")  # the authors' order
+    assert left("א") < left("A") < left("س")  # order of the authors
     assert 'dir="auto"' in html(nb)
     assert not caplog.text
 
@@ -885,7 +889,7 @@ def test_citations_are_formatted_and_listed(shown, caplog):
         "[@nobody2020] do not. [@holm1979] is code.",
         "Said of Adam (Kingma and Ba 2015).",
     ]
-    for text in ways(nb):
+    for text in texts_of(nb):
         assert all(x.replace(" ", "") in text.replace(" ", "") for x in said)
         listed = text.split("References")[-1]
         names = ["Holm, Sture", "Kingma, Diederik", "Maas, Andrew", "Wang, Sida", "How this report"]
@@ -897,7 +901,7 @@ def test_citations_are_formatted_and_listed(shown, caplog):
     assert (
         {"ref-holm1979", "ref-maas2011"} <= targets <= {tag["id"] for tag in page.find_all(id=True)}
     )
-    assert "References" not in " ".join(ways(notebook("# T", "Nothing is cited.")))
+    assert "References" not in " ".join(texts_of(notebook("# T", "Nothing is cited.")))
 
 
 @pytest.mark.parametrize("size", ["50%", "200px", "wide", -5, float("nan")])

@@ -1,4 +1,4 @@
-"""Figures show what the results say, in the lab's layout, with nothing cut off or overlapping."""
+"""Figures show the results in the layout of the lab, with nothing cut off or overlapping."""
 
 import io
 from itertools import combinations
@@ -26,7 +26,7 @@ def optimizers():
 
 
 def drawn(figure):
-    """The figure after a renderer has laid it out."""
+    """Return the figure after the renderer has laid it out."""
     FigureCanvasAgg(figure).draw()
     figure.savefig(io.BytesIO(), format="svg")
     return figure
@@ -56,7 +56,7 @@ def within(figure, box, slack=1):
 
 
 def panels(figure):
-    """(Accuracy axes, loss axes) of each panel that is shown, in order."""
+    """Return (accuracy axes, loss axes) of each visible panel, in order."""
     shown = [axes for axes in figure.axes if axes.get_visible()]
     tops = [axes for axes in shown if axes.get_title()]
     bottoms = [axes for axes in shown if not axes.get_title()]
@@ -78,7 +78,7 @@ def test_training_curves_have_the_labs_layout(optimizers):
     assert titles[3] == "(d) SGD\nnot run"
     curves, _ = optimizers.curves(optimizers["Adam"], "valid_accuracy")
     assert titles[1].endswith(f"\nbest validation {100 * curves.max(axis=1).mean():.1f} %")
-    [legend] = figure.legends  # one for all panels
+    [legend] = figure.legends  # one legend for all panels
     assert [t.get_text() for t in legend.get_texts()] == ["training", "validation"]
 
 
@@ -160,7 +160,7 @@ def test_nothing_is_cut_off_and_legends_avoid_the_curves(columns, count, course)
 
 @pytest.mark.parametrize("count", [4, 5, 9])
 def test_any_number_of_series_is_drawn_distinctly(count):
-    """A fifth optimiser vanished once, since there were four styles."""
+    """A fifth optimiser once vanished because there were only four styles."""
     styles = [figures.look(k) for k in range(count)]
     assert len(set(styles)) == count
     widths = list(range(10, 10 + count))[:8]
@@ -194,7 +194,7 @@ def test_one_dimension_draws_each_run_and_marks_failures():
     assert [len(d) for d in dots] == [3, 2]
     failed = [(t.xy[0], t.get_text()) for t in top.texts if "/" in t.get_text()]
     assert failed == [(2, "1/3"), (3, "3/3"), (4, "3/3")]
-    assert min(top.get_yticks()) > 0.8  # what failed does not flatten the others
+    assert min(top.get_yticks()) > 0.8  # failed runs do not compress the axis
     means = [c[0].get_ydata()[0] for c in top.containers]
     found = depths()
     assert means == [found.accuracy(s).mean for s in found.settings[:2]]
@@ -238,7 +238,7 @@ def test_eight_tick_labels_do_not_overlap(part):
     ticks = [t for t in figure.axes[1].get_xticklabels() if t.get_text()]
     assert len(ticks) == 8
     centres = [box.x0 + box.width / 2 for box in boxes(figure, ticks)]
-    assert min(np.diff(centres)) > 8  # pixels at 100 dpi; they stand at an angle
+    assert min(np.diff(centres)) > 8  # pixels at 100 dpi; the labels are rotated
 
 
 def test_compound_heat_prints_every_cell():
@@ -306,10 +306,10 @@ def test_forest_marks_significance_and_limits_its_scale():
     bars = [np.ptp(bar[:, 0]) for bar in sure]
     half = 100 * estimates[0].half_width
     assert bars == pytest.approx([2 * half, 2 * half, 2 * half])
-    assert not len(axes.containers[2][2][0].get_segments()[0])  # no bar, and no caps that look sure
+    assert not len(axes.containers[2][2][0].get_segments()[0])  # neither bar nor caps
     assert "hollow: not tested, a single run" in figure.get_label()
     assert axes.yaxis_inverted()
-    assert axes.get_xlim()[1] < 15  # the wide interval leaves the frame
+    assert axes.get_xlim()[1] < 15  # the wide interval exceeds the axis
 
 
 @pytest.mark.parametrize("best", [baseline(validation=0.90), None])
@@ -373,7 +373,7 @@ def test_gaps_beyond_the_axis_are_printed_at_its_edge():
     assert [t.get_text() for t in axes.texts] == ["−36.0 ↓", "2c"]
 
 
-# How figures are to be read
+# Keys of figures
 
 
 def test_figure_key_explains_only_what_is_shown():

@@ -1,4 +1,4 @@
-"""Writing of files: what reaches the disk, in which order, and what a failure leaves."""
+"""File writing: what reaches the disk, in which order, and what a failure leaves."""
 
 import errno
 import os
@@ -22,13 +22,13 @@ ASIDE = f"a.json.{os.getpid()}.writing"
 
 
 def log(root, work):
-    """What some work does under an empty folder: `create`, `write`, `sync`, `rename`, `remove`."""
+    """Return the operations of some work under an empty folder: `create`, `write`, `sync`, ..."""
     return Recording(root, lambda note: work()).log
 
 
 @pytest.fixture
 def no_leak():
-    """Every descriptor that a test opens is closed at its end."""
+    """Assert that a test closes every file descriptor that it opens."""
     before = os.listdir("/proc/self/fd")
     yield
     assert os.listdir("/proc/self/fd") == before
@@ -36,7 +36,7 @@ def no_leak():
 
 @pytest.fixture
 def failing(monkeypatch):
-    """Let a function of `os` fail with an error number."""
+    """Return a function that makes a function of `os` fail with an error number."""
 
     def fail(name, code):
         def call(*args):
@@ -101,7 +101,7 @@ def test_non_regular_file_is_not_opened(tmp_path, monkeypatch, make):
 
 
 def test_pipe_that_replaces_a_file_does_not_block(tmp_path, monkeypatch, no_leak):
-    """Between the look at the file and its opening."""
+    """The pipe appears between `stat` and `open`."""
     (tmp_path / "file").write_bytes(b"x")
     os.mkfifo(tmp_path / "a")
     before, real = os.stat(tmp_path / "file"), os.open

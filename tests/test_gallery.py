@@ -1,4 +1,4 @@
-"""The gallery of reports: whole, right, and as a reader sees it in Chromium."""
+"""The gallery of reports: complete, correct, and as displayed in Chromium."""
 
 import shutil
 from urllib.parse import unquote
@@ -29,7 +29,7 @@ def say(text, **report):
 
 
 def write(folder, name, title, *outputs):
-    """An executed notebook and what was rendered from it."""
+    """Write an executed notebook and its rendered files."""
     nb = new_notebook(cells=[new_markdown_cell(f"# {name}\n\nProse of the notebook.")])
     nb.cells.append(new_code_cell("1", outputs=list(outputs)))
     made = {"data": "reviews of mine", "runs read": 4, "versions": {}}
@@ -84,15 +84,15 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def page(root, browser):
-    """The gallery on a phone; the test fails if the browser complains."""
-    complaints = []
+    """The gallery on a phone; the test fails if the browser reports an error."""
+    errors = []
     with browser.new_context(viewport={"width": 390, "height": 844}) as context:
         page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto((root / "index.html").as_uri())
         yield page
-    assert complaints == []
+    assert errors == []
 
 
 def test_content(page):
@@ -167,7 +167,7 @@ def test_landmarks_and_headings(page):
     assert (page.evaluate("document.activeElement.innerText"), outline) == ("empty", "solid")
 
 
-# The lowest contrast of text with what is behind it, after WCAG.
+# The lowest contrast of text with its background, after WCAG.
 CONTRAST = """() => {
   const numbers = colour => colour.match(/[\\d.]+/g).map(Number)
   const light = ([r, g, b]) => [r, g, b].map(v => v / 255)

@@ -1,4 +1,4 @@
-"""`benchmarks/gpu.py` as far as a CPU goes: the steps that a graph would repeat, one by one."""
+"""`benchmarks/gpu.py` on a CPU, where steps run one by one instead of in a CUDA graph."""
 
 import importlib.util
 import json
@@ -43,7 +43,7 @@ def test_training_matches_the_package(corpus, fields):
     ((found, metrics, arrays),) = gpu.train_together([gpu.Training(config, reviews)])
     for epoch, wanted in zip(found.history, expected.history, strict=True):
         for name in wanted.keys() - {"seconds", "train_seconds"}:
-            # A review on the edge may fall on the other side: two of 30 at most.
+            # A review near the threshold may change its class: two of 30 at most.
             tolerance = 2e-4 if "loss" in name else 0.07
             assert epoch[name] == pytest.approx(wanted[name], abs=tolerance), name
     assert found.last.keys() == expected.last.keys()
@@ -74,7 +74,7 @@ def test_unsupported_settings_are_refused(corpus, fields):
 
 
 def test_prepare_run_and_collect(corpus, tmp_path, monkeypatch, capsys):
-    """prepare, run and collect; a trial that the store has is not trained again."""
+    """Results reach the store; a stored trial is not trained again."""
     monkeypatch.setenv("LABRNN_STORE", str(tmp_path / "trials"))
     params = tmp_path / "lab2d_width.yaml"
     params.write_text("widths: [10]\nseeds: [5]\nepochs: 1\ntrain_reviews: 200\nmax_tokens: 32\n")

@@ -1,4 +1,4 @@
-"""The notebooks as they stand in the repository; their cells on made-up trials; plain papermill."""
+"""The committed notebooks: their source, their cells on synthetic trials, and papermill."""
 
 import ast
 import re
@@ -32,7 +32,7 @@ LABS = [
     "lab2f_compound",
     "lab2g_bidirectional",
 ]
-# An accuracy that exercises ask about; confidence level; BERT's masking; ln 2
+# Numbers allowed in prose: an accuracy in exercises, a confidence level, BERT's masking, ln 2
 FACTS = ["0.85", "0.999", "95 %", "15 %", "80 %", "10 %", "0.6931"]
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -42,7 +42,7 @@ def read(path):
 
 
 def code(path):
-    """Code cells but the parameters."""
+    """Return the source of the code cells except the parameters."""
     return [
         c.source
         for c in read(path).cells
@@ -57,7 +57,7 @@ def parameters(path):
 
 
 def written(annotation):
-    """A field's type as notebooks write it: a choice of words is a `str`."""
+    """Return the type of a field as notebooks write it; a choice of words is a `str`."""
     text = str(annotation)
     if annotation in (str, int, float, bool):
         return annotation.__name__
@@ -115,7 +115,7 @@ def test_cells_are_short_and_fit_the_page(path):
 
 @every
 def test_no_accuracy_is_typed_by_hand(path):
-    """No number like an accuracy in prose, captions or code."""
+    """Prose, captions and code contain no number that looks like an accuracy."""
     prose = [
         c.source
         for c in read(path).cells
@@ -145,7 +145,7 @@ def test_every_figure_and_table_is_referenced(path):
 
 @pytest.mark.parametrize(("name", "other"), [("lab1_lstm", "lab1_data"), ("lab1_gru", "lab1_lstm")])
 def test_cells_tagged_repeated_occur_in_another_part(name, other):
-    """The tag `repeated`, see `labrnn.reports.writeup`: functions stand in the other notebook too."""
+    """The write-up omits cells tagged `repeated`, see `labrnn.reports.writeup`."""
     cells = [
         c for c in read(FOLDER / f"{name}.ipynb").cells if "repeated" in c.metadata.get("tags", [])
     ]
@@ -165,9 +165,9 @@ def test_notebook_ends_with_a_computed_discussion(name):
 @pytest.mark.parametrize("amount", ["all", "some", "none"])
 @pytest.mark.parametrize("name", LABS)
 def test_every_cell_runs_with_all_some_or_no_trials(name, amount, monkeypatch, reviews, tmp_path):
-    """On made-up trials: all of them, those of one layer with the first value, or none.
+    """Run on synthetic trials: all of them, only those with one layer, or none.
 
-    The cells that use the reviews get a few generated ones.
+    Cells that use the reviews get generated ones.
     """
     monkeypatch.setenv("LABRNN_DATA", write_reviews(reviews, tmp_path / "reviews.csv"))
 
@@ -211,7 +211,7 @@ def test_figures_have_the_labs_numbers(name):
 
 
 def mill(name, values, folder, reviews):
-    """Run `papermill NOTEBOOK OUT -f FILE`; the finished process and the path of the output."""
+    """Run `papermill NOTEBOOK OUT -f FILE`; return the finished process and the output path."""
     (folder / "tiny.yaml").write_text(
         yaml.safe_dump({"data": write_reviews(reviews, folder / "reviews.csv"), **values})
     )

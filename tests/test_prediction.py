@@ -1,4 +1,4 @@
-"""A stored model asked about texts: the same answers as in its test, and whatever it is given."""
+"""Predictions of a stored model: agreement with its test, and any kind of text."""
 
 import json
 import os
@@ -20,7 +20,7 @@ WORSE = TINY.replace(epochs=1, lr=0.0001)
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """A store with a trained model and one that has hardly begun."""
+    """A store with a trained model and a barely trained one."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABRNN_CACHE", str(folder / "cache"))
@@ -32,7 +32,7 @@ def trained(data, tmp_path_factory):
 
 @pytest.fixture
 def store(trained, data, monkeypatch, tmp_path):
-    """A copy of it, where the command looks."""
+    """A copy of it as the default store."""
     shutil.copytree(trained.root, tmp_path / "trials")
     monkeypatch.setenv("LABRNN_DATA", data)
     return Store(os.environ["LABRNN_STORE"])
@@ -45,12 +45,14 @@ def ask(store):
 
 
 def test_predictions_match_the_stored_test(store, reviews):
-    """Ids are looked up once: looked up again, as words, all would be unknown (defect 4)."""
+    """Words are looked up once; a second look-up of ids would find no known word (defect 4)."""
     trial, corpus = choose_trial(store)
     stored = trial.predictions
     answers = predict(trial, corpus, [reviews.texts[row] for row in stored["row"]])
     positive = [a.probability if a.label == "positive" else 1 - a.probability for a in answers]
-    four_decimals = 1e-4  # beside one half a stored probability is moved by a whole one
+    four_decimals = (
+        1e-4  # a whole unit: near one half, stored probabilities are not rounded to nearest
+    )
     allowed = four_decimals + rounding(4 * TINY.hidden_dim)
     assert positive == pytest.approx(stored["best"].tolist(), abs=allowed)
     assert stored["best"].max() - stored["best"].min() > 0.5
@@ -98,8 +100,8 @@ def test_damaged_weights_are_not_used(store):
 
 
 def test_command(store):
-    code, out, complaint = run("predict", "superb \x1b[31mword1", "")
-    assert (code, complaint[:6]) == (0, "next: ")
+    code, out, err = run("predict", "superb \x1b[31mword1", "")
+    assert (code, err[:6]) == (0, "next: ")
     first, known, dropped, second, note, model = out.splitlines()
     assert first.startswith("positive 0.")
     assert first.endswith("superb \ufffd[31mword1")
@@ -119,12 +121,12 @@ def test_command_reads_lines_from_standard_input(store):
 
 
 def test_opinions_match_predictions_of_prefixes(store, ask):
-    """Each is the answer to the text up to that word, for any model."""
+    """Each opinion is the prediction for the text up to that word."""
     trial, corpus = choose_trial(store)
     (answer,) = ask("word1 dull unheard word2 great lovely superb")
     found = opinions(trial, corpus, answer)
-    begun = [ask(text)[0].positive for text in ("word1", "word1 dull", "word1 dull word2")]
-    assert found[:3] == pytest.approx(begun, abs=1e-6)
+    prefixes = [ask(text)[0].positive for text in ("word1", "word1 dull", "word1 dull word2")]
+    assert found[:3] == pytest.approx(prefixes, abs=1e-6)
     assert found[-1] == pytest.approx(answer.positive, abs=1e-6)
     assert len(found) == len(answer.known) == 6
     assert found[1] < 0.5 < found[-1]
@@ -133,8 +135,8 @@ def test_opinions_match_predictions_of_prefixes(store, ask):
 
 def test_explanation_is_written_as_html_and_png(store, tmp_path, ask):
     text = "great <b>word1</b> dull unheard awful $x$"
-    code, out, complaint = run("predict", text, "--explain", str(tmp_path / "new/opinion.html"))
-    assert (code, complaint) == (0, f"next: open {tmp_path / 'new/opinion.html'}\n")
+    code, out, err = run("predict", text, "--explain", str(tmp_path / "new/opinion.html"))
+    assert (code, err) == (0, f"next: open {tmp_path / 'new/opinion.html'}\n")
     names = [tmp_path / "new" / name for name in ("opinion.html", "opinion.png")]
     assert f"explained in {names[0]} and {names[1]}" in out
     page = BeautifulSoup(names[0].read_bytes(), "html.parser")
@@ -155,31 +157,31 @@ def test_explanation_is_written_as_html_and_png(store, tmp_path, ask):
 
 @pytest.mark.parametrize("text", ["", "unheard", "\udc80 \0 😀 great", "great " * 60])
 def test_any_text_can_be_explained(store, tmp_path, text):
-    code, _, complaint = run("predict", "--json", text, "--explain", str(tmp_path / "opinion"))
+    code, _, err = run("predict", "--json", text, "--explain", str(tmp_path / "opinion"))
     assert code == 0
-    assert "explained in" in complaint
+    assert "explained in" in err
     assert (tmp_path / "opinion.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("path", ["", "/"])
 def test_explanation_needs_a_file_name(path, store):
-    code, _, complaint = run("predict", "great", "--explain", path)
+    code, _, err = run("predict", "great", "--explain", path)
     assert code == 2
-    assert "without a name for the files; add one" in complaint
+    assert "without a name for the files; add one" in err
 
 
 def test_one_text_is_explained_at_a_time(store, tmp_path):
-    code, _, complaint = run("predict", "great", "dull", "--explain", str(tmp_path / "opinion"))
+    code, _, err = run("predict", "great", "dull", "--explain", str(tmp_path / "opinion"))
     assert code == 2
-    assert "--explain takes one text, 2 were given" in complaint
+    assert "--explain takes one text, 2 were given" in err
     assert not (tmp_path / "opinion.html").exists()
 
 
 def test_command_without_a_model(store):
-    code, out, complaint = run("predict", "--trial", "zz", "great")
+    code, out, err = run("predict", "--trial", "zz", "great")
     assert (code, out) == (2, "")
-    assert "no trained model zz" in complaint
-    assert "`labrnn trials`" in complaint
+    assert "no trained model zz" in err
+    assert "`labrnn trials`" in err
 
 
 def test_standard_input_has_a_limit(monkeypatch):

@@ -1,4 +1,4 @@
-"""The published runs beside ours: gaps, prediction intervals and what agreement means."""
+"""Published runs compared with ours: gaps, prediction intervals, meaning of agreement."""
 
 import re
 from dataclasses import replace
@@ -17,7 +17,7 @@ REVIEWS = 2000
 
 
 def results(seeds=(5, 6, 7), accuracies=None, spread=0.0, shift=0.0, **changes):
-    """Results of which every published run was repeated, with its published accuracy."""
+    """Return results in which every published run was repeated with its published accuracy."""
     part = Reproduction(seeds=list(seeds), train_reviews=0, max_tokens=256, batch_size=96, lr=0.001)
     known = published().test_acc.tolist() if accuracies is None else accuracies
     found = {}
@@ -78,7 +78,7 @@ def test_published_results_agree_with_themselves(same):
 
 
 def test_summary_explains_what_agreement_means():
-    """Guessing one accuracy for every run would agree as often as runs that do not correlate."""
+    """A constant guess would agree as often as runs that do not correlate."""
     random = np.random.default_rng(0)
     known = published().test_acc.to_numpy()
     ours = np.where(known > 0.65, 0.868 + 0.003 * random.normal(size=79), known)
@@ -104,7 +104,7 @@ def test_summary_explains_what_agreement_means():
 
 
 def test_single_runs_are_counted_separately():
-    """Their intervals are wide, so that they agree with almost anything; one that differs is no reply."""
+    """Their intervals are so wide that they agree with almost anything."""
     accuracies = published().test_acc.tolist()
     accuracies = [[a, a, a] if k % 2 else [a, None, None] for k, a in enumerate(accuracies)]
     accuracies[5] = [0.8, 0.8, 0.8]
@@ -160,7 +160,7 @@ def test_a_run_without_a_useful_interval_is_named():
 def test_untrained_runs_are_not_compared():
     found = results(**{"3c": 0.5, "5c": [0.87, 0.5, 0.87]})
     assert not line(found, "3c").compared
-    assert not line(found, "5c").compared  # the published one did not train
+    assert not line(found, "5c").compared  # the published run did not train
     table = reproduction.table(reproduction.compare(found)).set_index("lab figure")
     assert table.loc["3c", "trained"] == "0 of 3"
     assert table.loc["3c", "gap, points"] == "–"
@@ -184,7 +184,7 @@ def test_missing_runs_are_counted_and_omitted_from_the_table():
 
 
 def test_prediction_interval_is_for_a_single_run():
-    """It is wider than that of our mean: another seed and other reviews."""
+    """It is wider than that of our mean: it includes another seed and other reviews."""
     found = results(spread=0.01)
     row, accuracy = line(found, "3c"), found.at("last").accuracy(line(found, "3c").setting)
     over_seeds = found.at("last").spread(row.setting)
@@ -210,7 +210,7 @@ def test_reduced_setting_is_named():
     found = Results(part, Runs([run(config.replace(seed=s), 0.8, reviews=500) for s in (5, 6)]))
     text = reproduction.summary(reproduction.compare(found), found)
     assert "This is a reduced setting with 500 training reviews" in text
-    assert "How much does this agreement mean" not in text  # of one row nothing
+    assert "How much does this agreement mean" not in text  # not printed for a single row
 
 
 def test_different_vocabulary_size_is_explained(same):

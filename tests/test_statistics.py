@@ -1,4 +1,4 @@
-"""Intervals and tests: against closed forms, against statsmodels, and by simulation."""
+"""Intervals and tests against closed forms, statsmodels and simulation."""
 
 import math
 from functools import cache
@@ -41,16 +41,16 @@ REVIEWS = 10_000
 ACCURACY = 0.87
 # Standard deviations of a run's accuracy over seeds in reports/full, see docs/verdicts.md.
 WIDEST, USUAL = 0.0096, 0.0047  # the LSTM with RMSprop; the LSTM with Adam, the GRU
-SETTINGS = 8  # of a family: as many as Lab 2 d and e compare
-RIGHT, OPEN = 0.745, 0.25  # shares of reviews that every run gets right, and that runs differ on
+SETTINGS = 8  # settings of a family, as many as in Lab 2 d and e
+RIGHT, OPEN = 0.745, 0.25  # shares of reviews: correct in every run; different between runs
 
 
 def family(random, runs, gap=0.0, settings=SETTINGS, spread=WIDEST):
-    """Runs of a family on new test reviews, bool [settings, runs, reviews].
+    """Return runs of a family on new test reviews, bool [settings, runs, reviews].
 
-    Three quarters of the reviews are easy for every run. The others are hard to a degree that all
-    settings share, suit some settings better (0.12 points of a difference, 0.13 in reports/full),
-    and depend on a run's luck and on its ability, so that accuracies vary by `spread` over seeds.
+    Every run is correct on about three quarters of the reviews. The difficulty of the others is
+    common to all settings, varies by setting (0.12 points of a difference, 0.13 in reports/full),
+    and depends on chance and the ability of a run, so that accuracies vary by `spread` over seeds.
     The first setting is better by `gap`.
     """
     right, open_, wrong = random.multinomial(REVIEWS, [RIGHT, OPEN, 1 - RIGHT - OPEN])
@@ -66,7 +66,7 @@ def family(random, runs, gap=0.0, settings=SETTINGS, spread=WIDEST):
 
 @cache
 def simulated(runs, spread_, gap=0.0, times=1000):
-    """(accuracy of the second setting, first minus second, spread) of many families."""
+    """Return (accuracy of the second setting, first minus second, spread) of many families."""
     random, found = np.random.default_rng([runs, round(1e4 * gap), round(1e4 * spread_)]), []
     for _ in range(times):
         first, second, *others = family(random, runs, gap, spread=spread_)
@@ -82,29 +82,29 @@ def simulated(runs, spread_, gap=0.0, times=1000):
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize(("runs", "apart"), [(2, WIDEST), (3, USUAL), (5, WIDEST)])
-def test_accuracies_cover_and_differences_keep_their_level(runs, apart):
-    estimates, differences, spreads = zip(*simulated(runs, apart), strict=True)
+@pytest.mark.parametrize(("runs", "deviation"), [(2, WIDEST), (3, USUAL), (5, WIDEST)])
+def test_accuracies_cover_and_differences_keep_their_level(runs, deviation):
+    estimates, differences, spreads = zip(*simulated(runs, deviation), strict=True)
     assert 0.93 <= np.mean([e.low <= ACCURACY <= e.high for e in estimates]) <= 0.97
     assert 0.03 <= np.mean([d.p < 0.05 for d in differences]) <= 0.06
     assert np.mean([d.low <= 0 <= d.high for d in differences]) == pytest.approx(
         1 - np.mean([d.p < 0.05 for d in differences])
     )
-    assert math.sqrt(np.mean([s.variance for s in spreads])) == pytest.approx(apart, rel=0.05)
+    assert math.sqrt(np.mean([s.variance for s in spreads])) == pytest.approx(deviation, rel=0.05)
 
 
 @pytest.mark.simulation
 @pytest.mark.parametrize(
-    ("runs", "apart", "gap"), [(5, USUAL, 0.01), (17, WIDEST, 0.01), (5, WIDEST, 0.019)]
+    ("runs", "deviation", "gap"), [(5, USUAL, 0.01), (17, WIDEST, 0.01), (5, WIDEST, 0.019)]
 )
-def test_power_is_above_80_per_cent(runs, apart, gap):
-    """For one point it takes five runs a side, and 17 of the LSTM with RMSprop."""
-    assert np.mean([d.p < 0.05 for _, d, _ in simulated(runs, apart, gap, 400)]) > 0.8
+def test_power_is_above_80_per_cent(runs, deviation, gap):
+    """One point needs five runs per side, and 17 for the LSTM with RMSprop."""
+    assert np.mean([d.p < 0.05 for _, d, _ in simulated(runs, deviation, gap, 400)]) > 0.8
 
 
 @pytest.mark.simulation
 def test_five_seeds_cannot_detect_one_point_at_the_widest_spread():
-    """Not even one that knows the variance over seeds and has no other: the z-test's power."""
+    """Even a z-test with known variance over seeds, and no other variance, has too little power."""
     error = WIDEST * math.sqrt(2 / 5)
     best = stats.norm.sf(1.96 - 0.01 / error)
     assert best < 0.4
@@ -121,7 +121,7 @@ def test_smallest_detectable_difference_has_80_per_cent_power():
 
 @pytest.mark.simulation
 def test_equivalence_test_keeps_its_level_at_the_margin():
-    """At a true gap of exactly one point; without a gap ten runs find the two equivalent."""
+    """The true gap is exactly one point; without a gap, ten runs show equivalence."""
     wrong = np.mean([d.p_equivalent < 0.05 for _, d, _ in simulated(8, USUAL, MARGIN, 500)])
     assert 0.03 <= wrong <= 0.07
     right = np.mean([d.p_equivalent < 0.05 for _, d, _ in simulated(10, USUAL, 0.0, 300)])
@@ -155,7 +155,7 @@ def test_prediction_interval_covers_a_single_run_on_new_reviews():
 
 @pytest.mark.simulation
 def test_joint_test_of_gaps_that_share_reviews():
-    """Their mean's interval covers and their joint test keeps its level; independent gaps do not."""
+    """Interval and joint test are valid; treating gaps as independent is not."""
     random, held, taken_alone, joint = np.random.default_rng(4), [], [], []
     for _ in range(600):
         made, other = family(random, 3), family(random, 1)
@@ -184,11 +184,11 @@ def test_unpaired_intervals_cover():
 
 @pytest.mark.simulation
 def test_comparison_with_a_baseline_keeps_its_level():
-    """The baseline is as good as the setting: the t-test or McNemar on every run errs seldom."""
+    """The baseline is as good as the setting; the t-test or McNemar on every run rarely errs."""
     random, wrong = np.random.default_rng(5), []
     for _ in range(600):
         made = family(random, 3)
-        shares = made.mean(axis=(0, 1))  # 1 or 0 on the reviews that are sure
+        shares = made.mean(axis=(0, 1))  # 1 or 0 on reviews where all runs agree
         coin = random.random(REVIEWS) < 0.5
         single = ((shares == 1) | ((shares > 0) & coin))[None]
         over_seeds = spread(made)
@@ -203,9 +203,9 @@ def test_mcnemar_decides_only_if_clear_on_every_run():
     d = difference(better[None], runs, EXACT, None)
     assert math.isnan(d.error)
     assert d.p == max(mcnemar(better, run) for run in runs) < 1e-10
-    assert math.isnan(difference(better[None], runs[:1], EXACT, None).p)  # one seed decides nothing
+    assert math.isnan(difference(better[None], runs[:1], EXACT, None).p)  # one seed is not tested
     runs[2] = better
-    runs[2, np.flatnonzero(better)[:10]] = False  # significant, p = 0.002, but not beyond doubt
+    runs[2, np.flatnonzero(better)[:10]] = False  # significant, p = 0.002, but not clear
     assert math.isnan(difference(better[None], runs, EXACT, None).p)
 
 
@@ -223,7 +223,7 @@ def test_one_model_has_the_binomial_interval():
 
 
 def test_spread_matches_a_two_way_layout():
-    """Mean squares of runs and of the interaction with reviews, by explicit loops."""
+    """Mean squares of runs and of the interaction with reviews, computed with loops."""
     values = family(np.random.default_rng(7), 4, settings=1)[0][:, ::50].astype(float)
     runs, reviews = values.shape
     grand = values.mean()
@@ -239,7 +239,7 @@ def test_spread_matches_a_two_way_layout():
 
 
 def test_difference_without_review_variance_is_the_two_sample_t_test():
-    """Each run is right on some reviews of its own: only the seeds vary (statsmodels)."""
+    """Each run is correct on its own reviews, so only the seeds vary; from statsmodels."""
     right = [[30, 52, 41, 47], [63, 70, 55, 66]]
     sides = np.zeros((2, 4, 100_000), bool)
     for side, run in np.ndindex(2, 4):
@@ -268,7 +268,7 @@ def test_degrees_of_freedom_match_satterthwaite():
 
 
 def satterthwaite(*shares):
-    """Standard error and degrees of freedom of a sum of variances, (variance, freedom) each."""
+    """Return standard error and degrees of freedom of a sum of (variance, freedom) pairs."""
     variance = sum(v for v, _ in shares)
     return math.sqrt(variance), variance**2 / sum(v**2 / freedom for v, freedom in shares)
 
@@ -301,7 +301,7 @@ def test_p_values_and_detectable_difference_match_the_t_distribution():
 
 
 def test_single_run_cannot_decide_against_its_setting():
-    """The single run is the lower side: only p-values that would hold that against it are NaN."""
+    """If the single run is the lower side, p-values that would count against it are NaN."""
     below = Estimate(-0.02, 0.008, 7.5, 1, 400, lone=True)
     assert math.isnan(below.p_below(0.0))
     assert below.p_above(0.0) == pytest.approx(stats.t.sf(-2.5, 7.5))
@@ -331,12 +331,12 @@ def test_difference_adds_the_variances_of_both_sides():
     assert (d.error, d.freedom) == pytest.approx(expected)
     assert (d.mean, d.n, d.reviews, d.bounds) == (pytest.approx(gaps.mean()), 2, 500, (-1, 1))
     assert math.isnan(d.mcnemar)
-    # One spread for both sides is one share.
+    # A common spread of both sides is one variance component.
     d = difference(first, second, mine, mine)
     of_reviews = (gaps.var(ddof=1) - 0.1 / 3 - 0.1 / 2) / 500
     expected = satterthwaite((0.0004 / 3 + 0.0004 / 2, 3), (of_reviews, 499))
     assert (d.error, d.freedom) == pytest.approx(expected)
-    # A model without a seed does not count among the runs.
+    # A model without a seed does not count as a run.
     assert difference(first, second[:1], mine, EXACT).n == 3
     assert difference(first[:1], second, EXACT, theirs).n == 2
     assert difference(first[:1], second[:1], EXACT, EXACT).n == 1
@@ -364,7 +364,7 @@ def test_prediction_adds_the_variance_of_a_single_run():
     assert (predicted.error, predicted.freedom) == pytest.approx(satterthwaite(*shares))
     assert (predicted.mean, predicted.n, predicted.reviews) == (0.87, 3, 250)
     assert predicted.bounds == (0, 1)
-    certain = prediction(estimate, Spread(0.0004, 6, 0.5), 250)  # more than a coin's variance
+    certain = prediction(estimate, Spread(0.0004, 6, 0.5), 250)  # more than the binomial variance
     assert (certain.error, certain.freedom) == pytest.approx(satterthwaite(*shares[:2]))
     unknown = prediction(estimate, None, 250)
     assert (unknown.mean, unknown.n, unknown.reviews, unknown.bounds) == (0.87, 3, 250, (0, 1))
@@ -379,7 +379,7 @@ def test_accuracy_holds_runs_reviews_and_bounds():
     assert estimate.mean == pytest.approx(runs.mean())
     assert accuracy(runs, None).bounds == (0, 1)
     assert accuracy(runs, EXACT, (-1.0, 1.0)).bounds == (-1, 1)
-    steady = accuracy(runs, Spread(0.0004, 3, 1.0))  # reviews vary less than seeds explain
+    steady = accuracy(runs, Spread(0.0004, 3, 1.0))  # the reviews vary less than the runs explain
     assert steady.error == pytest.approx(math.sqrt(0.0004 / 3))
 
 
@@ -421,7 +421,7 @@ def test_mcnemar_is_exact():
 
 
 def test_holm_matches_hand_computation_and_statsmodels():
-    """0.01 x 4, 0.02 x 3, 0.03 x 2 raised to what came before, 0.5 x 1; in the order given."""
+    """0.01 x 4, 0.02 x 3, 0.03 x 2 raised to the previous value, 0.5 x 1; in input order."""
     assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
     many = np.random.default_rng(9).uniform(0, 0.1, 30)
     assert holm(many) == pytest.approx(multipletests(many, method="holm")[1])
@@ -448,10 +448,10 @@ def test_unstable_settings_keep_their_own_spread():
     assert pool({1: groups[1][:1]}) == (None, {})
     pairs = {name: runs[:2] for name, runs in groups.items()}
     assert list(pool(pairs)[1]) == [3]
-    groups[3][0] &= random.random(REVIEWS) < 0.3  # two leave the pool, one after the other
+    groups[3][0] &= random.random(REVIEWS) < 0.3  # two settings leave the pool, one after the other
     groups[4][0] &= random.random(REVIEWS) < 0.9
     assert sorted(pool(groups)[1]) == [3, 4]
-    hidden = {name: groups[name][:3] for name in range(5)}  # each alone hides behind the other
+    hidden = {name: groups[name][:3] for name in range(5)}  # each one masks the other
     hidden[3] &= random.random((3, REVIEWS)) < [[0.3], [0.9], [1]]
     hidden[4] = hidden[3].copy()
     assert sorted(pool(hidden)[1]) == [3, 4]
@@ -501,7 +501,7 @@ def test_intervals_stay_within_bounds():
 
 
 def test_trend_of_the_share_of_trained_runs():
-    """At equal shares a few per cent of samples show one; at falling shares most do."""
+    """With equal shares few samples show a trend; with falling shares most do."""
     layers, random = np.repeat([1, 2, 3, 4], [10, 10, 10, 5]), np.random.default_rng(13)
     level = np.mean([trend(layers, random.random(35) < 0.5) < 0.05 for _ in range(400)])
     assert 0.015 < level < 0.08

@@ -1,4 +1,4 @@
-"""The store of trials: checked at every reading, held by one writer, copied, cleaned."""
+"""The store of trials: checks on reading, claims of writers, copies, cleaning."""
 
 import errno
 import hashlib
@@ -76,7 +76,7 @@ def clean(store, **options):
 
 @pytest.fixture
 def unreadable(monkeypatch):
-    """Let every file of a name fail with an error number; root may read whatever the mode."""
+    """Make opening a file fail with an error number; root can read a file of any mode."""
 
     def fail(name, code=errno.EIO):
         real = os.open
@@ -151,7 +151,7 @@ def test_places_list_the_root_then_shelves_by_name(store, tmp_path):
     assert finished == [store.root / FINGERPRINT / KEY, *named]
 
 
-# What is stored
+# Stored content
 
 
 def test_stored_trial_equals_its_input(store):
@@ -314,14 +314,14 @@ def test_store_of_another_version_is_not_used_or_changed(store, other):
 
 
 @pytest.mark.parametrize(
-    ("fields", "gone"),
+    ("fields", "removed"),
     [
         ({"linear_path": False}, ""),
         ({"linear_path": True}, "linear_path = True"),
         ({"readout": "mean"}, "readout = mean"),
     ],
 )
-def test_old_run_is_readable_unless_it_used_a_removed_option(store, fields, gone):
+def test_old_run_is_readable_unless_it_used_a_removed_option(store, fields, removed):
     trial = only(store)
     stored = json.loads((trial.folder / "trial.json").read_bytes())
     stored["config"] |= fields
@@ -331,11 +331,11 @@ def test_old_run_is_readable_unless_it_used_a_removed_option(store, fields, gone
     (trial.folder / "DONE").write_text(json.dumps(digests))
     (store.root / MARK).touch()
     found = Trial(trial.folder)
-    if not gone:
+    if not removed:
         assert found.damage() == []
         assert found.config == trial.config
         return
-    with pytest.raises(LabError, match=rf"\({gone}\); nothing is changed there"):
+    with pytest.raises(LabError, match=rf"\({removed}\); nothing is changed there"):
         found.damage()
     with pytest.raises(LabError, match=r"linear_path|readout"):
         _ = found.config
@@ -421,7 +421,7 @@ def test_log_is_a_new_file_in_the_store(store, tmp_path):
     assert (new.root / MARK).is_file()
 
 
-# Writers at once
+# Concurrent writers
 
 
 def test_trial_is_claimed_by_one_writer(store):
@@ -437,7 +437,7 @@ def test_trial_is_claimed_by_one_writer(store):
 
 
 def test_finished_trial_is_not_replaced(store):
-    """A second writer of the same trial, without the lock, changes nothing and leaves nothing."""
+    """A second writer of the same trial without the lock changes nothing."""
     before = everything(store.root)
     store.save_progress(CONFIG, FINGERPRINT, progress(2))
     trial = store.save(CONFIG, CORPUS, progress(seed=1), predicted(), HOW)
@@ -493,7 +493,7 @@ def test_trial_in_training_is_not_taken(store, tmp_path):
         assert shelf.take(only(store)) == "busy"
 
 
-# What is kept beside the trials
+# Values kept beside the trials
 
 
 def test_recall_prefers_the_root_and_keeps_the_first_value(store, tmp_path):

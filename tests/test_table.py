@@ -1,4 +1,4 @@
-"""One table of results: what a run and a setting are, and that every part reads the same."""
+"""The table of results: runs, settings, and the same values in every part."""
 
 import re
 import time
@@ -29,7 +29,7 @@ FULL = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96}
 
 @pytest.fixture(scope="module")
 def committed():
-    """The runs that are committed, read once."""
+    """The committed runs, read once."""
     return Runs(COMMITTED.trials())
 
 
@@ -96,7 +96,7 @@ def test_spread_is_pooled_only_within_the_family(change):
 
 
 def test_single_run_uses_the_spread_of_all_settings():
-    """It has the spread of all settings; several runs show which kind theirs is."""
+    """It may belong to an unstable setting; several runs show whether theirs is unstable."""
     settings = Width(widths=[10, 20, 32, 50, 100], **FULL).settings()
     levels = {s.name: [0.868, 0.87, 0.872] for s in settings}
     levels |= {"10 units": [0.70, 0.87, 0.80], "100 units": [0.87]}
@@ -120,7 +120,7 @@ def test_range_is_printed_for_widely_spread_runs():
 
 
 def test_interval_of_a_setting_does_not_depend_on_the_part():
-    """Whatever else a part asks for: a setting has one mean and one interval."""
+    """A setting has the same mean and interval in every part."""
     runs = Runs(fake_runs(Depth(**FULL).settings(), {"1 layer": 0.87, "2 layers": 0.86}, range(3)))
     one, two = (Results(part, runs) for part in (Depth(**FULL), Width(widths=[100], **FULL)))
     assert one.accuracy(one["1 layer"]) == two.accuracy(two["100 units"])
@@ -165,7 +165,7 @@ def test_unreadable_trial_is_skipped_unless_requested():
 
 
 def test_results_use_exactly_the_trials_that_affect_them():
-    """Another family, or a setting with a single seed, changes nothing: a report stays valid."""
+    """Another family, or a setting with a single seed, does not invalidate a report."""
     own, pooled = run(TrialConfig(), 0.87), TrialConfig(hidden_dim=20)
     more = [run(pooled.replace(seed=k), 0.8) for k in (1, 2)]
     single, other = run(TrialConfig(hidden_dim=30), 0.8), TrialConfig(epochs=4)
@@ -173,7 +173,7 @@ def test_results_use_exactly_the_trials_that_affect_them():
     store = SimpleNamespace(trials=lambda: iter([*more, single, *others]))
     found = stored(Lstm(**FULL), store, [own])
     assert {t.key for t in found} == {t.key for t in (own, *more)}
-    # What is still to be trained counts alike, so that a report can wait for it.
+    # Trials not trained yet count in the same way, so that a report can wait for them.
     configs = {t.config for t in (own, *more, single, *others)}
     assert counted(Lstm(**FULL), configs) == {t.config for t in (own, *more)}
 
@@ -194,7 +194,7 @@ def test_all_committed_runs_are_read_in_seconds(committed):
 
 
 def test_a_setting_has_the_same_figures_in_every_report(committed):
-    """Every table of every full report: n, mean and interval of a setting are those of the table."""
+    """In every full report, n, mean and interval of a setting match the table of results."""
     seen = {}
     for name in PARTS:
         found = Results(full(name), committed)
@@ -215,7 +215,7 @@ def test_a_setting_has_the_same_figures_in_every_report(committed):
 
 
 def printed(path):
-    """The lines of an executed notebook's tables."""
+    """Yield the rows of an executed notebook's tables."""
     for cell in nbformat.read(path, 4).cells:
         for output in cell.get("outputs", []):
             page = output.get("data", {}).get("text/html", "")
@@ -225,7 +225,7 @@ def printed(path):
                         [cell.get_text(" ", strip=True) for cell in line.find_all(["th", "td"])]
                         for line in table.find_all("tr")
                     ]
-                    for line in lines:  # of two columns with one name the first
+                    for line in lines:  # the first of two columns with the same name
                         yield {name: line[head.index(name)] for name in head}
 
 
@@ -258,7 +258,7 @@ def test_table_of_spreads_matches_the_stored_runs(capsys):
 
 @pytest.mark.parametrize("threshold", [0.6, 0.7, 0.75])
 def test_no_verdict_depends_on_the_threshold_of_a_trained_run(committed, monkeypatch, threshold):
-    """The limitations of the write-up say so."""
+    """The limitations in the write-up state this."""
 
     def outcomes(runs):
         found = Results(full("reproduction"), runs)

@@ -1,4 +1,4 @@
-"""From reviews to ids: word by word the lab's way, however nasty the text; the cache."""
+"""From reviews to ids: agreement with the lab for any text, and the cache."""
 
 import dataclasses
 import hashlib
@@ -39,14 +39,14 @@ def reviews_of(texts, labels=None):
 
 
 def frequent(texts, min_count, stop):
-    """The lab's words: `str.split()`, then lower case; in order of first appearance."""
+    """Return the words of the lab: `str.split()`, lower case, in order of first appearance."""
     words = [word.lower() for review in texts for word in review.split()]
     counts = Counter(words)
     return [w for w in dict.fromkeys(words) if counts[w] >= min_count and w not in stop]
 
 
 def assert_word_by_word(reviews, config):
-    """`encode` against the lab's rules (assignment, "words" to "tokens"), review by review."""
+    """Compare `encode` with the rules of the assignment, review by review."""
     corpus = encode(reviews, config)
     words = frequent(
         [reviews.texts[row] for row in corpus.rows["train"]],
@@ -79,7 +79,7 @@ def test_stop_words_match_the_lab():
 
 
 def test_nltk_corpora_do_not_change_the_stop_words(tmp_path, monkeypatch):
-    """Neither a broken one, nor another list of 179 words."""
+    """Neither a broken corpus nor another list of 179 words is used."""
     import nltk
 
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
@@ -146,12 +146,12 @@ def made_of(pieces):
     return st.lists(st.sampled_from(pieces), max_size=12).map("".join)
 
 
-nasty = made_of(PIECES) | made_of(ASCII) | st.text(st.characters(exclude_categories=["Cs"]))
+any_text = made_of(PIECES) | made_of(ASCII) | st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @settings(deadline=None, max_examples=200)
 @given(
-    st.lists(nasty, min_size=10),
+    st.lists(any_text, min_size=10),
     st.integers(1, 3),
     st.integers(1, 6),
     st.sampled_from(["drop", "keep_negations", "keep"]),
@@ -243,11 +243,11 @@ def test_empty_vocabulary_is_refused():
 
 def test_full_csv_gives_the_vocabulary_and_split_of_the_lab(monkeypatch):
     if not SHARED.is_file():
-        pytest.skip(f"the 50,000 reviews are not at hand ({SHARED})")
+        pytest.skip(f"the 50,000 reviews are not available ({SHARED})")
     corpus = load_corpus(TrialConfig(), str(SHARED))
     assert corpus.vocabulary_size == 56_642
     assert [len(corpus.rows[name]) for name in text.SPLITS] == [35_000, 5_000, 10_000]
-    monkeypatch.setattr(text, "encode", None)  # from here on the cache serves
+    monkeypatch.setattr(text, "encode", None)  # from here on the cache is used
     assert_equal(load_corpus(TrialConfig(), str(SHARED)), corpus)
 
 
@@ -325,7 +325,7 @@ def test_flipped_bits_in_the_cache_are_detected(source):
 
 def test_unwritable_cache_is_ignored(source, tmp_path, monkeypatch):
     expected = load_corpus(TrialConfig(), str(source))
-    monkeypatch.setenv("LABRNN_CACHE", str(source))  # a file: no folder can be made of it
+    monkeypatch.setenv("LABRNN_CACHE", str(source))  # a file, so the folder cannot be created
     assert_equal(load_corpus(TrialConfig(), str(source)), expected)
 
 

@@ -1,4 +1,4 @@
-"""Trials as tables: what goes in comes out, and what was changed is found."""
+"""Trials as tables: they are restored exactly, and changes are detected."""
 
 import json
 import os
@@ -53,8 +53,8 @@ def test_trials_round_trip_through_tables(trained, folder):
         assert mine[["row", "label"]].equals(theirs[["row", "label"]])
         for which in ("best", "last"):
             assert ((mine[which] > 0.5) == (theirs[which] > 0.5)).all()
-            # Half precision has 11 bits: half a unit of the last is 2 ** -12 below 1, and four
-            # decimals add half of 1e-4.
+            # Half precision has 11 bits, so rounding below 1 changes at most 2 ** -12; four
+            # decimals add at most half of 1e-4.
             assert np.abs(mine[which] - theirs[which]).max() <= 2**-12 + 0.5e-4 + 1e-9
 
 
@@ -164,7 +164,7 @@ def test_import_restores_sound_trials_from_tables(trained, folder, tmp_path):
 
 
 def forge(folder, column, value):
-    """Change a cell of the first trial, with the digest that belongs to it; returns the trial."""
+    """Change a cell of the first trial and its digest; return the trial."""
     path = folder / TRIALS
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     table.loc[0, column] = value
@@ -215,11 +215,11 @@ def test_paths_as_names_in_tables_are_refused(trained, folder, tmp_path, fingerp
 
 
 def test_differing_labels_for_the_same_reviews_are_refused(trained, tmp_path):
-    """Each agrees with itself; together they cannot be right."""
+    """Each trial is consistent, but together they cannot be correct."""
     first, second, *_ = trained
-    turned = second.predictions.assign(label=1 - second.predictions["label"])
+    inverted = second.predictions.assign(label=1 - second.predictions["label"])
     other = SimpleNamespace(
-        folder=second.folder, fingerprint=second.fingerprint, key="0" * 16, predictions=turned
+        folder=second.folder, fingerprint=second.fingerprint, key="0" * 16, predictions=inverted
     )
     with pytest.raises(LabError, match="other labels than those of other trials"):
         tables._prediction_table([first, other])

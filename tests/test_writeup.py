@@ -1,4 +1,4 @@
-"""The one document, built from small executed parts and read back."""
+"""The write-up, built from small executed parts and read back."""
 
 import re
 
@@ -16,7 +16,7 @@ TABLE = "<table><thead><tr><th>gate</th></tr></thead><tbody><tr><td>input</td></
 
 
 def part(folder, name, number=None, text="", source="secret_code = 1"):
-    """An executed notebook with a figure, a table, a print and computed prose."""
+    """Write an executed notebook with a figure, a table, printed output and computed prose."""
     entry = {"label": "fig-x", "caption": f"The figure of {name}."}
     if number:
         entry["number"] = number
@@ -53,7 +53,7 @@ def pages(data):
 
 
 def write(*paths):
-    """The PDF and the HTML page."""
+    """Return the PDF and the HTML page."""
     return build(paths, "The *whole* lab", ["A. B.", "C. D."])
 
 
@@ -122,7 +122,7 @@ def test_references_resolve_within_and_across_parts(written):
 
 
 def run(folder, name, verdicts=(), finding="", runs=None, parameters=""):
-    """A part whose discussion has verdicts and a finding, as a report of the package leaves it."""
+    """Write a part whose discussion has verdicts and a finding, as in a report of the package."""
     path = part(folder, name)
     nb = nbformat.read(path, as_version=4)
     found = [
@@ -141,8 +141,8 @@ def run(folder, name, verdicts=(), finding="", runs=None, parameters=""):
     return path
 
 
-def took(seconds, commit="abc"):
-    """What a notebook carries of a run."""
+def run_metadata(seconds, commit="abc"):
+    """Return the metadata of a run in a notebook."""
     return {"seconds": seconds, "commit": commit}
 
 
@@ -152,13 +152,18 @@ def test_front_matter_summarises_the_parts(tmp_path):
     )
     said = [("more is better", "inconclusive"), ("less is more", "refuted")]
     paths = [
-        run(tmp_path, "lab1_lstm", said, runs={"a": took(1800.0), "b": took(5400.0, "abc+")}),
+        run(
+            tmp_path,
+            "lab1_lstm",
+            said,
+            runs={"a": run_metadata(1800.0), "b": run_metadata(5400.0, "abc+")},
+        ),
         run(
             tmp_path,
             "reproduction",
             (),
             "We repeated 3 runs.",
-            {"a": took(1800.0)},
+            {"a": run_metadata(1800.0)},
             parameters,
         ),
     ]
@@ -248,7 +253,7 @@ def test_an_unreadable_notebook_is_named(tmp_path, content):
 def test_error_in_a_part_names_it(tmp_path):
     broken = part(tmp_path, "lab1_lstm")
     nb = nbformat.read(broken, as_version=4)
-    nb.cells.append(nbformat.from_dict({**nb.cells[1], "id": "again"}))  # its labels twice
+    nb.cells.append(nbformat.from_dict({**nb.cells[1], "id": "again"}))  # duplicates its labels
     nbformat.write(nb, broken)
     with pytest.raises(LabError, match=r"lab1_lstm, cell 6: label 'lab1_lstm.fig-x' was used"):
         write(broken)
