@@ -1,4 +1,4 @@
-"""What every test stands on: folders of its own, and two small corpora."""
+"""Fixtures for all tests: separate folders and two small corpora."""
 
 import dataclasses
 import os
@@ -13,8 +13,10 @@ from labrnn.reviews.text import encode
 
 
 def pytest_configure():
-    """One thread, set before torch comes: several OpenMP teams get in each other's way. And the
-    packaged reviews, whatever the user chose: a session's fixtures begin before `own_folders`.
+    """Use one thread and the packaged reviews.
+
+    The number of threads is set before torch is imported, since several OpenMP teams slow each
+    other down. Session fixtures start before `own_folders`, so the choice of data is removed here.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.pop("LABRNN_DATA", None)
@@ -22,7 +24,7 @@ def pytest_configure():
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path, monkeypatch):
-    """No test reads or writes the user's cache, store or choice of data."""
+    """Keep tests away from the user's cache, store and choice of data."""
     monkeypatch.setenv("LABRNN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LABRNN_STORE", str(tmp_path / "trials"))
     monkeypatch.delenv("LABRNN_DATA", raising=False)
@@ -30,7 +32,7 @@ def own_folders(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Chromium without a window. It ends with the module: Playwright holds the asyncio loop."""
+    """Headless Chromium. It closes with the module because Playwright holds the asyncio loop."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     if not found:
         pytest.skip("needs Chromium; on Debian: apt-get install chromium")
@@ -45,12 +47,12 @@ def reviews():
     """300 generated reviews that a small model learns in a few epochs."""
     random = np.random.default_rng(7)
     plain = [f"word{i}" for i in range(30)]
-    telling = [["dull", "awful", "boring"], ["great", "lovely", "superb"]]
+    indicative = [["dull", "awful", "boring"], ["great", "lovely", "superb"]]
     labels = random.integers(0, 2, 300).astype(np.int8)
     texts = []
     for label in labels:
         words = random.choice(plain, random.integers(3, 30)).tolist()
-        for word in random.choice(telling[label], random.integers(2, 5)).tolist():
+        for word in random.choice(indicative[label], random.integers(2, 5)).tolist():
             words.insert(random.integers(0, len(words) + 1), word)
         texts.append(" ".join(words))
     return Reviews(texts, labels, "generated", None, "0" * 16)
@@ -58,7 +60,7 @@ def reviews():
 
 @pytest.fixture(scope="module")
 def data(reviews, tmp_path_factory):
-    """The path of a CSV file of them."""
+    """Path of a CSV file with the generated reviews."""
     from tiny import write_reviews
 
     return write_reviews(reviews, tmp_path_factory.mktemp("data") / "reviews.csv")
@@ -72,8 +74,8 @@ def corpus(reviews):
 
 @pytest.fixture(scope="session")
 def real_reviews():
-    """Every fiftieth of the packaged reviews: 500, as long and as odd as real ones are."""
-    with pytest.MonkeyPatch.context() as patch:  # a module's fixture may have named other reviews
+    """Every fiftieth packaged review: 500 real ones, with their lengths and oddities."""
+    with pytest.MonkeyPatch.context() as patch:  # a module fixture may have set other reviews
         patch.delenv("LABRNN_DATA", raising=False)
         every = read_reviews(find_source())
     rows = slice(0, None, 50)
@@ -82,5 +84,5 @@ def real_reviews():
 
 @pytest.fixture(scope="session")
 def real_corpus(real_reviews):
-    """The packaged reviews' sample, encoded."""
+    """The sample of the packaged reviews, encoded."""
     return encode(real_reviews, TrialConfig())

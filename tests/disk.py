@@ -1,8 +1,9 @@
-"""What a process does to a disk, watched at `os`: stopped at the n-th operation, or recorded and
-replayed as after a power cut.
+"""Watch the disk operations of a process through `os`.
 
-A power cut keeps what was synced. Of the rest anything may be there or not: the data of a file since
-its last `fsync`, and the names in a folder since the folder's (Pillai et al. 2014, Mohan et al. 2018).
+A process is killed at its n-th operation, or its operations are recorded and replayed as after a
+power cut. A power cut keeps what was synced. Everything else may be lost: the data of a file since
+its last `fsync`, and the names in a folder since the `fsync` of the folder (Pillai et al. 2014,
+Mohan et al. 2018).
 """
 
 import builtins
@@ -22,7 +23,7 @@ CREATES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 @contextmanager
 def watched(before=None, after=None):
-    """Call `before(name, args)` and `after(name, args, result)` around each operation on the disk."""
+    """Call `before(name, args)` and `after(name, args, result)` around each disk operation."""
 
     def guarded(name):
         def call(*args, **kwargs):
@@ -53,7 +54,7 @@ def watched(before=None, after=None):
 
 
 def operations(work):
-    """The names of the operations of some work, in order."""
+    """Names of the operations of some work, in order."""
     names = []
     with watched(lambda name, args: names.append(name)):
         work(lambda note: None)
@@ -61,12 +62,12 @@ def operations(work):
 
 
 def started(n, work):
-    """Do some work in a child process that is killed, with SIGKILL, before its n-th operation.
+    """Do some work in a child process that is killed with SIGKILL before its n-th operation.
 
-    A write is killed halfway: its first half is on the disk.
+    A write is killed halfway: the first half of its data is on the disk.
 
     Returns:
-        (the child's number, a pipe from which what it notes can be read)
+        (process ID of the child, pipe from which its notes can be read)
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -95,14 +96,14 @@ def started(n, work):
 
 
 def ended(child, status):
-    """Whether a child was killed; it must have succeeded otherwise."""
+    """Return whether a child was killed; assert that it succeeded otherwise."""
     code = os.waitstatus_to_exitcode(status)
     assert code in (0, -signal.SIGKILL), (child, code)
     return code != 0
 
 
 def killed_at(n, work):
-    """As `started`; returns whether it was killed, and what the work noted until then."""
+    """Like `started`, but return whether it was killed and what it had noted."""
     child, reader = started(n, work)
     with open(reader) as noted:
         notes = noted.read().splitlines()
@@ -110,12 +111,12 @@ def killed_at(n, work):
 
 
 class Recording:
-    """The operations of some work under a folder that is empty before.
+    """Operations of some work under a folder that is empty at the start.
 
     Attributes:
         log: tuples: `create`, `mkdir`, `rename`, `remove` of names in folders; `write`, `truncate`
-            of files; `sync` of either; `note` of what the work said. Files and folders are numbers,
-            the root is 0.
+            of files; `sync` of either; `note` of what the work noted. Files and folders are
+            numbers; the root is 0.
     """
 
     def __init__(self, root, work):
@@ -166,15 +167,15 @@ class Recording:
             self.log.append(("rename", *ends[0], *ends[1], moved[path]))
 
     def cut(self, n, folder, luck):
-        """Write what may be on the disk after a power cut after n operations.
+        """Write what may be on the disk if the power is cut after n operations.
 
         Args:
-            folder: an empty one.
-            luck: called for each thing that was not synced: whether it is there all the same; of
-                the data of a file, the share of bytes.
+            folder: an empty folder.
+            luck: called for everything that was not synced. Above 0.5 it survives; for the data
+                of a file, the value is the share of bytes that survives.
 
         Returns:
-            what the work had noted.
+            What the work had noted.
         """
         log = self.log[:n]
         synced = {}
@@ -195,7 +196,7 @@ class Recording:
                 place = rest[2] if kind == "rename" else rest[0]
                 if synced.get(place, -1) < i and luck() < 0.5:
                     if kind == "mkdir":
-                        folders[rest[2]] = {}  # its name is not there, or only after a rename
+                        folders[rest[2]] = {}  # its name is missing, or appears only after a rename
                     continue
                 if kind == "remove":
                     folders[rest[0]].pop(rest[1], None)
@@ -208,20 +209,20 @@ class Recording:
                     if kind == "mkdir":
                         folders[rest[2]] = {}
 
-        def lay(node, path):
+        def write_out(node, path):
             for name, inner in folders[node].items():
                 if inner in folders:
                     (path / name).mkdir()
-                    lay(inner, path / name)
+                    write_out(inner, path / name)
                 else:
                     (path / name).write_bytes(files.get(inner, b""))
 
-        lay(0, folder)
+        write_out(0, folder)
         return [rest[0] for kind, *rest in log if kind == "note"]
 
 
-def lucks(seed, some):
-    """Nothing that was not synced is there; all is; and some mixtures."""
+def survival_cases(seed, some):
+    """Yield cases in which nothing unsynced survives, all of it, or random parts."""
     yield lambda: 0.0
     yield lambda: 1.0
     for n in range(some):

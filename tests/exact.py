@@ -1,4 +1,4 @@
-"""How close a float32 result must be to float64, on any processor and with any exact product."""
+"""Bounds on the difference of float32 results from float64, valid on any processor."""
 
 import math
 
@@ -9,20 +9,20 @@ MULTIPLE = 4
 
 
 def rounding(terms, size=1.0):
-    """Return what rounding may leave in a float32 sum.
+    """Return the rounding error that a float32 sum may have.
 
     The signs of single rounding errors are random, so a sum of n terms is off by about sqrt(n)
     units (Higham and Mary, 2019, A New Approach to Probabilistic Rounding Error Analysis).
 
     Args:
-        terms: summed numbers behind a value.
+        terms: number of summands behind a value.
         size: the largest of them.
     """
     return 2 * EPS * math.sqrt(terms) * size
 
 
 def distance(one, other):
-    """The largest difference between two tensors, taken in float64."""
+    """Return the largest difference between two tensors, computed in float64."""
     one, other = (torch.as_tensor(t).detach().double() for t in (one, other))
     return (one - other).abs().max().item()
 
@@ -31,10 +31,10 @@ def assert_exact(found, theirs, expected, terms, size=1.0):
     """Assert that each tensor is as exact as float32 allows.
 
     Its error may be `MULTIPLE` times that of PyTorch's own float32 result on this machine, plus
-    what rounding leaves in a sum of `terms` numbers of the size of `size` or of the result.
+    the rounding error of a sum of `terms` numbers as large as `size` or the result.
 
     Args:
-        found, theirs, expected: tensors of ours, of PyTorch in float32 and in float64.
+        found, theirs, expected: our tensors, those of PyTorch in float32 and in float64.
     """
     for place, (ours, float32, float64) in enumerate(zip(found, theirs, expected, strict=True)):
         largest = max(size, torch.as_tensor(float64).abs().max().item())

@@ -1,4 +1,4 @@
-"""Made-up results of a part: runs with the accuracies that a test asks for."""
+"""Synthetic results of a part: runs with the accuracies that a test requests."""
 
 from types import SimpleNamespace
 
@@ -12,29 +12,29 @@ CHANCE = 0.5
 
 
 class FakeTrial(SimpleNamespace):
-    __hash__ = object.__hash__  # as a stored one, it is itself
+    __hash__ = object.__hash__  # by identity, like a stored trial
 
 
 def run(config, accuracy, last=None, seconds=2.0, reviews=REVIEWS, learns_by=1, training=None):
-    """A run whose model is right on exactly this share of the test reviews.
+    """Return a run whose model is correct on exactly this share of the test reviews.
 
-    All models find the same reviews hard, as real ones do; the rest is its own seed's luck.
+    All models find the same reviews hard, as real ones do; the rest is random per seed.
 
     Args:
-        accuracy: of the best epoch; 0.5 is a model whose loss stayed at ln 2.
-        last: of the last epoch, if another.
-        learns_by: the epoch from which the loss falls.
-        training: accuracy on the training reviews in the last epoch.
+        accuracy: in the best epoch; 0.5 stands for a model whose loss stayed at ln 2.
+        last: accuracy in the last epoch, if different.
+        learns_by: first epoch in which the loss falls.
+        training: accuracy on the training reviews in every epoch.
     """
     labels, epochs = np.arange(reviews) % 2, range(1, config.epochs + 1)
     last = accuracy if last is None else last
-    learnt = accuracy > CHANCE
+    trained = accuracy > CHANCE
     history = [
         {
             "epoch": e,
-            "train_loss": 0.6 / e if learnt and e >= learns_by else 0.6931 + 1e-4 * (-1) ** e,
-            "valid_loss": 0.3 + 0.02 * abs(e - 3) if learnt else 0.6931,
-            "train_accuracy": training or (min(0.99, accuracy + 0.03 * e) if learnt else 0.5),
+            "train_loss": 0.6 / e if trained and e >= learns_by else 0.6931 + 1e-4 * (-1) ** e,
+            "valid_loss": 0.3 + 0.02 * abs(e - 3) if trained else 0.6931,
+            "train_accuracy": training or (min(0.99, accuracy + 0.03 * e) if trained else 0.5),
             "valid_accuracy": accuracy if e >= learns_by else 0.5,
             "train_seconds": seconds,
         }
@@ -72,7 +72,7 @@ def run(config, accuracy, last=None, seconds=2.0, reviews=REVIEWS, learns_by=1, 
 
 
 def _correct(config, accuracy, reviews):
-    """Right on this share of the reviews: the easiest, by what is hard for all and by luck."""
+    """Mark this share of the reviews as correct: the easiest, by common difficulty and chance."""
     own = np.random.default_rng([config.seed, *f"{config.cell},{config.difference()}".encode()])
     hard = np.random.default_rng(0).normal(size=reviews)
     ease = np.sqrt(0.6) * hard + np.sqrt(0.4) * own.normal(size=reviews)
@@ -82,8 +82,12 @@ def _correct(config, accuracy, reviews):
 
 
 def fake_runs(settings, accuracies, seeds, spread=0.004, **options):
-    """Runs of settings: setting's name -> accuracy (that of its seeds varies by `spread`), or a
-    list with one a seed, or None for a setting that was not run; or a function of `TrialConfig`.
+    """Return runs of settings.
+
+    Args:
+        accuracies: name of a setting -> accuracy (seeds vary by `spread`), a list with one
+            accuracy per seed, or None for a setting that was not run; or a function of
+            `TrialConfig`.
     """
     found = []
     for setting in settings:
@@ -100,14 +104,14 @@ def fake_runs(settings, accuracies, seeds, spread=0.004, **options):
 
 
 def results(part, accuracies, seeds=None, baseline=None, **options):
-    """`Results` of a part, see `fake_runs`."""
+    """Return `Results` of a part, see `fake_runs`."""
     settings = list({s.config: s for s in [*part.settings(), *part.others()]}.values())
     found = fake_runs(settings, accuracies, seeds or part.seeds, **options)
     return Results(part, Runs(found), baseline)
 
 
 def baseline(name="NB-SVM", accuracy=0.93, validation=None):
-    """A linear baseline, which finds the same reviews hard as all models do."""
+    """Return a linear baseline that finds the same reviews hard as all models do."""
     order = np.argsort(np.random.default_rng(0).normal(size=REVIEWS))
     right = np.zeros(REVIEWS, bool)
     right[order[: round(accuracy * REVIEWS)]] = True

@@ -1,4 +1,4 @@
-"""Stored trials without a training: what a training of 30 reviews hands to the store."""
+"""Stored trials without training: what a training on 30 reviews passes to the store."""
 
 import shutil
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ HOW = {
 
 
 def progress(epochs=CONFIG.epochs, seed=0):
-    """The state after some epochs; the second is the best."""
+    """Return the state after some epochs; the second epoch is the best."""
     losses = [0.6, 0.5, 0.55, 0.57, 0.6, 0.62][:epochs]
     history = [
         {
@@ -52,14 +52,14 @@ def progress(epochs=CONFIG.epochs, seed=0):
 
 
 def predicted(config=CONFIG):
-    """Metrics and probabilities of the test reviews, best and last epoch, as `training.test`."""
+    """Return metrics and test probabilities of best and last epoch, like `training.test`."""
     labels = CORPUS.labels[CORPUS.rows["test"]]
     results = {}
     for which, epoch, chances in (
         ("best", 2, [0.9, 0.8, 0.30004, 0.7, 0.6, 0.99999]),
         ("last", config.epochs, [0.4, 0.8, 0.1, 0.50003, 0.6, 0.2]),
     ):
-        chances = np.array(chances, np.float32)  # of the label
+        chances = np.array(chances, np.float32)  # probability of the true label
         metrics = {
             "epoch": epoch,
             "accuracy": float((chances > 0.5).mean()),
@@ -75,14 +75,14 @@ def write(store, config=CONFIG):
 
 
 def without_weights(store, folder):
-    """A copy of the store's trial without its weights."""
+    """Return a copy of the store's trial without its weights."""
     copy = shutil.copytree(store.root, folder) / FINGERPRINT / KEY
     (copy / WEIGHTS).unlink()
     return Trial(copy)
 
 
 def tree(root):
-    """Every entry under a folder and what is in it; a link's target, a file's bytes and times."""
+    """Map each path under a folder to its content (link target or bytes), mode and mtime."""
     found = {}
     for path in sorted(root.rglob("*")):
         status = path.lstat()

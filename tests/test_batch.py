@@ -1,4 +1,4 @@
-"""From params files to reports, and what becomes of a notebook that fails."""
+"""From params files to reports, and the handling of failing notebooks."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def made(out):
     return {p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.suffix in (".pdf", ".ipynb")}
 
 
-def test_a_report_is_made_once_and_again_only_where_its_inputs_changed(tmp_path, data):
+def test_report_is_rebuilt_only_if_its_inputs_change(tmp_path, data):
     out = tmp_path / "reports"
     files = [params(tmp_path), params(tmp_path, "lab1_gru")]
     first = report(*files, "--out", str(out), "--jobs", "2")
@@ -83,7 +83,7 @@ def test_a_report_is_made_once_and_again_only_where_its_inputs_changed(tmp_path,
         ("lr: .nan", ["lr", "finite"]),
     ],
 )
-def test_a_bad_params_file_stops_before_anything_runs(tmp_path, data, line, words):
+def test_invalid_params_file_fails_before_anything_runs(tmp_path, data, line, words):
     path = tmp_path / "lab1_lstm.yaml"
     path.write_text(line + "\n")
     done = report(str(path), "--out", str(tmp_path / "reports"))
@@ -93,7 +93,7 @@ def test_a_bad_params_file_stops_before_anything_runs(tmp_path, data, line, word
     assert not (tmp_path / "reports").exists()
 
 
-def test_a_file_that_is_named_after_no_part(tmp_path):
+def test_params_file_with_unknown_part_name_is_refused(tmp_path):
     path = tmp_path / "lab9.yaml"
     path.write_text("epochs: 1\n")
     with pytest.raises(LabError, match=r"no part is called 'lab9'; known: questions"):
@@ -101,7 +101,7 @@ def test_a_file_that_is_named_after_no_part(tmp_path):
 
 
 def one_report(tmp_path, *cells, author="tests"):
-    """A report whose notebook has these code cells after its parameters, and which trains nothing."""
+    """Return a report without training whose notebook has these code cells."""
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     source = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
     tagged = nbformat.v4.new_code_cell("epochs: int = 1", metadata={"tags": ["parameters"]})
@@ -112,7 +112,7 @@ def one_report(tmp_path, *cells, author="tests"):
     return Report(PART, [], tmp_path / "out", author, folder, PART.fingerprint)
 
 
-def test_an_error_in_a_cell_is_told_with_the_cell_and_its_last_words(tmp_path):
+def test_cell_error_reports_cell_number_and_exception(tmp_path):
     failing = one_report(tmp_path, "x = 1", "raise ValueError('no such film')")
     with pytest.raises(LabError, match=r"cell 4 failed\s+ValueError: no such film"):
         failing.run()
@@ -120,14 +120,14 @@ def test_an_error_in_a_cell_is_told_with_the_cell_and_its_last_words(tmp_path):
     assert not failing.is_done()
 
 
-def test_a_kernel_that_dies_is_a_failure(tmp_path):
+def test_dead_kernel_is_reported(tmp_path):
     dying = one_report(tmp_path, "import os; os._exit(9)")
     with pytest.raises(LabError, match="its kernel died"):
         dying.run()
     assert not dying.is_done()
 
 
-def test_a_cell_that_hangs_is_a_failure(tmp_path, monkeypatch):
+def test_hanging_cell_times_out(tmp_path, monkeypatch):
     monkeypatch.setattr(one, "CELL_SECONDS", 2)
     with pytest.raises(LabError, match="took longer than 2 s"):
         one_report(tmp_path, "import time; time.sleep(9999)").run()
@@ -148,14 +148,14 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
-def test_nothing_outlives_a_run_that_is_ended(tmp_path, number):
-    """Neither processes nor kernels; folders go with the next run; no further notebook begins."""
+def test_no_process_outlives_a_stopped_run(tmp_path, number):
+    """No process or kernel is left, and no other notebook starts; the next run removes folders."""
     cell = "import os, time; open('{}', 'w').write(f'{{os.getpid()}} {{os.getppid()}}\\n')\ntime.sleep(9999)"
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         one_report(tmp_path / name, cell.format(tmp_path / f"{name}.pids"))
     (tmp_path / "script.py").write_text(SCRIPT)
-    temporary = Path(tempfile.mkdtemp(prefix="t"))  # the path of a socket must be short
+    temporary = Path(tempfile.mkdtemp(prefix="t"))  # socket paths must be short
     command = [sys.executable, tmp_path / "script.py", tmp_path / "one"]
     options = {"stderr": subprocess.DEVNULL, "env": os.environ | {"TMPDIR": str(temporary)}}
     process = subprocess.Popen([*command, tmp_path / "two"], **options)
@@ -174,7 +174,7 @@ def test_nothing_outlives_a_run_that_is_ended(tmp_path, number):
     shutil.rmtree(temporary)
 
 
-def test_folders_of_processes_that_live_stay(tmp_path):
+def test_folders_of_running_processes_are_kept(tmp_path):
     with scratch(tmp_path) as mine:
         code = (
             "import sys; from pathlib import Path; from labrnn.reports.report import scratch\n"
@@ -194,7 +194,7 @@ def alive(pid):
 
 
 @pytest.mark.parametrize("tags", [[], ["parameters", "parameters"]])
-def test_a_notebook_without_one_cell_of_parameters_is_refused(tmp_path, tags):
+def test_notebook_without_exactly_one_parameters_cell_is_refused(tmp_path, tags):
     made = one_report(tmp_path, "raise SystemExit")
     notebook = nbformat.read(made.source, 4)
     notebook.cells = [
@@ -210,7 +210,7 @@ def test_a_notebook_without_one_cell_of_parameters_is_refused(tmp_path, tags):
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"cells": 3}', b"<html>"])
-def test_what_is_no_notebook_is_refused(tmp_path, content):
+def test_non_notebook_is_refused(tmp_path, content):
     made = one_report(tmp_path)
     made.source.write_bytes(content)
     with pytest.raises(LabError, match=r"^lab1_lstm: "):
@@ -218,7 +218,7 @@ def test_what_is_no_notebook_is_refused(tmp_path, content):
     assert not any(path.exists() for path in made.outputs())
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_anything_runs(tmp_path, data):
+def test_uncreatable_output_folder_is_reported_before_anything_runs(tmp_path, data):
     (tmp_path / "file").touch()
     done = report(params(tmp_path), "--out", str(tmp_path / "file" / "reports"))
     assert (done.returncode, done.stdout) == (2, "")
@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_runs(tmp_path, dat
     assert not (tmp_path / "trials").exists()
 
 
-def test_other_reviews_make_a_report_without_trainings_anew(tmp_path, reviews, monkeypatch):
+def test_key_of_report_without_trainings_depends_on_the_reviews(tmp_path, reviews, monkeypatch):
     path = params(tmp_path, "lab1_data", train_reviews=0)
     keys = set()
     for count in (100, 120, 120):
@@ -238,20 +238,20 @@ def test_other_reviews_make_a_report_without_trainings_anew(tmp_path, reviews, m
     assert len(keys) == 2
 
 
-def test_a_notebook_that_names_no_part_is_told_the_parts():
+def test_unknown_part_name_in_notebook_lists_known_parts():
     with pytest.raises(
         LabError, match=r"Lab\('typo', ...\): no part is called 'typo'; known: ques"
     ):
         Lab("typo", {})
 
 
-def test_a_full_disk_fails_one_report_and_keeps_the_old_one(tmp_path):
+def test_unwritable_folder_fails_the_report_and_keeps_the_old_one(tmp_path):
     made = one_report(tmp_path, "print('fine')")
     made.run()
     before = [path.read_bytes() for path in made.outputs()]
     other = replace(made, author="another author")
     (tmp_path / "out" / ".work").rmdir()
-    (tmp_path / "out" / ".work").touch()  # a file where it wants its folder
+    (tmp_path / "out" / ".work").touch()  # a file in place of the work folder
     failures = []
     assert make([other], 1, show=lambda line: None, warn=failures.append) == 3
     failed = [line.split(": ")[0] for line in failures]
@@ -261,7 +261,7 @@ def test_a_full_disk_fails_one_report_and_keeps_the_old_one(tmp_path):
     assert made.is_done()
 
 
-def test_one_that_fails_does_not_stop_the_others(tmp_path):
+def test_failed_report_does_not_stop_the_others(tmp_path):
     failing = one_report(tmp_path, "1 / 0")
     (tmp_path / "good").mkdir()
     good = one_report(tmp_path / "good", "print('fine')")
@@ -273,7 +273,7 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path):
     assert f"lab1_lstm: {good.outputs()[1]}" in shown
 
 
-def test_processes_that_cannot_start_are_reported_in_one_message(tmp_path):
+def test_process_start_failure_is_reported_once(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         one_report(tmp_path / name, "print('fine')")
@@ -288,10 +288,10 @@ def test_processes_that_cannot_start_are_reported_in_one_message(tmp_path):
     assert done.stderr.count("no process can be started for the reports") == 1
 
 
-def test_a_part_is_reported_while_others_train(tmp_path, data, monkeypatch):
-    """The trainings of the GRU end only when the LSTM's report is there."""
+def test_report_is_made_while_other_parts_train(tmp_path, data, monkeypatch):
+    """The GRU finishes training only after the report of the LSTM exists."""
     reports = plan([params(tmp_path, name) for name in ("lab1_gru", "lab1_lstm")], tmp_path / "out")
-    assert [report.name for report in reports] == ["lab1_lstm", "lab1_gru"]  # the lab's order
+    assert [report.name for report in reports] == ["lab1_lstm", "lab1_gru"]  # order of the lab
 
     def train_missing(plan, data, store, jobs, device, display, on_end):
         cells = [config.cell for config in plan.missing]
@@ -303,7 +303,9 @@ def test_a_part_is_reported_while_others_train(tmp_path, data, monkeypatch):
                 on_end(config)
             page = tmp_path / "out" / f"lab1_{cell}.pdf"
             until(page.exists)
-        assert (tmp_path / "out" / "index.html").exists()  # the gallery has the first
+        assert (
+            tmp_path / "out" / "index.html"
+        ).exists()  # the gallery already has the first report
 
     monkeypatch.setattr(batch, "train_missing", train_missing)
     monkeypatch.setattr(batch, "GALLERY_SECONDS", 0)
@@ -314,7 +316,7 @@ def test_a_part_is_reported_while_others_train(tmp_path, data, monkeypatch):
     ]
 
 
-def test_a_changed_or_missing_output_is_made_again(tmp_path):
+def test_changed_output_or_invalid_record_is_not_up_to_date(tmp_path):
     good = one_report(tmp_path, "print('fine')")
     good.run()
     assert good.is_done()
@@ -329,8 +331,8 @@ def test_a_changed_or_missing_output_is_made_again(tmp_path):
     assert not good.is_done()
 
 
-def test_a_record_says_what_was_rendered_not_what_lies_there(tmp_path, monkeypatch):
-    """Two runs into one folder: the file carries the other author's name."""
+def test_record_describes_rendered_output_not_files_on_disk(tmp_path, monkeypatch):
+    """Two runs write to one folder, so the files carry the name of the other author."""
     ada, bob = (one_report(tmp_path, "print('fine')", author=name) for name in ("Ada", "Bob"))
     bob.run()
     theirs = [path.read_bytes() for path in bob.outputs()]
@@ -350,14 +352,14 @@ def test_a_record_says_what_was_rendered_not_what_lies_there(tmp_path, monkeypat
     assert ada.is_done()
 
 
-def test_other_authors_versions_and_kept_values_make_it_again(tmp_path, monkeypatch):
+def test_report_depends_on_author_versions_and_kept_values(tmp_path, monkeypatch):
     store = Store(tmp_path / "trials")
     store.keep(PART.fingerprint, f"other-{'0' * 16}.json", [1])
     made = one_report(tmp_path, "print('fine')")
     made.run()
     assert made.is_done()
     assert not replace(made, author="another").is_done()
-    store.keep(PART.fingerprint, f"other-{'1' * 16}.json", [1])  # came later: it was not read
+    store.keep(PART.fingerprint, f"other-{'1' * 16}.json", [1])  # added later, so it was not read
     assert made.is_done()
     (path,) = (p for p, *_ in store.kept(PART.fingerprint) if p.name.endswith(f"{'0' * 16}.json"))
     path.unlink()
@@ -372,16 +374,16 @@ def test_other_authors_versions_and_kept_values_make_it_again(tmp_path, monkeypa
     one.package_digest.cache_clear()
 
 
-def test_a_baseline_that_came_later_counts_where_trainings_are_shown(tmp_path):
-    """`make report` fits it after the report on the data, which has no figure that draws it."""
+def test_later_baseline_is_an_input_only_of_parts_with_trainings(tmp_path):
+    """`make report` fits baselines after the data report, which does not draw them."""
     trains = Report(PART, [], tmp_path, "tests", reviews=PART.fingerprint)
     shows = replace(trains, part=Data(train=False, fingerprint=PART.fingerprint))
-    assert trains.kept() == {kept_file(PART): None}  # another digest then is another input
+    assert trains.kept() == {kept_file(PART): None}  # a new digest then changes the inputs
     assert shows.kept() == {}
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path, data):
-    """In folders of any name, from a trial that was trained at another time."""
+    """The folder name and the time of training do not matter."""
     path, made = params(tmp_path), []
     for folder in ("one", "x{a}"):
         (tmp_path / folder).mkdir()
@@ -396,7 +398,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path, data):
     )
 
 
-def test_date_and_versions_are_those_of_the_trials(tmp_path):
+def test_report_date_and_versions_come_from_its_trials(tmp_path):
     def trial(finished, commit, torch, name="a.csv"):
         made = {
             "finished": finished,
@@ -426,14 +428,14 @@ def test_date_and_versions_are_those_of_the_trials(tmp_path):
     assert (without.day(), without.facts().keys()) == ("", {"data", "content"})
 
 
-def test_the_plan_names_the_folder_after_the_configuration(tmp_path, data):
+def test_output_folder_is_named_after_the_params_folder(tmp_path, data):
     folder = tmp_path / "mine"
     folder.mkdir()
     [planned] = plan([params(folder)])
     assert planned.out.parts[-2:] == ("reports", "mine")
 
 
-def test_a_reader_that_stops_reading_stops_no_report(tmp_path, data):
+def test_closed_output_pipe_does_not_stop_reports(tmp_path, data):
     """`labrnn report ... | head -1`."""
     out = tmp_path / "out"
     command = (

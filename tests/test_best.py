@@ -1,4 +1,4 @@
-"""The best classifier: its components, what is reported of them, and what its model sees."""
+"""The best classifier: its components, their report, and insight into its model."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ from tools import ship
 WHOLE, SINGLE = (setting.name for setting in BeyondBest().settings()[:2])
 
 
-def test_each_setting_lacks_one_component_and_nothing_else():
+def test_each_ablation_removes_exactly_one_component():
     part = BeyondBest()
     whole, single, *ablated = part.settings()
     assert whole == part.whole()
@@ -40,13 +40,15 @@ def test_each_setting_lacks_one_component_and_nothing_else():
         assert all(mine[name] == lab[name] for name in changed)
 
 
-def said(accuracies, seeds=(5, 6, 7)):
+def components_text(accuracies, seeds=(5, 6, 7)):
     found = results(BeyondBest(seeds=list(seeds)), accuracies)
     return beyond.on_components(found, compare(found))
 
 
-def test_a_component_that_matters_and_one_that_does_not():
-    text = said({WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8, "without punctuation": 0.9})
+def test_text_names_components_that_matter():
+    text = components_text(
+        {WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8, "without punctuation": 0.9}
+    )
     assert text.startswith(
         "The best recurrent classifier is an ensemble of three LSTMs that also read"
     )
@@ -56,11 +58,13 @@ def test_a_component_that_matters_and_one_that_does_not():
     )
     assert "without punctuation." in text
     assert "more accurate" not in text
-    two = said({WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8, "without punctuation": 0.8})
+    two = components_text(
+        {WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8, "without punctuation": 0.8}
+    )
     assert re.search(
         r"less accurate without \w+ \(.*\) and, by smaller amounts, without \w+\.", two
     )
-    turned = said({WHOLE: 0.8, SINGLE: 0.8, "without trigrams": 0.9})
+    turned = components_text({WHOLE: 0.8, SINGLE: 0.8, "without trigrams": 0.9})
     assert "It is significantly more accurate without trigrams." in turned
 
 
@@ -76,25 +80,25 @@ def test_the_ensemble_is_compared_with_the_best_baseline(accuracy, says):
     assert f"The ensemble is {says} *NB-SVM, trigrams* (" in text.partition("\n\n")[0]
 
 
-def test_one_run_decides_nothing():
-    text = said({WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8}, seeds=(5,))
+def test_single_run_is_not_tested():
+    text = components_text({WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8}, seeds=(5,))
     assert "significantly" not in text
     assert "Settings with a single run are not tested: without trigrams" in text
 
 
-def test_nothing_was_run():
-    assert "11 of 11 settings were not run" in said({})
+def test_missing_settings_are_counted():
+    assert "11 of 11 settings were not run" in components_text({})
 
 
-# ------------------------------------------------------------------------- what the model sees
+# ------------------------------------------------------------------------- insight into the model
 
 
-def seen(positive, label, lengths=None):
+def insight_of(positive, label, lengths=None):
     table = pd.DataFrame({"best": positive, "label": label})
     return Insight(table, np.arange(len(table)) if lengths is None else lengths, [], [])
 
 
-def test_calibration_by_hand():
+def test_calibration_matches_hand_computation():
     table = pd.DataFrame({"best": [0.05, 0.05, 0.95, 0.92, 1.0], "label": [0, 1, 1, 1, 0]})
     points, error = insight.calibration(table)
     assert points == [
@@ -104,12 +108,12 @@ def test_calibration_by_hand():
     assert error == pytest.approx((2 * 0.45 + 3 * (2.87 / 3 - 2 / 3)) / 5)
 
 
-def test_groups_of_length_hold_each_review_once():
+def test_length_groups_contain_each_review_once():
     random = np.random.default_rng(0)
     lengths = random.integers(1, 50, 1000)
     label = random.integers(0, 2, 1000)
     right = random.random(1000) < 0.8
-    view = seen(np.where(right == (label == 1), 0.9, 0.1), label, lengths)
+    view = insight_of(np.where(right == (label == 1), 0.9, 0.1), label, lengths)
     groups = insight.by_length(view)
     assert sum(estimate.reviews for *_, estimate in groups) == 1000
     assert groups[0][0] == lengths.min()
@@ -120,10 +124,10 @@ def test_groups_of_length_hold_each_review_once():
         inside = (lengths <= high) & (lengths >= low)
         assert k == 0 or low == groups[k - 1][1] + 1
         assert estimate.mean == pytest.approx(right[inside].mean())
-    assert insight.by_length(seen([0.9], [1], np.array([3]))) == []
+    assert insight.by_length(insight_of([0.9], [1], np.array([3]))) == []
 
 
-def test_sentences_follow_the_predictions():
+def test_text_follows_the_predictions():
     label = np.arange(1000) % 2
     lengths = np.arange(1000) // 2
     longer_is_worse = np.where(lengths < 250, 1, np.arange(1000) % 3 > 0)
@@ -147,7 +151,7 @@ def test_sentences_follow_the_predictions():
 
 @pytest.fixture
 def stored(reviews, tmp_path):
-    """A part and a trial of two epochs on the generated reviews, and its store."""
+    """A part, its trial of two epochs on the generated reviews, and the store."""
     data = write_reviews(reviews, tmp_path / "reviews.csv")
     small = {"train_reviews": 0, "hidden_dim": 10, "embedding_dim": 4, "min_bigram_count": 2}
     small |= {"min_trigram_count": 2}
@@ -156,7 +160,7 @@ def stored(reviews, tmp_path):
     return part, train(part.settings()[0].config, data, store), store
 
 
-def test_an_insight_is_of_the_trials_own_model_and_reviews(stored, reviews):
+def test_insight_uses_the_model_and_reviews_of_its_trial(stored, reviews):
     part, trial, store = stored
     view = insight.find(part, trial, store)
     corpus = load_corpus(trial.config, part.data)
@@ -176,7 +180,7 @@ def test_an_insight_is_of_the_trials_own_model_and_reviews(stored, reviews):
     assert insight.discussion(view)
 
 
-def test_an_insight_outlives_weights_and_reviews(stored, tmp_path):
+def test_insight_is_kept_without_weights_and_reviews(stored, tmp_path):
     part, trial, store = stored
     fresh = Store(tmp_path / "fresh")
     expected = insight.find(part, trial, store)
@@ -191,11 +195,11 @@ def test_an_insight_outlives_weights_and_reviews(stored, tmp_path):
     assert insight.find(part, None, store) is None
 
 
-# ---------------------------------------------------------------- the network in the package
+# ---------------------------------------------------------------- the shipped network
 
 
-def test_the_network_in_the_package_reads_plain_sentences():
-    """They were written before any network was asked, and chose nothing."""
+def test_shipped_network_classifies_plain_sentences():
+    """The sentences were written before any prediction and selected no model."""
     path = PROJECT / "tests" / "data" / "sentences.csv"
     sentences = pd.read_csv(path)
     assert len(sentences) == 40
@@ -205,7 +209,7 @@ def test_the_network_in_the_package_reads_plain_sentences():
     assert shipped.FILE.stat().st_size <= 10_000_000
 
 
-def test_the_package_answers_as_the_run_that_it_was_made_from(stored, tmp_path, monkeypatch):
+def test_shipped_network_matches_its_training_run(stored, tmp_path, monkeypatch):
     part, trial, _ = stored
     corpus = load_corpus(trial.config, part.data)
     texts = ["A great film, not bad.", "word w1 w2", "awful"]
@@ -223,7 +227,9 @@ def test_the_package_answers_as_the_run_that_it_was_made_from(stored, tmp_path, 
         size = len(corpus.words) + 2
         for name, table in ((n, t) for n, t in trial.weights().items() if "embedding" in n):
             rows = torch.cat([table[:size], table[size:][torch.from_numpy(kept)]])
-            allowed = rows.abs().amax(1, keepdim=True) / 200 + 1e-6  # half a step of 1/127, halves
+            allowed = (
+                rows.abs().amax(1, keepdim=True) / 200 + 1e-6
+            )  # half a quantisation step of 1/127, plus float16
             assert ((found.tensors[name] - rows).abs() <= allowed).all()
         lengths = sum(
             t[size:].square().sum(1) for n, t in trial.weights().items() if "embedding" in n
@@ -234,7 +240,7 @@ def test_the_package_answers_as_the_run_that_it_was_made_from(stored, tmp_path, 
             assert [a.positive for a in answers] == pytest.approx(expected, abs=0.01)
 
 
-def test_the_command_answers_without_a_stored_run(tmp_path, monkeypatch):
+def test_predict_works_without_a_stored_run(tmp_path, monkeypatch):
     monkeypatch.delenv("LABRNN_DATA", raising=False)
     monkeypatch.setenv("LABRNN_STORE", str(tmp_path / "none"))
     done = CliRunner().invoke(
@@ -253,7 +259,7 @@ def test_an_excerpt_is_plain_and_short():
     assert len(excerpt) <= insight.EXCERPT + 2
 
 
-def test_no_slur_is_printed():
+def test_slurs_are_masked():
     assert insight.SLURS.sub("[…]", "then you are a retard, or a Retarded fag") == (
         "then you are a […], or a […] […]"
     )

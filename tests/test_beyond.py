@@ -1,4 +1,4 @@
-"""Linear baselines, and the published choices in pairs: what is fitted on what, what is reported."""
+"""Linear baselines and paired comparisons of the published choices: fitting and reports."""
 
 import dataclasses
 import re
@@ -28,8 +28,8 @@ SEEDS = [5, 6, 7]
 # Linear baselines
 
 
-def test_log_count_ratios_by_hand():
-    # The positive reviews hold "good" twice and "film" once, the negative ones "film" and "bad".
+def test_log_count_ratios_match_hand_computation():
+    # The positive reviews contain "good" twice and "film" once, the negative one "film" and "bad".
     present = sparse.csr_matrix([[1, 1, 0], [1, 0, 0], [0, 1, 1]])  # good, film, bad
     found = linear.ratios(present, np.array([1, 1, 0]))
     positive, negative = np.array([3, 2, 1]) / 6, np.array([1, 2, 2]) / 5
@@ -37,7 +37,7 @@ def test_log_count_ratios_by_hand():
     assert found == pytest.approx(ratios)
 
 
-def test_features_are_words_punctuation_and_runs_that_two_reviews_have():
+def test_features_are_ngrams_shared_by_two_reviews():
     features = linear.occurrences(3)
     matrix = features.fit_transform(
         ["Not good at all!", "not good.<br />At", "NOT good at: good good"]
@@ -47,7 +47,7 @@ def test_features_are_words_punctuation_and_runs_that_two_reviews_have():
     assert matrix.toarray()[:, names == "good"].ravel().tolist() == [1, 1, 1]
 
 
-def test_linear_models_learn_what_the_majority_cannot(reviews, corpus):
+def test_linear_models_beat_the_majority_baseline(reviews, corpus):
     found = linear.measure(reviews, corpus.rows)
     validation = {model.name: model.validation for model in baselines._unpacked(found)}
     assert validation.pop("majority") < 0.7
@@ -55,7 +55,7 @@ def test_linear_models_learn_what_the_majority_cannot(reviews, corpus):
     assert min(validation.values()) > 0.9
 
 
-def test_nothing_of_the_test_reviews_reaches_fitting_or_choice(reviews, corpus):
+def test_test_reviews_do_not_affect_fitting_or_selection(reviews, corpus):
     def without_test(found):
         return [
             {**model, "seconds": 0.0, "margins": model["margins"][0]} for model in found["models"]
@@ -70,7 +70,7 @@ def test_nothing_of_the_test_reviews_reaches_fitting_or_choice(reviews, corpus):
     assert before["labels"] != after["labels"]
     assert before["models"][1]["margins"] != after["models"][1]["margins"]
 
-    for split in ("train", "valid"):  # and the comparison above would notice
+    for split in ("train", "valid"):  # the comparison above detects changes here
         texts = list(reviews.texts)
         for row in corpus.rows[split][::2]:
             texts[row] = "great unheard words unheard words"
@@ -79,8 +79,8 @@ def test_nothing_of_the_test_reviews_reaches_fitting_or_choice(reviews, corpus):
 
 
 @pytest.mark.parametrize(("count", "classes"), [(1, 1), (2, 1), (2, 2), (5, 1), (5, 2)])
-def test_too_few_training_reviews_for_a_linear_model(count, classes, reviews, tmp_path):
-    """One review, or one class, is refused; two reviews that share a word are enough."""
+def test_linear_baseline_needs_training_reviews_of_both_classes(count, classes, reviews, tmp_path):
+    """One review or one class is refused; two reviews that share a word are enough."""
     first = split_rows(np.arange(len(reviews.texts)))["train"][:count]
     labels = reviews.labels.copy()
     labels[first] = np.arange(count) % classes
@@ -97,7 +97,7 @@ def test_too_few_training_reviews_for_a_linear_model(count, classes, reviews, tm
         baselines.find(part, store)
 
 
-def test_training_reviews_without_a_common_word_or_of_one_class(reviews, corpus):
+def test_degenerate_training_reviews_leave_only_the_majority_baseline(reviews, corpus):
     for texts, labels in (
         ([f"w{i}" for i in range(len(reviews.texts))], reviews.labels),
         (reviews.texts, np.ones_like(reviews.labels)),
@@ -107,7 +107,7 @@ def test_training_reviews_without_a_common_word_or_of_one_class(reviews, corpus)
         assert [model["name"] for model in found["models"]] == ["majority"]
 
 
-def test_results_are_kept_and_read_without_the_reviews(reviews, tmp_path):
+def test_baselines_are_read_from_the_store_without_the_reviews(reviews, tmp_path):
     data, store = write_reviews(reviews, tmp_path / "reviews.csv"), Store(tmp_path / "trials")
     part = BeyondBaselines(data=data, train_reviews=150)
     found = baselines.find(part, store)
@@ -123,7 +123,7 @@ def test_results_are_kept_and_read_without_the_reviews(reviews, tmp_path):
     assert baselines.find(BeyondBaselines(train_reviews=100, **gone), store) == []
 
 
-def test_other_parts_find_the_best_and_their_reports_follow_it(reviews, tmp_path, monkeypatch):
+def test_other_parts_find_the_best_baseline_and_depend_on_it(reviews, tmp_path, monkeypatch):
     data, store = write_reviews(reviews, tmp_path / "reviews.csv"), Store(tmp_path / "trials")
     part, kept = Depth(data=data, train_reviews=150), tmp_path / "trials"
     trials = [SimpleNamespace(fingerprint=read_reviews(data).fingerprint, folder=tmp_path)]
@@ -136,10 +136,10 @@ def test_other_parts_find_the_best_and_their_reports_follow_it(reviews, tmp_path
     before = report.kept()
     assert baselines.best(part, trials, store) is None
     baselines.find(BeyondBaselines(data=data, train_reviews=150, store=str(kept)), store)
-    bar = baselines.best(part, trials, store)
+    best = baselines.best(part, trials, store)
     found = {model.name: model for model in baselines.find(part, store)}
-    assert bar.validation == max(model.validation for model in found.values())
-    assert bar.accuracy == found[bar.name].correct.mean()
+    assert best.validation == max(model.validation for model in found.values())
+    assert best.accuracy == found[best.name].correct.mean()
     name = baselines.kept_file(part)
     assert before[name] != report.kept()[name]
     assert baselines.best(Depth(data=data, train_reviews=100), trials, store) is None
@@ -176,8 +176,8 @@ def test_a_baseline_is_compared_with_the_networks(network, says):
     assert table["result"].tolist()[-2:] == ["reference", "–"]
 
 
-def test_a_difference_beyond_doubt_on_every_run_is_decided():
-    """Three runs that lie far apart, and a baseline that is better than each by McNemar's test."""
+def test_mcnemar_on_every_run_can_decide_a_comparison():
+    """Three widely spread runs; McNemar's test finds the baseline better than each of them."""
     found = results(BeyondBaselines(seeds=SEEDS), {"LSTM": [0.80, 0.84, 0.88]})
     [c] = beyond.baseline_comparisons([baseline("NB-SVM", 0.92)], found)
     runs = found.correct(c.second)
@@ -186,13 +186,13 @@ def test_a_difference_beyond_doubt_on_every_run_is_decided():
     assert c.p == pytest.approx(min(c.difference.p, c.difference.mcnemar))
 
 
-def test_a_single_run_of_a_network_decides_nothing():
+def test_single_network_run_is_not_tested():
     found = results(BeyondBaselines(), {"LSTM": [0.8]})
     [c] = beyond.baseline_comparisons([baseline("NB-SVM", 0.83)], found)
     assert c.outcome == "untested"
 
 
-def test_missing_baselines_and_networks_are_reported_missing():
+def test_missing_baselines_and_networks_are_reported():
     none = results(BeyondBaselines(), {})
     assert "were not run" in beyond.on_baselines([], none, [])
     models = [baseline("NB-SVM, trigrams", 0.9), baseline("NB-SVM, unigrams", 0.9)]
@@ -201,8 +201,8 @@ def test_missing_baselines_and_networks_are_reported_missing():
     assert "The LSTM with RMSprop and the GRU with RMSprop were not run" in text
 
 
-def test_the_committed_baseline_is_better_than_the_committed_gru():
-    """McNemar's test is beyond doubt on every run; this was once called not clear."""
+def test_committed_baseline_is_better_than_committed_networks():
+    """McNemar's test is clear on every run; this was once reported as inconclusive."""
     store = Store(PROJECT / "reports" / "full")
     part = read_params(PROJECT / "params" / "full" / "beyond_baselines.yaml")
     found = Results(part, Runs(stored(part, store, [])))
@@ -259,7 +259,7 @@ def test_texts_follow_the_runs():
     )
 
 
-def test_what_did_not_train_is_no_difference_of_accuracy():
+def test_untrained_settings_are_not_compared():
     found, compared = choices({"3 layers": 0.5})
     assert not any("3 layers" in (c.first.name + c.second.name) for c in compared)
     assert "3 layers (n = 3): no run trained" in beyond.on_choices(found, compared)
@@ -267,7 +267,7 @@ def test_what_did_not_train_is_no_difference_of_accuracy():
     assert "not run" in beyond.on_choices(nothing, beyond.choice_comparisons(nothing))
 
 
-def test_best_and_last_epoch_are_two_tests_of_one_run():
+def test_best_and_last_epoch_are_paired_by_run():
     part = BeyondDefects(seeds=SEEDS)
     flat = part.pairs()[1].second
     trials = [
@@ -277,7 +277,7 @@ def test_best_and_last_epoch_are_two_tests_of_one_run():
     [c] = beyond.choice_comparisons(found)
     assert (c.first.name, c.second.name) == ("Best epoch, 1 layer", "last epoch, 1 layer")
     assert c.difference.mean == pytest.approx(0.04)
-    # Runs differ by a point, but each loses the same four: paired by run this is sure.
+    # Runs differ by a point, but each loses the same four points: clear if paired by run.
     assert c.significant
     assert c.difference.error < 0.005
     [line] = pairs_table(found, [c], "corrected", "as published").to_dict("records")
@@ -285,7 +285,7 @@ def test_best_and_last_epoch_are_two_tests_of_one_run():
     assert line["test accuracy, % "].startswith("85.0")
 
 
-def test_duplicates_are_compared_as_two_samples():
+def test_dropped_duplicates_are_compared_as_two_samples():
     part = BeyondDefects(seeds=SEEDS)
     dropped = next(p for p in part.pairs() if p.first.name == "Duplicates dropped")
     trials = [run(c, 0.85) for c in dropped.second.trials(SEEDS)]
@@ -300,7 +300,7 @@ def test_duplicates_are_compared_as_two_samples():
     assert len(sides[0][0]) != len(sides[1][0])
 
 
-def test_pairs_of_a_part_are_compared_by_the_one_function():
+def test_compare_covers_the_pairs_of_a_part():
     found, _ = choices({})
     assert {c.kind for c in compare(found)} == {"readout", "start", "text"}
     assert isinstance(compare(found)[0].first, Setting)

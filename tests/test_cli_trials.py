@@ -1,4 +1,4 @@
-"""`labrnn trials` and `labrnn train` as a user meets them."""
+"""`labrnn trials` and `labrnn train` on the command line."""
 
 import fcntl
 import hashlib
@@ -13,7 +13,7 @@ import termios
 from pathlib import Path
 
 import pytest
-from tiny import PATIENCE, TINY, endless, heed_ctrl_c, run, train, until, write_params
+from tiny import PATIENCE, TINY, endless, restore_ctrl_c, run, train, until, write_params
 
 from labrnn.parts import read_params
 from labrnn.trials.store import Store
@@ -33,7 +33,7 @@ def trained(data, tmp_path_factory):
 
 @pytest.fixture
 def store(trained, tmp_path, monkeypatch):
-    """A copy of that store, the only one there is."""
+    """A copy of that store, used as the default store."""
     shutil.copytree(trained, tmp_path / "trials")
     monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "trials"))
     return Store(tmp_path / "trials")
@@ -42,7 +42,7 @@ def store(trained, tmp_path, monkeypatch):
 # Listing
 
 
-def test_list_says_the_same_in_every_form(store):
+def test_table_and_json_listings_agree(store):
     code, table, err = run("trials")
     assert (code, err) == (0, "next: labrnn trials verify\n")
     head, *lines = table.splitlines()
@@ -68,7 +68,7 @@ def test_nothing_to_list(tmp_path):
     assert "file: cannot be listed (Not a directory)" in err
 
 
-def test_list_names_what_it_cannot_read_and_goes_on(store):
+def test_list_reports_unreadable_trials_and_continues(store):
     good, bad = store.trials()
     (bad.folder / "metrics.json").write_text("{}")
     foreign = good.folder.with_name("0123456789abcdef")
@@ -106,7 +106,7 @@ def test_same_trial_on_a_shelf_is_listed_once(store, tmp_path, monkeypatch):
 
 
 def test_listing_opens_each_small_file_of_a_trial_once(store):
-    """Time grows with the trials alone; `benchmarks` measures it."""
+    """Time grows only with the number of trials; `benchmarks` measures it."""
     folders, opened = [str(trial.folder) for trial in store.trials()], None
 
     def note(event, arguments):
@@ -122,8 +122,8 @@ def test_listing_opens_each_small_file_of_a_trial_once(store):
     assert {"DONE", "trial.json", "metrics.json", "environment.json"} == names
 
 
-def test_reader_that_stops_reading_is_no_error(store):
-    """The exit code is the command's own."""
+def test_closed_output_pipe_is_not_an_error(store):
+    """The exit code is that of the command."""
     command = f"{sys.executable} -c 'from labrnn.cli import main; main()'"
     for words in (f"trials --store {store.root}", "--help"):
         line = f"({command} {words}; echo $? >&2) | true"
@@ -145,13 +145,13 @@ def test_verify_finds_a_flipped_byte(store):
     assert f"{trial.folder}: {WEIGHTS} does not match its stored SHA-256\n1 trials are sound" in out
 
 
-def test_gc_removes_what_is_told(store):
+def test_gc_removes_only_what_its_flags_select(store):
     trial = next(store.trials())
     (trial.folder / "DONE").unlink()
     leftover = trial.folder.parent / ".partial" / trial.key / "3.writing"
     leftover.mkdir(parents=True)
     assert run("trials", "gc", "--yes")[:2] == (0, f"{leftover.parent}\n1 removed\n")
-    code, out, err = run("trials", "gc", "--damaged")  # nobody answers
+    code, out, err = run("trials", "gc", "--damaged")  # no answer on standard input
     assert (code, out.rstrip()) == (1, f"{trial.folder}\nDelete these 1 files and folders? [y/N]:")
     assert err.endswith("nothing removed; `--yes` removes without a question\n")
     assert trial.folder.exists()
@@ -188,8 +188,8 @@ def test_export_and_import(store, tmp_path):
     assert "history.json does not match its stored SHA-256; not exported" in err
 
 
-def test_import_stays_inside_the_store(store, tmp_path):
-    """A shelf from elsewhere whose DONE names a file outside."""
+def test_import_does_not_write_outside_the_store(store, tmp_path):
+    """A foreign shelf has a DONE file that names a file outside the trial."""
     trial = next(store.trials())
     secret = trial.folder.parent.parent / "secret"
     secret.write_text("x")
@@ -200,7 +200,7 @@ def test_import_stays_inside_the_store(store, tmp_path):
     assert not list((tmp_path / "a").rglob("secret"))
 
 
-def test_export_of_some_params(store, data, tmp_path, monkeypatch):
+def test_export_of_selected_params(store, data, tmp_path, monkeypatch):
     monkeypatch.setenv("LABRNN_DATA", data)
     params = write_params(tmp_path, seeds=[0], epochs=2)
     (config,) = read_params(params).trials()
@@ -213,7 +213,7 @@ def test_export_of_some_params(store, data, tmp_path, monkeypatch):
 # Training
 
 
-def test_dry_run_tells_and_writes_nothing(data, tmp_path, monkeypatch):
+def test_dry_run_lists_trials_and_writes_nothing(data, tmp_path, monkeypatch):
     monkeypatch.setenv("LABRNN_DATA", data)
     monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "trials"))
     params = write_params(tmp_path, widths=[10, 100])
@@ -221,7 +221,7 @@ def test_dry_run_tells_and_writes_nothing(data, tmp_path, monkeypatch):
     assert (code, err) == (0, "next: run the same command without --dry-run to train them\n")
     *trials, total = out.splitlines()
     assert len(trials) == 8
-    # The longest first; 100 units, the default, are not named.
+    # Longest first; the default of 100 units is not named.
     assert [" 10 units" in line for line in trials] == [False] * 4 + [True] * 4
     assert re.fullmatch(r"0 trials stored, 8 to train, about .* with 2 at once \(a guess.*", total)
     assert not (tmp_path / "trials").exists()
@@ -260,13 +260,13 @@ def test_bad_params(data, tmp_path, monkeypatch, values, fault):
 
 
 def take_terminal():
-    """Let a process get the Ctrl-C of the terminal that is its standard input."""
-    heed_ctrl_c()
+    """Make the terminal on standard input the controlling one, so that Ctrl-C arrives."""
+    restore_ctrl_c()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def test_live_display_on_a_terminal_without_colour(data, tmp_path):
-    """On a terminal a table lives until Ctrl-C; NO_COLOR is heeded; what is needed is told."""
+    """The live table shows until Ctrl-C, respects NO_COLOR and prints how to continue."""
     params = write_params(tmp_path)
     parent, child = pty.openpty()
     command = [sys.executable, "-c", "from labrnn.cli import main; main()", "train", params]
@@ -290,7 +290,7 @@ def test_live_display_on_a_terminal_without_colour(data, tmp_path):
             shown.extend(os.read(parent, 65536))
         except BlockingIOError:
             return False
-        except OSError:  # the terminal's other end is closed
+        except OSError:  # the other end of the terminal is closed
             return True
         if not pressed and re.search(rb"[123] of 12", shown):
             pressed.append(os.write(parent, b"\x03"))
@@ -298,9 +298,9 @@ def test_live_display_on_a_terminal_without_colour(data, tmp_path):
 
     until(ended)
     assert process.wait(PATIENCE) == 130
-    shown = shown.decode()  # as a whole: a piece may end within a letter
+    shown = shown.decode()  # as a whole: a chunk may end within a character
     assert "0 trials stored, 4 to train" in shown
     assert "run the same command to continue" in shown
     assert "Traceback" not in shown
     assert not re.search(r"\x1b\[[0-9;]*[349]\d[;m]", shown)  # no colours
-    assert "\x1b[?25h" in shown[-2000:]  # the cursor is back
+    assert "\x1b[?25h" in shown[-2000:]  # the cursor is visible again

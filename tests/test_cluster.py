@@ -1,4 +1,4 @@
-"""Trials in Dask workers: local ones, a scheduler's, and the jobs of a real SLURM of one node."""
+"""Trials in Dask workers: local, of a scheduler, and in jobs of a real one-node SLURM."""
 
 import getpass
 import os
@@ -49,7 +49,7 @@ def store(tmp_path):
 
 
 class Disturber(Display):
-    """Does something to the executor, once, when the first epoch is reported."""
+    """Disturb the executor once, when the first epoch is reported."""
 
     def __init__(self, monkeypatch, disturb):
         super().__init__()
@@ -72,7 +72,7 @@ def kill_a_worker(executor):
     os.kill(min(executor.client.run(os.getpid).values()), signal.SIGKILL)
 
 
-def everything_is_trained(data, store, serial, scheduler, display):
+def assert_everything_is_trained(data, store, serial, scheduler, display):
     outcome = run_trials(FOUR, data, store=store, jobs=2, display=display, scheduler=scheduler)
     assert outcome.failures == {}
     assert sorted(map(content, outcome.trials.values())) == serial
@@ -81,16 +81,16 @@ def everything_is_trained(data, store, serial, scheduler, display):
     assert len(set(logged)) == len(logged)
 
 
-# Local workers, and a scheduler's
+# Local workers, and workers of a scheduler
 
 
-def test_local_workers_of_which_one_is_killed(data, store, serial, monkeypatch):
+def test_killed_local_worker_is_replaced(data, store, serial, monkeypatch):
     display = Disturber(monkeypatch, kill_a_worker)
-    everything_is_trained(data, store, serial, "local", display)
+    assert_everything_is_trained(data, store, serial, "local", display)
 
 
-def test_gpus_are_resources(data, store, serial, monkeypatch):
-    """Two made-up GPUs: a worker for each, that sees only its own."""
+def test_each_worker_sees_only_its_own_gpu(data, store, serial, monkeypatch):
+    """Two fake GPUs have one worker each."""
     seen = []
     monkeypatch.setattr(cluster, "_gpus", lambda: ["7", "9"])
 
@@ -98,13 +98,13 @@ def test_gpus_are_resources(data, store, serial, monkeypatch):
         seen.extend(executor.client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values())
 
     display = Disturber(monkeypatch, look)
-    everything_is_trained(data, store, serial, "local", display)
+    assert_everything_is_trained(data, store, serial, "local", display)
     assert sorted(seen) == ["7", "9"]
 
 
 @pytest.fixture
 def scheduler(tmp_path):
-    """A scheduler's file; workers are the test's to add."""
+    """File of a scheduler, and a function with which a test adds workers."""
     file = tmp_path / "scheduler.json"
     started = []
 
@@ -121,9 +121,9 @@ def scheduler(tmp_path):
         process.wait()
 
 
-def test_scheduler_outlives_a_client_that_goes_away(data, store, serial, scheduler, tmp_path):
+def test_scheduler_survives_a_killed_client(data, store, serial, scheduler, tmp_path):
     file, start, _ = scheduler
-    # Three threads in one process: only one may train at a time, they share random numbers.
+    # Three threads in one process: only one may train at a time, since they share random numbers.
     start("distributed.cli.dask_worker", "--nthreads", "3", "--no-nanny")
     params = write_params(tmp_path, epochs=100, seeds=[0, 1])
     process = labrnn("train", params, "--scheduler", file, env=os.environ | {"LABRNN_DATA": data})
@@ -137,7 +137,7 @@ def test_scheduler_outlives_a_client_that_goes_away(data, store, serial, schedul
     assert not list(store.root.rglob("*.writing"))
 
 
-def test_scheduler_that_dies(data, store, scheduler, monkeypatch):
+def test_dead_scheduler_is_reported(data, store, scheduler, monkeypatch):
     file, start, started = scheduler
     start("distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny")
     monkeypatch.setattr(cluster, "PATIENCE", 2)
@@ -155,13 +155,13 @@ def test_scheduler_that_dies(data, store, scheduler, monkeypatch):
         ("missing.yaml", r"missing\.yaml: no such params file"),
     ],
 )
-def test_no_such_scheduler(data, store, monkeypatch, where, fault):
+def test_unreachable_scheduler_is_refused(data, store, monkeypatch, where, fault):
     monkeypatch.setattr(cluster, "PATIENCE", 1)
     with pytest.raises(LabError, match=fault):
         run_trials(FOUR, data, store=store, scheduler=where)
 
 
-def test_dask_is_an_extra(data, store, monkeypatch):
+def test_missing_dask_names_the_extra(data, store, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(LabError, match=r"distributed is missing; run `make setup EXTRAS=cluster`"):
         run_trials(FOUR, data, store=store, scheduler="local")
@@ -202,7 +202,7 @@ def test_job_script(tmp_path):
         ("queue: !!python/object:os.system x", "not plain YAML"),
     ],
 )
-def test_bad_description(tmp_path, text, fault):
+def test_invalid_cluster_description_is_refused(tmp_path, text, fault):
     with pytest.raises(LabError, match=fault):
         cluster.job_script(describe(tmp_path, text))
 
@@ -246,19 +246,23 @@ PartitionName=main Nodes=localhost Default=YES MaxTime=60 State=UP
 
 
 def unpacked(cache):
-    """The root of SLURM's files: this system's, or Debian's packages unpacked into the cache."""
+    """Return the root of SLURM's files: the system's, or Debian packages unpacked in the cache."""
     if all(map(shutil.which, ("slurmctld", "slurmd", "sbatch"))):
         return Path("/")
     root = cache / "root"
     if not root.exists():
         if not (shutil.which("apt-get") and shutil.which("dpkg")):
-            pytest.skip("SLURM is not installed, and this is no Debian to take it from")
+            pytest.skip(
+                "SLURM is not installed, and this is not Debian, where it could be downloaded"
+            )
         (cache / "partial").mkdir(exist_ok=True)
         command = ["apt-get", "install", "--yes", "--download-only", "--no-install-recommends"]
         command += ["-o", f"Dir::Cache::archives={cache}", "-o", "Debug::NoLocking=true"]
         got = subprocess.run([*command, *PACKAGES], capture_output=True, text=True)
         if got.returncode:
-            pytest.skip(f"SLURM is not installed and cannot be had: {got.stderr.strip()[-200:]}")
+            pytest.skip(
+                f"SLURM is not installed and cannot be downloaded: {got.stderr.strip()[-200:]}"
+            )
         for package in cache.glob("*.deb"):
             subprocess.run(["dpkg", "-x", package, cache / "aside"], check=True)
         (cache / "aside").rename(root)
@@ -267,7 +271,7 @@ def unpacked(cache):
 
 @pytest.fixture(scope="module")
 def slurm(request, tmp_path_factory):
-    """A SLURM of one node with two processors; its tools are on the PATH, its log may be asked."""
+    """A one-node SLURM with two processors; its tools are on the PATH."""
     root = unpacked(request.config.cache.mkdir("slurm"))
     (plugins,) = root.glob("usr/lib/*/slurm-wlm")
     folder = tmp_path_factory.mktemp("slurm")
@@ -318,15 +322,13 @@ def jobs():
     return out.stdout.split()
 
 
-def test_slurm_workers_of_which_one_is_killed(slurm, data, store, serial, tmp_path, monkeypatch):
+def test_killed_slurm_worker_is_replaced(slurm, data, store, serial, tmp_path, monkeypatch):
     file = describe(tmp_path, "jobs: 2\nwalltime: 0:10:00\nmemory: 2GB\n")
-    everything_is_trained(data, store, serial, file, Disturber(monkeypatch, kill_a_worker))
+    assert_everything_is_trained(data, store, serial, file, Disturber(monkeypatch, kill_a_worker))
     assert list(store.logs.glob("labrnn-*.err"))
 
 
-def test_slurm_job_that_is_cancelled_is_asked_for_again(
-    slurm, data, store, serial, tmp_path, monkeypatch
-):
+def test_cancelled_slurm_job_is_resubmitted(slurm, data, store, serial, tmp_path, monkeypatch):
     file = describe(tmp_path, "jobs: 1\nwalltime: 0:10:00\nmemory: 2GB\n")
     dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"})
     first = []
@@ -335,23 +337,23 @@ def test_slurm_job_that_is_cancelled_is_asked_for_again(
         first.extend(jobs())
         subprocess.run(["scancel", *first], check=True)
 
-    everything_is_trained(data, store, serial, file, Disturber(monkeypatch, cancel))
+    assert_everything_is_trained(data, store, serial, file, Disturber(monkeypatch, cancel))
     assert len(first) == 1
 
 
-def test_slurm_that_refuses_is_told(slurm, data, store, tmp_path):
+def test_sbatch_refusal_is_reported(slurm, data, store, tmp_path):
     file = describe(tmp_path, "queue: unknown\n")
     with pytest.raises(LabError, match=r"slurm\.yaml: sbatch refuses.*invalid partition"):
         run_trials(FOUR, data, store=store, scheduler=file)
 
 
-def test_no_slurm_is_told(data, store, tmp_path, monkeypatch):
+def test_missing_sbatch_is_reported(data, store, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LabError, match="the command sbatch is missing"):
         run_trials(FOUR, data, store=store, scheduler=describe(tmp_path, "jobs: 1\n"))
 
 
-def test_interrupted_run_takes_its_jobs_along(slurm, data, store, tmp_path):
+def test_interrupted_run_cancels_its_jobs(slurm, data, store, tmp_path):
     file = describe(tmp_path, "jobs: 2\nwalltime: 0:10:00\nmemory: 2GB\n")
     params, there = write_params(tmp_path), endless(tmp_path) | {"LABRNN_DATA": data}
     process = labrnn("train", params, "--scheduler", file, env=there)

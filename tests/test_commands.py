@@ -1,4 +1,4 @@
-"""The command line: help, exit codes, and what `labrnn data` says."""
+"""The command line: help, exit codes, and the output of `labrnn data`."""
 
 import io
 import json
@@ -28,7 +28,7 @@ PARAMS = [path for path in sorted(PROJECT.glob("params/*/*.yaml")) if path.stem 
 
 
 def run(*arguments):
-    """Exit code, what a command prints, what it complains of."""
+    """Run a command; return exit code, standard output and standard error."""
     result = CliRunner().invoke(main, arguments)
     return result.exit_code, result.stdout, result.stderr
 
@@ -51,9 +51,9 @@ def test_help(command, path):
 
 @pytest.mark.parametrize("wrong", [["no-such-command"], ["train"], ["data", "--no-such-option"]])
 def test_wrong_usage(wrong):
-    code, out, complaint = run(*wrong)
+    code, out, err = run(*wrong)
     assert (code, out) == (2, "")
-    assert "labrnn" in complaint or "Error" in complaint
+    assert "labrnn" in err or "Error" in err
 
 
 def test_data(reviews, tmp_path):
@@ -83,8 +83,8 @@ def test_data(reviews, tmp_path):
         ("train --dry-run {there}/lab2d_width.yaml --data {there}/reviews.csv 2>&- <&-", "", 0),
     ],
 )
-def test_streams_that_are_closed_or_full(reviews, tmp_path, words, says, code):
-    """One message where there is one, the right exit code, and no traceback."""
+def test_closed_or_full_streams(reviews, tmp_path, words, says, code):
+    """At most one message, the correct exit code, and no traceback."""
     write_reviews(reviews, tmp_path / "reviews.csv")
     write_params(tmp_path, seeds=[0], epochs=1)
     (tmp_path / "file").touch()
@@ -98,7 +98,7 @@ def test_streams_that_are_closed_or_full(reviews, tmp_path, words, says, code):
     assert "Traceback" not in done.stderr
 
 
-def test_a_reader_that_goes_away_stops_no_work():
+def test_broken_pipe_does_not_stop_the_work():
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as pipe:
@@ -116,7 +116,7 @@ def test_a_reader_that_goes_away_stops_no_work():
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_nothing_that_is_printed_steers_the_terminal(tmp_path, words):
+def test_output_contains_no_terminal_escapes(tmp_path, words):
     name = "\x1b]0;title\x07\x9b31m\r"
     (tmp_path / name / "0123456789abcdef" / name).mkdir(parents=True)
     (tmp_path / name / "file").touch()
@@ -126,7 +126,7 @@ def test_nothing_that_is_printed_steers_the_terminal(tmp_path, words):
     assert "title" in out + err or words[0] == "predict"
 
 
-def test_a_failure_that_is_shown_steers_no_terminal(tmp_path):
+def test_displayed_failure_contains_no_terminal_escapes(tmp_path):
     stream, log = io.StringIO(), io.StringIO()
     log.name = "log\x1b[31m"
     display, config = Display(stream), TrialConfig()
@@ -136,7 +136,7 @@ def test_a_failure_that_is_shown_steers_no_terminal(tmp_path):
     assert "\x1b" not in stream.getvalue()
 
 
-def test_reports_that_would_be_the_same_files_are_refused(tmp_path):
+def test_reports_with_the_same_output_files_are_refused(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         write_params(tmp_path / name)
@@ -149,18 +149,20 @@ def test_reports_that_would_be_the_same_files_are_refused(tmp_path):
     assert len(plan(paths)) == 2  # into reports/one and reports/two
 
 
-def test_data_that_is_not_there(tmp_path):
-    code, out, complaint = run("data", "--data", str(tmp_path / "nothing.csv"))
+def test_missing_data_file_is_refused(tmp_path):
+    code, out, err = run("data", "--data", str(tmp_path / "nothing.csv"))
     assert (code, out) == (2, "")
-    assert "nothing.csv: named by --data" in complaint
+    assert "nothing.csv: named by --data" in err
 
 
 def test_download_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("LABRNN_DOWNLOAD_URL", "http://127.0.0.1:9/a.tar.gz")  # nobody listens there
-    code, out, complaint = run("data", "--download", str(tmp_path))
+    monkeypatch.setenv(
+        "LABRNN_DOWNLOAD_URL", "http://127.0.0.1:9/a.tar.gz"
+    )  # no server listens there
+    code, out, err = run("data", "--download", str(tmp_path))
     assert (code, out) == (2, "")
-    assert f"get {ARCHIVE} elsewhere and put it into {tmp_path}" in complaint
+    assert f"get {ARCHIVE} elsewhere and put it into {tmp_path}" in err
 
 
 def test_download_to_the_users_cache(tmp_path, monkeypatch):
@@ -173,8 +175,8 @@ def test_download_to_the_users_cache(tmp_path, monkeypatch):
     )
 
 
-def test_every_command_says_what_one_would_do_next(reviews, tmp_path, monkeypatch):
-    """In its last line, also after a failure; what it prints for programs stays as it is."""
+def test_every_command_suggests_the_next_step(reviews, tmp_path, monkeypatch):
+    """The suggestion is the last line of standard error; standard output is unchanged."""
     monkeypatch.setattr("labrnn.reports.batch.make", lambda *_: 0)
     data = write_reviews(reviews, tmp_path / "reviews.csv")
     params, store = write_params(tmp_path, seeds=[0], epochs=1), str(tmp_path / "none")
@@ -218,7 +220,7 @@ def test_a_short_name_finds_a_params_file(name, path, tmp_path, monkeypatch):
     assert Path(find_params(name)) == PROJECT / f"params/{path}.yaml"
 
 
-def test_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
+def test_path_is_used_unchanged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lab2c").touch()
     for path in ("lab2c", "nothing.yaml", "params/quick/nothing", str(tmp_path)):
@@ -241,7 +243,7 @@ def test_a_path_is_taken_as_it_is(tmp_path, monkeypatch):
         ("", "no params file has this name"),
     ],
 )
-def test_a_name_that_fits_no_file_or_several(command, name, says):
+def test_unknown_or_ambiguous_short_name_is_refused(command, name, says):
     code, out, err = run(command, name)
     assert (code, out) == (2, "")
     assert says in err
@@ -250,8 +252,8 @@ def test_a_name_that_fits_no_file_or_several(command, name, says):
 # Editors
 
 
-def test_schemas_are_those_of_the_parts(tmp_path):
-    """`make tidy` renews them."""
+def test_committed_schemas_are_up_to_date(tmp_path):
+    """`make tidy` updates them."""
     assert run("schema", str(tmp_path))[0] == 0
     new, kept = (
         {path.name: path.read_text() for path in Path(folder).iterdir()}
@@ -261,7 +263,7 @@ def test_schemas_are_those_of_the_parts(tmp_path):
 
 
 @pytest.mark.parametrize("path", PARAMS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_params_files_name_their_schema_and_fit_it(path):
+def test_params_files_name_and_satisfy_their_schema(path):
     lines = path.read_text().splitlines()
     assert lines[0] == f"# yaml-language-server: $schema=../schema/{path.stem}.json"
     schema = json.loads((path.parent / f"../schema/{path.stem}.json").read_text())
@@ -272,13 +274,13 @@ def test_params_files_name_their_schema_and_fit_it(path):
             jsonschema.validate(wrong, schema)
 
 
-def test_what_a_notebook_hands_down_is_not_ours(reviews, tmp_path):
-    """`!labrnn` in a cell: its Jupyter runs elsewhere, its plots are drawn by ipympl."""
+def test_environment_inherited_from_a_notebook_is_ignored(reviews, tmp_path):
+    """`!labrnn` in a cell: Jupyter runs elsewhere and ipympl draws its plots."""
     write_reviews(reviews, tmp_path / "only_here.csv")
-    handed = {"MPLBACKEND": "module://ipympl.backend_nbagg", "JPY_PARENT_PID": str(os.getpid())}
+    inherited = {"MPLBACKEND": "module://ipympl.backend_nbagg", "JPY_PARENT_PID": str(os.getpid())}
     labrnn = [sys.executable, "-c", "from labrnn.cli import main; main()"]
     for words in (["data", "--data", "only_here.csv"], ["predict", "a film", "--explain", "shown"]):
-        environment = os.environ | handed | {"PYTHONPATH": str(PROJECT)}
+        environment = os.environ | inherited | {"PYTHONPATH": str(PROJECT)}
         done = subprocess.run([*labrnn, *words], cwd=tmp_path, env=environment, capture_output=True)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "shown.html").exists()

@@ -1,4 +1,4 @@
-"""One training's description: defaults, limits, differences; params files and their traps."""
+"""Configuration of a training: defaults, limits, differences, and params files."""
 
 import pytest
 
@@ -8,13 +8,13 @@ from labrnn.parts import PARTS, Compound, LstmOptimizers
 
 
 def fault(model=TrialConfig, **values):
-    """The message that refuses these values."""
+    """Return the error message for these values."""
     with pytest.raises(LabError) as caught:
         validated(model, values, "some.yaml")
     return str(caught.value)
 
 
-def test_defaults_are_the_labs():
+def test_defaults_match_the_lab():
     config = TrialConfig()
     lab = {
         "cell": "lstm", "embedding_dim": 1, "hidden_dim": 100, "n_layers": 1, "dropout_rate": 0.0,
@@ -25,7 +25,7 @@ def test_defaults_are_the_labs():
     assert config.difference() == ""
 
 
-def test_difference_is_sorted_and_names_what_changed():
+def test_difference_lists_changed_fields_sorted():
     config = TrialConfig(
         optim="rmsprop", lr=0.001, n_layers=2, hidden_dim=305, embedding_dim=32, dropout_rate=0.2
     )
@@ -40,7 +40,7 @@ def test_difference_is_sorted_and_names_what_changed():
     ("field", "lowest", "highest"),
     [("hidden_dim", 10, 320), ("embedding_dim", 1, 256), ("n_layers", 1, 4), ("epochs", 1, 100)],
 )
-def test_the_labs_limits(field, lowest, highest):
+def test_values_outside_the_lab_limits_are_refused(field, lowest, highest):
     for inside in (lowest, highest):
         assert getattr(validated(TrialConfig, {field: inside}, ""), field) == inside
     for outside in (lowest - 1, highest + 1):
@@ -59,7 +59,7 @@ def test_the_labs_limits(field, lowest, highest):
     ],
     ids=str,
 )  # fmt: skip
-def test_bad_values_are_named(values):
+def test_invalid_value_is_reported(values):
     ((field, value),) = values.items()
     assert f"  {field} = {value!r}: " in fault(**values)
 
@@ -78,8 +78,8 @@ def test_booleans_in_a_list_are_not_numbers():
 
 
 @pytest.mark.parametrize("part", [p for p in PARTS.values() if p.trains], ids=lambda p: p.name)
-def test_lists_hold_each_value_once_and_one_at_least(part):
-    # `rates` may be empty: there is then no study of learning rates.
+def test_lists_need_at_least_one_value_and_no_duplicates(part):
+    # `rates` may be empty; then learning rates are not compared.
     lists = {
         n: f.default
         for n, f in part.model_fields.items()
@@ -91,7 +91,7 @@ def test_lists_hold_each_value_once_and_one_at_least(part):
         assert f"holds {values[0]!r} 2 times; give each value once" in fault(part, **{name: twice})
 
 
-def test_numbers_as_yaml_reads_them(tmp_path):
+def test_scientific_notation_without_a_dot_is_a_number(tmp_path):
     """PyYAML reads 1e-3, which has no dot, as text."""
     path = tmp_path / "params.yaml"
     path.write_text("lr: 1e-3\ndropout_rate: 2e-1\nbidirectional: yes\nepochs: 3\n")
@@ -100,14 +100,14 @@ def test_numbers_as_yaml_reads_them(tmp_path):
     assert (config.lr, config.dropout_rate, config.bidirectional) == (0.001, 0.2, True)
 
 
-def test_a_list_that_papermill_passes_as_text():
+def test_list_passed_as_text_by_papermill_is_refused():
     """`papermill -p depths [1,2]`."""
     message = fault(LstmOptimizers, seeds="[1,2]")
     assert "seeds = '[1,2]': input should be a valid list" in message
     assert "to papermill give lists as -y 'seeds: [1,2]', not as -p" in message
 
 
-def test_every_fault_is_told_and_a_misspelt_name_is_met():
+def test_all_errors_are_reported_with_spelling_suggestions():
     message = fault(hiden_dim=20, lr=-1, colour="red")
     assert "3 bad value(s)" in message
     assert "hiden_dim: unknown parameter; did you mean `hidden_dim`?" in message
@@ -115,7 +115,7 @@ def test_every_fault_is_told_and_a_misspelt_name_is_met():
     assert len(fault(optim="x" * 10_000)) < 300
 
 
-def test_what_has_no_influence_makes_no_other_trial():
+def test_fields_without_effect_do_not_change_the_configuration():
     assert TrialConfig(readout="last_step") == TrialConfig()
     assert TrialConfig(readout="last_step", bidirectional="no") == TrialConfig()
     assert TrialConfig(cell="gru", forget_bias=1.0) == TrialConfig(cell="gru")
@@ -127,7 +127,7 @@ def test_what_has_no_influence_makes_no_other_trial():
     assert "forget_bias" in fault(cell="gru", forget_bias="much")
 
 
-def test_configurations_are_values():
+def test_configurations_are_immutable_and_hashable():
     config = TrialConfig(lr=0.1)
     assert config.replace(lr=0.01) == TrialConfig()
     assert len({config, TrialConfig(lr="0.1"), TrialConfig()}) == 2
@@ -141,7 +141,7 @@ def test_configurations_are_values():
 # ----------------------------------------------------------------------------------- params files
 
 
-def test_a_params_file(tmp_path):
+def test_params_file_is_read(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("\ufeff# the quick setting\nseeds: [1, 2]\nlr: 0.001\n", encoding="utf-8")
     assert read_yaml(path) == {"seeds": [1, 2], "lr": 0.001}
@@ -165,7 +165,7 @@ BILLION_LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\n"
     ],
     ids=lambda text: text[:20],
 )  # fmt: skip
-def test_what_is_no_params_file_is_refused_in_one_message(tmp_path, text):
+def test_invalid_params_file_is_refused_in_one_message(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(LabError) as caught:
@@ -176,7 +176,7 @@ def test_what_is_no_params_file_is_refused_in_one_message(tmp_path, text):
     assert len(message) < len(str(path)) + 400
 
 
-def test_what_cannot_be_read_is_refused(tmp_path):
+def test_unreadable_params_file_is_refused(tmp_path):
     latin = tmp_path / "latin.yaml"
     latin.write_bytes("lr: 0.1 # caf\xe9".encode("latin-1"))
     for path in (latin, tmp_path, tmp_path / "none.yaml"):
@@ -184,7 +184,7 @@ def test_what_cannot_be_read_is_refused(tmp_path):
             read_yaml(path)
 
 
-def test_the_compound_grid_keeps_to_the_labs_limit():
+def test_compound_grid_enforces_the_lab_limit():
     lists = {"depths": [1, 2], "widths": [10, 20, 30, 40, 50], "sizes": [1, 2, 3, 4, 5]}
     assert len(validated(Compound, lists, "params").settings()) == 50
     message = fault(Compound, **lists | {"depths": [1, 2, 3]})

@@ -1,4 +1,4 @@
-"""What is stored is not believed: it must have the right form and agree with itself."""
+"""Stored content is not trusted: its form and its consistency are checked."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def store(tmp_path):
 
 
 def forge(store, name, change):
-    """Change a file and its digest: `change` takes and gives JSON values, or a CSV's cells."""
+    """Change a file and its digest; `change` maps JSON values, or the cells of a CSV."""
     trial = Trial(store.root / FINGERPRINT / KEY)
     text = trial.read(name).decode()
     if name.endswith(".csv"):
@@ -42,7 +42,7 @@ def forge(store, name, change):
 
 
 def at(*path, value):
-    """A change of one value in nested lists and dicts."""
+    """Return a change of one value in nested lists and dicts."""
 
     def change(whole):
         *way, last = path
@@ -149,7 +149,7 @@ FORGERIES = [
 @pytest.mark.parametrize(
     ("name", "change", "says"), FORGERIES, ids=[f"{i} {f[2][:30]}" for i, f in enumerate(FORGERIES)]
 )
-def test_a_forgery_is_found_and_neither_used_nor_imported(store, tmp_path, name, change, says):
+def test_forged_trial_is_detected_and_not_used_or_imported(store, tmp_path, name, change, says):
     trial = forge(store, name, change)
     (fault,) = trial.damage()[:1]
     assert says in fault or " is no finite number" in fault or says in trial.damage()[-1]
@@ -171,13 +171,13 @@ def test_a_forgery_is_found_and_neither_used_nor_imported(store, tmp_path, name,
     assert not trial.folder.exists()
 
 
-def test_what_a_training_rounds_is_no_forgery(store):
-    """Probabilities beside one half, of 1, and of 0 keep verdicts and losses within bounds."""
+def test_rounded_values_are_not_damage(store):
+    """Probabilities near one half, of 1 and of 0 keep classes and losses within bounds."""
     assert Trial(store.root / FINGERPRINT / KEY).damage() == []
 
 
-def test_a_verdict_on_one_half_is_not_judged(store):
-    """0.5 in the file may be a probability a little above one half."""
+def test_probability_of_one_half_may_be_either_class(store):
+    """A stored 0.5 may be a probability slightly above one half."""
 
     def change(cells):
         cells[4][3] = "0.5000"
@@ -186,7 +186,7 @@ def test_a_verdict_on_one_half_is_not_judged(store):
     assert forge(store, "predictions.csv", change).damage() == []
 
 
-def test_a_certain_and_wrong_answer_allows_any_larger_loss(store):
+def test_certain_but_wrong_prediction_allows_a_larger_loss(store):
     def certain(cells):
         label = int(cells[6][1])
         cells[6][3] = f"{1 - label:.4f}"
@@ -214,7 +214,7 @@ def test_dropped_duplicates_leave_fewer_rows(tmp_path):
     assert store.find(config, FINGERPRINT)
 
 
-def test_weights_that_are_not_finite(store):
+def test_non_finite_weights_are_damage(store):
     from safetensors.numpy import load, save
 
     trial = Trial(store.root / FINGERPRINT / KEY)
@@ -227,7 +227,7 @@ def test_weights_that_are_not_finite(store):
     assert Trial(trial.folder).damage() == [f"{WEIGHTS}: bias is not finite"]
 
 
-def test_a_trial_under_anothers_key_is_not_used(store):
+def test_trial_in_the_folder_of_another_key_is_not_used(store):
     other = CONFIG.replace(seed=1)
     shutil.copytree(store.root / FINGERPRINT / KEY, store.root / FINGERPRINT / trial_key(other))
     with pytest.raises(LabError, match=f"lies in the wrong folder, it belongs in .*{KEY}"):
@@ -235,7 +235,7 @@ def test_a_trial_under_anothers_key_is_not_used(store):
     assert store.find(CONFIG, FINGERPRINT).key == KEY
 
 
-def test_a_sound_trial_on_a_shelf_stands_in_for_a_damaged_one(store, tmp_path):
+def test_sound_trial_on_a_shelf_replaces_a_damaged_one(store, tmp_path):
     shelf = shutil.copytree(store.root, tmp_path / "shelf")
     forge(store, "metrics.json", at("best", "accuracy", value=1.0))
     assert Store(store.root, [shelf]).find(CONFIG, FINGERPRINT).folder.is_relative_to(shelf)
@@ -253,7 +253,7 @@ def test_the_trials_of_the_repository_are_sound(tmp_path):
 
 @pytest.mark.parametrize("name", ["DONE", *TEXTS, WEIGHTS, MARK, "epoch"])
 @pytest.mark.parametrize("kind", ["pipe", "zero", "folder", "huge", "loop"])
-def test_what_is_no_file_is_refused_unread(store, tmp_path, name, kind):
+def test_non_regular_or_huge_files_are_not_read(store, tmp_path, name, kind):
     path = store.root / FINGERPRINT / KEY / name
     if name == MARK:
         path = store.root / MARK
@@ -287,13 +287,13 @@ def test_what_is_no_file_is_refused_unread(store, tmp_path, name, kind):
     assert tree(store.root) == before
 
 
-# What is kept beside the trials
+# Values kept beside the trials
 
 KEPT = sorted((PROJECT / "reports" / "full" / "descriptions").glob("*/*-*.json"))
 
 
 def kept_value(kind):
-    """A value of the repository, of the reviews that the made trials have."""
+    """Return a kept value of the repository, adapted to the reviews of the synthetic trials."""
     path = next(path for path in KEPT if path.name.startswith(kind))
     value = json.loads(path.read_bytes())["value"]
     if kind == "data":
@@ -337,7 +337,7 @@ MALFORMED = [
 @pytest.mark.parametrize(
     ("kind", "change"), MALFORMED, ids=[f"{i} {kind}" for i, (kind, _) in enumerate(MALFORMED)]
 )
-def test_a_malformed_description_is_not_used_and_not_imported(store, tmp_path, kind, change):
+def test_malformed_description_is_not_used_or_imported(store, tmp_path, kind, change):
     value, name = kept_value(kind)
     made = change(value)
     value = value if made is None and change.__name__ == "change" else made
@@ -350,17 +350,17 @@ def test_a_malformed_description_is_not_used_and_not_imported(store, tmp_path, k
     code, out, err = run("trials", "--store", tmp_path / "other", "import", store.root)
     assert (code, out) == (1, "1 not copied, 1 copied\n")
     assert err.startswith(f"{path}: ")
-    store.keep(FINGERPRINT, name, kept_value(kind)[0])  # made again
+    store.keep(FINGERPRINT, name, kept_value(kind)[0])  # computed again
     assert store.recall(FINGERPRINT, name) == kept_value(kind)[0]
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
-def test_what_the_repository_keeps_is_sound(path):
+def test_kept_values_of_the_repository_are_sound(path):
     assert kept.unpack(path)[1] is None
     assert Store(path.parents[1]).recall(path.parent.name, path.name)
 
 
-def test_import_never_replaces_what_is_kept(store, tmp_path):
+def test_import_does_not_replace_kept_values(store, tmp_path):
     mine, name = kept_value("data")
     theirs = mine | {"vocabulary_size": 31337}
     other = Store(tmp_path / "other")
@@ -377,7 +377,7 @@ def test_import_never_replaces_what_is_kept(store, tmp_path):
     assert store.recall(FINGERPRINT, name) == mine
 
 
-def test_digests_of_what_is_kept_follow_what_is_recalled(store, tmp_path):
+def test_kept_digests_match_recalled_values(store, tmp_path):
     names = [f"other-000000000000000{n}.json" for n in range(3)]
     shelf = Store(tmp_path / "shelf")
     for name in names[:2]:
@@ -390,11 +390,11 @@ def test_digests_of_what_is_kept_follow_what_is_recalled(store, tmp_path):
     second = both.kept_digests(FINGERPRINT)
     assert second.keys() == {names[0]}
     assert second[names[0]] != first[names[0]]
-    shelf.keep(FINGERPRINT, names[0], [3])  # the root's comes first
+    shelf.keep(FINGERPRINT, names[0], [3])  # the root has precedence
     assert both.kept_digests(FINGERPRINT) == second
 
 
-def test_arrays_are_kept_little_endian_as_digits():
+def test_arrays_are_stored_as_little_endian_hex():
     digits = kept.hex_of(np.array([1, 258, -1]), np.int16)
     assert digits == "01000201ffff"
     assert kept.array_of(digits, np.int16).tolist() == [1, 258, -1]

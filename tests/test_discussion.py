@@ -1,4 +1,4 @@
-"""The discussions follow the runs: every branch of the templates, read as a person would."""
+"""Discussions follow the runs: the text of every branch of the templates."""
 
 import re
 from dataclasses import replace
@@ -51,7 +51,7 @@ def compared(name, mean, error, p=None, many=False, n=10, equivalent=1.0):
     return Comparison(*sides, difference=d, p=p, p_equivalent=equivalent)
 
 
-def test_one_comparison_in_each_outcome():
+def test_sentence_for_each_outcome_of_a_comparison():
     assert comparisons([compared("2 layers", -0.05, 0.01, many=True)]) == (
         "2 layers (−5.0 points [−7.0, −3.0], p < 0.001) are significantly less accurate than 1 layer."
     )
@@ -74,7 +74,7 @@ def test_one_comparison_in_each_outcome():
     )
 
 
-def test_two_and_many_comparisons_are_grouped_by_outcome():
+def test_comparisons_are_grouped_by_outcome():
     two = [compared("Adam", -0.05, 0.01), compared("SGD", -0.09, 0.01)]
     assert comparisons(two).startswith("Adam (−5.0 points [−7.0, −3.0], p < 0.001) and SGD (−9.0 ")
     assert "are significantly less accurate than 1 layer." in comparisons(two)
@@ -88,7 +88,7 @@ def test_two_and_many_comparisons_are_grouped_by_outcome():
     assert comparisons([]) == ""
 
 
-def test_figures_can_be_left_to_a_table_and_one_setting_compared_with_several():
+def test_comparisons_without_figures_and_with_one_setting_first():
     three = [compared("Adam", 0.003, 0.006), *(compared(f"{k} layers", 0.05, 0.01) for k in (2, 3))]
     assert comparisons(three, figures=False) == (
         "2 layers and 3 layers are significantly more accurate than 1 layer. Adam does not differ "
@@ -101,14 +101,14 @@ def test_figures_can_be_left_to_a_table_and_one_setting_compared_with_several():
     )
 
 
-def test_numbers_are_printed_as_the_language_guide_has_them():
+def test_number_formats_follow_the_language_guide():
     assert [points(x) for x in (0.009, -0.009, 0.0, -0.0001)] == ["+0.9", "−0.9", "0.0", "0.0"]
     written = [prose.p_value(p) for p in (0.0001, 0.0042, 0.03, 0.5, 0.999)]
     assert written == ["p < 0.001", "p = 0.004", "p = 0.03", "p = 0.50", "p > 0.99"]
     assert prose.interval(Estimate(0.0001, 0.0004, 50, 3, 100)) == "[−0.1, 0.1]"
     assert prose.interval(Estimate(0.0, 0.0001, 50, 3, 100)) == "[0.0, 0.0]"
     assert prose.interval(Estimate(0.78, 0.04, 50, 3, 100)) == "[70.0, 86.0]"
-    wide = Estimate(0.78, 0.06, 50, 3, 100)  # 12 points to either side say nothing
+    wide = Estimate(0.78, 0.06, 50, 3, 100)  # 12 points to either side are uninformative
     assert prose.interval(wide) == ""
     assert prose.accuracy(wide) == "78.0 % (n = 3)"
     assert prose.difference(wide, 0.2) == "+78.0 points, p = 0.20"
@@ -125,7 +125,7 @@ def test_numbers_are_printed_as_the_language_guide_has_them():
 
 @pytest.mark.parametrize(("part", "cell"), [(Lstm, "LSTM"), (Gru, "GRU")])
 @pytest.mark.parametrize("seeds", [[5], SEEDS])
-def test_a_loss_that_stays_at_ln_2(part, cell, seeds):
+def test_sgd_loss_stays_at_ln_2(part, cell, seeds):
     text = discussion.sgd(results(part(seeds=seeds, **FULL), {cell: 0.5}))
     assert text.startswith(
         f"The training loss of the {cell} does not fall under SGD: it is 0.6930 after the first epoch"
@@ -146,7 +146,7 @@ def test_a_loss_that_stays_at_ln_2(part, cell, seeds):
         (0.5, "None of these changes lets significantly more runs train (Fisher's exact test)."),
     ],
 )
-def test_what_lets_sgd_train_is_tested(level, says):
+def test_changes_that_let_sgd_train_are_tested(level, says):
     accuracies = {"LSTM": 0.5, "a learning rate of 1": level, "a forget bias of 1": 0.5}
     found = results(Lstm(seeds=SEEDS, rates=[0.1, 1.0], **FULL), accuracies)
     text = discussion.sgd(found)
@@ -158,11 +158,11 @@ def test_what_lets_sgd_train_is_tested(level, says):
     assert ("the size of the steps matters more here than the forget gate" in text) == (
         level == 0.8
     )
-    assert "a learning rate of 0.1" not in text  # was not run
+    assert "a learning rate of 0.1" not in text  # it was not run
     assert [s.name for s in Gru(rates=[1.0]).probes()] == ["a learning rate of 1"]
 
 
-def test_a_loss_that_falls():
+def test_sgd_loss_falls():
     text = discussion.sgd(results(Lstm(seeds=SEEDS, **FULL), {"LSTM": 0.8}))
     assert text.startswith(
         "The training loss of the LSTM falls steadily under SGD, from 0.600 to 0.120."
@@ -171,7 +171,7 @@ def test_a_loss_that_falls():
     assert "Why does it not train" not in text
 
 
-def test_seeds_that_do_not_agree():
+def test_sgd_seeds_disagree():
     text = discussion.sgd(results(Lstm(seeds=SEEDS, **FULL), {"LSTM": [0.5, 0.8, 0.5, 0.8, 0.5]}))
     assert text.startswith(
         "The training loss of the LSTM does not fall steadily under SGD: its mean"
@@ -183,7 +183,7 @@ def test_seeds_that_do_not_agree():
 # Lab 2 a and b
 
 
-def test_optimisers_are_compared_with_the_one_that_validation_prefers():
+def test_optimisers_are_compared_with_the_best_on_validation():
     text = discussion.optimizers(optimizers(adam=0.90))
     assert text.startswith(
         "Adam has the highest validation accuracy of the optimisers of the LSTM, and a test accuracy of 9"
@@ -198,14 +198,14 @@ def test_optimisers_are_compared_with_the_one_that_validation_prefers():
     )
 
 
-def test_optimisers_that_are_equivalent():
+def test_equivalent_optimisers_are_reported():
     text = discussion.optimizers(optimizers(seeds=list(range(10))))
     assert re.search(
         r"(Adam|RMSprop) \(.*\) is equivalent to (RMSprop|Adam) within 1 point\.", text
     )
 
 
-def test_what_did_not_train_is_reported_as_such():
+def test_untrained_settings_are_reported():
     assert "SGD" not in discussion.optimizers(optimizers(sgd=0.8)).split("no run trained")[0][-20:]
     weak = optimizers(adagrad=0.55)
     assert (
@@ -217,7 +217,7 @@ def test_what_did_not_train_is_reported_as_such():
     assert text.startswith("Adagrad (n = 5), Adam (n = 5), RMSprop (n = 5) and SGD (n = 5): no run")
 
 
-def test_the_rates_are_chosen_on_validation():
+def test_learning_rates_are_chosen_on_validation():
     part = LstmOptimizers(seeds=SEEDS, rates=[0.001, 0.01], lr=0.001, **FULL)
     best = {("adam", 0.01): 0.90, ("rmsprop", 0.001): 0.87}
 
@@ -227,7 +227,7 @@ def test_the_rates_are_chosen_on_validation():
     assert "RMSprop at 0.001" in text
     lines = rates_table(found, [s for g in part.groups().values() for s in g])
     assert lines["chosen"].tolist() == ["", "yes", "yes", ""]
-    assert len(found.rows(part.groups()["Adam"][0])) == 5  # its rate is the part's own
+    assert len(found.rows(part.groups()["Adam"][0])) == 5  # it has the learning rate of the part
     assert len(part.seeds_of(part.groups()["Adam"][1])) == 3
     assert "chosen on validation" not in discussion.optimizers(optimizers())
 
@@ -264,20 +264,20 @@ def test_depth():
     assert "From 1 layer to 3 layers the model grows from" in text
 
 
-def test_width_reads_well_with_one_run_each():
+def test_width_with_single_runs():
     text = discussion.width(widths(0.80, 0.87, 0.87, seeds=[5]))
     assert "are not tested against 100 units: the less accurate side is a single run" in text
     assert not re.search("significantly|equivalent|CI", text)
 
 
-def test_width_with_several():
+def test_width_with_several_runs():
     text = discussion.width(widths(0.80, 0.87, 0.92))
     assert "20 units are significantly less accurate than 100 units." in text
     assert "200 units are significantly more accurate than 100 units." in text
     assert "319" not in text
 
 
-def test_a_reference_that_did_not_train_is_not_compared_with():
+def test_untrained_reference_is_not_compared():
     text = discussion.width(widths(0.87, 0.5, 0.87))
     assert text.startswith("100 units (n = 5): no run trained")
     assert "accurate than 100 units" not in text
@@ -287,10 +287,10 @@ def test_embedding():
     part = EmbeddingSize(sizes=[1, 4, 16, 64], seeds=SEEDS, **FULL)
     text = discussion.embedding(results(part, {s.name: 0.87 for s in part.settings()}))
     assert text.startswith("With 1 dimension, the test accuracy is")
-    assert "concludes" not in text  # the lab's own sizes are not all there
+    assert "concludes" not in text  # not all sizes of the lab were run
 
 
-def test_runs_that_lie_far_apart_are_reported():
+def test_widely_spread_runs_are_reported():
     found = widths([0.86, 0.87, 0.76, 0.88, 0.78], 0.87, 0.87)
     assert (
         "The runs of 20 units differ much more than those of other settings, so their interval uses"
@@ -336,7 +336,7 @@ def test_compound_is_better_or_worse():
     assert worse.startswith("Compound scaling does not beat changing depth, width")
 
 
-def test_compound_of_one():
+def test_compound_with_one_setting_run():
     found = grid(
         lambda c: 0.86 if (c.n_layers, c.hidden_dim, c.embedding_dim) == (1, 10, 8) else None
     )
@@ -344,7 +344,7 @@ def test_compound_of_one():
     assert "47 of 48 settings were not run." in text
 
 
-def test_the_ranking_marks_what_is_best_for_its_size():
+def test_ranking_marks_the_pareto_front():
     found = grid(lambda c: 0.90 if c.hidden_dim == 10 else 0.86)
     table = ranking(found, found.able(), compare(found))
     assert len(table) == 48
@@ -395,7 +395,7 @@ def test_bidirectional():
 # Notes
 
 
-def test_quick_is_called_reduced():
+def test_quick_setting_is_called_reduced():
     part = Width(train_reviews=500, widths=[10, 100])
     assert "reduced setting: 500 training reviews" in discussion.width(
         results(part, {"100 units": 0.8, "10 units": 0.8})
@@ -403,20 +403,20 @@ def test_quick_is_called_reduced():
     assert "reduced" not in discussion.width(widths(0.87, 0.87, 0.87))
 
 
-def test_what_is_missing_is_named():
+def test_missing_settings_are_named():
     assert "200 units were not run" in discussion.width(widths(0.87, 0.87, None))
     assert "None of this part's settings was run" in discussion.width(widths(None, None, None))
 
 
-def test_nothing_run_is_no_accident():
+def test_text_without_any_run():
     nothing = "None of this part's settings was run, so there is nothing to discuss yet."
     for part in (Lstm, LstmOptimizers, Depth, Compound, Bidirectional):
         name = {Lstm: "sgd", LstmOptimizers: "optimizers"}.get(part, part.__name__.lower())
         assert getattr(discussion, name)(results(part(**FULL), {})) == nothing
 
 
-def test_no_text_has_a_number_that_means_nothing():
-    """No -0.0, no p = 1.000, no NaN, no doubled space, in any of the parts."""
+def test_texts_contain_no_meaningless_numbers():
+    """No part prints -0.0, p = 1.000, NaN or double spaces."""
     texts = [
         discussion.optimizers(optimizers()),
         discussion.cells(cells(0.87, 0.87)),
@@ -432,7 +432,7 @@ def test_no_text_has_a_number_that_means_nothing():
 # Comparisons
 
 
-def test_the_reference_is_chosen_on_validation_and_not_on_the_test():
+def test_reference_is_chosen_on_validation_not_test_accuracy():
     found = optimizers(adam=0.872, rmsprop=0.87)
     adam = found["Adam"]
     trials = list(found.runs.trials.values())
@@ -455,7 +455,7 @@ def test_p_values_of_a_part_are_corrected_together():
     assert single[0].p == pytest.approx(alone[0])
 
 
-def test_tables_show_what_was_not_run_and_what_did_not_train():
+def test_tables_show_missing_and_untrained_settings():
     found = widths(0.87, [0.87, 0.5, 0.87, 0.5, 0.87], None)
     table = results_table(found, compare(found))
     assert table["setting"].tolist() == ["20 units", "100 units", "200 units"]
@@ -466,7 +466,7 @@ def test_tables_show_what_was_not_run_and_what_did_not_train():
     assert list(results_table(found)["s/epoch"]) == ["2", "2", "–"]
 
 
-def test_seconds_come_from_runs_that_name_their_clock():
+def test_seconds_come_only_from_runs_with_a_known_clock():
     found = widths(0.87, 0.87, 0.87)
     assert "an epoch from 2.0 s to 2.0 s" in discussion.width(found)
     for trial in found.runs.trials.values():
@@ -489,7 +489,7 @@ def test_seconds_come_from_runs_that_name_their_clock():
         ({"1 layer": 0.87, "2 layers": 0.86}, 0, ""),
     ],
 )
-def test_the_text_says_why_there_is_no_interval(accuracies, without, says):
+def test_text_explains_missing_intervals(accuracies, without, says):
     found = results(Depth(depths=[1, 2, 3], seeds=list(range(5))), accuracies)
     text = discussion.training(found)
     assert says in text
@@ -500,7 +500,7 @@ def test_the_text_says_why_there_is_no_interval(accuracies, without, says):
 # The share of runs that train, and what could have been detected
 
 
-def test_a_falling_share_of_runs_that_train_is_named():
+def test_falling_share_of_trained_runs_is_reported():
     shares = {1: [0.87] * 10, 2: [0.87] * 8 + [0.5] * 2, 3: [0.5] * 10}
     part = Depth(depths=[1, 2, 3], seeds=list(range(10)), **FULL)
     found = results(part, {s.name: shares[s.config.n_layers] for s in part.settings()})
@@ -510,7 +510,7 @@ def test_a_falling_share_of_runs_that_train_is_named():
     assert said not in discussion.depth(even)
 
 
-def test_differences_that_no_test_could_have_shown_are_named_as_such():
+def test_undetectable_differences_are_reported():
     part = Depth(depths=[1, 2, 3], seeds=list(range(3)), **FULL)
     one, two, three = (s.name for s in part.settings())
     wide = [0.70, 0.88, 0.80]

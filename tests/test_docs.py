@@ -1,6 +1,6 @@
-"""Every command of README and docs is run, in a copy of the tree whose parts and reviews are tiny.
+"""Run every command of README and docs in a copy of the tree with tiny parts and reviews.
 
-A command that a page gains has to be listed in this module: without that its first test fails.
+A command that is added to a page must be listed in this module; otherwise its first test fails.
 """
 
 import re
@@ -14,14 +14,14 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from tiny import write_reviews
-from tree import fenced, lock, plant, run
+from tree import copy_project, fenced, lock, run
 
 from labrnn.trials.store import PROJECT
 
 PAGES = ["README.md", "docs/how-to.md", "docs/structure.md", "docs/decisions.md"]
 PAGES += ["benchmarks/README.md"]
 TINY = {"train_reviews": 100, "max_tokens": 16, "epochs": 1, "batch_size": 32}
-PARTS = {  # the copy has these params files and no others
+PARTS = {  # the copy has only these params files
     "quick/lab2c_depth": {**TINY, "depths": [1]},
     "full/lab2c_depth": {**TINY, "depths": [1], "train": False},
 }
@@ -31,14 +31,14 @@ LEARN = "python -m pytest tests/test_notebooks.py tests/test_commands.py"
 
 FIRST = 'labrnn report lab2c --author "Ada Lovelace"'
 
-# Copies of the quick files for few reviews: each line needs those before it.
+# Copies of the quick files for few reviews; each line needs the preceding ones.
 SMALL = [
     "cp -r params/quick /tmp/small",
     "sed -i 's/^train_reviews: .*/train_reviews: 0/' /tmp/small/*.yaml",
     "labrnn report /tmp/small/*.yaml --data my_reviews.csv --out /tmp/mine",
 ]
 
-# As the page has it: the command, and what it prints or the file that it makes.
+# Run literally: the command, and its output or the file that it creates.
 LITERALLY = {
     "make report": Path("reports/quick/lab2c_depth.pdf"),
     "labrnn report params/quick/lab2c_depth.yaml": "/reports/quick/write_up.pdf",
@@ -58,49 +58,49 @@ LITERALLY = {
     "labrnn data --data my_reviews.csv": "my_reviews.csv",
     SMALL[0]: Path("tmp/small/lab2c_depth.yaml"),
 }
-# Reduced, for the reason that is given: the command, what is run, what that prints.
+# Reduced for the given reason: the command, what is run instead, and its output.
 REDUCED = {
-    # Nobody listens at the address that `in_tree` sets; test_download.py has the rest.
+    # No server listens at the address that `in_tree` sets; test_download.py tests the rest.
     "labrnn data --download": ("! labrnn data --download", "get aclImdb_v1.tar.gz elsewhere"),
-    # The plan of a cluster needs Dask; where it is missing the message says how to get it.
+    # A cluster plan needs Dask; if it is missing, the message says how to install it.
     "labrnn train params/full/*.yaml --scheduler params/cluster/slurm.yaml --dry-run": (
         ("" if DASK else "! ")
         + "labrnn train params/full/*.yaml --scheduler params/cluster/slurm.yaml --dry-run",
         "#SBATCH" if DASK else "is missing; run `make setup EXTRAS=cluster`",
     ),
-    # test_jupyterlab.py starts it with the words that make prints here, and looks at it.
+    # test_jupyterlab.py starts it with the arguments that make prints here.
     "make lab": ("make -n lab", "jupyter lab --LabApp.default_url=/lab/tree/notebooks"),
-    # Who reads this has run it.
+    # This is the command that runs these tests.
     "make test": ("make -n test", "python -m pytest -n auto"),
-    # Would install; test_ground.py sets an environment up.
+    # It would install packages; test_ground.py tests set-up.
     "make setup": ("make -n setup", "tools/bootstrap.py"),
     SMALL[1]: (f"{SMALL[0]}; {SMALL[1]}; cat /tmp/small/lab2c_depth.yaml", "train_reviews: 0"),
     SMALL[2]: ("; ".join(SMALL), "/mine/write_up.pdf"),
-    # As `make report`, from other files.
+    # Like `make report`, with other files.
     "make full-report": ("make -n full-report", "labrnn report params/full/*.yaml"),
-    # The rivals are a gigabyte and their races take minutes: the program starts and knows --full.
+    # The compared packages take a gigabyte and minutes: only check that it starts with --full.
     "make bench": ("make -n bench", "benchmarks/bench.py"),
     "make bench BENCH=--full": (
         "make -n bench BENCH=--full; python benchmarks/bench.py --help",
         "--full      time whole training runs too",
     ),
 }
-# Run, or held to what it needs, by another function of this module.
+# Run or checked by another function of this module.
 ELSEWHERE = {
     FIRST: "tree",
     "make setup EXTRAS=cluster": "test_the_extra_can_be_installed",
     "conda env create -f environment.yml": "test_conda_reads_the_environment",
     "conda activate labrnn": "test_conda_reads_the_environment",
     "labrnn report lab2c": "tree",
-    "cp notebooks/lab2c_depth.ipynb notebooks/dropout.ipynb": "test_a_part_is_added_by_the_page",
-    REGISTRIES: "test_something_is_added_by_the_page",
-    LEARN: "test_a_part_is_added_by_the_page",
-    "labrnn report params/quick/dropout.yaml": "test_a_part_is_added_by_the_page",
+    "cp notebooks/lab2c_depth.ipynb notebooks/dropout.ipynb": "test_new_part_follows_the_page",
+    REGISTRIES: "test_additions_follow_the_page",
+    LEARN: "test_new_part_follows_the_page",
+    "labrnn report params/quick/dropout.yaml": "test_new_part_follows_the_page",
 }
 
 
 def commands(text):
-    """Those of a page's shell blocks and of its inline code, without comments and `.venv/bin/`."""
+    """Return the commands in a page's shell blocks and inline code, without comments."""
     text = re.sub(r"<!--.*?-->", "", text, flags=re.S)
     lines = [x for word, block in fenced(text) if not word for x in block.splitlines()]
     text = re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S)
@@ -109,13 +109,13 @@ def commands(text):
     return [line for line in lines if line]
 
 
-def test_every_command_is_known_here():
+def test_every_documented_command_is_listed():
     found = {c for page in PAGES for c in commands((PROJECT / page).read_text("utf-8"))}
     assert found == {*LITERALLY, *REDUCED, *ELSEWHERE}
     assert set(ELSEWHERE.values()) <= set(globals())
 
 
-def test_a_command_is_found_wherever_it_stands():
+def test_commands_are_found_in_blocks_and_inline_code():
     page = (
         "Try `labrnn x`.\n\n```\nmake y  # why\n```\n\n1. So\n\n   ```\n   .venv/bin/z -a\n   ```\n"
     )
@@ -128,8 +128,8 @@ def test_a_command_is_found_wherever_it_stands():
 
 @pytest.fixture(scope="module")
 def tree(reviews, tmp_path_factory):
-    """The copy: two tiny params files, reviews under the pages' names, one trial trained."""
-    tree = plant(tmp_path_factory.mktemp("tree"))
+    """The copy: two tiny params files, reviews under the names on the pages, one stored trial."""
+    tree = copy_project(tmp_path_factory.mktemp("tree"))
     for path in tree.glob("params/*/*.yaml"):
         name = f"{path.parent.name}/{path.stem}"
         if name in PARTS:
@@ -148,7 +148,7 @@ def tree(reviews, tmp_path_factory):
 
 
 def tiny(notebook, values):
-    """A notebook's text with other values in its parameters cell."""
+    """Return a notebook's text with other values in its parameters cell."""
     for name, value in values.items():
         notebook, count = re.subn(rf'("{name}: [\w\[\]]+ = ).*?(  #)', rf"\g<1>{value}\2", notebook)
         assert count == 1
@@ -156,7 +156,7 @@ def tiny(notebook, values):
 
 
 def in_tree(command, tree):
-    """As the pages write it, but for `.venv/bin` on the path and another /tmp."""
+    """Run a command as on the pages, with `.venv/bin` on the path and another /tmp."""
     return run(
         f"PATH=$PWD/.venv/bin:$PATH; {command.replace('/tmp', str(tree / 'tmp'))}",
         tree,
@@ -168,12 +168,12 @@ def in_tree(command, tree):
 
 @pytest.mark.parametrize("command", [*LITERALLY, *REDUCED])
 def test_command(command, tree):
-    run_too, shows = REDUCED.get(command) or (command, LITERALLY[command])
+    executed, shows = REDUCED.get(command) or (command, LITERALLY[command])
     if command.startswith("labrnn report /tmp"):
         in_tree("cp params/quick/lab2c_depth.yaml /tmp/lab2c_depth.yaml", tree)
     if isinstance(shows, Path):
-        (tree / shows).unlink(missing_ok=True)  # a command before made it, too
-    code, shown = in_tree(run_too, tree)
+        (tree / shows).unlink(missing_ok=True)  # an earlier command may have created it
+    code, shown = in_tree(executed, tree)
     assert code == 0, shown
     if isinstance(shows, Path):
         assert (tree / shows).exists(), shown
@@ -200,11 +200,11 @@ def test_conda_reads_the_environment():
     assert {"name", "channels", "dependencies"} <= set(found)
 
 
-# Adding something
+# Additions
 
 
-def follow(section, tree):
-    """Change the files of the tree as the diffs of a section of the page say; returns the files."""
+def apply_diffs(section, tree):
+    """Apply the diffs of a section of the page to the tree; return the changed files."""
     page = (PROJECT / "docs/how-to.md").read_text("utf-8")
     text = page[page.index(f"## {section}\n") :]
     text = text[: text.find("\n## ", 1)]
@@ -223,8 +223,8 @@ def follow(section, tree):
 
 @pytest.fixture
 def sources(reviews, tmp_path):
-    """A copy for additions."""
-    tree = plant(tmp_path)
+    """A copy of the tree for additions."""
+    tree = copy_project(tmp_path)
     write_reviews(reviews, tree / "tiny.csv")
     (tree / "trains.py").write_text(TRAINS)
     return tree
@@ -244,8 +244,8 @@ print("another result" if losses[0] != losses[1] else "the same", trial_key(usua
 """
 
 
-def test_something_is_added_by_the_page(sources):
-    """One after another in the same copy; then the registries' tests, and a name in a report."""
+def test_additions_follow_the_page(sources):
+    """Make the additions one after another in one copy; then run the tests of the registries."""
     for section, change, most in (
         ("Add an optimiser", "optim nadam", 1),
         ("Add a cell", "cell rnn", 1),
@@ -253,11 +253,11 @@ def test_something_is_added_by_the_page(sources):
     ):
         _, before = in_tree("python trains.py hidden_dim 11", sources)
         assert in_tree(f"python trains.py {change}", sources)[0] != 0
-        files = follow(section, sources)
+        files = apply_diffs(section, sources)
         assert len(files) == len(set(files)) == most
         code, now = in_tree(f"python trains.py {change}", sources)
         assert code == 0, now
-        assert now == before  # the same key as before, and another result
+        assert now == before  # same key, different result
         assert now.startswith("another result")
 
     code, shown = in_tree(REGISTRIES, sources)
@@ -271,8 +271,8 @@ def test_something_is_added_by_the_page(sources):
     assert "NAdam" in shown, shown
 
 
-def test_a_part_is_added_by_the_page(tree):
-    """The steps of docs/how-to.md as they stand there, but for smaller numbers in the params."""
+def test_new_part_follows_the_page(tree):
+    """Follow the steps of docs/how-to.md, with smaller numbers in the params."""
     page = (PROJECT / "docs/how-to.md").read_text("utf-8")
     steps = fenced(page[page.index("## Add a part") : page.index("## Change the look")])
     (_, part), (_, copy), *cells, (_, params), (_, check), (_, report) = steps
@@ -281,7 +281,9 @@ def test_a_part_is_added_by_the_page(tree):
     text = parts.read_text().replace("\n\ndef part_named", f"\n\n{part}\n\ndef part_named")
     parts.write_text(text)
     assert in_tree(copy, tree)[0] == 0
-    notebook = nbformat.read(PROJECT / copy.split()[1], 4)  # the tree's has tiny parameters
+    notebook = nbformat.read(
+        PROJECT / copy.split()[1], 4
+    )  # the copy in the tree has tiny parameters
     new = {"markdown": nbformat.v4.new_markdown_cell, "python": nbformat.v4.new_code_cell}
     own = notebook.cells[1]
     kept = own.source[own.source.index("checkpoint: ") :]

@@ -1,4 +1,4 @@
-"""The download against a server on this machine that can also fail in the ways servers do."""
+"""The download from a local server that can fail like real servers."""
 
 import hashlib
 import threading
@@ -14,7 +14,7 @@ CONTENT = bytes(range(256)) * 1000
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each request by the next of its `answers`; the last one again when they run out."""
+    """Answer each request with the next of `answers`; repeat the last one."""
 
     answers: list
     requests = 0
@@ -52,8 +52,8 @@ def server(monkeypatch):
         thread.join()
 
 
-def refused(folder, says: str) -> None:
-    """The download fails with a message that says what to do, and leaves nothing behind."""
+def assert_refused(folder, says: str) -> None:
+    """Assert that the download fails with an actionable message and leaves nothing behind."""
     with pytest.raises(LabError) as caught:
         download(folder)
     message = str(caught.value)
@@ -63,7 +63,7 @@ def refused(folder, says: str) -> None:
     assert not list(folder.glob("*"))
 
 
-def test_fetched_once(server, tmp_path, capsys):
+def test_archive_is_downloaded_once(server, tmp_path, capsys):
     server.answers = [CONTENT]
     path = download(tmp_path / "new")
     assert path == tmp_path / "new" / ARCHIVE
@@ -73,7 +73,7 @@ def test_fetched_once(server, tmp_path, capsys):
     assert server.requests == 1
 
 
-def test_put_there_by_hand(server, tmp_path):
+def test_existing_archive_is_used(server, tmp_path):
     server.answers = [404]
     (tmp_path / ARCHIVE).write_bytes(CONTENT)
     assert download(tmp_path).read_bytes() == CONTENT
@@ -86,42 +86,42 @@ def test_a_damaged_copy_is_replaced(server, tmp_path):
     assert download(tmp_path).read_bytes() == CONTENT
 
 
-def test_a_server_that_dies_midway_is_asked_again(server, tmp_path):
+def test_interrupted_download_is_retried(server, tmp_path):
     server.answers = [CONTENT[:100_000], CONTENT]
     assert download(tmp_path).read_bytes() == CONTENT
     assert server.requests == 2
     assert [file.name for file in tmp_path.iterdir()] == [ARCHIVE]
 
 
-def test_a_server_that_keeps_dying(server, tmp_path):
+def test_repeated_interruption_is_reported(server, tmp_path):
     server.answers = [CONTENT[:100_000]]
-    refused(tmp_path, "no connection")
+    assert_refused(tmp_path, "no connection")
     server.answers = [CONTENT]
     assert download(tmp_path).read_bytes() == CONTENT
 
 
-def test_wrong_content(server, tmp_path):
+def test_wrong_checksum_is_refused(server, tmp_path):
     server.answers = [CONTENT[::-1]]
-    refused(tmp_path, "another checksum")
+    assert_refused(tmp_path, "another checksum")
 
 
 def test_not_found(server, tmp_path):
     server.answers = [404]
-    refused(tmp_path, "the server answered 404")
+    assert_refused(tmp_path, "the server answered 404")
 
 
 def test_no_network(server, tmp_path):
     server.answers = [CONTENT]
     server.socket.close()
-    refused(tmp_path, "no connection: ConnectionError")
+    assert_refused(tmp_path, "no connection: ConnectionError")
 
 
-def test_an_address_that_is_none(tmp_path, monkeypatch):
+def test_invalid_url_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("LABRNN_DOWNLOAD_URL", "file:///etc/passwd")
-    refused(tmp_path, "InvalidSchema")
+    assert_refused(tmp_path, "InvalidSchema")
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_uncreatable_folder_is_reported(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(LabError, match=ARCHIVE):
         download(tmp_path / "file")

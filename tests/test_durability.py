@@ -1,5 +1,7 @@
-"""Killed at every operation on the disk, power cut after every one: nothing that was reported as
-stored is lost, nothing half-written is believed, and going on ends where an undisturbed run does.
+"""Kill a process at every disk operation and cut the power after each one.
+
+Nothing that was reported as stored is lost, nothing half-written is used, and a resumed run ends
+like an uninterrupted one.
 """
 
 import os
@@ -12,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from disk import Recording, ended, killed_at, lucks, operations, started
+from disk import Recording, ended, killed_at, operations, started, survival_cases
 from stored import (
     CONFIG,
     CORPUS,
@@ -36,7 +38,7 @@ NAME, KEPT = "steps-0123456789abcdef.json", {"5": [0.7]}
 
 
 def train(root, note):
-    """As `running.train_and_store`, with a training that takes no time; notes what is stored."""
+    """Like `running.train_and_store`, with an instant training; note what is stored."""
     store = Store(root)
     store.keep(FINGERPRINT, NAME, KEPT)
     note("kept")
@@ -54,7 +56,7 @@ def train(root, note):
 
 
 def export(source, light):
-    """Copy a trial without its weights, then with them, and what is kept."""
+    """Return work that copies kept values and a trial, first without and then with weights."""
 
     def work(root, note):
         target, (trial,) = Store(root), source.trials()
@@ -70,7 +72,7 @@ def export(source, light):
 
 @pytest.fixture(scope="module")
 def works(tmp_path_factory):
-    """The pieces of work by name."""
+    """Name -> work."""
     source = Store(tmp_path_factory.mktemp("source"))
     write(source)
     source.keep(FINGERPRINT, NAME, KEPT)
@@ -80,7 +82,7 @@ def works(tmp_path_factory):
 
 @pytest.fixture
 def memory():
-    """A folder in memory, where there is one: thousands of syncs would wait for a disk."""
+    """A folder in memory if available, since thousands of syncs are slow on a disk."""
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="labrnn-", dir=base) as folder:
         yield Path(folder)
@@ -91,7 +93,7 @@ def contents(root):
 
 
 def check(root, notes):
-    """What was reported as stored is there; what is there is sound."""
+    """Assert that everything reported as stored exists and that everything stored is sound."""
     store = Store(root)
     assert all(trial.damage() == [] for trial in store.trials())
     assert store.recall(FINGERPRINT, NAME) in (None, KEPT)
@@ -108,7 +110,7 @@ def check(root, notes):
 
 
 def finish(root, work):
-    """Go on to the end and clean up; returns what is then there."""
+    """Resume to the end, clean up and return the files."""
     work(root, lambda note: None)
     store = Store(root)
     remove(store, stale(store))
@@ -132,12 +134,12 @@ def test_killed_at_every_operation(works, memory, name):
 
 
 def cuts(work, folder, some=2, resume=True):
-    """Cut the power after each operation of some work; returns the number of states looked at."""
+    """Cut the power after each operation of some work; return the number of checked states."""
     recording = Recording(folder / "run", lambda note: work(folder / "run" / "trials", note))
     reference = finish(folder / "run" / "trials", work)
     states = 0
     for n in range(len(recording.log) + 1):
-        for i, luck in enumerate(lucks(n, some)):
+        for i, luck in enumerate(survival_cases(n, some)):
             root = folder / f"{n}-{i}" / "trials"
             root.parent.mkdir()
             notes = recording.cut(n, root.parent, luck)
@@ -165,13 +167,13 @@ SYNCS = {
 
 
 def called_by():
-    """The function that called the caller; `make mutants` puts words around its name."""
+    """Return the name of the caller's caller, without what `make mutants` adds to it."""
     return re.sub(r"^x_|__mutmut_\w+$", "", sys._getframe(2).f_code.co_name)
 
 
 @pytest.mark.parametrize("sync", SYNCS)
 def test_each_sync_is_needed(works, memory, monkeypatch, sync):
-    """Without any one of them, some power cut loses what was reported or leaves it damaged."""
+    """Without it, some power cut loses or damages what was reported as stored."""
     name, function, caller = SYNCS[sync]
     owner = os if function == "fsync" else files
     real = getattr(owner, function)
@@ -191,7 +193,7 @@ def test_each_sync_is_needed(works, memory, monkeypatch, sync):
 
 
 class Without:
-    """`os` whose `fsync` does nothing for one caller."""
+    """`os` with an `fsync` that does nothing for one caller."""
 
     def __init__(self, caller):
         self.caller = caller
@@ -211,7 +213,7 @@ CONFIGS = [CONFIG.replace(seed=seed) for seed in range(60)]
 
 
 def train_all(root, note):
-    """Train what nobody holds until all is stored, as several processes do at once."""
+    """Train unclaimed trials until all are stored, as several concurrent processes do."""
     store, missing = Store(root), list(CONFIGS)
     while missing:
         config = missing.pop(0)
@@ -231,25 +233,27 @@ def train_all(root, note):
             note(f"{key} stored")
 
 
-def test_many_writers_and_many_kills_store_each_trial_once(memory):
-    """The log has no epoch and no trial twice; what it lacks, a kill between both explains."""
+def test_many_writers_and_kills_store_each_trial_once(memory):
+    """The log has no duplicate epoch or trial; each kill explains at most one missing line."""
     train_all(memory / "reference", lambda note: None)
-    luck, kills, lives, log = random.Random(16), 0, {}, []
-    while kills < KILLS or lives:
-        while kills < KILLS and len(lives) < WRITERS:
+    luck, kills, running, log = random.Random(16), 0, {}, []
+    while kills < KILLS or running:
+        while kills < KILLS and len(running) < WRITERS:
             n = luck.randint(1, 120)
             child, reader = started(n, lambda note: train_all(memory / "trials", note))
-            lives[reader] = child
-        for reader in select.select([*lives], [], [])[0]:
+            running[reader] = child
+        for reader in select.select([*running], [], [])[0]:
             if text := os.read(reader, 1 << 16):
                 log.append(text.decode())
                 continue
             os.close(reader)
-            child = lives.pop(reader)
+            child = running.pop(reader)
             kills += ended(child, os.waitpid(child, 0)[1])
         store = Store(memory / "trials")
         assert all(trial.damage() == [] for trial in store.trials())
-    assert len(list(store.trials())) < len(CONFIGS)  # else the last kills would have met no writer
+    assert len(list(store.trials())) < len(
+        CONFIGS
+    )  # otherwise the last kills would have hit no writer
     train_all(memory / "trials", lambda note: log.append(f"{note}\n"))
     remove(store, stale(store))
     assert contents(memory / "trials") == contents(memory / "reference")
@@ -261,7 +265,7 @@ def test_many_writers_and_many_kills_store_each_trial_once(memory):
 
 @pytest.fixture
 def job(memory, monkeypatch):
-    """A report whose notebook runs and is rendered in no time: `Report` writes what they give."""
+    """A report whose notebook is executed and rendered instantly."""
     import nbformat
 
     from labrnn.reports import batch, report
@@ -270,12 +274,12 @@ def job(memory, monkeypatch):
     monkeypatch.setattr(report, "render", lambda *_: [b"notebook" * 99, b"pdf" * 999, b"page" * 99])
     trial = write(Store(memory / "trials"))
     part = batch.read_params(write_params(memory, train="false"))
-    report.package_digest()  # once, for all
+    report.package_digest()  # cached for all
     return lambda out: report.Report(part, [trial], out, "Ada", reviews=FINGERPRINT)
 
 
 def test_a_report_killed_at_every_operation(job, memory):
-    """It is not up to date until it is whole, and made again it is what it would have been."""
+    """It counts as done only when complete; making it again gives the same bytes."""
 
     def outputs(out):
         return [path.read_bytes() for path in job(out).outputs()]

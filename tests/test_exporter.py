@@ -1,4 +1,4 @@
-"""Reports are really rendered here, and read back: text with pypdfium2, pages as pictures."""
+"""Render reports and read them back: text with pypdfium2, pages as images."""
 
 import base64
 import ctypes
@@ -36,7 +36,7 @@ HOSTILE = (
 
 @pytest.fixture
 def shown(monkeypatch):
-    """Outputs of what a cell shows, made without a kernel."""
+    """Outputs displayed by a cell, collected without a kernel."""
     outputs = []
 
     def display(data, raw, metadata=None):
@@ -75,7 +75,7 @@ def html(nb):
 
 
 def pages(data):
-    """The text of each page; soft hyphens and line ends as blanks."""
+    """Return the text of each page with whitespace collapsed."""
     found = pypdfium2.PdfDocument(data)
     texts = (found[k].get_textpage().get_text_range() for k in range(len(found)))
     return [re.sub(r"\s+", " ", text.replace("\u200b", "")) for text in texts]
@@ -85,7 +85,7 @@ def squeezed(data):
     return re.sub(r"\s", "", "".join(pages(data)))
 
 
-def test_figures_and_tables_are_numbered_listed_and_referred_to(shown):
+def test_figures_and_tables_are_numbered_and_cross_referenced(shown):
     table = pd.DataFrame({"gate": ["input"], "sum": ["0.5"]})
     module.show(curve(), "fig-extra", "Our own figure.")
     module.show_grid([(curve(), f"sub {k}") for k in "xyz"], "fig-grid", "Three.", number=3)
@@ -120,7 +120,7 @@ def test_figures_and_tables_are_numbered_listed_and_referred_to(shown):
     assert page.find("th", scope="col").get_text() == "gate"
 
 
-def test_lists_and_contents_are_left_out_where_there_is_nothing_to_list():
+def test_empty_contents_and_lists_are_omitted():
     text = " ".join(pages(pdf(notebook("Only a sentence."))))
     assert not re.search("Contents|List of", text)
 
@@ -146,11 +146,11 @@ def test_nothing_is_wider_than_the_text(shown):
     for page in pypdfium2.PdfDocument(pdf(nb)):
         ink = np.asarray(page.render(scale=1).to_numpy()).min(axis=(0, 2)) < 200
         left, right = np.flatnonzero(ink)[[0, -1]]
-        assert left >= 66  # points: 2.4 cm less a hair
+        assert left >= 66  # points: slightly less than 2.4 cm
         assert right <= 595 - 66
 
 
-def test_text_from_outside_is_printed_and_never_run(shown):
+def test_untrusted_text_is_printed_not_executed(shown):
     module.say("A review said: " + quote(HOSTILE))
     module.show(pd.DataFrame({"review": [HOSTILE]}), "tbl-x", "A review: " + quote(HOSTILE))
     module.show_grid([(curve(), quote(HOSTILE))], "fig-x", quote(HOSTILE))
@@ -158,7 +158,7 @@ def test_text_from_outside_is_printed_and_never_run(shown):
     nb = notebook("# " + quote(HOSTILE), cell(HOSTILE, [stream(HOSTILE), error, *shown]))
     nb.metadata.update(authors=[HOSTILE], labrnn={HOSTILE: HOSTILE})
     data = pdf(nb)
-    # title, title in the head of pages, prose, 2 captions, sub-caption, cell, code, print, ...
+    # title, page header, prose, 2 captions, sub-caption, cell, code, print, ...
     assert squeezed(data).count(re.sub(r"\s", "", HOSTILE)) >= 9
 
     page = html(nb)
@@ -168,7 +168,7 @@ def test_text_from_outside_is_printed_and_never_run(shown):
         assert sandboxed in page
 
 
-def test_characters_without_a_glyph_or_a_meaning_do_not_stop_a_report(shown):
+def test_unprintable_characters_do_not_stop_a_report(shown):
     odd = "A\x00\x1b[31m\x07\u202e\ud800 漢字 😄 \ufeff\u2028 Z"
     module.say(quote(odd) + " " + odd)
     pandas_takes = odd.replace("\ud800", "")
@@ -181,17 +181,17 @@ def test_characters_without_a_glyph_or_a_meaning_do_not_stop_a_report(shown):
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(st.sampled_from("#$*_`@<>\\='\"[](){}/|^&!.:;-+1a \n~\x07é") | st.characters()))
-def test_quoted_text_comes_out_as_it_went_in(text):
+def test_quoted_text_is_preserved(text):
     block = Block("markdown", "| " + quote(text) + " |")
     page = to_html(Document([Part("T", [block])], {}))
     shown = BeautifulSoup(page, "html.parser").find("main").get_text()
     expected = f"| {UNPRINTABLE.sub(chr(0xFFFD), text)} |"
-    # Pandoc composes characters and their marks (NFC), which print the same.
+    # Pandoc composes characters with their marks (NFC); they print the same.
     words = [unicodedata.normalize("NFC", said).split() for said in (shown, expected)]
     assert words[0] == words[1]
 
 
-def test_raw_html_and_raw_typst_of_a_markdown_cell_lose_their_power():
+def test_raw_html_and_typst_in_markdown_are_disabled():
     nb = notebook(
         '# T\n\nA <b onclick="x()">bold</b> word<br>and [bad](javascript:alert(1)).\n\n'
         '<div onmouseover="x()">kept <script>gone()</script></div>\n\n'
@@ -232,7 +232,7 @@ def no_input():
     return LabPDFExporter(config={"TemplateExporter": {"exclude_input": True}})
 
 
-def test_what_paper_does_not_want_is_left_out():
+def test_screen_only_output_is_omitted():
     widget = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "HBox(...)"}
     outputs = [
         stream("warned\n", "stderr"),
@@ -279,7 +279,7 @@ def test_an_error_is_shown():
     assert "This cell stopped with an error. Trace 7" in text
 
 
-def test_mathematics_is_set():
+def test_mathematics_is_typeset():
     source = r"""# T
 
 Inline $\hat y = \operatorname{softmax}(z)$, $c \odot f \; \! \langle a \rangle$ and
@@ -297,7 +297,7 @@ and $$\label{eq:x} \begin{cases} 1 & a \\ 2 & b \end{cases} \boxed{x}$$ costs $5
     assert "\\(" not in page
 
 
-def test_pictures_without_a_caption_and_without_svg(shown):
+def test_png_output_without_caption_keeps_its_size(shown):
     module.show(curve(), "fig-x", "x")
     output = v4.new_output("display_data", {"image/png": shown[0].data["image/png"]})
     output.metadata = {"image/png": shown[0].metadata["image/png"]}
@@ -312,7 +312,9 @@ def test_figures_keep_their_size(shown):
     module.show(figure, "fig-x", "Two inches.")
     (page,) = pypdfium2.PdfDocument(pdf(notebook("# T", cell(outputs=shown))))
     black = (page.render(scale=1).to_numpy() < 60).all(axis=2)
-    assert (black.sum(axis=0) > 50).sum() == pytest.approx(144, abs=2)  # columns of the figure
+    assert (black.sum(axis=0) > 50).sum() == pytest.approx(
+        144, abs=2
+    )  # columns of pixels in the figure
 
 
 def test_a_grid_of_eight_fits_a_page(shown):
@@ -322,7 +324,7 @@ def test_a_grid_of_eight_fits_a_page(shown):
     assert "Figure 1. Eight." in page
 
 
-def test_tables_of_pandas_are_read_as_they_are():
+def test_pandas_tables_are_preserved():
     frame = pd.DataFrame({"n": [1, 2], "text": ["<b>", "x"]}, index=pd.Index([5, 6], name="seed"))
     many = pd.DataFrame(np.zeros((2, 4)), columns=pd.MultiIndex.from_product([["p", "q"], [1, 2]]))
     outputs = [
@@ -337,7 +339,7 @@ def test_tables_of_pandas_are_read_as_they_are():
     assert BeautifulSoup(html(nb), "html.parser").find_all("table")[1].find(colspan="2")
 
 
-def test_a_head_of_blanks_is_no_head():
+def test_blank_table_header_is_dropped():
     frame = pd.DataFrame({"": ["rows"], " ": [25]})
     output = v4.new_output("display_data", {"text/html": frame.to_html(index=False)})
     table = BeautifulSoup(html(notebook("# T", cell(outputs=[output]))), "html.parser").table
@@ -345,9 +347,9 @@ def test_a_head_of_blanks_is_no_head():
     assert table.tbody.th.text == "rows"
 
 
-def test_headings_stay_with_what_follows_them(shown):
+def test_headings_stay_with_the_following_content(shown):
     module.show(curve(), "fig-a", "The figure.")
-    for lines in range(32, 50, 6):  # the figure needs the next page; its code does not always
+    for lines in range(32, 50, 6):  # the figure needs the next page; its code not always
         text = cell("filled = 1", [stream("line\n" * lines)])
         found = pages(pdf(notebook("# T", text, "## Head", cell("drawn = 1", shown[:1]))))
         assert len(found) == 2
@@ -355,7 +357,7 @@ def test_headings_stay_with_what_follows_them(shown):
         assert "Figure 1. " in found[1]
 
 
-def test_how_to_read_a_thing_is_added_to_its_caption(shown):
+def test_reading_key_is_added_to_the_caption(shown):
     figure = curve()
     figure.set_label("Dotted is chance.")
     module.show(figure, "fig-a", "The figure.")
@@ -368,7 +370,7 @@ def test_how_to_read_a_thing_is_added_to_its_caption(shown):
     assert text.count("Dotted is chance") == 1
 
 
-def test_how_the_report_was_made():
+def test_provenance_lists_device_versions_and_seeds():
     made = {"device": "cpu", "versions": {"torch": "2.9", "numpy": "2.4"}, "seeds": [1, 2]}
     text = " ".join(pages(pdf(notebook("# T", labrnn=made))))
     assert "How this report was made device cpu versions torch 2.9, numpy 2.4 seeds 1, 2" in text
@@ -389,12 +391,12 @@ def test_bad_labels_are_refused(label):
         module.show(curve(), label, "x")
 
 
-def test_other_objects_are_refused():
+def test_unsupported_objects_are_refused():
     with pytest.raises(LabError, match=r"'fig-x'.*found list"):
         module.show([1], "fig-x", "x")
 
 
-def test_a_label_used_twice_is_refused(shown):
+def test_duplicate_label_is_refused(shown):
     module.show(curve(), "fig-x", "x")
     module.show(curve(), "fig-x", "x")
     with pytest.raises(LabError, match=r"Notebook, cell 2: label 'fig-x'"):
@@ -435,12 +437,12 @@ def test_html_needs_no_network(shown):
     assert "<link" not in page
 
 
-def test_nbconvert_knows_both_by_name():
+def test_nbconvert_finds_both_exporters_by_name():
     assert get_exporter("labpdf") is LabPDFExporter
     assert get_exporter("labhtml") is LabHTMLExporter
 
 
-def test_five_hundred_trials(shown):
+def test_table_of_500_trials_is_complete(shown):
     frame = pd.DataFrame({"trial": [f"LR=0.001,SEED={k}" for k in range(500)], "test": "0.8750"})
     module.show(frame, "tbl-x", "All trials.")
     nb = notebook("# T", cell(outputs=shown))
@@ -456,8 +458,8 @@ def test_a_document_can_be_rendered_twice(shown):
     assert to_pdf(doc) == first
 
 
-def ways(nb, **config):
-    """The text of the PDF and of the page's body, blanks as one."""
+def texts_of(nb, **config):
+    """Return the text of the PDF and of the HTML body, whitespace collapsed."""
     config = Config(config)
     page = BeautifulSoup(LabHTMLExporter(config=config).from_notebook_node(nb)[0], "html.parser")
     text = " ".join(pages(LabPDFExporter(config=config).from_notebook_node(nb)[0]))
@@ -465,7 +467,7 @@ def ways(nb, **config):
 
 
 def images(data):
-    """How many pictures each page of a PDF has."""
+    """Return the number of pictures on each page of a PDF."""
     found = pypdfium2.PdfDocument(data)
     return [sum(item.type == 3 for item in page.get_objects(max_depth=3)) for page in found]
 
@@ -494,7 +496,7 @@ def png(colour="navy"):
         '<img src="attachment:a b.png">',
     ],
 )
-def test_pictures_that_a_cell_names_are_embedded(source, tmp_path, monkeypatch, caplog):
+def test_pictures_in_markdown_are_embedded(source, tmp_path, monkeypatch, caplog):
     folder = tmp_path / "a folder"
     (folder / "img").mkdir(parents=True)
     for name in ("cell.png", "a b.png"):
@@ -511,7 +513,7 @@ def test_pictures_that_a_cell_names_are_embedded(source, tmp_path, monkeypatch, 
     assert not caplog.text
 
 
-def test_sizes_of_picture_tags(tmp_path):
+def test_img_tags_keep_their_size(tmp_path):
     (tmp_path / "c.png").write_bytes(png())
     nb = notebook('# T\n\n<img src="c.png" width="200" height="40">\n\n<img src="c.png" width=50%>')
     facts = {"metadata": {"path": str(tmp_path)}}
@@ -525,7 +527,7 @@ def test_sizes_of_picture_tags(tmp_path):
 @pytest.mark.parametrize(
     "source", ["![](gone.png)", "<img src='gone.png'>", "![x](attachment:gone.png)", "![](nb.txt)"]
 )
-def test_a_picture_that_is_not_there_is_named(source, caplog, tmp_path):
+def test_missing_picture_is_reported(source, caplog, tmp_path):
     (tmp_path / "nb.txt").write_text("no picture")
     facts = {"metadata": {"path": str(tmp_path), "name": "nb"}}
     LabPDFExporter().from_notebook_node(notebook("# T", "Before. " + source), facts)
@@ -533,8 +535,8 @@ def test_a_picture_that_is_not_there_is_named(source, caplog, tmp_path):
     assert f"nb, cell 2: the picture '{address}' is left out" in caplog.text
 
 
-def test_a_picture_of_many_gigabytes_is_left_out(caplog, tmp_path):
-    """Its bytes are not read: the file has none on the disk."""
+def test_huge_picture_is_left_out(caplog, tmp_path):
+    """The file is sparse and is not read."""
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(1 << 40)
     nb = notebook("# T", "Before ![p](large.png) after.")
@@ -561,10 +563,10 @@ HIDDEN = [
 
 
 @pytest.mark.parametrize(("tag", "config", "kept"), HIDDEN)
-def test_what_is_hidden_elsewhere_is_hidden_here(tag, config, kept):
+def test_hiding_options_of_nbconvert_are_respected(tag, config, kept):
     tags = [tag] if tag else []
     nb = notebook("# T\n\nProse.", cell("the_source = 1", [stream("the output")], tags))
-    for text in ways(nb, **config):
+    for text in texts_of(nb, **config):
         found = [
             word for word in ("source", "output") if f"the{'_ '[word == 'output']}{word}" in text
         ]
@@ -572,13 +574,13 @@ def test_what_is_hidden_elsewhere_is_hidden_here(tag, config, kept):
         assert "Prose." in text
 
 
-def test_report_mode_of_papermill_and_excluded_markdown():
+def test_papermill_report_mode_and_excluded_markdown():
     hidden = cell("the_source = 1", [stream("the output")])
     hidden.metadata["jupyter"] = {"source_hidden": True}  # as `papermill --report-mode` sets it
-    for text in ways(notebook("# T", "Prose.", hidden, v4.new_raw_cell("raw text"))):
+    for text in texts_of(notebook("# T", "Prose.", hidden, v4.new_raw_cell("raw text"))):
         assert "Prose. the output raw text" in text
         assert "the_source" not in text
-    for text in ways(
+    for text in texts_of(
         notebook("# T", "Prose.", hidden), TemplateExporter={"exclude_markdown": True}
     ):
         assert "Prose." not in text
@@ -606,8 +608,8 @@ MATHS = [
 
 
 @pytest.mark.parametrize("source", MATHS)
-def test_mathematics_of_mathjax_is_set(source, caplog):
-    for text in ways(notebook("# T", source)):
+def test_mathjax_syntax_is_typeset(source, caplog):
+    for text in texts_of(notebook("# T", source)):
         assert not re.search(r"\\|label|newcommand|\$|&|why", text)
         for said in re.findall(r"(?:\. |\$ )([\w() ]+\.?)$", source):
             assert said.replace(" ", "") in text.replace(" ", "")
@@ -627,22 +629,22 @@ def test_mathematics_of_mathjax_is_set(source, caplog):
         "<pre>\\begin{align} a &amp;= b \\end{align}</pre>",
     ],
 )
-def test_code_that_looks_like_mathematics_is_untouched(source):
-    for text in ways(notebook("# T", source)):
+def test_code_that_looks_like_mathematics_is_unchanged(source):
+    for text in texts_of(notebook("# T", source)):
         assert r"\begin{align}a&=b\end{align}" in text.replace(" ", "")
         assert "$" not in text
 
 
 @pytest.mark.parametrize("tex", [r"\ce{H2O}", r"\begin{CD}A\end{CD}", r"\foo"])
-def test_mathematics_that_cannot_be_set_leaves_its_source(tex, caplog):
-    for text in ways(notebook("# T", "Fine $x$.", f"$${tex}$$ after")):
+def test_unsupported_mathematics_is_shown_as_source(tex, caplog):
+    for text in texts_of(notebook("# T", "Fine $x$.", f"$${tex}$$ after")):
         assert "".join(tex.split()) in "".join(text.split())
         assert "after" in text
     assert caplog.text.count("Notebook, cell 3: the formula") == 2
     assert "cell 2" not in caplog.text
 
 
-def test_a_formula_that_typst_refuses_costs_no_report(monkeypatch, caplog):
+def test_formula_rejected_by_typst_does_not_stop_the_report(monkeypatch, caplog):
     from labrnn.reports import exporter
 
     def spoilt(to, parts, **more):
@@ -683,17 +685,19 @@ TABLES = [
 
 
 @pytest.mark.parametrize("page", TABLES)
-def test_every_cell_of_every_table_comes_out_once(page, tmp_path):
+def test_every_table_cell_appears_once(page, tmp_path):
     wanted = sorted(re.findall(r"T\d", page))
     output = v4.new_output("display_data", {"text/html": page, "text/plain": "<object>"})
     notebooks = [notebook("# T", cell(outputs=[output]))]
-    notebooks += [notebook("# T", page)] if "<h4>" not in page else []  # else it is in the contents
+    notebooks += (
+        [notebook("# T", page)] if "<h4>" not in page else []
+    )  # otherwise it also appears in the contents
     for nb in notebooks:
-        for text in ways(nb):
+        for text in texts_of(nb):
             assert sorted(re.findall(r"T\d", text)) == wanted
 
 
-def test_cells_stand_where_they_stood():
+def test_table_spans_are_preserved():
     page = "<table><tr><td rowspan=2>a</td><td colspan=2>b</td></tr><tr><td>c</td><td>d</td></tr></table>"
     output = v4.new_output("display_data", {"text/html": page})
     table = BeautifulSoup(html(notebook("# T", cell(outputs=[output]))), "html.parser").table
@@ -702,7 +706,7 @@ def test_cells_stand_where_they_stood():
 
 
 @pytest.mark.parametrize("columns", [14, 20, 30, 60])
-def test_wide_tables_are_split_and_lose_nothing(columns):
+def test_wide_tables_are_split_without_loss(columns):
     numbers = 1000 + np.arange(2 * columns).reshape(2, columns) + 0.125
     frame = pd.DataFrame(numbers, ["first", "second"], [f"column_{k}x" for k in range(columns)])
     output = v4.new_output("display_data", {"text/html": frame.to_html()})
@@ -736,16 +740,16 @@ OUTPUTS = [
 
 
 @pytest.mark.parametrize(("data", "said"), OUTPUTS)
-def test_outputs_of_any_kind_leave_their_text_or_a_note(data, said, caplog):
+def test_outputs_are_shown_as_text_or_a_note(data, said, caplog):
     nb = notebook("# T", cell("value", [v4.new_output("display_data", data)]), "END")
-    for text in ways(nb):
+    for text in texts_of(nb):
         assert said.replace(" ", "") in text.replace(" ", "")
         assert "END" in text
         assert not re.search(r"draw\(|root:|x\(\)", text)
     assert bool(caplog.text) == ("not shown" in said)
 
 
-def test_figures_as_pdf_gif_and_webp_are_drawn():
+def test_pdf_gif_and_webp_figures_are_drawn():
     held = {kind: io.BytesIO() for kind in ("gif", "webp", "pdf")}
     for kind in ("gif", "webp"):
         Image.new("RGB", (40, 20), "navy").save(held[kind], kind)
@@ -757,7 +761,7 @@ def test_figures_as_pdf_gif_and_webp_are_drawn():
         (page,) = pypdfium2.PdfDocument(pdf(nb))
         assert len([item for item in page.get_objects(max_depth=9) if item.type in (2, 3)]) > 1
         assert BeautifulSoup(html(nb), "html.parser").img["src"].startswith("data:image/")
-        assert "<Figure>" not in " ".join(ways(nb))
+        assert "<Figure>" not in " ".join(texts_of(nb))
 
 
 TERMINAL = [
@@ -775,11 +779,11 @@ TERMINAL = [
 
 
 @pytest.mark.parametrize(("sent", "seen"), TERMINAL)
-def test_streams_are_shown_as_a_terminal_shows_them(sent, seen):
+def test_streams_are_rendered_like_a_terminal(sent, seen):
     assert as_terminal(sent) == seen
 
 
-def test_a_number_stays_with_its_unit_and_a_statistic_with_its_value():
+def test_numbers_and_units_do_not_break_across_lines():
     text = "Of 95 % (p < 0.01, n = 3, r = 0.4) in 2.5 s or ln 2, 3 of 4 runs = all."
     page = BeautifulSoup(html(notebook(f"# T\n\n{text}")), "html.parser").main.p.text
     kept = text.replace("95 %", "95\xa0%").replace("2.5 s", "2.5\xa0s").replace("ln 2", "ln\xa02")
@@ -788,7 +792,7 @@ def test_a_number_stays_with_its_unit_and_a_statistic_with_its_value():
     assert page == kept
 
 
-def test_links_within_a_document_lead_somewhere(caplog):
+def test_internal_links_resolve(caplog):
     nb = notebook(
         "# Doc Title\n\n[a](#Second-Section) [b](#second-section) [c](#anchor) [d](#Doc-Title) "
         "[e](#nowhere) [f](#Caf%C3%A9-&-Co.) [g](#named) [](#Second-Section)\n\n## Second Section",
@@ -802,7 +806,7 @@ def test_links_within_a_document_lead_somewhere(caplog):
     place, link, found = ctypes.c_int(0), raw.FPDF_LINK(), 0
     while raw.FPDFLink_Enumerate(page.raw, ctypes.byref(place), ctypes.byref(link)):
         found += 1
-    assert found >= 7 + 2  # and the contents
+    assert found >= 7 + 2  # plus the table of contents
 
 
 @pytest.mark.parametrize(
@@ -842,12 +846,12 @@ def test_hebrew_and_arabic_run_from_right_to_left(caplog):
 
     assert left("ש") > 500  # at the right margin
     assert left("ש") > left("ע") > left("ב")
-    assert left("א") < left("A") < left("س")  # the authors' order
+    assert left("א") < left("A") < left("س")  # order of the authors
     assert 'dir="auto"' in html(nb)
     assert not caplog.text
 
 
-def test_a_letter_that_no_font_has_is_reported(caplog):
+def test_missing_glyph_is_reported(caplog):
     text = " ".join(pages(pdf(notebook("# T", "Odd \U000f1234 letter."))))
     assert "Odd" in text
     assert "no font has the letter" in caplog.text
@@ -862,7 +866,7 @@ def test_reports_are_accessible(shown):
     assert BeautifulSoup(html(nb), "html.parser").img["alt"] == "A line that rises."
 
 
-def test_a_notebook_is_executed_where_it_lies(tmp_path, monkeypatch):
+def test_notebook_is_executed_in_its_own_folder(tmp_path, monkeypatch):
     (tmp_path / "deep").mkdir()
     source = "from PIL import Image\nImage.new('RGB', (9, 9)).save('made.png')"
     nb = notebook("# T", v4.new_code_cell(source), "![made](made.png)")
@@ -872,7 +876,7 @@ def test_a_notebook_is_executed_where_it_lies(tmp_path, monkeypatch):
     assert images(LabPDFExporter(config=config).from_filename("deep/nb.ipynb")[0]) == [1]
 
 
-def test_citations_are_set_and_listed(shown, caplog):
+def test_citations_are_formatted_and_listed(shown, caplog):
     module.say("Said of Adam [@kingma2015].")
     nb = notebook(
         "# T\n\nAs in [@maas2011;@wang2012]. @holm1979 corrects; @nobody2020 and [@nobody2020] do "
@@ -885,7 +889,7 @@ def test_citations_are_set_and_listed(shown, caplog):
         "[@nobody2020] do not. [@holm1979] is code.",
         "Said of Adam (Kingma and Ba 2015).",
     ]
-    for text in ways(nb):
+    for text in texts_of(nb):
         assert all(x.replace(" ", "") in text.replace(" ", "") for x in said)
         listed = text.split("References")[-1]
         names = ["Holm, Sture", "Kingma, Diederik", "Maas, Andrew", "Wang, Sida", "How this report"]
@@ -897,11 +901,11 @@ def test_citations_are_set_and_listed(shown, caplog):
     assert (
         {"ref-holm1979", "ref-maas2011"} <= targets <= {tag["id"] for tag in page.find_all(id=True)}
     )
-    assert "References" not in " ".join(ways(notebook("# T", "Nothing is cited.")))
+    assert "References" not in " ".join(texts_of(notebook("# T", "Nothing is cited.")))
 
 
 @pytest.mark.parametrize("size", ["50%", "200px", "wide", -5, float("nan")])
-def test_a_width_in_whatever_form(size):
+def test_invalid_picture_width_does_not_fail(size):
     output = v4.new_output("display_data", {"image/png": base64.b64encode(png()).decode()})
     output.metadata = {"image/png": {"width": size}, "report": "yes"}
     nb = notebook("# T", v4.new_code_cell("x", outputs=[output]))
@@ -909,11 +913,11 @@ def test_a_width_in_whatever_form(size):
     assert LabPDFExporter().from_notebook_node(nb)[0].startswith(b"%PDF")
 
 
-def test_a_blank_heading_comes_first():
+def test_blank_first_heading_does_not_fail():
     assert LabPDFExporter().from_notebook_node(notebook("# ", "text"))[0].startswith(b"%PDF")
 
 
-def test_markdown_that_pandoc_does_not_end_with(monkeypatch):
+def test_pandoc_timeout_is_reported(monkeypatch):
     monkeypatch.setattr("labrnn.reports.document.PATIENCE", 3)
     with pytest.raises(LabError, match="pandoc does not end within 3 s"):
         LabHTMLExporter().from_notebook_node(notebook("# T\n\ntext[^1]\n\n[^1]: see [^1]"))

@@ -1,4 +1,4 @@
-"""Figures show what the results say, in the lab's layout, with nothing cut off or overlapping."""
+"""Figures show the results in the layout of the lab, with nothing cut off or overlapping."""
 
 import io
 from itertools import combinations
@@ -26,7 +26,7 @@ def optimizers():
 
 
 def drawn(figure):
-    """The figure after a renderer has laid it out."""
+    """Return the figure after the renderer has laid it out."""
     FigureCanvasAgg(figure).draw()
     figure.savefig(io.BytesIO(), format="svg")
     return figure
@@ -56,7 +56,7 @@ def within(figure, box, slack=1):
 
 
 def panels(figure):
-    """(Accuracy axes, loss axes) of each panel that is shown, in order."""
+    """Return (accuracy axes, loss axes) of each visible panel, in order."""
     shown = [axes for axes in figure.axes if axes.get_visible()]
     tops = [axes for axes in shown if axes.get_title()]
     bottoms = [axes for axes in shown if not axes.get_title()]
@@ -78,11 +78,11 @@ def test_training_curves_have_the_labs_layout(optimizers):
     assert titles[3] == "(d) SGD\nnot run"
     curves, _ = optimizers.curves(optimizers["Adam"], "valid_accuracy")
     assert titles[1].endswith(f"\nbest validation {100 * curves.max(axis=1).mean():.1f} %")
-    [legend] = figure.legends  # one for all panels
+    [legend] = figure.legends  # one legend for all panels
     assert [t.get_text() for t in legend.get_texts()] == ["training", "validation"]
 
 
-def test_what_panels_share_stands_above_them():
+def test_shared_settings_are_in_the_figure_title():
     found = results(Width(widths=[20, 100], **PUBLISHED), {"20 units": 0.8, "100 units": 0.8})
     figure = figures.training_curves(found, found.settings)
     assert figure.get_suptitle() == "LSTM, RMSprop, learning rate 0.001"
@@ -106,7 +106,7 @@ def test_titles_name_every_change_in_words():
     ]  # fmt: skip
 
 
-def test_a_mean_holds_no_run_that_did_not_train(optimizers):
+def test_mean_curve_excludes_untrained_runs(optimizers):
     figure = figures.training_curves(optimizers, [optimizers["RMSprop"]], 1)
     [(top, _)] = panels(figure)
     curves, able = optimizers.curves(optimizers["RMSprop"], "train_accuracy")
@@ -119,7 +119,7 @@ def test_a_mean_holds_no_run_that_did_not_train(optimizers):
 
 
 @pytest.mark.parametrize("seeds", [[5], [5, 6, 7]])
-def test_a_loss_that_stays_at_ln_2_is_shown_around_it(seeds):
+def test_loss_at_ln_2_is_magnified(seeds):
     part = Lstm(seeds=seeds, train_reviews=0, max_tokens=256, batch_size=96)
     flat, falls = (results(part, {"LSTM": a}) for a in (0.5, 0.8))
     figure = figures.training_curves(flat, flat.settings, 1)
@@ -142,7 +142,7 @@ def test_a_loss_that_stays_at_ln_2_is_shown_around_it(seeds):
 
 @pytest.mark.parametrize(("columns", "count"), [(1, 1), (2, 4), (3, 8)])
 @pytest.mark.parametrize("course", [0.5, 0.72, 0.95])
-def test_nothing_is_cut_off_and_legends_keep_off_the_curves(columns, count, course):
+def test_nothing_is_cut_off_and_legends_avoid_the_curves(columns, count, course):
     widths = [10, 20, 100, 150, 200, 260, 285, 319][:count]
     found = results(
         Width(widths=widths, seeds=[5, 6], **PUBLISHED), {f"{w} units": course for w in widths}
@@ -159,8 +159,8 @@ def test_nothing_is_cut_off_and_legends_keep_off_the_curves(columns, count, cour
 
 
 @pytest.mark.parametrize("count", [4, 5, 9])
-def test_every_series_is_drawn_however_many(count):
-    """A fifth optimiser vanished once, since there were four styles."""
+def test_any_number_of_series_is_drawn_distinctly(count):
+    """A fifth optimiser once vanished because there were only four styles."""
     styles = [figures.look(k) for k in range(count)]
     assert len(set(styles)) == count
     widths = list(range(10, 10 + count))[:8]
@@ -169,7 +169,7 @@ def test_every_series_is_drawn_however_many(count):
     assert [t.get_text() for t in axes.texts] == [s.name for s in found.settings]
 
 
-def test_labels_at_the_lines_ends_keep_apart():
+def test_line_end_labels_do_not_overlap():
     close = results(
         LstmOptimizers(**PUBLISHED), {"Adagrad": 0.874, "Adam": 0.875, "RMSprop": 0.873, "SGD": 0.5}
     )
@@ -188,19 +188,19 @@ def depths(**more):
     return results(Depth(seeds=[5, 6, 7], **PUBLISHED), accuracies, **more)
 
 
-def test_one_dimension_draws_each_run_and_failures_as_such():
+def test_one_dimension_draws_each_run_and_marks_failures():
     top = drawn(figures.one_dimension(depths(), "layers")).axes[0]
     dots = [line.get_xydata() for line in top.lines if line.get_marker() == "."]
     assert [len(d) for d in dots] == [3, 2]
     failed = [(t.xy[0], t.get_text()) for t in top.texts if "/" in t.get_text()]
     assert failed == [(2, "1/3"), (3, "3/3"), (4, "3/3")]
-    assert min(top.get_yticks()) > 0.8  # what failed does not flatten the others
+    assert min(top.get_yticks()) > 0.8  # failed runs do not compress the axis
     means = [c[0].get_ydata()[0] for c in top.containers]
     found = depths()
     assert means == [found.accuracy(s).mean for s in found.settings[:2]]
 
 
-def test_one_dimension_marks_the_published_setting_only():
+def test_one_dimension_marks_only_published_settings():
     figure = drawn(figures.one_dimension(depths(), "layers"))
     top = figure.axes[0]
     diamonds = [
@@ -224,7 +224,7 @@ def test_one_dimension_marks_the_published_setting_only():
     assert "D" not in [line.get_marker() for line in quick.axes[0].lines]
 
 
-def test_where_nothing_trained_the_axis_is_whole():
+def test_axis_is_complete_if_nothing_trained():
     found = results(Width(widths=[20, 100], **PUBLISHED), {"20 units": 0.5, "100 units": 0.5})
     top = figures.one_dimension(found, "units").axes[0]
     assert top.get_ylim()[1] == 1.0
@@ -232,13 +232,13 @@ def test_where_nothing_trained_the_axis_is_whole():
 
 
 @pytest.mark.parametrize("part", [Width(**PUBLISHED), EmbeddingSize(**PUBLISHED)])
-def test_eight_values_have_labels_that_do_not_touch(part):
+def test_eight_tick_labels_do_not_overlap(part):
     found = results(part, {s.name: 0.87 for s in part.settings()})
     figure = drawn(figures.one_dimension(found, part.unit))
     ticks = [t for t in figure.axes[1].get_xticklabels() if t.get_text()]
     assert len(ticks) == 8
     centres = [box.x0 + box.width / 2 for box in boxes(figure, ticks)]
-    assert min(np.diff(centres)) > 8  # pixels at 100 dpi; they stand at an angle
+    assert min(np.diff(centres)) > 8  # pixels at 100 dpi; the labels are rotated
 
 
 def test_compound_heat_prints_every_cell():
@@ -254,7 +254,7 @@ def test_compound_heat_prints_every_cell():
     assert (printed.count("–"), printed.count("×")) == (3, 3)
 
 
-def test_compound_scatter_has_every_run_of_the_grid_and_the_single_dimensions():
+def test_compound_scatter_shows_the_grid_and_single_dimensions():
     found = results(Compound(), lambda c: 0.86, reviews=500)
     axes = drawn(figures.compound_scatter(found)).axes[0]
     alone = {s.config for study in found.part.studies().values() for s in study.settings()}
@@ -275,14 +275,14 @@ def test_compound_scatter_has_every_run_of_the_grid_and_the_single_dimensions():
         lambda r: figures.agreement([]),
     ],
 )
-def test_figures_of_nothing_are_empty(draw):
+def test_figures_without_results_can_be_drawn(draw):
     drawn(draw(results(Compound(), {})))
 
 
 # Differences and accuracies
 
 
-def test_forest_marks_what_is_significant_and_keeps_its_scale():
+def test_forest_marks_significance_and_limits_its_scale():
     figures_of = ((0.0, 0.005), (0.02, 0.005), (0.1, 0.2), (-0.03, 0.005))
     estimates = [Estimate(m, e, 50, 3, 100) for m, e in figures_of]
     names = ["nothing", "a gain", "wide", "untested"]
@@ -306,14 +306,14 @@ def test_forest_marks_what_is_significant_and_keeps_its_scale():
     bars = [np.ptp(bar[:, 0]) for bar in sure]
     half = 100 * estimates[0].half_width
     assert bars == pytest.approx([2 * half, 2 * half, 2 * half])
-    assert not len(axes.containers[2][2][0].get_segments()[0])  # no bar, and no caps that look sure
+    assert not len(axes.containers[2][2][0].get_segments()[0])  # neither bar nor caps
     assert "hollow: not tested, a single run" in figure.get_label()
     assert axes.yaxis_inverted()
-    assert axes.get_xlim()[1] < 15  # the wide interval leaves the frame
+    assert axes.get_xlim()[1] < 15  # the wide interval exceeds the axis
 
 
 @pytest.mark.parametrize("best", [baseline(validation=0.90), None])
-def test_the_best_baseline_is_a_line_where_it_is_stored(best):
+def test_stored_baseline_is_drawn_as_a_line(best):
     found = depths(baseline=best)
     shown = [
         figures.one_dimension(found, "layers"),
@@ -327,7 +327,7 @@ def test_the_best_baseline_is_a_line_where_it_is_stored(best):
     assert not best or low < 0.93 < high
 
 
-def test_accuracies_leave_out_what_would_crush_the_scale():
+def test_accuracies_omit_the_majority_baseline():
     found = results(Bidirectional(seeds=[5, 6], **PUBLISHED), lambda c: 0.86)
     models = [baseline("majority", 0.5), baseline(), *found.able()]
     (axes,) = drawn(figures.accuracies(found, models)).axes
@@ -337,7 +337,7 @@ def test_accuracies_leave_out_what_would_crush_the_scale():
     assert axes.get_xlim()[0] > 80
 
 
-def test_runs_that_differ_too_much_for_an_interval_have_no_mean():
+def test_widely_spread_runs_have_no_mean():
     found = results(Width(widths=[20, 100], seeds=[5, 6, 7], **PUBLISHED),
                     {"20 units": [0.70, 0.88, 0.86], "100 units": [0.870, 0.871, 0.872]})  # fmt: skip
     apart, alike = found.settings
@@ -353,7 +353,7 @@ def test_runs_that_differ_too_much_for_an_interval_have_no_mean():
     assert any("test accuracy 70.0 to 88.0 % (n = 3)" in title for title in titles)
 
 
-def test_the_first_steps_are_a_line_a_seed():
+def test_first_steps_draw_one_line_per_seed():
     losses = {seed: np.linspace(1, 0.5, 40) + seed / 100 for seed in range(5, 11)}
     figure = drawn(figures.first_steps(losses))
     [axes] = figure.axes
@@ -362,7 +362,7 @@ def test_the_first_steps_are_a_line_a_seed():
     assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines[1:]}) == 6
 
 
-def test_gaps_beyond_the_frame_are_printed_at_its_edge():
+def test_gaps_beyond_the_axis_are_printed_at_its_edge():
     rows = [
         SimpleNamespace(
             section="2c", compared=True, gap=Estimate(gap, 0.01, 50, 1, 100), agrees=abs(gap) < 0.02
@@ -373,10 +373,10 @@ def test_gaps_beyond_the_frame_are_printed_at_its_edge():
     assert [t.get_text() for t in axes.texts] == ["−36.0 ↓", "2c"]
 
 
-# How figures are to be read
+# Keys of figures
 
 
-def test_a_figure_explains_only_what_it_shows():
+def test_figure_key_explains_only_what_is_shown():
     part = Depth(depths=[1, 2], seeds=[5], **PUBLISHED)
     one, some = results(part, {"1 layer": 0.87, "2 layers": 0.86}), depths()
     keys = {
@@ -395,7 +395,7 @@ def test_a_figure_explains_only_what_it_shows():
     assert "failed" not in once
 
 
-def test_losses_of_a_row_have_one_scale():
+def test_losses_in_a_row_share_one_scale():
     found = depths()
     for entry in found.first(found["2 layers"]).history:
         entry["valid_loss"] *= 4

@@ -1,4 +1,4 @@
-"""Writing of files: what reaches the disk, in which order, and what a failure leaves."""
+"""File writing: what reaches the disk, in which order, and what a failure leaves."""
 
 import errno
 import os
@@ -22,13 +22,13 @@ ASIDE = f"a.json.{os.getpid()}.writing"
 
 
 def log(root, work):
-    """What some work does under an empty folder: `create`, `write`, `sync`, `rename`, `remove`."""
+    """Return the operations of some work under an empty folder: `create`, `write`, `sync`, ..."""
     return Recording(root, lambda note: work()).log
 
 
 @pytest.fixture
 def no_leak():
-    """Every descriptor that a test opens is closed at its end."""
+    """Assert that a test closes every file descriptor that it opens."""
     before = os.listdir("/proc/self/fd")
     yield
     assert os.listdir("/proc/self/fd") == before
@@ -36,7 +36,7 @@ def no_leak():
 
 @pytest.fixture
 def failing(monkeypatch):
-    """Let a function of `os` fail with an error number."""
+    """Return a function that makes a function of `os` fail with an error number."""
 
     def fail(name, code):
         def call(*args):
@@ -50,7 +50,7 @@ def failing(monkeypatch):
 # Reading
 
 
-def test_a_file_is_read_whole_in_however_many_parts(tmp_path, monkeypatch, no_leak):
+def test_file_is_read_completely_in_parts(tmp_path, monkeypatch, no_leak):
     path = tmp_path / "a"
     path.write_bytes(bytes(range(256)))
     real, sizes = os.read, []
@@ -59,7 +59,7 @@ def test_a_file_is_read_whole_in_however_many_parts(tmp_path, monkeypatch, no_le
     assert sizes == [256, 156, 56]
 
 
-def test_a_file_that_is_cut_while_it_is_read_ends_there(tmp_path, monkeypatch):
+def test_file_truncated_during_reading_is_read_to_its_end(tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.write_bytes(b"abc")
     real = os.read
@@ -71,7 +71,7 @@ def test_a_file_that_is_cut_while_it_is_read_ends_there(tmp_path, monkeypatch):
     assert read_file(path) == b"ab"
 
 
-def test_a_file_may_have_the_most_bytes_and_no_more(tmp_path, no_leak):
+def test_size_limit_is_inclusive(tmp_path, no_leak):
     path = tmp_path / "a"
     path.write_bytes(b"x" * 1000)
     assert len(read_file(path, 1000)) == 1000
@@ -81,7 +81,7 @@ def test_a_file_may_have_the_most_bytes_and_no_more(tmp_path, no_leak):
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
 
 
-def test_without_a_limit_64_mebibytes_are_read(tmp_path):
+def test_default_size_limit_is_64_mebibytes(tmp_path):
     path = tmp_path / "a"
     path.touch()
     os.truncate(path, 1 << 26)
@@ -92,7 +92,7 @@ def test_without_a_limit_64_mebibytes_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["folder", "pipe"])
-def test_what_is_no_regular_file_is_not_opened(tmp_path, monkeypatch, make):
+def test_non_regular_file_is_not_opened(tmp_path, monkeypatch, make):
     make(tmp_path / "a")
     monkeypatch.setattr(os, "open", None)
     with pytest.raises(OSError, match=r"it is not a regular file: '.*/a'$") as caught:
@@ -100,8 +100,8 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path, monkeypatch, make):
     assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, str(tmp_path / "a"))
 
 
-def test_a_pipe_that_takes_a_files_place_does_not_block(tmp_path, monkeypatch, no_leak):
-    """Between the look at the file and its opening."""
+def test_pipe_that_replaces_a_file_does_not_block(tmp_path, monkeypatch, no_leak):
+    """The pipe appears between `stat` and `open`."""
     (tmp_path / "file").write_bytes(b"x")
     os.mkfifo(tmp_path / "a")
     before, real = os.stat(tmp_path / "file"), os.open
@@ -119,7 +119,7 @@ def test_a_pipe_that_takes_a_files_place_does_not_block(tmp_path, monkeypatch, n
 # Writing
 
 
-def test_a_written_file_is_synced_and_holds_nothing_else(tmp_path, no_leak):
+def test_written_file_is_synced_and_has_no_old_content(tmp_path, no_leak):
     path = tmp_path / "a"
     path.write_bytes(b"longer than what comes")
     write_file(path, b"new")
@@ -132,14 +132,14 @@ def test_a_written_file_is_synced_and_holds_nothing_else(tmp_path, no_leak):
     ]
 
 
-def test_a_disk_that_takes_two_bytes_at_a_time_gets_all(tmp_path, monkeypatch):
+def test_partial_writes_are_completed(tmp_path, monkeypatch):
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, part: real(fd, part[:2]))
     write_file(tmp_path / "a", b"12345")
     assert (tmp_path / "a").read_bytes() == b"12345"
 
 
-def test_the_umask_decides_who_may_read(tmp_path):
+def test_file_mode_follows_the_umask(tmp_path):
     old = os.umask(0o027)
     try:
         write_file(tmp_path / "a", b"")
@@ -156,7 +156,7 @@ def test_a_failed_write_leaves_no_descriptor_open(tmp_path, failing, no_leak):
         write_file(tmp_path / "a", b"x")
 
 
-def test_a_file_is_replaced_at_once_after_its_content_is_synced(tmp_path):
+def test_file_is_replaced_atomically_after_sync(tmp_path):
     assert log(tmp_path, lambda: replace_file(tmp_path / "a.json", b"new")) == [
         ("create", 0, ASIDE, 1),
         ("write", 1, b"new"),
@@ -170,7 +170,7 @@ def test_a_file_is_replaced_at_once_after_its_content_is_synced(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["open", "write", "fsync", "replace"])
-def test_a_failed_replacement_keeps_the_old_file_and_nothing_beside_it(tmp_path, failing, name):
+def test_failed_replacement_keeps_only_the_old_file(tmp_path, failing, name):
     (tmp_path / "a.json").write_bytes(b"old")
     failing(name, errno.ENOSPC)
     with pytest.raises(OSError, match="No space left"):
@@ -181,7 +181,7 @@ def test_a_failed_replacement_keeps_the_old_file_and_nothing_beside_it(tmp_path,
 # Folders
 
 
-def test_a_folder_and_its_missing_parents_are_made_and_their_names_synced(tmp_path):
+def test_make_folder_creates_and_syncs_missing_parents(tmp_path):
     assert log(tmp_path, lambda: make_folder(tmp_path / "a" / "b")) == [
         ("mkdir", 0, "a", 1),
         ("sync", 0),
@@ -192,7 +192,7 @@ def test_a_folder_and_its_missing_parents_are_made_and_their_names_synced(tmp_pa
     assert log(tmp_path / "c", lambda: make_folder(str(tmp_path / "c" / "d")))[-1] == ("sync", 0)
 
 
-def test_the_name_of_a_folder_that_is_there_is_synced_too(tmp_path):
+def test_make_folder_syncs_an_existing_folder(tmp_path):
     make_folder(tmp_path / "a")
     recorded = Recording(tmp_path, lambda note: make_folder(tmp_path / "a"))
     assert recorded.log == [("sync", 0)]
@@ -224,34 +224,34 @@ def test_a_folder_is_published_with_all_its_files(tmp_path):
     assert {p.name: p.read_bytes() for p in place.iterdir()} == {"b": b"1", "a": b"2"}
 
 
-def test_publish_takes_texts_for_paths(tmp_path):
+def test_publish_accepts_strings_as_paths(tmp_path):
     (tmp_path / "a").touch()
     publish(str(tmp_path / "a"), str(tmp_path / "b"))
     assert os.listdir(tmp_path) == ["b"]
 
 
-def test_a_folder_that_may_not_be_opened_is_not_synced(tmp_path, failing, no_leak):
+def test_sync_skips_a_folder_that_cannot_be_opened(tmp_path, failing, no_leak):
     failing("open", errno.EACCES)
     sync_folder(tmp_path)
 
 
-def test_a_folder_that_is_not_there_cannot_be_synced(tmp_path):
+def test_sync_of_a_missing_folder_raises(tmp_path):
     with pytest.raises(FileNotFoundError):
         sync_folder(tmp_path / "a")
 
 
-def test_a_file_system_without_sync_of_folders_will_do(tmp_path, failing, no_leak):
+def test_sync_ignores_file_systems_without_folder_sync(tmp_path, failing, no_leak):
     failing("fsync", errno.EINVAL)
     sync_folder(tmp_path)
 
 
-def test_a_failed_sync_of_a_folder_is_an_error(tmp_path, failing, no_leak):
+def test_failed_folder_sync_raises(tmp_path, failing, no_leak):
     failing("fsync", errno.EIO)
     with pytest.raises(OSError, match="Input/output error"):
         sync_folder(tmp_path)
 
 
-def test_windows_cannot_open_a_folder(tmp_path, monkeypatch):
+def test_folder_sync_is_skipped_on_windows(tmp_path, monkeypatch):
     folder = str(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "name", "nt")

@@ -1,4 +1,4 @@
-"""Folders: where relative paths start, and what serves where a usual folder cannot be written."""
+"""Folders: the start of relative paths, and fallbacks for folders that are not writable."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ from labrnn.trials.store import default_store
 
 @pytest.fixture
 def jupyter(tmp_path, monkeypatch):
-    """This process is a kernel in `notebooks`; Jupyter was started in the folder above."""
+    """This process acts as a kernel in `notebooks`; Jupyter was started in the parent folder."""
     (tmp_path / "notebooks").mkdir()
     started = subprocess.Popen(["sleep", "9999"], cwd=tmp_path)
     monkeypatch.setenv("JPY_PARENT_PID", str(started.pid))
@@ -46,15 +46,15 @@ def test_relative_paths_start_where_jupyter_was_started(reviews, jupyter, monkey
 
 
 @pytest.mark.parametrize("parent", ["999999999", "none"])
-def test_a_kernel_that_does_not_know_where_jupyter_was_started(monkeypatch, parent):
+def test_relative_path_is_refused_if_the_jupyter_folder_is_unknown(monkeypatch, parent):
     monkeypatch.setenv("JPY_PARENT_PID", parent)
     monkeypatch.setenv("LABRNN_STORE", "my_trials")
     with pytest.raises(LabError, match=r"^my_trials: a relative path.*LABRNN_STORE"):
         default_store()
 
 
-def test_a_notebook_that_nbconvert_executes_elsewhere(tmp_path):
-    """A real kernel: its folder is the notebook's."""
+def test_relative_path_in_a_notebook_executed_by_nbconvert(tmp_path):
+    """A real kernel runs in the folder of the notebook."""
     (tmp_path / "notebooks").mkdir()
     code = "from labrnn.trials.store import default_store\nprint(default_store().root)"
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
@@ -89,20 +89,20 @@ def test_tmpdir(tmp_path, tmpdir):
         assert len(tmpdir(wrong)) <= LONGEST_TMPDIR
         assert os.path.isdir(os.environ["TMPDIR"])
     short.rmdir()
-    no_text = os.fsdecode(os.fsencode(short) + b"\xff")
-    os.mkdir(no_text)  # files name it as UTF-8
-    assert tmpdir(no_text) != no_text
-    os.rmdir(no_text)
+    not_utf8 = os.fsdecode(os.fsencode(short) + b"\xff")
+    os.mkdir(not_utf8)  # file names must be valid UTF-8
+    assert tmpdir(not_utf8) != not_utf8
+    os.rmdir(not_utf8)
 
 
-def test_no_folder_for_temporary_files(tmpdir, monkeypatch):
+def test_missing_temporary_folder_is_reported(tmpdir, monkeypatch):
     monkeypatch.setattr(folders, "_writable", lambda folder: False)
     with pytest.raises(LabError, match="TMPDIR=/gone: no folder for temporary files"):
         tmpdir("/gone")
 
 
-def test_without_a_home_libraries_get_folders_until_the_process_ends(tmp_path):
-    """Numba finds a place for compiled code, in this process and in those that it starts."""
+def test_libraries_get_temporary_folders_without_a_home(tmp_path):
+    """Numba finds a folder for compiled code, in this process and its children."""
     (tmp_path / "file").touch()
     code = (
         "import os, labrnn; from labrnn.folders import CACHES; from labrnn.network import kernels\n"
@@ -119,8 +119,8 @@ def test_without_a_home_libraries_get_folders_until_the_process_ends(tmp_path):
     assert not list(tmp_path.glob("home-of-labrnn-*"))
 
 
-def test_the_commit_is_the_projects_own(tmp_path, monkeypatch):
-    """A copy without a `.git`, inside another repository; a caller's GIT_DIR names another one."""
+def test_commit_ignores_enclosing_repositories(tmp_path, monkeypatch):
+    """A copy without `.git` lies in another repository; GIT_DIR of the caller is ignored."""
     root = tmp_path / "other" / "project"
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-C"]
     for where in (tmp_path / "other", root):

@@ -1,4 +1,4 @@
-"""The gallery of reports: whole, right, and as a reader sees it in Chromium."""
+"""The gallery of reports: complete, correct, and as displayed in Chromium."""
 
 import shutil
 from urllib.parse import unquote
@@ -29,7 +29,7 @@ def say(text, **report):
 
 
 def write(folder, name, title, *outputs):
-    """An executed notebook and what was rendered from it."""
+    """Write an executed notebook and its rendered files."""
     nb = new_notebook(cells=[new_markdown_cell(f"# {name}\n\nProse of the notebook.")])
     nb.cells.append(new_code_cell("1", outputs=list(outputs)))
     made = {"data": "reviews of mine", "runs read": 4, "versions": {}}
@@ -84,15 +84,15 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def page(root, browser):
-    """The gallery on a phone; the test fails if the browser complains."""
-    complaints = []
+    """The gallery on a phone; the test fails if the browser reports an error."""
+    errors = []
     with browser.new_context(viewport={"width": 390, "height": 844}) as context:
         page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto((root / "index.html").as_uri())
         yield page
-    assert complaints == []
+    assert errors == []
 
 
 def test_content(page):
@@ -117,7 +117,7 @@ def test_content(page):
     assert adam.locator(".facts").inner_text() == "2026-11-24 · four training runs"
 
 
-def test_links_lead_to_files(page, root):
+def test_links_point_to_existing_files(page, root):
     links = page.locator("main a")
     targets = [unquote(link.get_attribute("href")) for link in links.all()]
     assert len(targets) == len(set(targets)) == 4 * 3 + 1
@@ -129,14 +129,14 @@ def test_links_lead_to_files(page, root):
         assert page.locator(link.get_attribute("href")).count() == 1
 
 
-def test_pictures_are_seen(page):
+def test_pictures_are_loaded(page):
     images = page.locator("img")
     assert images.count() == 2
     assert all(image.evaluate("i => i.complete && i.naturalWidth > 0") for image in images.all())
     assert all(image.get_attribute("alt") for image in images.all())
 
 
-def test_nothing_can_run_and_nothing_is_fetched(page):
+def test_page_runs_no_script_and_fetches_nothing(page):
     assert page.title() != "run"
     assert page.locator("script, iframe, object, [onerror], link").count() == 0
     assert (
@@ -151,7 +151,7 @@ def test_nothing_can_run_and_nothing_is_fetched(page):
 
 
 @pytest.mark.parametrize("width", [320, 390, 1280])
-def test_no_scrolling_sideways(page, width):
+def test_page_does_not_scroll_sideways(page, width):
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -167,7 +167,7 @@ def test_landmarks_and_headings(page):
     assert (page.evaluate("document.activeElement.innerText"), outline) == ("empty", "solid")
 
 
-# The lowest contrast of text with what is behind it, after WCAG.
+# The lowest contrast of text with its background, after WCAG.
 CONTRAST = """() => {
   const numbers = colour => colour.match(/[\\d.]+/g).map(Number)
   const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
@@ -189,7 +189,7 @@ def test_contrast(page, scheme):
     assert page.evaluate(CONTRAST) >= 4.5
 
 
-def test_made_again_when_something_changed(root, tmp_path):
+def test_gallery_is_rebuilt_after_changes(root, tmp_path):
     root = shutil.copytree(root, tmp_path / "reports")
     gallery, page = Gallery(root), root / "index.html"
     assert gallery.is_done()
@@ -207,7 +207,7 @@ def test_made_again_when_something_changed(root, tmp_path):
     assert {path.name for path in root.iterdir() if path.is_file()} == {"index.html"}
 
 
-def test_a_page_of_others_is_left_alone(tmp_path):
+def test_foreign_page_is_not_replaced(tmp_path):
     page = tmp_path / "index.html"
     page.write_bytes(b"<title>Mine \xff</title>")
     with pytest.raises(LabError, match=r"index\.html: not a page of labrnn; move it"):
@@ -215,7 +215,7 @@ def test_a_page_of_others_is_left_alone(tmp_path):
     assert page.read_bytes() == b"<title>Mine \xff</title>"
 
 
-def test_where_it_stands(tmp_path):
+def test_location_of_the_gallery(tmp_path):
     assert Gallery.of(PROJECT / "reports/quick").out == PROJECT / "reports"
     gallery = Gallery.of(tmp_path / "elsewhere")
     write(tmp_path / "elsewhere", "lab1_gru", "One")

@@ -1,4 +1,4 @@
-"""`labrnn trials gc` removes what labrnn wrote and nothing else, whatever lies beside it."""
+"""`labrnn trials gc` removes only files that labrnn wrote."""
 
 import errno
 import json
@@ -45,7 +45,7 @@ def store(tmp_path):
 
 
 def gc(root, *flags):
-    """Exit code, standard output and standard error of a clean-up that is agreed to."""
+    """Run a confirmed clean-up; return exit code, standard output and standard error."""
     return run("trials", "--store", root, "gc", "--yes", *flags)
 
 
@@ -58,8 +58,8 @@ def put(path, content="mine"):
     path.write_text(content)
 
 
-def plant(root, outside):
-    """Foreign things with names like the store's, in every folder of it; returns their number."""
+def create_foreign_files(root, outside):
+    """Create foreign files with store-like names in every folder; return their number."""
     data, trial = root / FINGERPRINT, root / FINGERPRINT / KEY
     files = [root / name for name in FOREIGN.split()]
     files += [data / name for name in FOREIGN_IN_DATA.split()]
@@ -89,17 +89,17 @@ def plant(root, outside):
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
-def test_what_is_not_ours_stays(store, tmp_path, flags):
-    assert plant(store.root, tmp_path / "outside") >= 30
+def test_foreign_files_are_kept(store, tmp_path, flags):
+    assert create_foreign_files(store.root, tmp_path / "outside") >= 30
     before = tree(tmp_path)
     assert gc(store.root, *flags)[:2] == (0, "nothing to remove\n")
     assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
-def test_a_folder_that_is_no_store_is_not_touched(tmp_path, flags):
+def test_non_store_folder_is_not_touched(tmp_path, flags):
     projects = tmp_path / "projects"
-    plant(projects, tmp_path / "outside")
+    create_foreign_files(projects, tmp_path / "outside")
     store = Store(tmp_path / "trials")
     write(store)
     shutil.copytree(store.root / FINGERPRINT, projects / "aaaaaaaaaaaaaaab")
@@ -110,8 +110,8 @@ def test_a_folder_that_is_no_store_is_not_touched(tmp_path, flags):
     assert tree(tmp_path) == before
 
 
-def litter(store):
-    """What killed writers leave, and damage; path -> the flag that removes it, if it needs one."""
+def create_leftovers(store):
+    """Create leftovers and damage; return path -> the flag needed to remove it, or ""."""
     data = store.root / FINGERPRINT
     other, third = CONFIG.replace(seed=1), CONFIG.replace(seed=2)
     store.save_progress(other, FINGERPRINT, progress(1))
@@ -140,11 +140,13 @@ def litter(store):
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
-def test_what_is_ours_and_stale_goes(store, tmp_path, flags):
-    found = litter(store)
+def test_stale_files_are_removed(store, tmp_path, flags):
+    found = create_leftovers(store)
     expected = {path for path, flag in found.items() if not flag or flag in flags}
     if "--unfinished" in flags:
-        expected -= {path for path in expected if path.name == "2.writing"}  # goes with its folder
+        expected -= {
+            path for path in expected if path.name == "2.writing"
+        }  # removed with its folder
     options = {flag[2:]: True for flag in flags}
     assert set(stale(store, **options)) == expected
     code, out, _ = gc(store.root, *flags)
@@ -157,36 +159,36 @@ def test_what_is_ours_and_stale_goes(store, tmp_path, flags):
     assert Trial(store.root / FINGERPRINT / KEY).damage() == []
 
 
-def test_what_another_process_writes_stays(store):
-    litter(store)
+def test_files_of_other_running_processes_are_kept(store):
+    create_leftovers(store)
     data = store.root / FINGERPRINT
-    agreed = stale(store, unfinished=True, damaged=True)
+    confirmed = stale(store, unfinished=True, damaged=True)
     names = {path.name for path in (data / ".partial").iterdir()} | {HEX, f"data-{HEX}"}
     names |= {path.name for path in data.iterdir() if len(path.name) == 16}
     claims = [Store(store.root).claim(FINGERPRINT, name) for name in names]
     assert {claim.__enter__() for claim in claims} == {True}
     assert stale(store, unfinished=True, damaged=True) == {}
-    assert remove(store, agreed, unfinished=True, damaged=True) == []  # taken after the question
+    assert remove(store, confirmed, unfinished=True, damaged=True) == []  # claimed meanwhile
     for claim in claims:
         claim.__exit__(None, None, None)
 
 
-def test_only_what_was_agreed_to_and_is_still_stale_goes(store):
-    found = litter(store)
-    agreed = stale(store, damaged=True)
-    del agreed[store.root / FINGERPRINT / HEX]
+def test_only_confirmed_and_still_stale_files_are_removed(store):
+    found = create_leftovers(store)
+    confirmed = stale(store, damaged=True)
+    del confirmed[store.root / FINGERPRINT / HEX]
     broken = store.root / FINGERPRINT / trial_key(CONFIG.replace(seed=2))
     assert broken in found
     shutil.rmtree(broken)
-    write(store, CONFIG.replace(seed=2))  # trained again in the meantime
-    removed = remove(store, agreed, damaged=True)
+    write(store, CONFIG.replace(seed=2))  # trained again meanwhile
+    removed = remove(store, confirmed, damaged=True)
     assert broken not in removed
     assert Trial(broken).damage() == []
     assert (store.root / FINGERPRINT / HEX / "trial.json").exists()
 
 
-def test_gc_asks(store):
-    litter(store)
+def test_gc_asks_for_confirmation(store):
+    create_leftovers(store)
     before, words = tree(store.root), ["trials", "--store", store.root, "gc", "--damaged"]
     for answer in ("n\n", ""):
         code, _, err = run(*words, lines=answer)
@@ -197,7 +199,7 @@ def test_gc_asks(store):
 
 
 class Unreadable:
-    """Reading some paths fails as if the permissions or the disk were bad."""
+    """Make access to some paths fail as with bad permissions or a bad disk."""
 
     def __init__(self, monkeypatch, code, *names, functions=("open", "stat", "lstat", "listdir")):
         self.code, self.names, self.patch = code, names, monkeypatch
@@ -217,7 +219,7 @@ class Unreadable:
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("name", [*NAMES, KEY, FINGERPRINT])
-def test_what_cannot_be_looked_at_is_not_damaged(store, monkeypatch, code, name):
+def test_inaccessible_file_is_not_damaged(store, monkeypatch, code, name):
     before = tree(store.root)
     with monkeypatch.context() as patch:
         disk = Unreadable(patch, code, name)
@@ -229,8 +231,8 @@ def test_what_cannot_be_looked_at_is_not_damaged(store, monkeypatch, code, name)
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("name", NAMES)
-def test_what_cannot_be_read_is_not_damaged(store, monkeypatch, code, name):
-    """Its folder can be listed and its size is known, as after a change of permissions."""
+def test_unreadable_file_is_not_damaged(store, monkeypatch, code, name):
+    """Its folder is listable and its size is known, as after a change of permissions."""
     before = tree(store.root)
     with monkeypatch.context() as patch:
         disk = Unreadable(patch, code, name, functions=("open",))
@@ -242,7 +244,7 @@ def test_what_cannot_be_read_is_not_damaged(store, monkeypatch, code, name):
 
 
 @pytest.mark.parametrize("kind", ["data", "steps"])
-def test_a_description_that_cannot_be_read_is_not_damaged(store, monkeypatch, kind):
+def test_unreadable_description_is_not_damaged(store, monkeypatch, kind):
     name = f"{kind}-{HEX}.json"
     put(store.root / FINGERPRINT / name, "damaged")
     with monkeypatch.context() as patch:
@@ -251,8 +253,8 @@ def test_a_description_that_cannot_be_read_is_not_damaged(store, monkeypatch, ki
     assert gc(store.root, "--damaged")[1].endswith("1 removed\n")
 
 
-def test_a_store_behind_a_link_is_judged_as_itself(store, tmp_path):
-    """What is foreign is seen through the link; what is damaged goes through it as well."""
+def test_linked_store_is_treated_like_its_target(store, tmp_path):
+    """Through the link, foreign files are detected and damaged trials are removed."""
     foreign = tmp_path / "papers" / FINGERPRINT / KEY / "history.json"
     put(foreign)
     put(tmp_path / "papers" / "thesis.txt", "mine")
@@ -266,8 +268,8 @@ def test_a_store_behind_a_link_is_judged_as_itself(store, tmp_path):
     assert gc(tmp_path / "moved", "--damaged")[1].endswith("1 removed\n")
 
 
-def test_a_damaged_trial_that_stays_is_named(store):
-    """A file of the Finder in its folder is not ours, so the folder is not."""
+def test_damaged_trial_with_foreign_files_is_reported(store):
+    """A file of the macOS Finder makes the folder foreign."""
     trial = store.root / FINGERPRINT / KEY
     put(trial / ".DS_Store")
     put(trial / "history.json", "[]")
@@ -275,10 +277,10 @@ def test_a_damaged_trial_that_stays_is_named(store):
     assert (code, out) == (1, "nothing to remove\n")
     assert f"{trial}: damaged, with files that labrnn did not write; delete it by hand" in err
     assert (trial / ".DS_Store").exists()
-    assert gc(store.root)[0] == 0  # nobody asked for damaged ones
+    assert gc(store.root)[0] == 0  # damaged trials were not requested
 
 
-def test_foreign_names_and_linked_folders_in_a_store_stay(store, tmp_path):
+def test_foreign_names_and_linked_folders_are_kept(store, tmp_path):
     note = store.root / FINGERPRINT / f"backup-{HEX}.json"
     mine = tmp_path / "work" / KEY / "done.writing" / "history.json"
     put(note, '{"my": "notes"}')
@@ -291,7 +293,7 @@ def test_foreign_names_and_linked_folders_in_a_store_stay(store, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_trials_of_another_user_stay(store, tmp_path):
+def test_trials_of_another_user_are_kept(store, tmp_path):
     for folder in [p for p in Path("/").joinpath(tmp_path).parents if p != Path("/")]:
         if folder.is_dir() and not folder.stat().st_mode & 0o001:
             folder.chmod(folder.stat().st_mode | 0o055)
@@ -314,21 +316,21 @@ def test_trials_of_another_user_stay(store, tmp_path):
     assert tree(store.root) == before
 
 
-def test_the_tables_of_the_repository_are_no_store_to_tidy(tmp_path, monkeypatch):
+def test_tables_of_the_repository_are_not_cleaned(tmp_path, monkeypatch):
     monkeypatch.setenv("LABRNN_STORE", str(tmp_path / "own"))
     write(Store(tmp_path / "own"))
     assert run("trials", "gc", "--damaged")[:2] == (0, "nothing to remove\n")
 
 
-def test_a_damaged_trial_goes_only_if_that_was_asked_for(tmp_path):
+def test_damaged_trial_is_removed_only_on_request(tmp_path):
     store = Store(tmp_path)
     folder = write(store).folder
     (folder / "metrics.json").write_text("{}")
-    agreed = stale(store, damaged=True)
-    assert list(agreed) == [folder]
-    assert remove(store, agreed) == []
+    confirmed = stale(store, damaged=True)
+    assert list(confirmed) == [folder]
+    assert remove(store, confirmed) == []
     assert folder.exists()
-    assert remove(store, agreed, damaged=True) == [folder]
+    assert remove(store, confirmed, damaged=True) == [folder]
 
 
 # The mark
@@ -340,8 +342,8 @@ def test_a_store_is_marked_at_its_first_write(tmp_path):
         assert (store.root / MARK).is_file()
 
 
-def test_a_store_from_before_the_mark_is_read_and_marked_when_written(store):
-    litter(store)
+def test_unmarked_store_is_readable_and_marked_on_write(store):
+    create_leftovers(store)
     (store.root / MARK).unlink()
     assert Store(store.root).find(CONFIG, FINGERPRINT)
     assert not (store.root / MARK).exists()
@@ -354,7 +356,7 @@ def test_a_store_from_before_the_mark_is_read_and_marked_when_written(store):
     "name",
     ["README", f"{FINGERPRINT}/notes.txt", f"{FINGERPRINT}/notes/x", "projects/x", f"{HEX[1:]}/x"],
 )
-def test_a_folder_with_other_things_is_not_marked(store, name):
+def test_folder_with_foreign_files_is_not_marked(store, name):
     (store.root / MARK).unlink()
     put(store.root / name)
     write(store, CONFIG.replace(seed=9))
@@ -362,7 +364,7 @@ def test_a_folder_with_other_things_is_not_marked(store, name):
     assert len(list(store.trials())) == 2
 
 
-def test_a_broken_copy_is_replaced_and_what_else_lies_there_is_not(store):
+def test_broken_copy_is_replaced_but_foreign_files_are_kept(store):
     folder = store.root / FINGERPRINT / KEY
     (folder / "DONE").unlink()
     assert write(store).damage() == []

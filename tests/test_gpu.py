@@ -1,4 +1,4 @@
-"""`benchmarks/gpu.py` as far as a CPU goes: the steps that a graph would repeat, one by one."""
+"""`benchmarks/gpu.py` on a CPU, where steps run one by one instead of in a CUDA graph."""
 
 import importlib.util
 import json
@@ -35,7 +35,7 @@ def arrays_of(corpus):
     ],
     ids=str,
 )
-def test_a_training_is_that_of_the_package(corpus, fields):
+def test_training_matches_the_package(corpus, fields):
     config = SMALL.replace(**fields)
     expected = train(config, corpus)
     tested = training.test(config, corpus, expected)
@@ -43,7 +43,7 @@ def test_a_training_is_that_of_the_package(corpus, fields):
     ((found, metrics, arrays),) = gpu.train_together([gpu.Training(config, reviews)])
     for epoch, wanted in zip(found.history, expected.history, strict=True):
         for name in wanted.keys() - {"seconds", "train_seconds"}:
-            # A review on the edge may fall on the other side: two of 30 at most.
+            # A review near the threshold may change its class: two of 30 at most.
             tolerance = 2e-4 if "loss" in name else 0.07
             assert epoch[name] == pytest.approx(wanted[name], abs=tolerance), name
     assert found.last.keys() == expected.last.keys()
@@ -54,7 +54,7 @@ def test_a_training_is_that_of_the_package(corpus, fields):
         assert arrays[f"{which}/probabilities"] == pytest.approx(tested[which][1], abs=1e-3)
 
 
-def test_trainings_at_once_do_not_meet(corpus):
+def test_concurrent_trainings_are_independent(corpus):
     reviews = gpu.Reviews(arrays_of(corpus), CPU)
     configs = [SMALL.replace(optim="rmsprop", seed=seed, epochs=1 + seed % 2) for seed in (5, 6, 7)]
     together = {
@@ -68,13 +68,13 @@ def test_trainings_at_once_do_not_meet(corpus):
 
 
 @pytest.mark.parametrize("fields", [{"members": 2}, {"calibrate": True}], ids=str)
-def test_what_the_script_does_not_train_is_refused(corpus, fields):
+def test_unsupported_settings_are_refused(corpus, fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         gpu.Training(SMALL.replace(optim="adam", **fields), gpu.Reviews(arrays_of(corpus), CPU))
 
 
-def test_results_go_from_the_folder_to_the_store(corpus, tmp_path, monkeypatch, capsys):
-    """prepare, run and collect; a trial that the store has is not trained again."""
+def test_prepare_run_and_collect(corpus, tmp_path, monkeypatch, capsys):
+    """Results reach the store; a stored trial is not trained again."""
     monkeypatch.setenv("LABRNN_STORE", str(tmp_path / "trials"))
     params = tmp_path / "lab2d_width.yaml"
     params.write_text("widths: [10]\nseeds: [5]\nepochs: 1\ntrain_reviews: 200\nmax_tokens: 32\n")

@@ -1,4 +1,4 @@
-"""What the project stands on: set-up, pinned versions, clean sources."""
+"""Foundations of the project: set-up, pinned versions, clean sources."""
 
 import ast
 import json
@@ -30,7 +30,7 @@ def run(*command, **kwargs):
 
 
 def sources():
-    """Every file that git would keep, found without git."""
+    """Yield every file that git would track, without using git."""
     ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().split()]
     for folder, folders, files in os.walk(ROOT):
         here = Path(folder)
@@ -39,11 +39,13 @@ def sources():
             for name in folders
             if name != ".git" and not any((here / name).match(pattern) for pattern in ignored)
         ]
-        yield from (here / name for name in files if name != ".git")  # a file in a worktree
+        yield from (
+            here / name for name in files if name != ".git"
+        )  # `.git` is a file in a worktree
 
 
 def system(python, name):
-    """Environment and tags of a Python on a system, as `Pylock.select` takes them."""
+    """Return the arguments of `Pylock.select` for a Python version on a system."""
     platform, machine = name.split("-")
     values = {
         "python_version": python,
@@ -68,7 +70,7 @@ def system(python, name):
 
 
 def pins(python="3.11", name="linux-x86_64", extras=("test", "cluster", "torch")):
-    """Canonical name -> exact version, as pylock.toml selects for that Python and system."""
+    """Return canonical name -> exact version in pylock.toml for a Python version and system."""
     selected = lock().select(**system(python, name), extras=extras)
     return {package.name: f"=={package.version}" for package, _ in selected}
 
@@ -89,7 +91,7 @@ def test_notebooks_are_stripped():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_sources_name_no_machine():
+def test_sources_contain_no_machine_specific_paths():
     bad = re.compile(
         r"(?<![\w.~])/(?:root|work|home)/\w|\b(?:pypi|pythonhosted|npmjs)\.(?:org|com)"
     )
@@ -111,7 +113,7 @@ def test_sources_name_no_machine():
     list(product(["3.10", "3.11", "3.12", "3.13", "3.14"], SYSTEMS)),
 )
 def test_the_lock_has_a_wheel_of_every_dependency(python, name):
-    """`select` raises where a package has no wheel for the system."""
+    """`select` raises if a package has no wheel for the system."""
     wanted = {}
     for line in (Requirement(line) for line in requires("labrnn")):
         wanted[canonicalize_name(line.name)] = line.specifier
@@ -123,7 +125,7 @@ def test_the_lock_has_a_wheel_of_every_dependency(python, name):
     assert plain.items() < pinned.items()
 
 
-def test_the_lock_names_no_address_and_hashes_every_wheel():
+def test_lock_contains_no_url_and_hashes_every_wheel():
     text = (ROOT / "pylock.toml").read_text()
     assert "://" not in text
     for package in lock().packages:
@@ -133,7 +135,7 @@ def test_the_lock_names_no_address_and_hashes_every_wheel():
             assert wheel.size > 0
 
 
-def test_environment_yml_equals_the_tested_versions():
+def test_environment_yml_matches_the_tested_versions():
     text = (ROOT / "environment.yml").read_text()
     lines = [line for line in text.splitlines() if "- " in line and not line.endswith("pip:")]
     assert all(re.search(r" # \w", line) for line in lines)
@@ -146,7 +148,7 @@ def test_environment_yml_equals_the_tested_versions():
 
 
 def imported(path):
-    """Top-level names of what a module imports from outside the standard library and labrnn."""
+    """Yield the top-level names of a module's third-party imports."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -162,13 +164,13 @@ def test_every_import_is_declared():
     homes = packages_distributions()
     for path in (ROOT / "labrnn").rglob("*.py"):
         for name in imported(path):
-            its_homes = {
+            distributions = {
                 canonicalize_name(home) for home in homes.get(name, [name])
-            }  # an extra may not be there
-            assert its_homes & declared, f"{path} imports {name}"
+            }  # an extra may be missing
+            assert distributions & declared, f"{path} imports {name}"
 
 
-# Set-up, with a pip that only writes down that it was called
+# Set-up, with a fake pip that only records its calls
 
 
 PIP = """
@@ -221,7 +223,7 @@ def project(tmp_path):
 
 
 def set_up(folder, *extras, fails="0", **variables):
-    """Exit code, what was printed, and how often pip has run since .venv was made."""
+    """Run set-up; return exit code, output and the number of pip runs since .venv was made."""
     environment = os.environ | {"PIP_FAILS": fails, "LABRNN_TORCH": "cpu"} | variables
     result = run(sys.executable, folder / "tools/bootstrap.py", *extras, env=environment)
     return result.returncode, result.stdout + result.stderr, (folder / ".venv/calls").stat().st_size
@@ -233,7 +235,7 @@ def test_set_up_is_done_once(project):
     assert not (project / "wheels").exists()
 
 
-def test_extras_are_added_and_stay(project):
+def test_extras_are_added_and_kept(project):
     assert "--requirement " + f"{project}/pylock.toml\n" in installed(project, set_up(project))
     assert "pylock.toml[test]" in installed(project, set_up(project, "test"))
     assert "pylock.toml[cluster,test]" in installed(project, set_up(project, "cluster"))
@@ -242,14 +244,14 @@ def test_extras_are_added_and_stay(project):
 
 
 def installed(project, done):
-    """The options of the last installation from the lock."""
+    """Return the options of the last installation from the lock."""
     assert done[0] == 0, done[1]
     return (project / ".venv/installs").read_text().splitlines(keepends=True)[-2]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="one build elsewhere")
 def test_torch_without_a_gpu(project):
-    """The build for the CPU alone, none of CUDA's libraries; what was downloaded is counted."""
+    """The CPU build is installed without CUDA libraries; the download size is printed."""
     code, said, _ = set_up(project)
     asked = (project / ".venv/downloads").read_text()
     assert code == 0
@@ -263,37 +265,37 @@ def test_torch_without_a_gpu(project):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="one build elsewhere")
 @pytest.mark.parametrize(
-    ("wish", "no_cpu", "code", "says"),
+    ("requested", "no_cpu", "code", "says"),
     [
         ("cuda", None, 0, ""),
         ("cpu", "1", 1, "Set-up did not finish"),
         ("", "1", 0, "is not reached: PyTorch comes with its CUDA libraries"),
     ],
 )
-def test_torch_by_wish_and_by_what_is_reached(project, wish, no_cpu, code, says):
+def test_torch_build_follows_request_and_availability(project, requested, no_cpu, code, says):
     variables = {"PIP_NO_CPU": no_cpu} if no_cpu else {}
-    if not wish and Path("/proc/driver/nvidia").exists():
+    if not requested and Path("/proc/driver/nvidia").exists():
         pytest.skip("this machine has an NVIDIA device")
     (project / ".venv").mkdir()
     (project / ".venv/calls").touch()
-    done, said, _ = set_up(project, LABRNN_TORCH=wish, **variables)
+    done, said, _ = set_up(project, LABRNN_TORCH=requested, **variables)
     assert (done, says in said) == (code, True)
     asked = (project / ".venv/downloads").read_text()
-    assert ("+cpu" in asked) == (wish != "cuda")
+    assert ("+cpu" in asked) == (requested != "cuda")
     assert ("nvidia-nccl" in asked) == (code == 0)
 
 
 @pytest.mark.parametrize(
     ("variables", "says"),
     [({"PIP_NOTHING": "1"}, "not found: labrnn"), ({"PIP_CHECK": "numba needs numpy"}, "numpy")],
-    ids=["without labrnn", "without what it needs"],
+    ids=["without labrnn", "without a dependency"],
 )
-def test_set_up_that_left_something_out_is_not_finished(project, variables, says):
+def test_incomplete_set_up_is_not_finished(project, variables, says):
     code, said, _ = set_up(project, **variables)
     assert code == 1
     assert says in said
     assert ", ".join(variables) in said
-    assert set_up(project)[::2] == (0, 1)  # begun again
+    assert set_up(project)[::2] == (0, 1)  # started over
 
 
 WHEEL = {
@@ -305,8 +307,8 @@ WHEEL = {
 
 
 @pytest.mark.parametrize("name", ["user", "target", "prefix", "root", "variable"])
-def test_pip_installs_into_the_environment_whatever_its_settings_are(project, tmp_path, name):
-    """The project's own pip and options, with a wheel of one module."""
+def test_pip_settings_do_not_change_the_target(project, tmp_path, name):
+    """Use the project's own pip and options with a wheel of one module."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", project / ".venv"], check=True)
     with zipfile.ZipFile(tmp_path / "small-1-py3-none-any.whl", "w") as wheel:
         for path, content in WHEEL.items():
@@ -327,14 +329,14 @@ def test_pip_installs_into_the_environment_whatever_its_settings_are(project, tm
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_set_up_follows_new_versions(project):
+def test_changed_lock_repeats_the_set_up(project):
     set_up(project)
     with (project / "pylock.toml").open("a") as file:
         file.write("# newer\n")
     assert set_up(project)[::2] == (0, 2)
 
 
-def test_unfinished_set_up_begins_afresh(project):
+def test_unfinished_set_up_starts_over(project):
     code, said, _ = set_up(project, fails="1")
     assert code == 1
     assert "did not finish" in said
@@ -357,7 +359,7 @@ def test_environment_of_the_user_is_kept(project):
     assert (project / ".venv/mine").exists()
 
 
-def test_failed_update_keeps_what_was_there(project):
+def test_failed_update_keeps_the_environment(project):
     set_up(project)
     with (project / "pylock.toml").open("a") as file:
         file.write("# newer\n")
@@ -365,11 +367,11 @@ def test_failed_update_keeps_what_was_there(project):
     assert set_up(project)[::2] == (0, 3)
 
 
-# What others' machines read
+# Files read by other services
 
 
 def test_the_workflow_runs_the_ci(tmp_path):
-    """On the oldest and the newest Python that the lock covers; the PDFs are kept."""
+    """It uses the oldest and newest Python of the lock and uploads the PDFs."""
     text = (ROOT / ".github/workflows/ci.yml").read_text()
     found = yaml.safe_load(text)
     assert set(found[True]) == {"push", "pull_request"}  # YAML reads `on` as a boolean
@@ -397,7 +399,7 @@ class Person(BaseModel):
 
 
 class Citation(BaseModel):
-    """What the Citation File Format 1.2.0 requires, of the fields that we use."""
+    """Requirements of the Citation File Format 1.2.0 on the fields in use."""
 
     model_config = ConfigDict(extra="forbid")
     version_of_format: Literal["1.2.0"] = Field(alias="cff-version")
@@ -413,7 +415,7 @@ class Citation(BaseModel):
 
 
 def test_the_citation_file_is_valid_and_names_this_version():
-    # pyyaml reads 1.2.0 as text, and 0.1.0 too
+    # PyYAML reads 1.2.0 and 0.1.0 as text
     found = Citation(**yaml.safe_load((ROOT / "CITATION.cff").read_text()))
     ours = metadata("labrnn")
     assert (found.version, found.license) == (ours["Version"], ours["License-Expression"])
@@ -422,7 +424,7 @@ def test_the_citation_file_is_valid_and_names_this_version():
         assert [Person(**author) for author in reference["authors"]]
 
 
-def test_the_container_is_set_up_as_the_readme_says():
+def test_dev_container_matches_the_readme():
     found = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
     assert found["postCreateCommand"] == "make setup EXTRAS=test"
     python = re.search(r"python:(3\.\d+)$", found["image"])[1]
@@ -431,12 +433,12 @@ def test_the_container_is_set_up_as_the_readme_says():
     assert interpreter == ".venv/bin/python"
 
 
-def test_the_changelog_begins_with_what_is_not_released():
+def test_changelog_begins_with_unreleased():
     headings = re.findall(r"^## (.*)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert headings[0] == "Unreleased"
 
 
-def test_contributors_find_what_the_page_names():
+def test_contributing_page_names_existing_things():
     page = (ROOT / "CONTRIBUTING.md").read_text()
     for path in re.findall(r"\]\(([^)]+)\)", page):
         assert (ROOT / path).exists(), path
@@ -449,15 +451,15 @@ def test_contributors_find_what_the_page_names():
 # Start-up and storage
 
 
-def test_a_command_starts_without_what_it_may_not_need():
+def test_start_up_imports_neither_torch_nor_sklearn():
     command = (
         "import sys, labrnn.lab, labrnn.reports.batch; print({'torch', 'sklearn'} & {*sys.modules})"
     )
     assert run(sys.executable, "-c", command).stdout == "set()\n"
 
 
-def test_git_leaves_stored_trials_as_they_are():
-    """With other line ends they would read as damaged."""
+def test_git_does_not_convert_stored_trials():
+    """Converted line endings would make them look damaged."""
     asked = run("git", "check-attr", "text", "reports/full/trials.csv")
     if asked.returncode:
         pytest.skip("no git, or no repository")

@@ -1,4 +1,4 @@
-"""Trainings that are interrupted, or whose disk fails: nothing that was trained is lost."""
+"""Interrupted trainings and failing disks: no trained epoch is lost."""
 
 import errno
 import os
@@ -18,16 +18,16 @@ from labrnn.trials.trial import TEXTS, WEIGHTS
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data, tmp_path_factory):
-    """A trial as it is when nothing happens; tests change copies."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(data, tmp_path_factory):
+    """A trial of an uninterrupted training; tests compare with it."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABRNN_CACHE", str(folder / "cache"))
         return train(TINY, data, Store(folder / "trials"))
 
 
-def test_trial_holds_what_was_trained(undisturbed, reviews):
-    trial = undisturbed
+def test_trial_contains_the_training_results(uninterrupted, reviews):
+    trial = uninterrupted
     assert trial.config == TINY
     assert {p.name for p in trial.folder.iterdir()} == {*TEXTS, WEIGHTS, "DONE"}
     assert trial.damage() == []
@@ -43,13 +43,13 @@ def test_trial_holds_what_was_trained(undisturbed, reviews):
     )
 
 
-def test_stored_trial_is_not_trained_again(data, undisturbed, monkeypatch):
+def test_stored_trial_is_not_trained_again(data, uninterrupted, monkeypatch):
     monkeypatch.setattr("labrnn.network.training.train", None)
-    store = Store(undisturbed.folder.parents[1])
-    assert content(train(TINY, data, store)) == content(undisturbed)
+    store = Store(uninterrupted.folder.parents[1])
+    assert content(train(TINY, data, store)) == content(uninterrupted)
 
 
-def test_killed_in_epoch_4_goes_on_from_epoch_3(data, undisturbed, tmp_path):
+def test_training_killed_in_epoch_4_resumes_from_epoch_3(data, uninterrupted, tmp_path):
     store, epochs = Store(tmp_path / "trials"), []
 
     def kill_in_epoch_4(entry):
@@ -60,14 +60,14 @@ def test_killed_in_epoch_4_goes_on_from_epoch_3(data, undisturbed, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train_and_store(TINY, data, store, on_epoch=kill_in_epoch_4)
     assert list(store.trials()) == []
-    assert store.epochs_kept(TINY, undisturbed.fingerprint) == 3
+    assert store.epochs_kept(TINY, uninterrupted.fingerprint) == 3
     trial = train_and_store(TINY, data, store, on_epoch=lambda entry: epochs.append(entry["epoch"]))
     assert epochs == [1, 2, 3, 4, 5, 6]
-    assert content(trial) == content(undisturbed)
+    assert content(trial) == content(uninterrupted)
     assert list(store.root.rglob("epoch-*")) == []
 
 
-def test_damaged_state_is_passed_over(data, undisturbed, tmp_path):
+def test_damaged_state_is_skipped(data, uninterrupted, tmp_path):
     store, epochs = Store(tmp_path / "trials"), []
 
     def stop(entry):
@@ -81,11 +81,11 @@ def test_damaged_state_is_passed_over(data, undisturbed, tmp_path):
     shutil.copytree(state, state.with_name("2.writing"))
     trial = train_and_store(TINY, data, store, on_epoch=lambda entry: epochs.append(entry["epoch"]))
     assert epochs == [2, 3, 4, 5, 6]
-    assert content(trial) == content(undisturbed)
+    assert content(trial) == content(uninterrupted)
 
 
-def test_every_failure_of_the_disk_loses_nothing(data, undisturbed, tmp_path, monkeypatch):
-    """The n-th operation on the disk fails, for every n; afterwards the training is completed."""
+def test_no_disk_failure_loses_data(data, uninterrupted, tmp_path, monkeypatch):
+    """The n-th disk operation fails, for every n; afterwards the training completes."""
     config, failing = TINY.replace(epochs=2), {"left": 0}
     reference = content(train(config, data, Store(tmp_path / "reference")))
 
@@ -117,7 +117,7 @@ def test_every_failure_of_the_disk_loses_nothing(data, undisturbed, tmp_path, mo
             break
         shutil.rmtree(store.root)
     failures = [outcome for outcome in outcomes if outcome != "trained"]
-    assert len(failures) > 20  # the rest was the cache's, which can be done without
+    assert len(failures) > 20  # the others hit the cache, which is optional
     assert all("cannot be written (No space left on device)" in fault for fault in failures)
 
 
@@ -133,7 +133,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
-def test_full_disk(small_disk, data, undisturbed):
+def test_full_disk(small_disk, data, uninterrupted):
     store = Store(small_disk)
     stuffing = small_disk / "stuffing"
     with pytest.raises(OSError, match="No space"):
@@ -141,7 +141,7 @@ def test_full_disk(small_disk, data, undisturbed):
     with pytest.raises(LabError, match=r"written \(No space left on device\); make room"):
         train(TINY, data, store)
     stuffing.unlink()
-    assert content(train(TINY, data, store)) == content(undisturbed)
+    assert content(train(TINY, data, store)) == content(uninterrupted)
 
 
 def test_read_only_store(small_disk, data):

@@ -1,4 +1,4 @@
-"""The notebooks in JupyterLab, as `make lab` starts it, with Chromium in front of it."""
+"""The notebooks in JupyterLab, started like `make lab` and driven by Chromium."""
 
 import json
 import os
@@ -27,7 +27,7 @@ NAMES = ("lab1_data", "lab1_lstm", "lab2a_lstm_optimizers")
 
 
 def tiny(source):
-    """The source of a notebook's parameters cell, with values for a few seconds."""
+    """Return the source of a parameters cell with values for a run of a few seconds."""
     for name, value in TINY.items():
         source = re.sub(rf"^({name}: \w+) = \S+", rf"\1 = {value}", source, flags=re.M)
     return source
@@ -35,7 +35,7 @@ def tiny(source):
 
 @pytest.fixture(scope="module")
 def folder(reviews, tmp_path_factory):
-    """Where JupyterLab starts: some notebooks with tiny parameters, and data for them."""
+    """Folder of JupyterLab: some notebooks with tiny parameters, and data."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "notebooks").mkdir()
     write_reviews(reviews, folder / "reviews.csv")
@@ -49,14 +49,14 @@ def folder(reviews, tmp_path_factory):
 
 
 def listening(pid):
-    """The addresses at which a process listens."""
+    """Return the addresses at which a process listens."""
     found = psutil.Process(pid).net_connections("inet")
     return [c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN]
 
 
 @pytest.fixture(scope="module")
 def server(folder, browser):
-    """What a running JupyterLab says of itself; it is started with the words of `make lab`."""
+    """Information on a running JupyterLab, started with the arguments of `make lab`."""
     make = ["make", "-n", "--no-print-directory", "lab"]
     messages = subprocess.run(make, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
     words = shlex.split(messages.partition("/jupyter ")[2].replace("\\\n", ""))
@@ -68,7 +68,7 @@ def server(folder, browser):
         "LABRNN_STORE": str(folder / "trials"),
         "LABRNN_CACHE": str(folder / "cache"),
     }
-    # Cells out of sight stay in the page: looking for them must not depend on scrolling in time.
+    # Keep invisible cells in the page, so that finding them does not depend on scrolling.
     tracker = "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
     (folder / "CONFIG" / tracker).parent.mkdir(parents=True)
     (folder / "CONFIG" / tracker).write_text('{"windowingMode": "none"}')
@@ -85,7 +85,7 @@ def server(folder, browser):
     try:
         until(lambda: (about.exists() and about.read_text().endswith("}")) or process.poll())
         server = json.loads(about.read_text())
-        until(lambda: listening(server["pid"]))  # the file is there before
+        until(lambda: listening(server["pid"]))  # the file exists earlier
         yield server
     finally:
         os.killpg(process.pid, signal.SIGTERM)
@@ -104,7 +104,7 @@ def idle(page):
 
 
 def look_for(page, thing):
-    """Wait until it is there, and bring it into view."""
+    """Wait until it is visible and scroll it into view."""
     seen = thing.locator("visible=true").first
     seen.wait_for()
     seen.evaluate("node => node.scrollIntoView({block: 'center'})")  # it may be replaced meanwhile
@@ -112,7 +112,7 @@ def look_for(page, thing):
 
 
 def run_all(page, path, meanwhile=lambda: None):
-    """Run All, wait, save; returns the notebook as it is saved then."""
+    """Run all cells, wait and save; return the saved notebook."""
     before = [cell.get("execution_count") or 0 for cell in nbformat.read(path, 4).cells]
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
@@ -121,10 +121,10 @@ def run_all(page, path, meanwhile=lambda: None):
     def done():
         idle(page)
         page.keyboard.press("Control+s")
-        time.sleep(0.3)  # between two savings
+        time.sleep(0.3)  # between two saves
         try:
             cells = zip(nbformat.read(path, 4).cells, before, strict=True)
-        except nbformat.reader.NotJSONError:  # Jupyter is writing it at this moment
+        except nbformat.reader.NotJSONError:  # Jupyter is writing it
             return False
         return all((cell.execution_count or 0) > n for cell, n in cells if cell.cell_type == "code")
 
@@ -133,8 +133,8 @@ def run_all(page, path, meanwhile=lambda: None):
 
 
 @contextmanager
-def a_trial_held(folder):
-    """As if another process trained one of the four trials: the run waits for it, and says so."""
+def claimed_trial(folder):
+    """Claim one of the four trials, as another process would; the run reports that it waits."""
     values = {name: json.loads(value) for name, value in TINY.items()}
     config = PARTS["lab2a_lstm_optimizers"](**values).trials()[0]
     fingerprint = load_corpus(config, str(folder / "reviews.csv")).fingerprint
@@ -144,7 +144,7 @@ def a_trial_held(folder):
 
 
 def written(store):
-    """Logs and finished trials of a store, with their times."""
+    """Return logs and finished trials of a store with their modification times."""
     return {
         path: path.stat().st_mtime_ns for name in ("*.log", "DONE") for path in store.rglob(name)
     }
@@ -159,7 +159,7 @@ def pictures(nb):
     return [data["image/svg+xml"] for data in data if "image/svg+xml" in data]
 
 
-def test_only_this_machine_and_only_with_the_token(server):
+def test_server_is_local_and_requires_the_token(server):
     assert set(listening(server["pid"])) <= {"127.0.0.1", "::1"}
     assert len(server["token"]) >= 32
     with pytest.raises(urllib.error.HTTPError, match="403"):
@@ -181,7 +181,7 @@ def test_run_all(page, server, folder, tmp_path, name):
             other.close()
 
         if name.startswith("lab2"):
-            other.enter_context(a_trial_held(folder))
+            other.enter_context(claimed_trial(folder))
         first = run_all(page, path, progress)
     assert [output for output in outputs(first) if output.output_type == "error"] == []
     assert pictures(first)
@@ -195,8 +195,8 @@ def test_run_all(page, server, folder, tmp_path, name):
     assert written(folder / "trials") == before  # nothing was trained again
 
 
-def test_a_sentence_of_ones_own(page, server, folder, tmp_path):
-    """Run All, type another sentence into its cell, run the cells below: its own figure is there."""
+def test_custom_sentence(page, server, folder, tmp_path):
+    """Run all cells, edit the sentence and run the cells below: the figure changes."""
     path = folder / "notebooks/lab1_lstm.ipynb"
     page.goto(f"{server['url']}lab/tree/notebooks/lab1_lstm.ipynb?token={server['token']}")
     idle(page)

@@ -1,4 +1,4 @@
-"""The layers of docs/structure.md: what may import what, imports inside functions included."""
+"""The layers of docs/structure.md: allowed imports, including those inside functions."""
 
 import ast
 import re
@@ -8,8 +8,8 @@ import pytest
 
 from labrnn.trials.store import PROJECT
 
-# From the lowest; a module belongs to the longest name that it begins with. Modules of one name may
-# import each other, names of one layer may not.
+# From the lowest. A module belongs to the longest matching name. Modules of one name may import
+# each other; different names of one layer may not.
 LAYERS = [
     ["errors", "files", "network.registry"],
     ["folders", "config"],
@@ -35,13 +35,13 @@ PLACES = {name: place for place, names in enumerate(LAYERS) for name in names}
 
 
 def name_of(module):
-    """The name in LAYERS that a module belongs to."""
+    """Return the name in LAYERS to which a module belongs."""
     words = module.split(".")
     return next(n for k in range(len(words), 0, -1) if (n := ".".join(words[:k])) in PLACES)
 
 
 def imports(package):
-    """Module -> the modules of the package that it imports, wherever in its code."""
+    """Return module -> modules of the package that it imports anywhere in its code."""
     files = {
         ".".join(path.relative_to(package).with_suffix("").parts): path
         for path in package.rglob("*.py")
@@ -62,7 +62,7 @@ def imports(package):
 
 
 def faults(package):
-    """Sentences on imports that go upwards, and the circle if there is one."""
+    """Yield a sentence for each upward import, and for an import cycle."""
     found = imports(package)
     for module, used in sorted(found.items()):
         mine = name_of(module)
@@ -76,7 +76,7 @@ def faults(package):
         yield "circle: " + ", ".join(error.args[1])
 
 
-def test_imports_go_downwards_and_never_in_a_circle():
+def test_imports_point_downwards_without_cycles():
     assert list(faults(PROJECT / "labrnn")) == []
     assert {name_of(module) for module in imports(PROJECT / "labrnn")} <= PLACES.keys()
 
@@ -99,7 +99,7 @@ def test_imports_go_downwards_and_never_in_a_circle():
         ),
     ],
 )
-def test_the_search_can_fail(tmp_path, files, fault):
+def test_violations_are_detected(tmp_path, files, fault):
     for name, text in files.items():
         path = tmp_path / f"{name}.py"
         path.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The pages of the PDFs: how full they are, where headings stand, and what a screen reader gets."""
+"""PDF pages: how full they are, where headings are, and their accessibility."""
 
 import ctypes
 import re
@@ -19,27 +19,27 @@ from labrnn.reports.writeup import build
 from labrnn.trials.store import PROJECT
 
 REPORTS = sorted((PROJECT / "reports" / "full").glob("*.pdf"))
-TOP, BOTTOM = 71, 842 - 66  # points from the upper edge: where text begins and ends
-GAP = 48  # points: more white in a row is empty space, less is the distance of paragraphs
-LINE = 40  # points of a heading and one line of text; more has to follow
+TOP, BOTTOM = 71, 842 - 66  # points from the top: begin and end of the text
+GAP = 48  # points: larger white runs are empty space, smaller ones separate paragraphs
+LINE = 40  # points: a heading and one line of text; more must follow
 EMPTY = 1 / 3
 
 
 def inked(page):
-    """Whether each point of the page's height between header and footer has ink."""
+    """Return whether each point of the height between header and footer has ink."""
     image = np.asarray(page.render(scale=1).to_numpy())
     return (image.min(axis=(1, 2)) < 200)[TOP:BOTTOM]
 
 
 def empty(page):
-    """The share of a page's height that long white runs take."""
+    """Return the share of a page's height taken by long white runs."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], inked(page), [True]]).astype(int)))
     runs = np.diff(edges)[::2]
     return runs[runs > GAP].sum() / (BOTTOM - TOP)
 
 
 def headings(document):
-    """(Title, page, points from the upper edge) of every bookmark."""
+    """Yield (title, page, points from the top) of every bookmark."""
     for mark in document.get_toc():
         place = mark.get_dest()
         page = place.get_index()
@@ -47,7 +47,7 @@ def headings(document):
 
 
 def stranded(document):
-    """The headings below which their page has nothing."""
+    """Return the headings with nothing below them on their page."""
     return [
         title
         for title, page, top in headings(document)
@@ -56,14 +56,14 @@ def stranded(document):
 
 
 def body(document):
-    """The pages from the first heading to the last one before the appendix, its last page left out."""
+    """Return the pages from the first heading to the appendix, without the last one."""
     places = {title: page for title, page, _ in headings(document)}
     last = next((p for t, p in places.items() if "Executed notebooks" in t), len(document)) - 1
     return range(min(places.values()), last)
 
 
 def rendered(monkeypatch, figures, paragraphs, height=3.5, exporter=LabPDFExporter):
-    """A report with figures and tables under headings of one sentence."""
+    """Render a report with a sentence, a figure and a table under each heading."""
     outputs = []
 
     def display(data, raw, metadata=None):
@@ -108,12 +108,12 @@ NAMES = ("one", "two", "three", "four")
 
 
 def long_write_up(folder, figures, height, discussion, offset):
-    """The PDF of a write-up: parts of code and figures, with different amounts of text between.
+    """Return the PDF of a write-up with code, figures and varying amounts of text.
 
     Args:
-        figures, height: how many each part has, and how high (points) they are.
+        figures, height: number of figures per part, and their height in points.
         discussion: paragraphs at the end of each part.
-        offset: paragraphs before the first part's first cell; None: neither code nor text between.
+        offset: paragraphs before the first cell; None: no code or text between figures.
     """
     words, paths, count = "Words that fill a line or two of the page. " * 6, [], offset or 0
     for name in NAMES:
@@ -146,7 +146,7 @@ def long_write_up(folder, figures, height, discussion, offset):
 
 
 def found(document, text):
-    """(Page, points from the upper edge) where a text occurs first."""
+    """Return (page, points from the top) of the first occurrence of a text."""
     places = []
     for page in range(len(document)):
         words = document[page].get_textpage()
@@ -160,10 +160,10 @@ def found(document, text):
     ("figures", "height", "discussion", "offset"),
     [(1, 300, 5, 0), (1, 180, 9, 1), (2, 180, 9, 1), (3, 180, 0, 3), (3, 450, 10, None)],
 )
-def test_a_write_up_keeps_together_what_belongs_together(
+def test_write_up_keeps_code_output_and_figures_together(
     tmp_path, figures, height, discussion, offset
 ):
-    """Figures stay in their part and in order; lead-in, code and output are on one page."""
+    """Figures stay in their part and in order; introduction, code and output share a page."""
     data = long_write_up(tmp_path, figures, height, discussion, offset)
     with pypdfium2.PdfDocument(data) as document:
         shown = []
@@ -181,7 +181,7 @@ def test_a_write_up_keeps_together_what_belongs_together(
 
 
 def alternatives(page):
-    """(Kind, alternative text) of the page's figures and formulas."""
+    """Return (kind, alternative text) of the page's figures and formulas."""
     tree = raw.FPDF_StructTree_GetForPage(page.raw)
     stack = [
         raw.FPDF_StructTree_GetChildAtIndex(tree, k)
@@ -209,7 +209,7 @@ def _text(function, handle):
 
 
 def accessible(data):
-    """Check what PDF/UA-1 asks for; the alternative texts of the figures."""
+    """Check requirements of PDF/UA-1; return the alternative texts of the figures."""
     assert re.search(rb"pdfuaid:part>1<|pdfuaid:part=.1", data)
     with pypdfium2.PdfDocument(data) as document:
         assert document.get_metadata_value("Title")
@@ -236,8 +236,8 @@ def test_a_rendered_report_is_accessible(monkeypatch):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_page_on_a_phone(monkeypatch, browser, tmp_path, scheme):
-    """Nothing but equations and tables scrolls sideways; text and background contrast."""
+def test_page_fits_a_phone(monkeypatch, browser, tmp_path, scheme):
+    """The page does not scroll sideways; text contrasts with the background."""
     path = tmp_path / "page.html"
     path.write_text(rendered(monkeypatch, 2, 1, exporter=LabHTMLExporter), "utf-8")
     with browser.new_context(

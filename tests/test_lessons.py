@@ -1,6 +1,6 @@
-"""The notebooks as lessons: their own functions against the package's, and exercises solved.
+"""The notebooks as lessons: their functions agree with the package, and exercises are solvable.
 
-The code cells run in a namespace, on real reviews and, where a part trains, on made-up trials.
+The code cells run in a namespace on real reviews and, if a part trains, on synthetic trials.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ SMALL = {"train_reviews": 0, "max_tokens": 24, "batch_size": 8, "epochs": 2}
 
 @pytest.fixture(scope="module")
 def lessons(real_reviews, tmp_path_factory):
-    """Notebook's name -> the names that its cells define, on 250 real reviews."""
+    """Return a function: notebook name -> names defined by its cells, on 250 real reviews."""
     folder = tmp_path_factory.mktemp("lessons")
     few = dataclasses.replace(
         real_reviews, texts=real_reviews.texts[::2], labels=real_reviews.labels[::2]
@@ -65,7 +65,7 @@ def lessons(real_reviews, tmp_path_factory):
 
 @pytest.fixture
 def lesson(lessons):
-    """What a notebook defines; what a test changes there is put back."""
+    """Names defined by a notebook; changes made by a test are undone."""
     before = {}
 
     def get(name):
@@ -84,7 +84,7 @@ rnn = pytest.mark.parametrize("cell", ["lstm", "gru"])
 # Lab 1 a to d
 
 
-def test_ids_are_the_packages(lesson):
+def test_ids_match_the_package(lesson):
     mine = lesson("lab1_data")
     corpus, vocab = mine["corpus"], mine["vocab"]
     assert list(vocab)[2:] == corpus.words
@@ -94,13 +94,13 @@ def test_ids_are_the_packages(lesson):
         assert [items[k] for k in range(len(items))] == [corpus.example(row) for row in rows]
 
 
-def test_a_review_without_a_known_word_is_one_unknown(lesson):
+def test_review_without_known_words_is_one_unk(lesson):
     mine = lesson("lab1_data")
     assert mine["tokenize"]("zzz qqq", mine["vocab"], 5) == [1]
     assert mine["tokenize"]("<pad> <unk>", mine["vocab"], 5) == [1]
 
 
-def test_a_word_needs_five_occurrences_and_must_not_be_a_stop_word(lesson):
+def test_vocabulary_needs_five_occurrences_and_excludes_stop_words(lesson):
     vocab = lesson("lab1_data")["build_vocab"](["The plot a"] * 4 + ["a plot b"], {"a"})
     assert vocab == {"<pad>": 0, "<unk>": 1, "plot": 2}
 
@@ -126,8 +126,8 @@ def test_the_loader_refuses_an_unknown_sentiment(lesson, tmp_path):
 
 
 @rnn
-def test_one_step_is_pytorchs(lesson, cell):
-    """In float64, where two ways of adding up the same numbers differ by 1e-15 or so."""
+def test_one_step_matches_pytorch(lesson, cell):
+    """In float64, where two orders of summation differ by about 1e-15."""
     mine = lesson(f"lab1_{cell}")
     layer = {"lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}[cell](3, 5).double()
     x, h, c = (torch.randn(2, n, dtype=torch.float64) for n in (3, 5, 5))
@@ -138,7 +138,7 @@ def test_one_step_is_pytorchs(lesson, cell):
 
 
 @rnn
-def test_it_starts_as_the_package_does(lesson, cell):
+def test_initial_weights_match_the_package(lesson, cell):
     mine = lesson(f"lab1_{cell}")
     torch.manual_seed(1)
     model = mine[cell.upper()](50, 2, 10)
@@ -154,8 +154,8 @@ def test_it_starts_as_the_package_does(lesson, cell):
 
 @rnn
 @pytest.mark.parametrize("layers", [1, 2])
-def test_logits_and_one_step_of_training_are_the_packages(lesson, cell, layers):
-    """Same weights, same batch: the same logits, and the same weights after a step of SGD."""
+def test_logits_and_one_training_step_match_the_package(lesson, cell, layers):
+    """Same weights and batch give the same logits, and the same weights after a step of SGD."""
     mine, rows = lesson(f"lab1_{cell}"), np.arange(16)
     corpus = mine["corpus"]
     config = TrialConfig(cell=cell, embedding_dim=4, hidden_dim=12, n_layers=layers, warmup_steps=1)
@@ -174,12 +174,12 @@ def test_logits_and_one_step_of_training_are_the_packages(lesson, cell, layers):
     schedule = torch.optim.lr_scheduler.LambdaLR(sgd, lambda _: 1.0)
     mine["train"](model, [batch], sgd, schedule, steps=1)
     torch.testing.assert_close(model.state_dict(), package.state_dict(), rtol=0, atol=1e-6)
-    moved = max((before[n] - v).abs().max() for n, v in model.state_dict().items())
-    assert moved > 1e-4  # far beyond the bound above: both have really moved
+    change = max((before[n] - v).abs().max() for n, v in model.state_dict().items())
+    assert change > 1e-4  # far beyond the bound above: both have changed
 
 
 @rnn
-def test_training_makes_the_steps_that_are_asked_for_and_learns(lesson, cell):
+def test_training_makes_the_requested_steps_and_learns(lesson, cell):
     mine = lesson(f"lab1_{cell}")
     torch.manual_seed(3)
     model = mine[cell.upper()](len(mine["vocab"]), 8, 16)
@@ -195,8 +195,8 @@ def test_training_makes_the_steps_that_are_asked_for_and_learns(lesson, cell):
 
 
 @rnn
-def test_evaluation_weighs_each_review_once(lesson, cell):
-    """The last batch is smaller: a mean of batch means would be another number (defect 3)."""
+def test_evaluation_weights_each_review_equally(lesson, cell):
+    """The last batch is smaller, so a mean of batch means would differ (defect 3)."""
     mine = lesson(f"lab1_{cell}")
     model, rows = mine["model"], mine["corpus"].rows["valid"][:11]
     whole, parts = (
@@ -210,7 +210,7 @@ def test_evaluation_weighs_each_review_once(lesson, cell):
 
 
 @rnn
-def test_prediction_is_the_packages_and_the_published_one_sees_only_the_length(lesson, cell):
+def test_prediction_matches_the_package_unlike_the_published_one(lesson, cell):
     mine = lesson(f"lab1_{cell}")
     corpus, vocab = mine["corpus"], mine["vocab"]
     model = mine[cell.upper()](len(vocab), 4, 12)
@@ -232,7 +232,7 @@ def test_prediction_is_the_packages_and_the_published_one_sees_only_the_length(l
 
 
 @rnn
-def test_gates_lead_to_the_models_own_state(lesson, cell):
+def test_gates_reproduce_the_state_of_the_model(lesson, cell):
     mine = lesson(f"lab1_{cell}")
     model = mine[cell.upper()](len(mine["vocab"]), 2, 10)
     ids = [2, 5, 3, 2]
@@ -253,7 +253,7 @@ def test_gates_lead_to_the_models_own_state(lesson, cell):
 
 @pytest.fixture
 def full(monkeypatch):
-    """A cell -> the handle of its full part, as in a fresh clone: other reviews, no weights."""
+    """Return a function that runs a full part as in a fresh clone, without reviews and weights."""
 
     def handle(name, store):
         monkeypatch.delenv("LABRNN_DATA", raising=False)
@@ -268,9 +268,9 @@ def full(monkeypatch):
 
 @rnn
 def test_a_fresh_clone_has_a_reader_of_the_full_lab(lesson, full, tmp_path, cell, monkeypatch):
-    """It fits the notebook's own class, separates good from bad, and is of the lab's own setting.
+    """It loads into the notebook's class, separates good from bad, and has the lab's setting.
 
-    Finding it does not read the reviews: for each seed without it that would take a second.
+    Finding it does not read the reviews, which would take a second per missing seed.
     """
     mine, handle = lesson(f"lab1_{cell}"), full(f"lab1_{cell}", tmp_path)
     monkeypatch.setattr(sources, "read_reviews", lambda source: pytest.fail("the reviews are read"))
@@ -291,7 +291,7 @@ def test_a_fresh_clone_has_a_reader_of_the_full_lab(lesson, full, tmp_path, cell
 
 
 @rnn
-def test_a_reader_is_kept_for_those_without_its_weights(
+def test_reader_is_kept_for_copies_without_its_weights(
     lesson, lessons, cell, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("LABRNN_DATA", lessons.data)
@@ -319,7 +319,7 @@ def test_a_reader_is_kept_for_those_without_its_weights(
 
 
 def solution(name, number):
-    """The code under the heading of an exercise in the page for assistants."""
+    """Return the code of an exercise on the page for assistants."""
     page = (PROJECT / "docs/assistants.md").read_text("utf-8")
     part = page.split(f"### `{name}`")[1].split("\n### ")[0]
     text = re.split(r"^\*\*\d+\.", part, flags=re.M)[number]
@@ -358,13 +358,13 @@ def test_rnn_1_parameters(lesson, name, gates):
     assert found == mine["by_hand"] == 8 * words + gates * 20 * (8 + 20) + 2 * gates * 20 + 42
 
 
-def test_lstm_4_a_negation_is_not_read(lesson):
+def test_lstm_4_negation_is_ignored(lesson):
     mine = solve(lesson("lab1_lstm"), "lab1_lstm", 4)
     assert mine["plain"] == mine["negated"]
 
 
 def test_lstm_5_attention(lesson):
-    """The readout is a weighted mean of the real steps: padding changes nothing."""
+    """The readout is a weighted mean of the real steps, so padding has no effect."""
     mine = solve(lesson("lab1_lstm"), "lab1_lstm", 5)
     torch.manual_seed(4)
     model = mine["Attention"](len(mine["vocab"]), 4, 12)
@@ -390,7 +390,7 @@ def test_gru_4_bidirectional(lesson):
     torch.testing.assert_close(model(batch["ids"], batch["length"]), logits, rtol=0, atol=1e-5)
 
 
-# Lab 2's exercises need nothing of their notebooks
+# The exercises of Lab 2 do not need their notebooks
 
 
 def solved(name, *numbers):
@@ -452,7 +452,7 @@ def test_2g_directions():
     assert not torch.equal(*mine["forward"])
 
 
-def test_every_notebook_of_the_labs_ends_with_exercises_that_the_page_solves():
+def test_every_lab_notebook_ends_with_solved_exercises():
     for path in sorted((PROJECT / "notebooks").glob("lab*.ipynb")):
         last = nbformat.read(path, 4).cells[-1]
         assert last.metadata.get("tags") == ["exercises"], path.name

@@ -1,4 +1,4 @@
-"""The classifier against one of plain PyTorch, its size against the published, its start."""
+"""The classifier: agreement with plain PyTorch, published sizes, and initialisation."""
 
 import pytest
 import torch
@@ -28,13 +28,13 @@ def model_of(vocabulary_size, sparse=False, **fields):
     torch.manual_seed(1)
     model = Classifier(TrialConfig(**fields), vocabulary_size, sparse).eval()
     for name, weight in model.named_parameters():
-        if "bias" in name:  # zeros would hide a bias in the wrong place
+        if "bias" in name:  # zeros would hide misplaced biases
             nn.init.normal_(weight, std=0.1)
     return model
 
 
 class Plain(nn.Module):
-    """The published way, written with `torch.nn` alone: padded, then packed."""
+    """The published model in plain `torch.nn`: padded, then packed."""
 
     def __init__(self, model, dtype=torch.float64):
         super().__init__()
@@ -66,13 +66,13 @@ class Plain(nn.Module):
         return self.output(out[torch.arange(len(rows)), lengths - 1])
 
 
-def logits_of(model, rows, way=None):
+def logits_of(model, rows, backend=None):
     packing = Packing([len(row) for row in rows])
     ids = torch.tensor([rows[r][t] for r, t in zip(packing.rows, packing.steps, strict=True)])
-    return model(ids, packing, way)
+    return model(ids, packing, backend)
 
 
-def slopes(model, logits):
+def gradients(model, logits):
     labels = torch.arange(len(logits)) % 2
     model.zero_grad()
     nn.functional.cross_entropy(logits, labels).backward()
@@ -80,16 +80,16 @@ def slopes(model, logits):
 
 
 def terms(model, rows):
-    """Terms of the longest sum: over a batch's tokens, or over a step's gates."""
+    """Return the terms of the longest sum, over the tokens of a batch or the gates of a step."""
     return sum(map(len, rows)) + 4 * model.config.hidden_dim
 
 
-def assert_same(model, rows, way):
+def assert_same(model, rows, backend):
     """Compare logits and gradients with plain PyTorch."""
     plain = [Plain(model, dtype) for dtype in (torch.float32, torch.float64)]
-    logits = [logits_of(model, rows, way), *(p(rows) for p in plain)]
+    logits = [logits_of(model, rows, backend), *(p(rows) for p in plain)]
     logits[-1].retain_grad()
-    found = [slopes(*pair) for pair in zip((model, *plain), logits, strict=True)]
+    found = [gradients(*pair) for pair in zip((model, *plain), logits, strict=True)]
     assert found[0].keys() == found[-1].keys()
     assert_exact(*([values] for values in logits), terms(model, rows))
     entering = (logits[-1].grad @ plain[-1].output.weight).abs().max().item()
@@ -99,13 +99,13 @@ def assert_same(model, rows, way):
 ROWS = [[2, 3, 4, 5, 6], [7], [8, 9, 2, 2, 2, 2, 3], [4, 1, 5], [1], [3, 3, 9, 9, 8, 7, 5]]
 
 
-@pytest.mark.parametrize("way", ["fused", "dense", "packed"])
-@pytest.mark.parametrize("fields", DIRECTIONS, ids=["one way", "final state", "last step"])
+@pytest.mark.parametrize("backend", ["fused", "dense", "packed"])
+@pytest.mark.parametrize("fields", DIRECTIONS, ids=["unidirectional", "final state", "last step"])
 @pytest.mark.parametrize("n_layers", [1, 2, 3, 4])
 @pytest.mark.parametrize("cell", CELLS)
-def test_logits_and_gradients_are_those_of_plain_pytorch(cell, n_layers, fields, way):
+def test_logits_and_gradients_match_plain_pytorch(cell, n_layers, fields, backend):
     model = model_of(10, cell=cell, n_layers=n_layers, embedding_dim=3, hidden_dim=12, **fields)
-    assert_same(model, ROWS, way)
+    assert_same(model, ROWS, backend)
 
 
 TWO = {"n_layers": 2, "bidirectional": True}
@@ -125,7 +125,7 @@ def test_real_reviews(real_corpus, cell, fields, reviews):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_company_and_order_change_nothing(real_corpus, cell):
+def test_logits_do_not_depend_on_batch_or_order(real_corpus, cell):
     model = model_of(real_corpus.vocabulary_size, cell=cell, n_layers=2, bidirectional=True)
     rows = real_corpus.rows["valid"]
 
@@ -143,8 +143,8 @@ def test_company_and_order_change_nothing(real_corpus, cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_direction_read_at_the_last_step_has_read_one_token(cell):
-    """The published defect: earlier tokens do not reach the backward half."""
+def test_backward_output_at_the_last_step_has_read_one_token(cell):
+    """This is the published defect: earlier tokens do not reach the backward half."""
     fields = {"cell": cell, "bidirectional": True, "embedding_dim": 3, "hidden_dim": 10}
     one, other = [2, 3, 4, 5], [9, 8, 7, 5]
     packing, ids = Packing([4]), torch.tensor([one, other])
@@ -154,7 +154,7 @@ def test_a_direction_read_at_the_last_step_has_read_one_token(cell):
         assert torch.equal(*read) == blind
 
 
-def test_dropout_before_the_output_only_in_training():
+def test_dropout_acts_only_in_training():
     model = model_of(10, dropout_rate=0.5)
     assert torch.equal(logits_of(model, ROWS), logits_of(model, ROWS))
     model.train()
@@ -167,7 +167,7 @@ def test_dropout_before_the_output_only_in_training():
 
 def test_the_sparse_embedding_has_the_same_gradient():
     found, expected = (
-        slopes(m, logits_of(m, ROWS)) for m in (model_of(10, sparse=s) for s in (True, False))
+        gradients(m, logits_of(m, ROWS)) for m in (model_of(10, sparse=s) for s in (True, False))
     )
     assert found.keys() == expected.keys()
     assert_equal_but_for_rounding(
@@ -178,7 +178,7 @@ def test_the_sparse_embedding_has_the_same_gradient():
 # ------------------------------------------------------------------------------------------- size
 
 
-def test_parameter_counts_are_the_published():
+def test_parameter_counts_match_the_published_ones():
     assert len(published()) == 79
     for row in published().itertuples():
         config = TrialConfig(lr=row.lr, **{name: getattr(row, name) for name in MODEL})
@@ -188,7 +188,7 @@ def test_parameter_counts_are_the_published():
         assert sum(p.numel() for p in model.parameters()) == row.num_params, config
 
 
-# ------------------------------------------------------------------------------------------ start
+# ----------------------------------------------------------------------------------- initialisation
 
 
 def assert_orthogonal(matrix):
@@ -199,7 +199,7 @@ def assert_orthogonal(matrix):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("recurrent_init", ["stacked", "per_gate"])
-def test_the_start_is_the_published(cell, recurrent_init):
+def test_initialisation_matches_the_published_one(cell, recurrent_init):
     config = TrialConfig(cell=cell, recurrent_init=recurrent_init, embedding_dim=50, hidden_dim=40)
     model = Classifier(config.replace(n_layers=2, bidirectional=True), 2000)
     for name, weight in model.rnn.named_parameters():
@@ -217,7 +217,7 @@ def test_the_start_is_the_published(cell, recurrent_init):
     assert model.output.weight.std().item() == pytest.approx((2 / (80 + 2)) ** 0.5, rel=0.25)
 
 
-def test_forget_bias_is_the_forget_gates_alone():
+def test_forget_bias_is_set_only_for_the_forget_gate():
     rnn = Classifier(TrialConfig(hidden_dim=10, n_layers=2, forget_bias=1.5), 5).rnn
     for name, bias in rnn.named_parameters():
         if "bias_ih" in name:
@@ -227,7 +227,7 @@ def test_forget_bias_is_the_forget_gates_alone():
             assert (bias == 0).all()
 
 
-def test_checkpoints_fit_nn_lstm():
+def test_checkpoints_load_into_nn_lstm():
     model = model_of(10, n_layers=2, bidirectional=True)
     nn.LSTM(1, 100, 2, bidirectional=True).load_state_dict(model.rnn.state_dict())
 
@@ -241,7 +241,7 @@ def test_devices():
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_a_vector_is_the_words_plus_those_of_the_ngrams(cell):
+def test_embedding_is_the_sum_of_word_and_ngram_vectors(cell):
     config = TrialConfig(cell=cell, hidden_dim=10, embedding_dim=4, n_layers=2)
     model, packing = Classifier(config, 20).eval(), Packing([4, 2])
     ids = torch.randint(1, 20, (6, 3))
@@ -255,7 +255,7 @@ def test_a_vector_is_the_words_plus_those_of_the_ngrams(cell):
     assert sum(p.numel() for p in model.parameters()) == count_parameters(config, 20)
 
 
-def test_dropped_words_are_dropped_whole_and_in_training_only():
+def test_word_dropout_drops_whole_words_only_in_training():
     config = TrialConfig(hidden_dim=10, embedding_dim=4, word_dropout=0.5, embedding_dropout=0.25)
     model, packing = Classifier(config, 20), Packing([2000])
     seen = []
@@ -274,7 +274,7 @@ def test_dropped_words_are_dropped_whole_and_in_training_only():
     assert torch.equal(seen[1], model.embedding(ids).detach())
 
 
-def test_a_ensemble_is_the_mean_of_its_members():
+def test_ensemble_is_the_mean_of_its_members():
     config = TrialConfig(hidden_dim=10, embedding_dim=4, members=3)
     model, packing, ids = build(config, 20).eval(), Packing([4, 2]), torch.randint(1, 20, (6,))
     each = torch.stack([member(ids, packing) for member in model.members])
@@ -285,6 +285,6 @@ def test_a_ensemble_is_the_mean_of_its_members():
 
 
 @pytest.mark.parametrize("field", ["hidden_dim", "embedding_dim"])
-def test_a_ensemble_keeps_to_the_labs_limits(field):
+def test_ensemble_enforces_the_lab_limits(field):
     with pytest.raises(LabError, match=f"members x {field} is above the lab's limit"):
         TrialConfig().replace(members=2, **{field: 200})

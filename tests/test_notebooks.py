@@ -1,4 +1,4 @@
-"""The notebooks as they stand in the repository; their cells on made-up trials; plain papermill."""
+"""The committed notebooks: their source, their cells on synthetic trials, and papermill."""
 
 import ast
 import re
@@ -32,7 +32,7 @@ LABS = [
     "lab2f_compound",
     "lab2g_bidirectional",
 ]
-# An accuracy that exercises ask about; confidence level; BERT's masking; ln 2
+# Numbers allowed in prose: an accuracy in exercises, a confidence level, BERT's masking, ln 2
 FACTS = ["0.85", "0.999", "95 %", "15 %", "80 %", "10 %", "0.6931"]
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -42,7 +42,7 @@ def read(path):
 
 
 def code(path):
-    """Code cells but the parameters."""
+    """Return the source of the code cells except the parameters."""
     return [
         c.source
         for c in read(path).cells
@@ -57,7 +57,7 @@ def parameters(path):
 
 
 def written(annotation):
-    """A field's type as notebooks write it: a choice of words is a `str`."""
+    """Return the type of a field as notebooks write it; a choice of words is a `str`."""
     text = str(annotation)
     if annotation in (str, int, float, bool):
         return annotation.__name__
@@ -66,7 +66,7 @@ def written(annotation):
     return "list[str]" if text.startswith("list[") else "str"
 
 
-def test_there_is_a_notebook_for_every_part_of_the_lab():
+def test_every_part_of_the_lab_has_a_notebook():
     assert set(LABS) < {path.stem for path in NOTEBOOKS}
     assert {path.stem for path in NOTEBOOKS} <= set(PARTS)
 
@@ -90,7 +90,7 @@ def test_papermill_sees_every_parameter(path):
 
 
 @every
-def test_stripped_and_for_any_python(path):
+def test_notebook_is_stripped_and_uses_a_generic_kernel(path):
     notebook = read(path)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec == {
@@ -114,8 +114,8 @@ def test_cells_are_short_and_fit_the_page(path):
 
 
 @every
-def test_no_accuracy_is_typed_in(path):
-    """No number like an accuracy in prose, captions or code."""
+def test_no_accuracy_is_typed_by_hand(path):
+    """Prose, captions and code contain no number that looks like an accuracy."""
     prose = [
         c.source
         for c in read(path).cells
@@ -127,14 +127,14 @@ def test_no_accuracy_is_typed_in(path):
 
 
 @every
-def test_title_asks_and_the_discussion_answers(path):
+def test_notebook_begins_with_its_only_title(path):
     sources = [c.source for c in read(path).cells if c.cell_type == "markdown"]
     assert re.match(r"# \S.*\n\n", sources[0])
     assert sum(bool(re.match("# ", line)) for s in sources for line in s.splitlines()) == 1
 
 
 @every
-def test_every_figure_and_table_is_referred_to(path):
+def test_every_figure_and_table_is_referenced(path):
     sources = "\n".join(c.source for c in read(path).cells)
     labels = re.findall(r'"((?:fig|tbl)-[a-z0-9-]+)",', "\n".join(code(path)))
     references = re.findall(r"\]\(#((?:fig|tbl)-[a-z0-9-]+)\)", sources)
@@ -144,8 +144,8 @@ def test_every_figure_and_table_is_referred_to(path):
 
 
 @pytest.mark.parametrize(("name", "other"), [("lab1_lstm", "lab1_data"), ("lab1_gru", "lab1_lstm")])
-def test_the_write_up_leaves_out_only_what_another_part_prints(name, other):
-    """The tag `repeated`, see `labrnn.reports.writeup`: functions stand in the other notebook too."""
+def test_cells_tagged_repeated_occur_in_another_part(name, other):
+    """The write-up omits cells tagged `repeated`, see `labrnn.reports.writeup`."""
     cells = [
         c for c in read(FOLDER / f"{name}.ipynb").cells if "repeated" in c.metadata.get("tags", [])
     ]
@@ -156,7 +156,7 @@ def test_the_write_up_leaves_out_only_what_another_part_prints(name, other):
 
 
 @pytest.mark.parametrize("name", LABS)
-def test_ends_in_a_computed_discussion(name):
+def test_notebook_ends_with_a_computed_discussion(name):
     heads = [c.source for c in read(FOLDER / f"{name}.ipynb").cells if c.cell_type == "markdown"]
     assert any(re.match("## Discussion", head) for head in heads)
     assert any("say(discussion." in source for source in code(FOLDER / f"{name}.ipynb"))
@@ -164,10 +164,10 @@ def test_ends_in_a_computed_discussion(name):
 
 @pytest.mark.parametrize("amount", ["all", "some", "none"])
 @pytest.mark.parametrize("name", LABS)
-def test_every_cell_runs_whatever_was_trained(name, amount, monkeypatch, reviews, tmp_path):
-    """On made-up trials: all of them, those of one layer with the first value, or none.
+def test_every_cell_runs_with_all_some_or_no_trials(name, amount, monkeypatch, reviews, tmp_path):
+    """Run on synthetic trials: all of them, only those with one layer, or none.
 
-    The cells that use the reviews get a few generated ones.
+    Cells that use the reviews get generated ones.
     """
     monkeypatch.setenv("LABRNN_DATA", write_reviews(reviews, tmp_path / "reviews.csv"))
 
@@ -211,7 +211,7 @@ def test_figures_have_the_labs_numbers(name):
 
 
 def mill(name, values, folder, reviews):
-    """Run `papermill NOTEBOOK OUT -f FILE`; the finished process and the path of the output."""
+    """Run `papermill NOTEBOOK OUT -f FILE`; return the finished process and the output path."""
     (folder / "tiny.yaml").write_text(
         yaml.safe_dump({"data": write_reviews(reviews, folder / "reviews.csv"), **values})
     )
@@ -252,7 +252,7 @@ def test_a_bad_value_is_refused(tmp_path, reviews):
     assert "lr = '1e-3x'" in process.stderr
 
 
-def test_every_work_that_is_cited_is_in_the_bibliography_and_the_other_way_round():
+def test_bibliography_matches_the_citations():
     entries = set(
         re.findall(r"^@\w+\{(\w+),", (TEMPLATES / "references.bib").read_text("utf-8"), re.M)
     )

@@ -1,6 +1,6 @@
-"""The optimisers: lazily moved rows against PyTorch's dense updates, warm-up, saved state.
+"""The optimisers: lazily updated rows against PyTorch's dense updates, warm-up, saved state.
 
-Gradients are made up, the same for both sides: fed by a loss, rounding would grow into chaos.
+Both sides get the same synthetic gradients: with gradients of a loss, rounding errors would grow.
 """
 
 import copy
@@ -27,9 +27,9 @@ DENSE = {
 
 
 def gradients(rows, width, steps, seed=0):
-    """Touched rows and their gradients, a pair a step.
+    """Yield the rows with gradients and their gradients, one pair per step.
 
-    Row 0 is touched at the first step and after 500, row 1 never, the rest more or less often.
+    Row 0 has gradients at the first step and after 500 more, row 1 never, the others at random.
     """
     random = np.random.default_rng(seed)
     often = 1 / np.arange(1, rows - 1)
@@ -48,7 +48,7 @@ def sparse(rows, values, shape):
     ("name", "settle_every"),
     [("sgd", 10_000), ("sgd", 70), ("adagrad", 10_000), ("rmsprop", 10_000), ("rmsprop", 1)],
 )
-def test_lazy_rows_move_as_all_rows_do(name, settle_every):
+def test_lazy_rows_match_dense_updates(name, settle_every):
     rows, width, lr = 40, 3, 0.01 if name == "sgd" else 0.001
     torch.manual_seed(0)
     table = torch.nn.Parameter(torch.randn(rows, width))
@@ -83,15 +83,15 @@ def test_lazy_rows_move_as_all_rows_do(name, settle_every):
         assert_exact([mine[key]], *([state[key]] for state in states), step, size=0)
 
 
-def test_a_row_touched_twice_in_one_gradient_counts_twice():
+def test_repeated_rows_in_a_gradient_are_summed():
     table = torch.nn.Parameter(torch.zeros(5, 2))
     table.grad = sparse(torch.tensor([3, 3]), torch.ones(2, 2), table.shape)
     LazyRows("sgd", table).step(0.5)
     assert table.tolist() == [[0, 0], [0, 0], [0, 0], [-1, -1], [0, 0]]
 
 
-def made_up(model, step):
-    """Ids that a batch might have, and a gradient for each parameter by name."""
+def synthetic(model, step):
+    """Return ids of a plausible batch, and a gradient for each parameter by name."""
     random = torch.Generator().manual_seed(step)
     ids = torch.randint(1, 30, (6,), generator=random).unique()
     slopes = {name: torch.randn(p.shape, generator=random) for name, p in model.named_parameters()}
@@ -103,18 +103,18 @@ def made_up(model, step):
 CONFIG = TrialConfig(hidden_dim=10, embedding_dim=2, warmup_steps=5)
 
 
-def new(name, dtype=torch.float32):
-    """A small model and its optimiser."""
+def new_pair(name, dtype=torch.float32):
+    """Return a small model and its optimiser."""
     torch.manual_seed(2)
     config = CONFIG.replace(optim=name)
     model = Classifier(config, 30, sparse=takes_rows(name, CPU)).to(dtype)
     return model, Optimizer(config, model)
 
 
-def go(model, optimizer, steps):
-    """Some steps of made-up gradients, then settled, as after an epoch."""
+def run_steps(model, optimizer, steps):
+    """Take some steps with synthetic gradients, then settle, as after an epoch."""
     for step in steps:
-        ids, slopes = made_up(model, step)
+        ids, slopes = synthetic(model, step)
         optimizer.before(ids)
         for name, p in model.named_parameters():
             table = p is model.embedding.weight and model.embedding.sparse
@@ -124,40 +124,40 @@ def go(model, optimizer, steps):
 
 
 @pytest.mark.parametrize("name", DENSE)
-def test_the_whole_model_moves_as_under_pytorch(name):
-    model, optimizer = new(name)
+def test_model_updates_match_pytorch(name):
+    model, optimizer = new_pair(name)
     plain = [copy.deepcopy(model).to(dtype) for dtype in (torch.float32, torch.float64)]
     start = [p.detach().clone() for p in model.parameters()]
     for one in plain:
         theirs = DENSE[name](one.parameters())
         for step in range(12):
-            _, slopes = made_up(one, step)
+            _, slopes = synthetic(one, step)
             for key, p in one.named_parameters():
                 p.grad = slopes[key].to_dense().to(p.dtype)
             theirs.param_groups[0]["lr"] = CONFIG.lr * min(1, (step + 1) / 5)
             theirs.step()
-    go(model, optimizer, range(12))
+    run_steps(model, optimizer, range(12))
     assert_exact(*(m.parameters() for m in (model, *plain)), 12, size=0)
     assert not any(map(torch.equal, model.parameters(), start))
     assert (model.embedding.weight[0] == 0).all()
 
 
-def test_sparse_adam_is_adam_on_the_rows_read_so_far():
-    """In float64: the formula and PyTorch's sums round differently where gradients are small."""
+def test_sparse_adam_is_adam_on_the_rows_of_the_batch():
+    """In float64, since the formula and PyTorch round small gradients differently."""
     (model, optimizer), (other, adam) = (
-        new(name, torch.float64) for name in ("sparse_adam", "adam")
+        new_pair(name, torch.float64) for name in ("sparse_adam", "adam")
     )
     table = model.embedding.weight.detach().numpy().copy()
     first, second = np.zeros_like(table), np.zeros_like(table)
     for step in range(1, 13):
-        go(model, optimizer, [step])
-        go(other, adam, [step])
-        ids, slopes = made_up(model, step)
+        run_steps(model, optimizer, [step])
+        run_steps(other, adam, [step])
+        ids, slopes = synthetic(model, step)
         lr, rows = CONFIG.lr * min(1, step / 5), sorted(set(ids.tolist()))
         gradient = slopes["embedding.weight"].to_dense().double().numpy()[rows]
         first[rows] = 0.9 * first[rows] + 0.1 * gradient
         second[rows] = 0.999 * second[rows] + 0.001 * gradient**2
-        size = (np.sqrt(second[rows]) + 1e-8) / np.sqrt(1 - 0.999**step)  # PyTorch's place for eps
+        size = (np.sqrt(second[rows]) + 1e-8) / np.sqrt(1 - 0.999**step)  # eps placed as in PyTorch
         table[rows] -= lr * first[rows] / (1 - 0.9**step) / size
     np.testing.assert_allclose(model.embedding.weight.detach(), table, rtol=1e-12, atol=1e-12)
     for (name, mine), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
@@ -165,16 +165,16 @@ def test_sparse_adam_is_adam_on_the_rows_read_so_far():
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_saved_state_goes_on_to_the_same_bit(name):
-    model, optimizer = new(name)
-    go(model, optimizer, range(8))
+def test_saved_state_resumes_bit_for_bit(name):
+    model, optimizer = new_pair(name)
+    run_steps(model, optimizer, range(8))
     weights, state = copy.deepcopy((model.state_dict(), optimizer.tensors()))
-    again, fresh = new(name)
+    again, fresh = new_pair(name)
     again.load_state_dict(weights)
     fresh.load(state)
     assert fresh.steps == 8
     for pair in ((model, optimizer), (again, fresh)):
-        go(*pair, range(8, 14))
+        run_steps(*pair, range(8, 14))
     for key, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
         assert not torch.equal(value, weights[key]), key
@@ -183,7 +183,7 @@ def test_saved_state_goes_on_to_the_same_bit(name):
         assert torch.equal(value, fresh.tensors()[key]), key
 
 
-def test_rate_rises_and_then_stays_or_falls():
+def test_learning_rate_warms_up_then_stays_or_falls():
     config = TrialConfig(lr=0.1, warmup_steps=4)
     steps = (1, 2, 4, 5, 1000)
     assert [rate(config, s, 1000) for s in steps] == pytest.approx([0.025, 0.05, 0.1, 0.1, 0.1])
@@ -196,6 +196,6 @@ def test_rate_rises_and_then_stays_or_falls():
     )
 
 
-def test_where_lazy_rows_serve():
+def test_lazy_rows_are_used_where_supported():
     assert [takes_rows(name, CPU) for name in ALL] == [True, True, True, False, True]
     assert not takes_rows("sgd", torch.device("cuda"))

@@ -23,7 +23,7 @@ has_bf16 = pytest.mark.skipif(
 )
 
 
-def test_the_default_leaves_the_key_as_it_was_and_bf16_has_its_own():
+def test_default_precision_keeps_the_key_and_bf16_changes_it():
     assert trial_key(SMALL.replace(precision="float32")) == trial_key(SMALL) != trial_key(HALF)
     assert HALF.difference(SMALL) == "PRECISION=bf16"
     with pytest.raises(LabError, match="precision = 'half'"):
@@ -31,7 +31,7 @@ def test_the_default_leaves_the_key_as_it_was_and_bf16_has_its_own():
 
 
 def gradients(rnn, precision):
-    """Outputs, then the gradients of the input and of every weight."""
+    """Return outputs, then the gradients of the input and of every weight."""
     lengths = LENGTHS["mixed"]
     return test_recurrent.gradients(rnn, some_input(lengths), lengths, "fused", precision)
 
@@ -39,35 +39,35 @@ def gradients(rnn, precision):
 @has_bf16
 @pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_bf16_rounds_products_and_nothing_else(cell, bidirectional):
-    """Off by the rounding of bfloat16's 8 bits, and not by that of float32's 24."""
+def test_bf16_rounds_only_products(cell, bidirectional):
+    """The error matches the 8 bits of bfloat16, not the 24 bits of float32."""
     rnn = some_rnn(cell, 2, bidirectional, units=33)
     for half, full in zip(gradients(rnn, "bf16"), gradients(rnn, "float32"), strict=True):
         assert half.dtype == torch.float32
-        off = (half - full).norm() / full.norm()
-        assert 1e-5 < off < 2e-2
+        error = (half - full).norm() / full.norm()
+        assert 1e-5 < error < 2e-2
     assert all(p.dtype == torch.float32 for p in rnn.parameters())
 
 
 @has_bf16
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_a_training_in_bf16_resumes_to_the_last_bit(corpus, cell):
+def test_bf16_training_resumes_bit_for_bit(corpus, cell):
     config, states = HALF.replace(cell=cell, n_layers=2, lr=0.001), []
     whole = train(config, corpus, on_epoch=lambda state: states.append(copy.deepcopy(state)))
     assert_same_bits(train(config, corpus, resume=states[0]), whole)
     full = train(config.replace(precision="float32"), corpus)
     assert any(not torch.equal(full.last[name], value) for name, value in whole.last.items())
-    losses = [state.history[0]["train_loss"] for state in (whole, full)]  # later ones go apart
+    losses = [state.history[0]["train_loss"] for state in (whole, full)]  # later losses diverge
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
 
 
-def test_bf16_is_refused_where_it_is_not_at_hand(corpus, monkeypatch):
+def test_bf16_is_refused_where_unsupported(corpus, monkeypatch):
     with pytest.raises(LabError, match="'bf16': it is for a CPU, the device is cuda; train with"):
         require_precision("bf16", torch.device("cuda"))
     monkeypatch.setattr(products, "BF16_BACKENDS", [])
     with pytest.raises(LabError, match="neither AVX512-BF16 nor AMX"):
         train(HALF, corpus)
-    rnn = some_rnn(nn.LSTM)  # a model trained so is evaluated in float32
+    rnn = some_rnn(nn.LSTM)  # a model trained in bf16 is evaluated in float32
     for half, full in zip(gradients(rnn, "bf16"), gradients(rnn, "float32"), strict=True):
         assert torch.equal(half, full)
     require_precision("float32", CPU)

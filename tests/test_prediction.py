@@ -1,4 +1,4 @@
-"""A stored model asked about texts: the same answers as in its test, and whatever it is given."""
+"""Predictions of a stored model: agreement with its test, and any kind of text."""
 
 import json
 import os
@@ -20,7 +20,7 @@ WORSE = TINY.replace(epochs=1, lr=0.0001)
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """A store with a trained model and one that has hardly begun."""
+    """A store with a trained model and a barely trained one."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABRNN_CACHE", str(folder / "cache"))
@@ -32,7 +32,7 @@ def trained(data, tmp_path_factory):
 
 @pytest.fixture
 def store(trained, data, monkeypatch, tmp_path):
-    """A copy of it, where the command looks."""
+    """A copy of it as the default store."""
     shutil.copytree(trained.root, tmp_path / "trials")
     monkeypatch.setenv("LABRNN_DATA", data)
     return Store(os.environ["LABRNN_STORE"])
@@ -44,20 +44,22 @@ def ask(store):
     return lambda *texts: predict(trial, corpus, texts)
 
 
-def test_the_same_verdicts_as_in_the_models_own_test(store, reviews):
-    """Ids are looked up once: looked up again, as words, all would be unknown (defect 4)."""
+def test_predictions_match_the_stored_test(store, reviews):
+    """Words are looked up once; a second look-up of ids would find no known word (defect 4)."""
     trial, corpus = choose_trial(store)
     stored = trial.predictions
     answers = predict(trial, corpus, [reviews.texts[row] for row in stored["row"]])
     positive = [a.probability if a.label == "positive" else 1 - a.probability for a in answers]
-    four_decimals = 1e-4  # beside one half a stored probability is moved by a whole one
+    four_decimals = (
+        1e-4  # a whole unit: near one half, stored probabilities are not rounded to nearest
+    )
     allowed = four_decimals + rounding(4 * TINY.hidden_dim)
     assert positive == pytest.approx(stored["best"].tolist(), abs=allowed)
     assert stored["best"].max() - stored["best"].min() > 0.5
     assert all(answer.known for answer in answers)
 
 
-def test_words_read_dropped_and_cut(ask):
+def test_known_dropped_and_truncated_words_are_reported(ask):
     dull, great = ask("word1 DULL unheard of\tboring", "great " * 40 + "word2")
     assert (dull.label, great.label) == ("negative", "positive")
     assert dull.probability > 0.8
@@ -66,13 +68,13 @@ def test_words_read_dropped_and_cut(ask):
 
 
 @pytest.mark.parametrize("text", ["", " \n ", "unheard of", "<unk> <pad>", "\0 \u2028", "\udc80"])
-def test_nothing_known(ask, text):
+def test_text_without_known_words(ask, text):
     (answer,) = ask(text)
     assert (answer.known, answer.dropped) == ([], text.lower().split())
     assert answer.probability == ask("")[0].probability
 
 
-def test_the_lowest_validation_loss_is_chosen_unless_a_key_is_named(store, data):
+def test_model_with_lowest_validation_loss_is_chosen_unless_a_key_is_given(store, data):
     keys = {trial.config: trial.key for trial in store.trials()}
     assert choose_trial(store)[0].key == keys[TINY]
     chosen, corpus = choose_trial(store, key=keys[WORSE][:5])
@@ -80,7 +82,7 @@ def test_the_lowest_validation_loss_is_chosen_unless_a_key_is_named(store, data)
     assert corpus.words == load_corpus(WORSE, data).words
 
 
-def test_a_model_that_cannot_serve_is_passed_over(store):
+def test_unusable_model_is_skipped(store):
     best = choose_trial(store)[0]
     (best.folder / "history.json").write_text("[]")
     assert choose_trial(store)[0].config == WORSE
@@ -98,8 +100,8 @@ def test_damaged_weights_are_not_used(store):
 
 
 def test_command(store):
-    code, out, complaint = run("predict", "superb \x1b[31mword1", "")
-    assert (code, complaint[:6]) == (0, "next: ")
+    code, out, err = run("predict", "superb \x1b[31mword1", "")
+    assert (code, err[:6]) == (0, "next: ")
     first, known, dropped, second, note, model = out.splitlines()
     assert first.startswith("positive 0.")
     assert first.endswith("superb \ufffd[31mword1")
@@ -109,7 +111,7 @@ def test_command(store):
     assert choose_trial(store)[0].key in model
 
 
-def test_command_on_lines(store):
+def test_command_reads_lines_from_standard_input(store):
     code, out, _ = run("predict", "--json", lines=b"\xef\xbb\xbfgreat\r\n\nawful dull")
     answers = [json.loads(line) for line in out.splitlines()]
     assert code == 0
@@ -118,23 +120,23 @@ def test_command_on_lines(store):
     assert run("predict", "--json") == (0, "", "")
 
 
-def test_an_opinion_after_every_word(store, ask):
-    """Each is the answer to the text up to that word, for any model."""
+def test_opinions_match_predictions_of_prefixes(store, ask):
+    """Each opinion is the prediction for the text up to that word."""
     trial, corpus = choose_trial(store)
     (answer,) = ask("word1 dull unheard word2 great lovely superb")
     found = opinions(trial, corpus, answer)
-    begun = [ask(text)[0].positive for text in ("word1", "word1 dull", "word1 dull word2")]
-    assert found[:3] == pytest.approx(begun, abs=1e-6)
+    prefixes = [ask(text)[0].positive for text in ("word1", "word1 dull", "word1 dull word2")]
+    assert found[:3] == pytest.approx(prefixes, abs=1e-6)
     assert found[-1] == pytest.approx(answer.positive, abs=1e-6)
     assert len(found) == len(answer.known) == 6
     assert found[1] < 0.5 < found[-1]
     assert opinions(trial, corpus, ask("unheard")[0]) == []
 
 
-def test_explained_as_a_page_and_a_picture(store, tmp_path, ask):
+def test_explanation_is_written_as_html_and_png(store, tmp_path, ask):
     text = "great <b>word1</b> dull unheard awful $x$"
-    code, out, complaint = run("predict", text, "--explain", str(tmp_path / "new/opinion.html"))
-    assert (code, complaint) == (0, f"next: open {tmp_path / 'new/opinion.html'}\n")
+    code, out, err = run("predict", text, "--explain", str(tmp_path / "new/opinion.html"))
+    assert (code, err) == (0, f"next: open {tmp_path / 'new/opinion.html'}\n")
     names = [tmp_path / "new" / name for name in ("opinion.html", "opinion.png")]
     assert f"explained in {names[0]} and {names[1]}" in out
     page = BeautifulSoup(names[0].read_bytes(), "html.parser")
@@ -154,32 +156,32 @@ def test_explained_as_a_page_and_a_picture(store, tmp_path, ask):
 
 
 @pytest.mark.parametrize("text", ["", "unheard", "\udc80 \0 😀 great", "great " * 60])
-def test_whatever_the_text_it_is_explained(store, tmp_path, text):
-    code, _, complaint = run("predict", "--json", text, "--explain", str(tmp_path / "opinion"))
+def test_any_text_can_be_explained(store, tmp_path, text):
+    code, _, err = run("predict", "--json", text, "--explain", str(tmp_path / "opinion"))
     assert code == 0
-    assert "explained in" in complaint
+    assert "explained in" in err
     assert (tmp_path / "opinion.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("path", ["", "/"])
-def test_an_explanation_needs_a_name(path, store):
-    code, _, complaint = run("predict", "great", "--explain", path)
+def test_explanation_needs_a_file_name(path, store):
+    code, _, err = run("predict", "great", "--explain", path)
     assert code == 2
-    assert "without a name for the files; add one" in complaint
+    assert "without a name for the files; add one" in err
 
 
 def test_one_text_is_explained_at_a_time(store, tmp_path):
-    code, _, complaint = run("predict", "great", "dull", "--explain", str(tmp_path / "opinion"))
+    code, _, err = run("predict", "great", "dull", "--explain", str(tmp_path / "opinion"))
     assert code == 2
-    assert "--explain takes one text, 2 were given" in complaint
+    assert "--explain takes one text, 2 were given" in err
     assert not (tmp_path / "opinion.html").exists()
 
 
 def test_command_without_a_model(store):
-    code, out, complaint = run("predict", "--trial", "zz", "great")
+    code, out, err = run("predict", "--trial", "zz", "great")
     assert (code, out) == (2, "")
-    assert "no trained model zz" in complaint
-    assert "`labrnn trials`" in complaint
+    assert "no trained model zz" in err
+    assert "`labrnn trials`" in err
 
 
 def test_standard_input_has_a_limit(monkeypatch):

@@ -1,4 +1,4 @@
-"""The ten checks: each agrees with its verdict, and each can fail; the notebook that makes them."""
+"""The ten checks agree with their verdicts and can fail; the notebook that makes them."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ SHIPPED_LOOK = questions.look
 
 @pytest.fixture(scope="module")
 def data(reviews, tmp_path_factory):
-    """The generated reviews, in which *bad* and *good* occur."""
+    """The generated reviews, with *bad* and *good* among their words."""
     texts = [text.replace("awful", "bad").replace("superb", "good") for text in reviews.texts]
     changed = SimpleNamespace(texts=texts, labels=reviews.labels)
     return write_reviews(changed, tmp_path_factory.mktemp("data") / "reviews.csv")
@@ -49,14 +49,14 @@ def models(corpus):
 
 @pytest.fixture(scope="module")
 def ran(data, tmp_path_factory):
-    """What the notebook's cells define, on the generated reviews and random models."""
+    """Names defined by the notebook's cells, on generated reviews and random models."""
     made = results(PARTS["questions"](**SMALL), lambda _: 0.5, reviews=50)
     namespace = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABRNN_DATA", data)
         patch.setenv("LABRNN_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(lab, "run_trials", lambda *_, **__: SimpleNamespace(trials=made.runs.trials))
-        put_in_place(patch, data)
+        install_fakes(patch, data)
         for cell in CELLS:
             if cell.cell_type == "code":
                 exec(cell.source, namespace)
@@ -65,8 +65,8 @@ def ran(data, tmp_path_factory):
     return namespace
 
 
-def put_in_place(patch, data):
-    """Nothing is displayed, and the models looked into are random ones."""
+def install_fakes(patch, data):
+    """Display nothing, and inspect random models."""
     patch.setattr("labrnn.reports.notebook.display", lambda *_, **__: None)
     corpus = load_corpus(TrialConfig(max_tokens=128), data)
     patch.setattr(questions, "look", lambda _, measure: measure(models(corpus), corpus))
@@ -74,16 +74,16 @@ def put_in_place(patch, data):
 
 @pytest.fixture
 def done(ran, data, monkeypatch):
-    """The same; what a test changes there is put back."""
-    put_in_place(monkeypatch, data)
+    """The same names; changes made by a test are undone."""
+    install_fakes(monkeypatch, data)
     before = {**ran, "checks": dict(ran["checks"])}
     yield ran
     ran.clear()
     ran.update(before)
 
 
-def again(namespace, number, old="", new="", **names):
-    """Whether the check agrees when its cell runs with other names, or with another line."""
+def check_agrees(namespace, number, old="", new="", **names):
+    """Run the cell of a check with other names or another line; return whether it agrees."""
     (source,) = (source for source in CODE if f"check({number}," in source)
     assert old in source
     namespace.update(names)
@@ -108,48 +108,48 @@ def cosine(query, key, value, mask=None):
 
 
 def test_check_1_fails_where_key_and_value_are_exchanged(done):
-    assert not again(done, 1, attention=swapped)
+    assert not check_agrees(done, 1, attention=swapped)
 
 
 def test_check_2_fails_where_weights_are_cosines(done):
-    assert not again(done, 2, attention=cosine)
+    assert not check_agrees(done, 2, attention=cosine)
 
 
 def test_check_3_fails_without_the_softmax(done):
-    assert not again(done, 3, weights={1: torch.randn(50, 8)})
+    assert not check_agrees(done, 3, weights={1: torch.randn(50, 8)})
 
 
 def test_check_4_fails_where_the_decoder_sees_later_tokens(done):
-    assert not again(done, 4, ".triu(1).bool()", ".triu(8).bool()")
+    assert not check_agrees(done, 4, ".triu(1).bool()", ".triu(8).bool()")
 
 
 def test_check_5_fails_without_the_mask(done):
-    assert not again(done, 5, ".tril()", "")
+    assert not check_agrees(done, 5, ".tril()", "")
 
 
 def test_check_6_fails_at_other_rates(done):
     rates = {"masked": 0.3, "replaced": 0.0, "kept": 0.0, "": 0.7}
-    assert not again(done, 6, rates=rates)
+    assert not check_agrees(done, 6, rates=rates)
 
 
 def test_check_7_fails_for_the_opposite_words(done):
-    assert not again(done, 7, 'cloze("great", "bad")', 'cloze("bad", "great")')
+    assert not check_agrees(done, 7, 'cloze("great", "bad")', 'cloze("bad", "great")')
 
 
 def test_check_7_uses_no_label_of_the_training_reviews(done):
     before, corpus = done["checks"][7], done["corpus"]
     labels = corpus.labels.copy()
     labels[corpus.rows["train"]] = 0
-    again(done, 7, corpus=dataclasses.replace(corpus, labels=labels))
+    check_agrees(done, 7, corpus=dataclasses.replace(corpus, labels=labels))
     assert done["checks"][7] == before
 
 
 def test_check_8_fails_where_clipping_enlarges(done):
     def enlarging(gain):
         before = gain ** np.arange(255, -1, -1.0)
-        return before, np.full(256, 0.3)  # of norm 4.8: bounded, and what vanished is back
+        return before, np.full(256, 0.3)  # norm 4.8: bounded, but vanished gradients are enlarged
 
-    assert not again(done, 8, gradient_norms=enlarging)
+    assert not check_agrees(done, 8, gradient_norms=enlarging)
 
 
 def test_check_9_fails_without_negative_numbers(done):
@@ -160,7 +160,7 @@ def test_check_9_fails_without_negative_numbers(done):
             found["GRU"].embedding.weight.abs_()
         return look(found, corpus)
 
-    assert not again(done, 9, "questions.look(lab, look)", "questions.look(lab, positive)",
+    assert not check_agrees(done, 9, "questions.look(lab, look)", "questions.look(lab, positive)",
                      positive=positive)  # fmt: skip
 
 
@@ -174,11 +174,11 @@ def test_check_10_fails_where_the_gates_are_coupled(done):
 
     seen = questions.look(None, coupled)
     assert seen["gates"]["between"]["LSTM"] == 1
-    assert not again(done, 10, seen=seen)
+    assert not check_agrees(done, 10, seen=seen)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_memory_is_pytorchs(done, cell):
+def test_memory_matches_pytorch(done, cell):
     layer = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](3, 20).double()
     x = torch.randn(4, 9, 3, dtype=torch.float64)
     (keep, take, old, new, state), h = done[f"{cell}_memory"](layer, x)
@@ -201,7 +201,7 @@ def test_pretraining_pair(done):
         assert (rows.input == rows.token)[untouched].all()
 
 
-def test_a_look_is_kept_for_copies_without_weights(done, data, tmp_path):
+def test_look_result_is_kept_for_copies_without_weights(done, data, tmp_path):
     corpus = load_corpus(TrialConfig(max_tokens=128), data)
     found = models(corpus)
     trials = {
@@ -236,7 +236,7 @@ def test_a_look_is_kept_for_copies_without_weights(done, data, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["quick", "full"])
-def test_models_are_those_of_lab_2(kind):
+def test_models_come_from_lab_2(kind):
     names = ("questions", "lab2a_lstm_optimizers", "lab2b_gru_optimizers")
     mine, lstm, gru = (read_params(PROJECT / f"params/{kind}/{n}.yaml").trials() for n in names)
     assert {trial.cell for trial in mine} == {"lstm", "gru"}

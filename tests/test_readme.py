@@ -1,4 +1,4 @@
-"""The figures of README and abstract are those of the committed results."""
+"""The numbers in README, abstract and docs match the committed results."""
 
 import re
 
@@ -22,14 +22,14 @@ KINDS = ("quick", "full")
 RMSPROP = TrialConfig(optim="rmsprop", lr=0.001)
 
 
-def test_the_headline_is_what_the_results_say():
+def test_headline_matches_the_results():
     text = headline.README.read_text("utf-8")
     marked = headline.BLOCK.search(text)
     assert marked, "the README has lost its headline marks"
     assert marked[0] == marked[1] + headline.block(headline.results()) + marked[2]
 
 
-def test_another_result_would_be_noticed():
+def test_headline_changes_with_the_results():
     found = headline.results()
     before = headline.block(found)
     kept = [t for t in found.runs.trials.values() if t.config.replace(seed=5) != RMSPROP]
@@ -38,18 +38,18 @@ def test_another_result_would_be_noticed():
 
 
 @pytest.mark.parametrize("path", ["docs/how-to.md", "docs/structure.md", "docs/decisions.md"])
-def test_the_pages_it_points_to_are_there(path):
+def test_linked_pages_exist(path):
     assert f"]({path})" in headline.README.read_text("utf-8")
     assert (PROJECT / path).exists()
 
 
 def numbers(text):
-    """The numbers of a text as strings, thousands without their comma."""
+    """Return the numbers in a text as strings, without thousands separators."""
     return {n.replace(",", "") for n in re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?", text)}
 
 
 def found_numbers():
-    """What the committed results have: the printed tables, and counts and gaps from the runs."""
+    """Return the numbers in the committed tables, and counts and gaps computed from the runs."""
     pool = set()
     for path in sorted((PROJECT / "reports" / "full").glob("*.ipynb")):
         for cell in nbformat.read(path, 4).cells:
@@ -100,12 +100,12 @@ def test_every_number_of_the_abstract_is_found_in_the_results():
     models = baselines.find(best.part, headline.STORE)
     network = best.part.whole()
     both = combined.find(best, network, baselines.preferred(models), headline.STORE)
-    bars = beyond.baseline_comparisons(models, best, [network], both)
+    compared = beyond.baseline_comparisons(models, best, [network], both)
     findings = [
         reproduction.summary(rows, headline.results()),
-        beyond.on_components(best, comparison.compare(best), bars),
+        beyond.on_components(best, comparison.compare(best), compared),
     ]
-    for finding in findings:  # computed again from the runs
+    for finding in findings:  # recomputed from the runs
         assert finding.partition("\n\n")[0].replace("*", "") in abstract
     said = numbers(abstract)
     assert len(said) > 10
@@ -113,7 +113,7 @@ def test_every_number_of_the_abstract_is_found_in_the_results():
 
 
 def test_every_number_of_the_readme_is_known():
-    """Outside of the block that is compared as a whole above."""
+    """The headline block is excluded; it is compared as a whole above."""
     text = headline.BLOCK.sub("", headline.README.read_text("utf-8"))
     text = re.sub(r"```.*?```|\]\([^)]*\)|`[^`]*`", "", text, flags=re.S)
     files = len(PARTS)
@@ -122,20 +122,22 @@ def test_every_number_of_the_readme_is_known():
     known = {len(published()): "runs", len(Compound(train_reviews=0).settings()): "combinations"}
     parts = [Depth(), *(read_params(PROJECT / f"params/{k}/lab2c_depth.yaml") for k in KINDS)]
     sizes = {n for part in parts for n in (part.train_reviews, part.max_tokens, part.batch_size)}
-    # Python; packaged reviews, the lab's, its training reviews; Maas et al., the original study; the
-    # level and the widest interval.
+    # Python versions; packaged reviews, reviews of the lab, its training reviews; years of
+    # Maas et al. and the original study; confidence level and widest interval.
     settled = {"3.10", "3.11", "3.13", "25000", "50000", "35000", "2011", "2023", "95", "10"}
     assert numbers(text) <= settled | set(map(str, {*known, *sizes}))
 
 
-def test_the_table_on_precision_is_that_of_its_runs():
+def test_precision_table_matches_its_runs():
     table = precision.table(pd.read_csv(precision.RUNS))
     assert f"<!-- precision -->\n{table}<!-- /precision -->" in precision.PAGE.read_text("utf-8")
     assert table.count("\n") == 2 + len(precision.SETTINGS) + 1
 
 
-def test_the_page_on_the_tables_names_every_column():
+def test_trials_page_names_every_column():
     page = (PROJECT / "docs/trials.md").read_text("utf-8")
     columns = pd.read_csv(PROJECT / "reports/full/trials.csv", nrows=0).columns
-    families = re.compile("version_.*|.*_batch_mean")  # named as `version_...` and `..._batch_mean`
+    families = re.compile(
+        "version_.*|.*_batch_mean"
+    )  # listed as `version_...` and `..._batch_mean`
     assert [c for c in columns if f"`{c}`" not in page and not families.fullmatch(c)] == []

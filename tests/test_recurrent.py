@@ -1,4 +1,4 @@
-"""Every way through the recurrent layers against `torch.nn` on packed sequences."""
+"""Every implementation of the recurrent layers against `torch.nn` on packed sequences."""
 
 import copy
 import threading
@@ -15,7 +15,7 @@ from labrnn.network import recurrent
 from labrnn.network.packing import Packing
 from labrnn.network.recurrent import run_layers
 
-WAYS = ("fused", "dense", "packed")
+BACKENDS = ("fused", "dense", "packed")
 CELLS = (nn.LSTM, nn.GRU)
 LENGTHS = {
     "mixed": [5, 12, 1, 7, 7, 3, 12],
@@ -23,7 +23,7 @@ LENGTHS = {
     "length 1": [1, 1, 1],
     "all equal": [6, 6, 6, 6],
     "one token": [1],
-    "far apart": [150, 1, 2],
+    "very different": [150, 1, 2],
 }
 
 
@@ -33,19 +33,19 @@ def some_rnn(cell, n_layers=1, bidirectional=False, units=10, inputs=5, dropout=
 
 
 def some_input(lengths, inputs=5, seed=0):
-    """Random values [B, T, inputs]; what lies behind a row's length is as random as the rest."""
+    """Return random values [B, T, inputs]; padding is random, too."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(len(lengths), max(lengths), inputs, generator=generator)
 
 
-def ours(rnn, x, lengths, way, precision="float32"):
-    """Outputs [N, D * H] and the packing."""
+def ours(rnn, x, lengths, backend, precision="float32"):
+    """Return our outputs [N, D * H] and the packing."""
     packing = Packing(lengths)
-    return run_layers(rnn, x[packing.rows, packing.steps], packing, way, precision), packing
+    return run_layers(rnn, x[packing.rows, packing.steps], packing, backend, precision), packing
 
 
 def theirs(rnn, x, lengths, dtype):
-    """PyTorch's outputs on packed sequences, [B, T, D * H], and its model, both of a `dtype`."""
+    """Return PyTorch's outputs [B, T, D * H] on packed sequences and its model, in a `dtype`."""
     rnn = copy.deepcopy(rnn).to(dtype)
     packed = pack_padded_sequence(
         x.to(dtype), torch.tensor(lengths), batch_first=True, enforce_sorted=False
@@ -53,19 +53,19 @@ def theirs(rnn, x, lengths, dtype):
     return pad_packed_sequence(rnn(packed)[0], batch_first=True)[0], rnn
 
 
-def gradients(rnn, x, lengths, way, precision="float32"):
-    """Outputs in the packing's order, then gradients of the input and of every weight.
+def gradients(rnn, x, lengths, backend, precision="float32"):
+    """Return outputs in packed order, then gradients of the input and of every weight.
 
     Args:
-        way: one of ours, or the dtype of PyTorch's own layers.
+        backend: one of BACKENDS, or a dtype for PyTorch's own layers.
     """
     x = x.clone().requires_grad_()
     packing = Packing(lengths)
     rnn.zero_grad()
-    if way in WAYS:
-        out = ours(rnn, x, lengths, way, precision)[0]
+    if backend in BACKENDS:
+        out = ours(rnn, x, lengths, backend, precision)[0]
     else:
-        out, rnn = theirs(rnn, x, lengths, way)
+        out, rnn = theirs(rnn, x, lengths, backend)
         out = out[packing.rows, packing.steps]
     weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
     (out * weight).sum().backward()
@@ -73,46 +73,47 @@ def gradients(rnn, x, lengths, way, precision="float32"):
 
 
 def terms(rnn, lengths):
-    """Terms of the longest sum: over a batch's tokens, or over a step's gates."""
+    """Return the terms of the longest sum, over the tokens of a batch or the gates of a step."""
     return sum(lengths) + 4 * rnn.hidden_size
 
 
-def assert_those_of_pytorch(rnn, x, lengths, way, compared=slice(None)):
-    """Compare outputs and gradients of a way with PyTorch's packed layers."""
+def assert_matches_pytorch(rnn, x, lengths, backend, compared=slice(None)):
+    """Compare outputs and gradients of an implementation with PyTorch's packed layers."""
     found, float32, float64 = (
-        gradients(rnn, x, lengths, kind)[compared] for kind in (way, torch.float32, torch.float64)
+        gradients(rnn, x, lengths, kind)[compared]
+        for kind in (backend, torch.float32, torch.float64)
     )
     assert_exact(found, float32, float64, terms(rnn, lengths))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("n_layers", [1, 2, 3, 4])
-def test_outputs_and_gradients_are_those_of_packed_sequences(way, cell, bidirectional, n_layers):
+def test_outputs_and_gradients_match_packed_sequences(backend, cell, bidirectional, n_layers):
     rnn = some_rnn(cell, n_layers, bidirectional)
-    assert_those_of_pytorch(rnn, some_input(LENGTHS["mixed"]), LENGTHS["mixed"], way)
+    assert_matches_pytorch(rnn, some_input(LENGTHS["mixed"]), LENGTHS["mixed"], backend)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("units", [1, 10, 33])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
-def test_odd_shapes(way, cell, units, lengths):
+def test_odd_shapes(backend, cell, units, lengths):
     rnn = some_rnn(cell, 2, True, units, inputs=1)
-    assert_those_of_pytorch(rnn, some_input(lengths, 1), lengths, way)
+    assert_matches_pytorch(rnn, some_input(lengths, 1), lengths, backend)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_widest_layers_of_the_lab(way, cell):
+def test_the_widest_layers_of_the_lab(backend, cell):
     rnn, lengths = some_rnn(cell, 2, True, 305, inputs=32), [40, 7, 31, 12]
-    assert_those_of_pytorch(rnn, some_input(lengths, 32), lengths, way)
+    assert_matches_pytorch(rnn, some_input(lengths, 32), lengths, backend)
 
 
 @pytest.mark.parametrize("bits", [8, 11], ids=["bfloat16", "TF32"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_bound_refuses_factors_of_fewer_bits(cell, bits):
+def test_bound_rejects_lower_precision(cell, bits):
     rnn, lengths = some_rnn(cell, 2, True, 100), LENGTHS["mixed"]
     x = some_input(lengths)
     float32, float64 = (gradients(rnn, x, lengths, kind) for kind in (torch.float32, torch.float64))
@@ -126,7 +127,7 @@ def test_the_bound_refuses_factors_of_fewer_bits(cell, bits):
             assert_exact(*([t] for t in tensors), terms(rnn, lengths))
 
 
-def test_the_bound_admits_sums_in_any_order():
+def test_bound_accepts_sums_in_any_order():
     random = torch.Generator().manual_seed(1)
     a, b = torch.randn(64, 305, generator=random), torch.randn(305, 400, generator=random)
     for order in (range(305), range(304, -1, -1), torch.randperm(305, generator=random)):
@@ -136,17 +137,17 @@ def test_the_bound_admits_sums_in_any_order():
         assert_exact([found], [a @ b], [a.double() @ b.double()], 305)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_order_company_and_padding_change_nothing(way, cell):
+def test_outputs_do_not_depend_on_order_batch_or_padding(backend, cell):
     rnn, lengths = some_rnn(cell, 2, True), LENGTHS["mixed"]
     x = some_input(lengths)
-    out, packing = ours(rnn, x, lengths, way)
+    out, packing = ours(rnn, x, lengths, backend)
     order = torch.randperm(len(lengths)).tolist()
-    moved, moved_packing = ours(rnn, x[order], [lengths[k] for k in order], way)
+    moved, moved_packing = ours(rnn, x[order], [lengths[k] for k in order], backend)
     float32, float64 = (theirs(rnn, x, lengths, kind)[0] for kind in (torch.float32, torch.float64))
     for k, length in enumerate(lengths):
-        alone = ours(rnn, x[k : k + 1, :length], [length], way)[0]
+        alone = ours(rnn, x[k : k + 1, :length], [length], backend)[0]
         among = moved[moved_packing.rows == order.index(k)]
         for found in (out[packing.rows == k], alone, among):
             rows = [found], [float32[k, :length]], [float64[k, :length]]
@@ -155,34 +156,34 @@ def test_order_company_and_padding_change_nothing(way, cell):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("size", [1.0, -1.0])
-def test_extreme_activations_are_finite_and_right(cell, size):
+def test_extreme_activations_are_finite_and_correct(cell, size):
     rnn, lengths = some_rnn(cell, inputs=1), LENGTHS["mixed"]
     with torch.no_grad():
         rnn.weight_ih_l0.copy_(torch.linspace(-1, 1, len(rnn.weight_ih_l0))[:, None])
     x = size * 1e4 * some_input(lengths, 1).sign()
     assert all(tensor.isfinite().all() for tensor in gradients(rnn, x, lengths, "fused"))
-    assert_those_of_pytorch(rnn, x, lengths, "fused", slice(1))
+    assert_matches_pytorch(rnn, x, lengths, "fused", slice(1))
 
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("units", [3, 10, 64])
 @pytest.mark.parametrize("place", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0"])
-def test_nan_stays_nan(cell, units, place):
+def test_nan_propagates(cell, units, place):
     rnn, lengths = some_rnn(cell, units=units), LENGTHS["mixed"]
     with torch.no_grad():
         getattr(rnn, place)[0] = torch.nan
     found, *slopes = gradients(rnn, some_input(lengths), lengths, "fused")
     expected, *_ = gradients(rnn, some_input(lengths), lengths, torch.float64)
-    # At the first step PyTorch multiplies a state of zeros, ours nothing: NaN comes a step later.
+    # At the first step, PyTorch multiplies a zero state and we do not: NaN comes a step later.
     later = torch.from_numpy(Packing(lengths).steps >= (2 if place == "weight_hh_l0" else 0))
     assert expected.isnan().any()
     assert torch.equal(found.isnan()[later], expected.isnan()[later])
     assert all(slope.isnan().any() for slope in slopes)
 
 
-@pytest.mark.parametrize("way", ["fused", "dense"])
+@pytest.mark.parametrize("backend", ["fused", "dense"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_dropout_acts_between_layers_and_only_in_training(way, cell):
+def test_dropout_acts_between_layers_and_only_in_training(backend, cell):
     rnn, lengths = some_rnn(cell, 2, dropout=0.5), LENGTHS["mixed"]
     x = some_input(lengths)
     layers = some_rnn(cell), some_rnn(cell, inputs=10)
@@ -192,15 +193,15 @@ def test_dropout_acts_between_layers_and_only_in_training(way, cell):
         )
     packing = Packing(lengths)
     torch.manual_seed(3)
-    trained = ours(rnn, x, lengths, way)[0]
+    trained = ours(rnn, x, lengths, backend)[0]
     torch.manual_seed(3)
-    first = F.dropout(run_layers(layers[0], x[packing.rows, packing.steps], packing, way), 0.5)
-    second = run_layers(layers[1], first, packing, way)
+    first = F.dropout(run_layers(layers[0], x[packing.rows, packing.steps], packing, backend), 0.5)
+    second = run_layers(layers[1], first, packing, backend)
     assert_equal_but_for_rounding([trained], [second], terms(rnn, lengths))
     rnn.eval()
-    assert_those_of_pytorch(rnn, x, lengths, way, slice(1))
+    assert_matches_pytorch(rnn, x, lengths, backend, slice(1))
     with torch.no_grad():
-        assert not torch.allclose(trained, ours(rnn, x, lengths, way)[0])
+        assert not torch.allclose(trained, ours(rnn, x, lengths, backend)[0])
 
 
 @pytest.mark.parametrize("retain", [False, True])
@@ -213,22 +214,22 @@ def test_a_second_backward_pass_raises(cell, retain):
         loss.backward()
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_models_and_batches_interleaved_do_not_meet(way):
-    """Forward passes of two models and two batches, then their backward passes the other way."""
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_interleaved_models_and_batches_are_independent(backend):
+    """Forward passes of two models and two batches, then backward passes in reverse order."""
     cases = [
         (some_rnn(cell, 2, True), some_input(lengths, seed=k), lengths)
         for k, lengths in enumerate([LENGTHS["mixed"], LENGTHS["all equal"]])
         for cell in CELLS
     ]
-    apart = [gradients(*case, way)[2:] for case in cases]
+    separate = [gradients(*case, backend)[2:] for case in cases]
     for rnn, *_ in cases:
         rnn.zero_grad()
-    outs = [ours(*case, way)[0] for case in cases]
+    outs = [ours(*case, backend)[0] for case in cases]
     for out in reversed(outs):
         weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
         (out * weight).sum().backward()
-    for (rnn, *_), expected in zip(cases, apart, strict=True):
+    for (rnn, *_), expected in zip(cases, separate, strict=True):
         found = [p.grad for p in rnn.parameters()]
         assert_equal_but_for_rounding(found, expected, terms(rnn, LENGTHS["mixed"]))
 
@@ -236,19 +237,19 @@ def test_models_and_batches_interleaved_do_not_meet(way):
 def test_two_batches_before_one_backward_pass():
     rnn, lengths = some_rnn(nn.LSTM), LENGTHS["mixed"]
     inputs = [some_input(lengths, seed=k) for k in (1, 2)]
-    apart = [gradients(rnn, x, lengths, "fused")[2:] for x in inputs]
+    separate = [gradients(rnn, x, lengths, "fused")[2:] for x in inputs]
     rnn.zero_grad()
     weight = torch.randn(sum(lengths), 10, generator=torch.Generator().manual_seed(1))
     outs = [ours(rnn, x, lengths, "fused")[0] for x in inputs]
     sum((out * weight).sum() for out in outs).backward()
-    found, expected = [p.grad for p in rnn.parameters()], list(map(torch.add, *apart))
+    found, expected = [p.grad for p in rnn.parameters()], list(map(torch.add, *separate))
     assert_equal_but_for_rounding(found, expected, 2 * terms(rnn, lengths))
 
 
-def test_two_threads_do_not_meet():
+def test_two_threads_are_independent():
     lengths = np.random.default_rng(0).integers(1, 40, 50).tolist()
     cases = [(some_rnn(cell, 2, True), some_input(lengths), lengths, "fused") for cell in CELLS]
-    apart = [gradients(*case) for case in cases]
+    separate = [gradients(*case) for case in cases]
     together = [[], []]
 
     def work(k):
@@ -259,13 +260,13 @@ def test_two_threads_do_not_meet():
         thread.start()
     for thread in threads:
         thread.join()
-    for (rnn, *_), results, expected in zip(cases, together, apart, strict=True):
+    for (rnn, *_), results, expected in zip(cases, together, separate, strict=True):
         assert len(results) == 20
         for found in results:
             assert_equal_but_for_rounding(found, expected, terms(rnn, lengths))
 
 
-def test_the_dense_backend_serves_a_cell_without_kernels(monkeypatch):
+def test_dense_backend_is_used_without_kernels(monkeypatch):
     rnn = some_rnn(nn.LSTM)
     assert recurrent.fastest_backend(rnn, torch.zeros(1)) == "fused"
     assert recurrent.fastest_backend(rnn, torch.zeros(1, dtype=torch.float64)) == "dense"
@@ -273,7 +274,7 @@ def test_the_dense_backend_serves_a_cell_without_kernels(monkeypatch):
     assert recurrent.fastest_backend(rnn, torch.zeros(1)) == "dense"
 
 
-def test_layers_without_gradients_leave_none():
+def test_output_of_frozen_layers_needs_no_gradient():
     rnn, lengths = some_rnn(nn.GRU), LENGTHS["mixed"]
     rnn.requires_grad_(False)
     out = ours(rnn, some_input(lengths), lengths, "fused")[0]
@@ -286,7 +287,7 @@ def test_rows_without_tokens_are_refused(lengths):
         Packing(lengths)
 
 
-def test_packing_is_that_of_packed_sequences():
+def test_packing_matches_packed_sequences():
     lengths = LENGTHS["mixed"]
     x, packing = some_input(lengths), Packing(lengths)
     packed = pack_padded_sequence(x, torch.tensor(lengths), batch_first=True, enforce_sorted=False)

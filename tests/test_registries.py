@@ -1,4 +1,4 @@
-"""Cells and optimisers stand once each, and an unknown one is an error wherever it comes from."""
+"""Each cell and optimiser is defined once; unknown ones raise errors everywhere."""
 
 import pytest
 import torch
@@ -18,12 +18,12 @@ CPU = torch.device("cpu")
 
 
 def with_name(config, **names):
-    """A configuration that names something the checks of `TrialConfig` would refuse."""
+    """Return a configuration with a name that `TrialConfig` would refuse."""
     return config.model_copy(update=names)
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_cell_is_what_pytorch_says_of_it(name):
+def test_cell_entry_matches_pytorch(name):
     cell, layer = CELLS[name], getattr(nn, CELLS[name].name)(7, 12)
     assert layer.mode == cell.mode
     assert len(layer.weight_hh_l0) == 12 * cell.gates
@@ -33,8 +33,8 @@ def test_a_cell_is_what_pytorch_says_of_it(name):
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_the_forget_gate_is_the_one_that_keeps_the_cell():
-    """With its bias far up the cell stays as it is, whatever is read."""
+def test_forget_gate_keeps_the_cell_state():
+    """With a large forget bias the cell state stays the same for any input."""
     config = TrialConfig(forget_bias=10.0, hidden_dim=10)
     model = Classifier(config, 20)
     with torch.no_grad():
@@ -47,15 +47,15 @@ def test_the_forget_gate_is_the_one_that_keeps_the_cell():
 
 
 @pytest.mark.parametrize("backend", [None, "fused", "dense", "packed"])
-def test_another_cell_is_refused_and_not_trained_as_a_gru(backend):
-    """An Elman layer has a third of a GRU's rows, and `GRU` was once all that was no `LSTM`."""
+def test_unknown_cell_is_not_run_as_a_gru(backend):
+    """An Elman layer has a third of a GRU's rows; once, every layer but an LSTM ran as a GRU."""
     packing = Packing([3, 2])
     rnn = nn.RNN(4, 12, nonlinearity="relu")
     with pytest.raises(ValueError, match=r"RNN_.*unknown; choose one of: LSTM, GRU"):
         run_layers(rnn, torch.randn(5, 4), packing, backend)
 
 
-def test_the_kernels_refuse_a_cell_that_they_do_not_know():
+def test_kernels_refuse_an_unknown_cell():
     assert {cell.mode for cell in CELLS.values()} >= set(kernels.KERNELS) == {"LSTM", "GRU"}
     rnn = nn.GRU(4, 12)
     with pytest.raises(ValueError, match="cell = 'RNN_TANH': unknown"):
@@ -87,14 +87,14 @@ def test_an_unknown_cell_or_optimiser_is_an_error_everywhere(corpus):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_each_optimiser_is_pytorchs_of_its_kind_and_rows_go_the_same_way(name, corpus):
-    """Rows moved as they are read, and all rows at each step, come to the same weights."""
+def test_optimiser_matches_pytorch_with_lazy_and_dense_rows(name, corpus):
+    """Lazy updates of rows and dense updates of all rows give the same weights."""
     kind = OPTIMIZERS[name]
     config = TrialConfig(optim=name, lr=0.01, hidden_dim=10, warmup_steps=1)
     models = [new_model(config, corpus, CPU) for _ in range(2)]
     assert models[0].embedding.sparse == (kind.rows is not None or bool(kind.dense))
     if kind.dense:
-        return  # another update by design: test_optimizers
+        return  # a different update by design, see test_optimizers
     models[1].embedding.sparse = False
     optimizers = [Optimizer(config, model) for model in models]
     for optimizer in optimizers:

@@ -1,4 +1,4 @@
-"""What users and disks do to a lab, case by case; `docs/reliability.md` lists them all."""
+"""Invalid input and faults, case by case; `docs/reliability.md` lists all cases."""
 
 import gc
 import hashlib
@@ -50,14 +50,14 @@ def trained(data, tmp_path_factory):
 
 @pytest.fixture
 def store(trained, tmp_path, monkeypatch):
-    """A copy of that store, the only one there is."""
+    """A copy of that store, used as the default store."""
     shutil.copytree(trained, tmp_path / "trials")
     monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "trials"))
     return Store(tmp_path / "trials")
 
 
 def run(*arguments, **options):
-    """Exit code, standard output and standard error; anything but an exit is a traceback."""
+    """Run a command; return exit code, standard output and standard error."""
     result = CliRunner().invoke(cli.main, [str(a) for a in arguments], **options)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.stdout, result.stderr
@@ -83,7 +83,7 @@ def run(*arguments, **options):
         ("max_tokens: null", "max_tokens = None: input should be a valid integer"),
     ],
 )
-def test_a_bad_value_is_told_with_file_field_value_and_cure(tmp_path, line, says):
+def test_invalid_value_reports_file_field_value_and_fix(tmp_path, line, says):
     path = tmp_path / "lab2d_width.yaml"
     path.write_text(line + "\n")
     code, out, err = run("train", path)
@@ -93,7 +93,7 @@ def test_a_bad_value_is_told_with_file_field_value_and_cure(tmp_path, line, says
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_leading_zero_makes_no_other_number(tmp_path):
+def test_leading_zero_is_read_as_decimal(tmp_path):
     """YAML 1.1 reads 010 as 8."""
     path = tmp_path / "lab2d_width.yaml"
     path.write_text("train_reviews: 0100\nepochs: 010\nmax_tokens: 1_0\n")
@@ -101,7 +101,7 @@ def test_a_leading_zero_makes_no_other_number(tmp_path):
     assert (part.train_reviews, part.epochs, part.max_tokens) == (100, 10, 10)
 
 
-def test_what_is_no_file_or_far_too_large_is_no_params_file(tmp_path):
+def test_non_regular_or_huge_params_file_is_refused(tmp_path):
     large, endless, pipe = (tmp_path / f"{n}.yaml" for n in ("large", "endless", "pipe"))
     large.write_text("#" * (MOST_BYTES + 1))
     endless.symlink_to("/dev/zero")
@@ -115,7 +115,7 @@ def test_what_is_no_file_or_far_too_large_is_no_params_file(tmp_path):
             read_yaml(path)
 
 
-def test_ten_thousand_faults_are_told_in_eleven_lines(tmp_path):
+def test_many_errors_are_summarised(tmp_path):
     path = tmp_path / "many.yaml"
     path.write_text("".join(f"x{i}: {i}\n" for i in range(10_000)))
     with pytest.raises(LabError, match="10000 bad value") as caught:
@@ -125,7 +125,7 @@ def test_ten_thousand_faults_are_told_in_eleven_lines(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nonsense", "cpu:", "cpu:1", "cpu:\u0663", "cpu:" + "9" * 5000])
-def test_a_device_that_is_not_there(data, tmp_path, monkeypatch, name):
+def test_unknown_device_is_refused(data, tmp_path, monkeypatch, name):
     with pytest.raises(LabError, match="not on this machine; choose one of: "):
         find_device(name)
     monkeypatch.setenv("LABRNN_DATA", data)
@@ -135,7 +135,7 @@ def test_a_device_that_is_not_there(data, tmp_path, monkeypatch, name):
     assert not list(tmp_path.rglob("DONE"))
 
 
-def test_a_store_may_begin_with_a_tilde(tmp_path, monkeypatch):
+def test_store_path_expands_the_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Store("~/mine").root == tmp_path / "mine"
     for wrong in ("~nobody-of-this-name/x", "~\0"):
@@ -157,7 +157,7 @@ plain = st.recursive(
 
 @settings(deadline=None, max_examples=150, database=None)
 @given(st.data())
-def test_any_values_make_a_part_or_one_message(draw):
+def test_any_values_give_a_part_or_one_message(draw):
     part = draw.draw(st.sampled_from(list(PARTS.values())))
     names = st.sampled_from(list(part.model_fields)) | st.text(max_size=9)
     values = draw.draw(st.dictionaries(names, plain, max_size=4))
@@ -173,7 +173,7 @@ def test_any_values_make_a_part_or_one_message(draw):
 
 @settings(deadline=None, max_examples=200, database=None)
 @given(st.text(st.sampled_from("ab:-[]{}&*!|>'\"#%@`,? \n\t01.e_~\0\ud800\u2028"), max_size=40))
-def test_any_text_is_params_or_one_message(tmp_path_factory, text):
+def test_any_text_gives_params_or_one_message(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     message = f"{path}: "
@@ -188,7 +188,7 @@ def test_any_text_is_params_or_one_message(tmp_path_factory, text):
 # Reviews
 
 
-def test_duplicates_that_leave_nothing_to_split():
+def test_too_few_reviews_after_dropping_duplicates():
     labels = np.arange(20, dtype=np.int8) % 2
     same = Reviews(["good film"] * 20, labels, "same.csv", None, "0" * 16)
     with pytest.raises(LabError, match=r"same\.csv: `duplicates: drop` leaves 1 of 20 .*; use"):
@@ -196,8 +196,8 @@ def test_duplicates_that_leave_nothing_to_split():
     assert len(encode(same, TrialConfig()).rows["test"]) == 4
 
 
-def test_a_folder_whose_clock_was_set_back_is_read_again(tmp_path):
-    """Same name, same size, same time of modification: only the time of change tells."""
+def test_file_with_restored_mtime_is_read_again(tmp_path):
+    """Name, size and modification time are the same; only the change time differs."""
     review = tmp_path / "train" / "pos" / "0_7.txt"
     review.parent.mkdir(parents=True)
     review.write_text("good")
@@ -215,7 +215,7 @@ def test_a_folder_whose_clock_was_set_back_is_read_again(tmp_path):
     [("schema", "{file}/x"), ("report", "{params}", "--out", "{file}/x")],
     ids=lambda w: w[0],
 )
-def test_a_path_that_cannot_be_written(tmp_path, words):
+def test_unwritable_path_is_reported(tmp_path, words):
     (tmp_path / "file").touch()
     params = write_params(tmp_path, train="false")
     code, out, err = run(*(w.format(file=tmp_path / "file", params=params) for w in words))
@@ -230,15 +230,15 @@ def test_too_many_jobs(tmp_path):
     assert "is not in the range 1<=x<=1000" in err
 
 
-def test_a_message_cannot_steer_the_terminal(tmp_path, monkeypatch):
+def test_messages_contain_no_terminal_escapes(tmp_path, monkeypatch):
     code, _, err = run("data", "--data", tmp_path / "\x1b[31mred\x07.csv")
     assert code == 2
     assert "\x1b" not in err
     assert "\ufffd[31mred\ufffd.csv: named by --data" in err
 
 
-def test_letters_that_the_terminal_lacks(data, tmp_path):
-    """They are printed escaped."""
+def test_characters_missing_in_the_terminal_encoding_are_escaped(data, tmp_path):
+    """They are printed as escapes."""
     path = shutil.copy(data, tmp_path / "\u2192.csv")
     command = [sys.executable, "-c", "from labrnn.cli import main; main()", "data", "--data", path]
     environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
@@ -251,7 +251,7 @@ def test_letters_that_the_terminal_lacks(data, tmp_path):
 
 
 def forged(store, name, raw):
-    """A trial in which someone has changed a file and its digest."""
+    """Change a file of the trial and its digest; return the trial."""
     (trial,) = store.trials()
     (trial.folder / name).write_bytes(raw)
     digests = trial.digests | {name: hashlib.sha256(raw).hexdigest()}
@@ -262,10 +262,10 @@ def forged(store, name, raw):
 @pytest.mark.parametrize(
     "raw",
     [b"", b"[]", b"{}", b"[{}]", b'{"format": 1, "config": []}', b"[" * 9**5, b"\xff"],
-    ids=["empty", "list", "nothing", "list of nothing", "no config", "endless", "no UTF-8"],
+    ids=["empty", "list", "object", "list of objects", "no config", "unclosed", "not UTF-8"],
 )
 @pytest.mark.parametrize("name", ["trial.json", "history.json", "metrics.json", "environment.json"])
-def test_a_file_that_says_something_else_under_a_right_digest(store, tmp_path, name, raw):
+def test_invalid_content_with_correct_digest_is_damage(store, tmp_path, name, raw):
     trial = forged(store, name, raw)
     code, out, _ = run("trials", "verify")
     assert code == 1
@@ -285,13 +285,13 @@ def test_a_file_that_says_something_else_under_a_right_digest(store, tmp_path, n
         (WEIGHTS, b"not weights"),
     ],
 )
-def test_predictions_and_weights_of_another_shape(store, name, raw):
+def test_predictions_and_weights_of_wrong_shape_are_refused(store, name, raw):
     trial = forged(store, name, raw)
     with pytest.raises(LabError, match=f"{name}: not the content of a trial"):
         _ = trial.weights() if name == WEIGHTS else trial.predictions
 
 
-def test_weights_of_another_model_are_not_asked(store, data, monkeypatch):
+def test_weights_of_another_model_are_not_used(store, data, monkeypatch):
     from safetensors.numpy import save
 
     forged(store, WEIGHTS, save({"embedding.weight": np.zeros((2, 2), np.float32)}))
@@ -300,7 +300,7 @@ def test_weights_of_another_model_are_not_asked(store, data, monkeypatch):
     assert "weights of another model" in err
 
 
-def test_a_pipe_in_place_of_a_file_is_not_waited_for(store):
+def test_pipe_in_place_of_a_file_does_not_block(store):
     (trial,) = store.trials()
     (trial.folder / "history.json").unlink()
     os.mkfifo(trial.folder / "history.json")
@@ -311,7 +311,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(store):
 
 
 @pytest.mark.parametrize("name", ["last", "best", "optimizer"])
-def test_a_flipped_byte_in_the_state_of_a_training_is_not_gone_on_from(store, data, tmp_path, name):
+def test_training_does_not_resume_from_a_corrupted_state(store, data, tmp_path, name):
     def stop(entry):
         if entry["epoch"] == 2:
             raise KeyboardInterrupt
@@ -321,20 +321,20 @@ def test_a_flipped_byte_in_the_state_of_a_training_is_not_gone_on_from(store, da
         train_and_store(TINY, data, fresh, on_epoch=stop)
     (state,) = fresh.root.rglob(f"epoch-2/{name}.safetensors")
     raw = bytearray(state.read_bytes())
-    raw[-2] ^= 1  # within the last tensor: it can be read, and is wrong
+    raw[-2] ^= 1  # within the last tensor: readable but wrong
     state.write_bytes(raw)
     trial = train_and_store(TINY, data, fresh, on_epoch=lambda e: epochs.append(e["epoch"]))
     assert epochs[0] == 1
     assert content(trial) == content(next(store.trials()))
 
 
-def test_a_flipped_byte_beside_the_trials_is_found_and_not_used(store, data):
+def test_corrupted_description_is_detected_and_not_used(store, data):
     facts = describe_data(TINY, data, "", store)
     (path,) = store.root.glob("*/data-*.json")
     path.write_text(path.read_text().replace('"rows": 300', '"rows": 301'))
     code, out, _ = run("trials", "verify")
     assert (code, out) == (1, f"{path}: does not match its stored SHA-256\n1 trials are sound\n")
-    assert describe_data(TINY, data, "", store) == facts  # made anew
+    assert describe_data(TINY, data, "", store) == facts  # computed again
     assert run("trials", "verify")[0] == 0
     path.write_text("[]")
     with pytest.raises(LabError, match=r"gone\.csv"):
@@ -343,14 +343,14 @@ def test_a_flipped_byte_beside_the_trials_is_found_and_not_used(store, data):
     assert run("trials", "gc", "--damaged", "--yes")[1] == f"{path}\n1 removed\n"
 
 
-def test_a_description_needs_no_store_that_can_be_written(data, tmp_path):
+def test_description_works_without_a_writable_store(data, tmp_path):
     (tmp_path / "file").touch()
     store = Store(tmp_path / "file" / "trials")
     assert remembered("data", [1], data, "", store, lambda r: len(r.texts)) == 300
 
 
-def test_clocks_that_jump_change_nothing(store, data, tmp_path, monkeypatch):
-    """A day back, a year on: only the records of time differ."""
+def test_clock_jumps_do_not_change_results(store, data, tmp_path, monkeypatch):
+    """Clocks jump by years in both directions; only recorded times differ."""
     clock = iter([*[2e9, 1e9, 3e9, 0.0] * 1000])
     monkeypatch.setattr("time.time", lambda: next(clock))
     monkeypatch.setattr("labrnn.network.training.time.perf_counter", lambda: next(clock))
@@ -362,8 +362,8 @@ def test_clocks_that_jump_change_nothing(store, data, tmp_path, monkeypatch):
 # Notebooks
 
 
-def test_values_that_the_defaults_would_overwrite_are_refused():
-    """What papermill does to a notebook in which no cell has the tag `parameters`."""
+def test_parameters_overwritten_by_defaults_are_refused():
+    """Papermill puts its cell first if no cell has the tag `parameters`."""
     cells = ["", "# Parameters\nepochs = 3\n", "epochs: int = 5"]
     with pytest.raises(LabError, match=r"no cell has the tag `parameters`.*; add the tag"):
         Lab("lab2d_width", {"In": cells, "epochs": 5})
@@ -371,7 +371,7 @@ def test_values_that_the_defaults_would_overwrite_are_refused():
     assert Lab("lab2d_width", {"In": cells, "epochs": 3}).part.epochs == 3
 
 
-def test_a_setting_that_the_parameters_leave_out(data, monkeypatch):
+def test_missing_reference_setting_is_reported(data, monkeypatch):
     monkeypatch.setenv("LABRNN_DATA", data)
     lab = Lab("lab2d_width", {"widths": [10, 20], "train_reviews": 0}, train=False)
     with pytest.raises(LabError, match=r"'100 units'.* there are 10 units, 20 units\. Add it"):
@@ -391,7 +391,7 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("fault", FORBIDDEN)
-def test_sources_are_without(fault):
+def test_sources_contain_no_forbidden_calls(fault):
     places = [*PROJECT.glob("labrnn/**/*.py"), *PROJECT.glob("tools/*.py"), PROJECT / "Makefile"]
     places += PROJECT.glob("notebooks/*.ipynb")
     assert len(places) > 40
@@ -399,7 +399,7 @@ def test_sources_are_without(fault):
     assert hits == []
 
 
-def test_the_search_for_forbidden_calls_can_fail():
+def test_forbidden_calls_are_detected():
     calls = "pickle.loads(x) subprocess.run(x, shell=True) eval(x) yaml.load(x) t.extractall() "
     calls += "get(verify=False)"
     assert all(re.search(pattern, calls) for pattern in FORBIDDEN.values())
@@ -410,7 +410,7 @@ def test_the_search_for_forbidden_calls_can_fail():
 
 
 def test_memory_stays_flat_over_a_hundred_trainings(corpus):
-    """In one process, as a notebook or a worker trains; 0.1 MB a training would be a leak."""
+    """In one process, like a notebook or worker; 0.1 MB per training would be a leak."""
 
     def trained(times):
         for seed in range(times):
@@ -428,12 +428,12 @@ PAGE = PROJECT / "docs" / "reliability.md"
 
 
 def cases():
-    """(letter and number, the tests that show it) of every row of the page's tables."""
+    """Return (letter and number, tests) of every row of the page's tables."""
     rows = re.findall(r"^\| ([BFSRL]\d+) \|.*\| ([^|]+) \|$", PAGE.read_text("utf-8"), re.M)
     return [(number, re.findall(r"`(test_\w+\.py::[^`]+)`", tests)) for number, tests in rows]
 
 
-def test_the_page_counts_its_cases():
+def test_page_numbers_its_cases_consecutively():
     numbers = [number for number, _ in cases()]
     kinds = Counter(number[0] for number in numbers)
     assert kinds["B"] >= 60
@@ -443,8 +443,8 @@ def test_the_page_counts_its_cases():
     assert [number for number, tests in cases() if not tests] == []
 
 
-def test_every_test_that_the_page_names_is_there(request):
-    """In the files that this session has collected whole, by id; in others, by function."""
+def test_every_test_named_by_the_page_exists(request):
+    """In files that this session has collected completely, check ids; in others, functions."""
     options = request.config.option
     whole = not options.keyword and not any("::" in word for word in request.config.args)
     ids = {item.nodeid.rpartition("tests/")[2] for item in request.session.items if whole}

@@ -1,4 +1,4 @@
-"""The published runs beside ours: gaps, prediction intervals and what agreement means."""
+"""Published runs compared with ours: gaps, prediction intervals, meaning of agreement."""
 
 import re
 from dataclasses import replace
@@ -17,7 +17,7 @@ REVIEWS = 2000
 
 
 def results(seeds=(5, 6, 7), accuracies=None, spread=0.0, shift=0.0, **changes):
-    """Results of which every published run was repeated, with its published accuracy."""
+    """Return results in which every published run was repeated with its published accuracy."""
     part = Reproduction(seeds=list(seeds), train_reviews=0, max_tokens=256, batch_size=96, lr=0.001)
     known = published().test_acc.tolist() if accuracies is None else accuracies
     found = {}
@@ -55,7 +55,7 @@ def test_every_run_has_its_published_size(same):
     assert names == ["E32 H20 L1", "lab figure 10b"]
 
 
-def test_the_published_figures_agree_with_themselves(same):
+def test_published_results_agree_with_themselves(same):
     rows = reproduction.compare(same)
     shown = [row for row in rows if row.compared]
     failed = (published().test_acc < 0.65).sum()
@@ -77,8 +77,8 @@ def test_the_published_figures_agree_with_themselves(same):
     assert len(reproduction.table(rows)) == 79
 
 
-def test_what_agreement_means_is_said_beside_it():
-    """Guessing one accuracy for every run would agree as often as runs that do not correlate."""
+def test_summary_explains_what_agreement_means():
+    """A constant guess would agree as often as runs that do not correlate."""
     random = np.random.default_rng(0)
     known = published().test_acc.to_numpy()
     ours = np.where(known > 0.65, 0.868 + 0.003 * random.normal(size=79), known)
@@ -103,8 +103,8 @@ def test_what_agreement_means_is_said_beside_it():
     assert "]: the two are equivalent within 1 point. The" in text
 
 
-def test_single_runs_are_counted_apart():
-    """Their intervals are wide, so that they agree with almost anything; one that differs is no reply."""
+def test_single_runs_are_counted_separately():
+    """Their intervals are so wide that they agree with almost anything."""
     accuracies = published().test_acc.tolist()
     accuracies = [[a, a, a] if k % 2 else [a, None, None] for k, a in enumerate(accuracies)]
     accuracies[5] = [0.8, 0.8, 0.8]
@@ -119,7 +119,7 @@ def test_single_runs_are_counted_apart():
     assert f"of the other {len(others)}, {agreeing} agree." in text
 
 
-def test_a_constant_guess_is_the_best_there_is(same):
+def test_constant_guess_is_optimal(same):
     shown = [row for row in reproduction.compare(same) if row.compared]
     found = reproduction.agreement_means(shown, same.at("last"))
     known = np.array([row.published.test_acc for row in shown])
@@ -128,7 +128,7 @@ def test_a_constant_guess_is_the_best_there_is(same):
     assert found["guessed"] == max(counts)
 
 
-def test_a_run_that_differs_is_named():
+def test_differing_run_is_named():
     found = results(**{"3c": 0.80}, spread=0.003)
     rows = reproduction.compare(found)
     [other] = [row for row in rows if row.compared and not row.agrees]
@@ -138,7 +138,7 @@ def test_a_run_that_differs_is_named():
     )
 
 
-def test_runs_of_another_number_are_counted_where_they_stand(same):
+def test_different_number_of_runs_is_shown_in_its_cell(same):
     row = line(same, "10a")
     [cell] = reproduction.table([row])["best epoch, %"]
     assert "n =" not in cell
@@ -157,10 +157,10 @@ def test_a_run_without_a_useful_interval_is_named():
     assert "would extend more than 10 points to one side: lab figure 11b (" in text
 
 
-def test_rows_where_a_run_did_not_train_stand_apart():
+def test_untrained_runs_are_not_compared():
     found = results(**{"3c": 0.5, "5c": [0.87, 0.5, 0.87]})
     assert not line(found, "3c").compared
-    assert not line(found, "5c").compared  # the published one did not train
+    assert not line(found, "5c").compared  # the published run did not train
     table = reproduction.table(reproduction.compare(found)).set_index("lab figure")
     assert table.loc["3c", "trained"] == "0 of 3"
     assert table.loc["3c", "gap, points"] == "–"
@@ -168,7 +168,7 @@ def test_rows_where_a_run_did_not_train_stand_apart():
     assert "it failed in one or in both" in reproduction.summary(reproduction.compare(found), found)
 
 
-def test_what_was_not_run_is_counted_and_left_out_of_the_table():
+def test_missing_runs_are_counted_and_omitted_from_the_table():
     found = results(**{"3c": None})
     rows = reproduction.compare(found)
     table, text = reproduction.table(rows), reproduction.summary(rows, found)
@@ -183,8 +183,8 @@ def test_what_was_not_run_is_counted_and_left_out_of_the_table():
     )
 
 
-def test_an_interval_predicts_a_single_run():
-    """It is wider than that of our mean: another seed and other reviews."""
+def test_prediction_interval_is_for_a_single_run():
+    """It is wider than that of our mean: it includes another seed and other reviews."""
     found = results(spread=0.01)
     row, accuracy = line(found, "3c"), found.at("last").accuracy(line(found, "3c").setting)
     over_seeds = found.at("last").spread(row.setting)
@@ -194,7 +194,7 @@ def test_an_interval_predicts_a_single_run():
     assert row.gap.error**2 == pytest.approx(at_least + sample)
 
 
-def test_the_published_way_is_a_mean_over_batches_of_the_last_epoch(same):
+def test_published_accuracy_is_a_batch_mean_of_the_last_epoch(same):
     trials = list(same.runs.trials.values())
     setting = line(same, "3c").setting
     for trial in trials:
@@ -204,22 +204,22 @@ def test_the_published_way_is_a_mean_over_batches_of_the_last_epoch(same):
     assert line(again, "3c").gap.mean == pytest.approx(0.75 - 0.870)
 
 
-def test_a_reduced_setting_is_called_that():
+def test_reduced_setting_is_named():
     part = Reproduction(train_reviews=500)
     config = part.settings()[3].config
     found = Results(part, Runs([run(config.replace(seed=s), 0.8, reviews=500) for s in (5, 6)]))
     text = reproduction.summary(reproduction.compare(found), found)
     assert "This is a reduced setting with 500 training reviews" in text
-    assert "How much does this agreement mean" not in text  # of one row nothing
+    assert "How much does this agreement mean" not in text  # not printed for a single row
 
 
-def test_a_vocabulary_of_another_size_is_explained(same):
+def test_different_vocabulary_size_is_explained(same):
     text = reproduction.summary(reproduction.compare(same), same)
     assert "Our vocabulary has 5,000 words" in text
     assert f"{VOCABULARY_SIZE:,}" in text
 
 
-def test_the_figure_draws_what_can_be_compared():
+def test_figure_draws_only_comparable_runs():
     rows = reproduction.compare(results(**{"3c": 0.80}, spread=0.003))
     axes = agreement(rows).axes[0]
     shown = sum(row.compared for row in rows)

@@ -1,4 +1,4 @@
-"""Many trials at once: each once, in spite of processes that die, and of others that train too."""
+"""Concurrent trials: each is trained once, despite dying processes and concurrent runs."""
 
 import io
 import json
@@ -51,7 +51,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def four(data, tmp_path):
-    """Params of four trials, and what they are when nothing happens."""
+    """Params of four trials, and the content of the trials from an uninterrupted training."""
     reference = Store(tmp_path / "reference")
     params = write_params(tmp_path)
     return params, [content(train(c, data, reference)) for c in read_params(params).trials()]
@@ -66,10 +66,10 @@ def finished(process):
     return process.returncode, out, err
 
 
-# What is to do
+# Plans
 
 
-def test_plan_takes_what_is_stored_and_puts_the_longest_first(store, data):
+def test_plan_uses_stored_trials_and_orders_longest_first(store, data):
     configs = [TINY.replace(hidden_dim=h, epochs=2) for h in (10, 100, 10, 50)]
     train(configs[3], data, store)
     plan = plan_trials(configs, data, store=store)
@@ -109,13 +109,13 @@ def test_clock(seconds, text):
     assert clock(seconds) == text
 
 
-# Workers that behave badly: a script stands in for `labrnn.trials.job`; the seed says what it does
+# Misbehaving workers: a script replaces `labrnn.trials.job`; the seed selects its behaviour
 
 BEHAVIOUR = """
 import json, os, sys, time
-def tell(event, end="\\n"):
+def emit(event, end="\\n"):
     sys.stdout.write(json.dumps(event) + end); sys.stdout.flush()
-tell({"event": "ready"})
+emit({"event": "ready"})
 for line in sys.stdin:
     job = json.loads(line)
     seed = job["config"]["seed"]
@@ -129,12 +129,12 @@ for line in sys.stdin:
     if seed == 2 and times < 3:
         sys.exit(7)
     if seed == 3 and times < 6:
-        tell({"event": "epoch", **epoch}); os.kill(os.getpid(), 9)
+        emit({"event": "epoch", **epoch}); os.kill(os.getpid(), 9)
     if seed == 4:
-        tell({"event": "failed", "message": "a fault", "trace": "where it was\\n"}); continue
+        emit({"event": "failed", "message": "a fault", "trace": "where it was\\n"}); continue
     if seed == 5 and times < 3:
-        tell({"event": "busy"}); continue
-    tell({"event": "done", "folder": job["root"], "accuracy": 0.5})
+        emit({"event": "busy"}); continue
+    emit({"event": "done", "folder": job["root"], "accuracy": 0.5})
 """
 
 
@@ -158,7 +158,7 @@ def run(seeds, data, store, stream, **options):
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_bad_workers_stop_nothing(behaviour, data, store, capsys, jobs):
+def test_bad_workers_do_not_stop_the_others(behaviour, data, store, capsys, jobs):
     trials, failures, jobs_begun = run(range(8), data, store, None, jobs=jobs)
     assert trials == {0, 2, 3, 5, 6, 7}
     died = "its process ended with exit code -9 (killed, perhaps for lack of memory); see "
@@ -172,8 +172,8 @@ def test_bad_workers_stop_nothing(behaviour, data, store, capsys, jobs):
     assert "where it was" in log.read_text()
 
 
-def test_held_trial_is_waited_for_without_haste(behaviour, data, store, monkeypatch):
-    """Its lock is looked at; no worker gets it before the lock is free, here at the third look."""
+def test_held_trial_is_retried_only_after_its_release(behaviour, data, store, monkeypatch):
+    """Its lock is polled; no worker gets the trial before its release, here at the third look."""
     fingerprint = load_corpus(TINY, data).fingerprint
     claim, held, looks = store.claim(fingerprint, trial_key(TINY.replace(seed=5))), store.held, []
     claim.__enter__()
@@ -187,7 +187,7 @@ def test_held_trial_is_waited_for_without_haste(behaviour, data, store, monkeypa
     monkeypatch.setattr(store, "held", look)
     trials, _, jobs_begun = run([5, 6], data, store, None, jobs=1)
     assert trials == {5, 6}
-    assert jobs_begun == [5, 6, 5, 5]  # refused, another one, and after the release
+    assert jobs_begun == [5, 6, 5, 5]  # busy, the other trial, and again after the release
     assert looks[2] in (["5"], ["5", "6"])
 
 
@@ -197,16 +197,16 @@ def test_workers_that_cannot_start_are_reported_once(data, store, monkeypatch):
     with pytest.raises(LabError, match=words) as fault:
         run_trials([TINY.replace(seed=s) for s in range(30)], data, store=store, jobs=3)
     log = Path(re.search(r"see (\S+)", str(fault.value))[1])
-    assert log.read_text().count("ModuleNotFoundError") in (6, 7, 8)  # two more may be under way
+    assert log.read_text().count("ModuleNotFoundError") in (6, 7, 8)  # two more may be starting
 
 
 @pytest.mark.parametrize("killed", [1, 4, 1000])
 def test_workers_killed_at_their_start_are_replaced(
     behaviour, data, store, tmp_path, monkeypatch, killed
 ):
-    """As many train at once as before: both jobs wait until the other has begun.
+    """The number of concurrent workers is unchanged: both jobs wait until the other has started.
 
-    Each worker's place in the counter is that of its own byte, however many start at once.
+    Each worker counts by its own byte, so that simultaneous starts are distinguished.
     """
     counter = tmp_path / "started"
     counter.touch()
@@ -222,17 +222,17 @@ def test_workers_killed_at_their_start_are_replaced(
         "print(json.dumps({'event': 'done', 'folder': job['root'], 'accuracy': 0.5}), flush=True)\n"
         "sys.stdin.read()\n"
     )
-    if killed > 4:  # two at once, and three more
+    if killed > 4:  # two concurrent workers, and three more
         with pytest.raises(LabError, match="5 in a row ended at their start"):
             run([0, 1], data, store, None, jobs=2)
     else:
         assert run([0, 1], data, store, None, jobs=2)[0] == {0, 1}
 
 
-# What is shown
+# Display
 
 
-def test_trainings_have_the_names_that_a_person_would_give():
+def test_trainings_have_readable_names():
     base = TINY.replace(n_layers=1, dropout_rate=0.0)
     named = {
         "LSTM, seed 5": base,
@@ -253,7 +253,7 @@ def test_trainings_have_the_names_that_a_person_would_give():
 # Real processes
 
 
-def test_stray_output_of_a_worker_is_no_event(data, store, tmp_path, monkeypatch):
+def test_stray_worker_output_is_not_an_event(data, store, tmp_path, monkeypatch):
     script = tmp_path / "worker.py"
     script.write_text(
         "import os\nimport labrnn.trials.job as job\nrun_job = job.run_job\n"
@@ -267,17 +267,17 @@ def test_stray_output_of_a_worker_is_no_event(data, store, tmp_path, monkeypatch
 
 
 def test_killed_ten_times_at_random_moments(four, data, store):
-    """Each life is ended with kill -9 after some epochs, or before one; nothing is done twice."""
+    """Each process is killed with SIGKILL after some epochs or none; nothing is trained twice."""
     params, reference = four
     random_ = random.Random(8)
-    for life in range(10):
+    for attempt in range(10):
         process = labrnn("train", params, "--jobs", "2", env=environment(data))
         epochs = random_.choice([0, 1, 2, 3, 5])
         for line in process.stderr:
             epochs -= ": epoch " in line
             if epochs <= 0:
                 break
-        time.sleep(random_.uniform(0, 0.05 if life % 3 else 2.5))
+        time.sleep(random_.uniform(0, 0.05 if attempt % 3 else 2.5))
         process.kill()
         process.communicate()
         assert all(trial.damage() == [] for trial in store.trials())
@@ -290,7 +290,7 @@ def test_killed_ten_times_at_random_moments(four, data, store):
     assert not list(store.root.rglob("epoch-*"))
 
 
-def test_two_at_once_train_each_trial_once(four, data, store):
+def test_two_concurrent_runs_train_each_trial_once(four, data, store):
     params, reference = four
     both = [labrnn("train", params, "--jobs", "1", env=environment(data)) for _ in range(2)]
     ends = [finished(process) for process in both]
@@ -312,15 +312,15 @@ def test_interrupted(data, store, tmp_path, number):
     assert "run the same command to continue" in messages
     assert "Traceback" not in messages
     with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # nothing of its session is left
+        os.killpg(process.pid, 0)  # no process of its session is left
     assert not [t for t in store.places() if t.finished]
 
 
 @pytest.mark.parametrize("command", ["train", "report"])
-def test_further_ctrl_c_changes_nothing(data, store, tmp_path, command):
-    """The whole foreground group gets them, as from a terminal, without pause until it has ended.
+def test_repeated_ctrl_c_changes_nothing(data, store, tmp_path, command):
+    """The whole foreground group gets the signals without pause, as from a terminal.
 
-    The report is interrupted as soon as the server of its processes is there, which imports then.
+    The report is interrupted as soon as its fork server has started, which then imports.
     """
     there = endless(tmp_path) | {"LABRNN_DATA": data}
     if command == "train":
@@ -346,13 +346,13 @@ def arguments_of_children(pid):
 
 
 def session(leader):
-    """Processes of a session that still run."""
+    """Return the processes of a session that still run."""
     stats = (read(path).rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat"))
     return [stat for stat in stats if stat and stat[0] != "Z" and stat[3] == str(leader)]
 
 
 def read(path):
-    """A file of /proc; empty when its process has ended."""
+    """Read a file of /proc; return an empty text if its process has ended."""
     try:
         return path.read_text()
     except OSError:
@@ -365,7 +365,7 @@ def test_failed_trials_do_not_stop_the_others(data, store, tmp_path):
     fingerprint = load_corpus(first, data).fingerprint
     blocked = store.root / fingerprint / ".partial" / trial_key(first)
     blocked.parent.mkdir(parents=True)
-    blocked.touch()  # a file where the trial wants its folder
+    blocked.touch()  # a file in place of the folder of the trial
     code, out, messages = finished(labrnn("train", params, env=environment(data)))
     assert code == 1
     assert "1 trials stored, 1 failed" in out
@@ -373,8 +373,8 @@ def test_failed_trials_do_not_stop_the_others(data, store, tmp_path):
     assert list(plan_trials([second], data, store=store).trials) == [second]
 
 
-def test_a_worker_trains_job_after_job_and_ends_with_its_input(data, store):
-    """Its lines are events, whatever else is printed; a job that fails does not end it."""
+def test_worker_trains_jobs_until_its_input_ends(data, store):
+    """It writes only events to standard output; a failing job does not end it."""
     common = {"data": data, "root": str(store.root), "shelves": [], "device": "cpu"}
     common |= {"fingerprint": "", "config": TINY.replace(epochs=2).model_dump(mode="json")}
     jobs = [common, common | {"fingerprint": "abc"}, common | {"shelves": None}]
@@ -399,7 +399,7 @@ def test_a_worker_trains_job_after_job_and_ends_with_its_input(data, store):
     assert (worker.returncode, errors) == (0, "")
 
 
-def test_a_notebook_shows_one_line_that_goes(monkeypatch):
+def test_notebook_display_is_one_line_and_is_cleared(monkeypatch):
     import IPython.display
 
     shown = []
@@ -420,7 +420,7 @@ def test_a_notebook_shows_one_line_that_goes(monkeypatch):
     assert len(shown) == 3
 
 
-def test_devices_have_the_names_of_their_makers(monkeypatch):
+def test_device_names_come_from_the_vendor(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
     assert device_name(torch.device("cuda", 1)) == "card 1"
     assert device_name(torch.device("cpu")).startswith("cpu: ")
@@ -432,7 +432,7 @@ def test_devices_have_the_names_of_their_makers(monkeypatch):
 
 
 @pytest.mark.parametrize("asked", ["1", "", "0"])
-def test_deterministic_on_cuda_by_option(asked, monkeypatch):
+def test_deterministic_cuda_is_optional(asked, monkeypatch):
     monkeypatch.setenv("LABRNN_DETERMINISTIC", asked)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     try:

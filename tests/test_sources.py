@@ -1,4 +1,4 @@
-"""Every kind of source through the real reading code, and everything that can be wrong with one."""
+"""Every kind of source, and every kind of invalid source, through the real reading code."""
 
 import bz2
 import csv
@@ -27,8 +27,8 @@ from labrnn.reviews.sources import describe, find_source, read_reviews, source_d
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "IMDBDataset.csv.xz"
 
-# Two dozen and one reviews in the archive's order: train before test, positive before negative,
-# ids as integers.
+# 48 reviews in the order of the archive: train before test, positive before negative, ids as
+# integers.
 GROUPS = [(half, sign) for half in ("train", "test") for sign in ("pos", "neg")]
 PARTS = [
     (half, sign, i, f'{half} {sign} {i}: "good",\n<br /> naïve\u2028 \U0001f600\r\nend ')
@@ -63,7 +63,7 @@ def csv_bytes(
 
 
 def ends(positive: bytes, negative: bytes, raw: bytes) -> bytes:
-    """A table whose rows end otherwise."""
+    """Return a table with other row ends."""
     return raw.replace(b"positive\n", positive).replace(b"negative\n", negative)
 
 
@@ -76,7 +76,7 @@ def zip_bytes(*members: tuple[str, bytes]) -> bytes:
 
 
 def members() -> list[tuple[str, bytes]]:
-    """The files of a small aclImdb, in an order that is not the one wanted."""
+    """Return the files of a small aclImdb, not in the expected order."""
     files = [(f"aclImdb/{half}/{sign}/{i}_7.txt", text.encode()) for half, sign, i, text in PARTS]
     extras = [
         ("aclImdb/README", b"read me"),
@@ -87,7 +87,7 @@ def members() -> list[tuple[str, bytes]]:
 
 
 def tar_bytes(files=None, mode="w", **changes) -> bytes:
-    """A tar of `files`; `changes` are put on one more member named on its own."""
+    """Return a tar of `files`, plus a member with the attributes in `changes`."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode=mode) as archive:
         for name, raw in members() if files is None else files:
@@ -131,7 +131,7 @@ def parquet_folder(
 
 
 def hub(folder: Path) -> Path:
-    """The hub's cache: a snapshot's names are links to blobs."""
+    """Write a Hugging Face cache, in which the files of a snapshot are links to blobs."""
     parquet_folder(folder / "snapshots" / "abc")
     (folder / "blobs").mkdir()
     for k, file in enumerate((folder / "snapshots").rglob("*.parquet")):
@@ -141,7 +141,7 @@ def hub(folder: Path) -> Path:
 
 
 def with_source(times=1) -> bytes:
-    """The packaged file's header, over reviews that come from elsewhere."""
+    """Return a CSV with the header of the packaged file and reviews from elsewhere."""
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     writer.writerow(["text", "label", "source"])
@@ -152,7 +152,7 @@ def with_source(times=1) -> bytes:
 
 
 def with_ustar() -> bytes:
-    """A CSV that has at byte 257 what a tar has there."""
+    """Return a CSV with the magic of a tar at byte 257."""
     header = b"review,sentiment," + b"x" * (257 - 17) + b"ustar\n"
     return header + ends(b"positive,\n", b"negative,\n", csv_bytes()[17:])
 
@@ -163,7 +163,7 @@ def json_lines() -> bytes:
 
 
 def kaggle() -> bytes:
-    """Texts in double quotes, tabs between columns, a backslash before a quote in a text."""
+    """Return quoted texts, separated by tabs, with backslash-escaped quotes."""
     rows = [
         f'"{i}_8"\t{int(sign == "pos")}\t"{text.replace(chr(34), chr(92) + chr(34))}"\n'
         for i, (text, sign) in enumerate(zip(TEXTS, SIGNS, strict=True))
@@ -181,23 +181,23 @@ FILES = {
     "csv": ("IMDB Dataset.csv", csv_bytes()),
     "wrong suffix": ("reviews.dat", gzip.compress(csv_bytes())),
     "byte order mark": ("r.csv", b"\xef\xbb\xbf" + csv_bytes()),
-    "empty lines": ("r.csv", csv_bytes() + b"\n\n"),
+    "trailing blank lines": ("r.csv", csv_bytes() + b"\n\n"),
     "carriage returns between rows": (
         "r.csv",
         ends(b"positive\r\n", b"negative\r\n", csv_bytes()),
     ),
     "0 and 1": ("r.csv", csv_bytes(header=("Text ", "LABEL"), names={"pos": "1", "neg": "0"})),
     "pos and neg": ("r.csv", csv_bytes(names={"pos": " Pos", "neg": "NEG "})),
-    "more columns": (
+    "additional column": (
         "r.csv",
         b"review,sentiment,7\n" + ends(b"positive,7\n", b"negative,7\n", csv_bytes()[17:]),
     ),
     "semicolons": ("r.csv", csv_bytes(delimiter=";")),
     "tabs": ("r.tsv", csv_bytes(delimiter="\t")),
-    "bars": ("r.txt", csv_bytes(delimiter="|")),
+    "pipes": ("r.txt", csv_bytes(delimiter="|")),
     "sep=": ("r.csv", b"\xef\xbb\xbfsep=;\r\n" + csv_bytes(delimiter=";")),
     "sep= of any delimiter": ("r.csv", b'"sep=^"\n' + csv_bytes(delimiter="^")),
-    "blank lines above": ("r.csv", b"\n \r\n" + csv_bytes()),
+    "leading blank lines": ("r.csv", b"\n \r\n" + csv_bytes()),
     "a column called source": ("r.csv", with_source()),
     "ustar at byte 257": ("r.csv", with_ustar()),
     "true and false": ("r.csv", csv_bytes(names={"pos": "True", "neg": "FALSE"})),
@@ -214,7 +214,7 @@ FILES = {
     "JSON lines in UTF-16": ("r.jsonl", json_lines().decode().encode("utf-16")),
     "JSON list": ("r.json", b"[" + json_lines().strip().replace(b"\n", b",") + b"]"),
     "gzip": ("r.csv.gz", gzip.compress(csv_bytes())),
-    "two gzips in one": ("r.gz", gzip.compress(csv_bytes()[:5]) + gzip.compress(csv_bytes()[5:])),
+    "concatenated gzip": ("r.gz", gzip.compress(csv_bytes()[:5]) + gzip.compress(csv_bytes()[5:])),
     "bzip2": ("r.csv.bz2", bz2.compress(csv_bytes())),
     "xz": ("r.csv.xz", lzma.compress(csv_bytes())),
     "zip": ("r.zip", zip_bytes(("IMDB Dataset.csv", csv_bytes()), ("__MACOSX/._r.csv", b"\0"))),
@@ -228,7 +228,7 @@ FILES = {
     "tar.xz": ("a.tar.xz", tar_bytes(mode="w:xz")),
 }
 for encoding in ENCODINGS:
-    for name, mark in (("no mark", b""), ("marked", "\ufeff".encode(encoding))):
+    for name, mark in (("no BOM", b""), ("BOM", "\ufeff".encode(encoding))):
         FILES[f"{encoding}, {name}"] = ("r.csv", mark + csv_bytes().decode().encode(encoding))
 FOLDERS = {
     "folder": unpack,
@@ -253,7 +253,7 @@ def source(kind: str, folder: Path) -> Path:
     return put(folder / FILES[kind][0], FILES[kind][1]) if kind in FILES else FOLDERS[kind](folder)
 
 
-# What systems, editors and Jupyter leave in a folder; a slash makes a folder of it.
+# Files left in a folder by systems, editors and Jupyter; a slash separates a folder.
 LEFTOVERS = """0_7.txt:Zone.Identifier ehthumbs_vista.db 4913
 Thumbs.db ehthumbs.db desktop.ini Desktop.ini .DS_Store ._0_7.txt Icon\r
 .ipynb_checkpoints/0_7-checkpoint.txt __MACOSX/0_7.txt .git/0_7.txt @eaDir/0_7.txt 0_7.txt~
@@ -262,7 +262,7 @@ LEFTOVERS = re.split("[ \n]", LEFTOVERS)
 
 
 @pytest.mark.parametrize("kind", [*FILES, *FOLDERS])
-def test_the_same_reviews_come_from_every_kind_of_source(kind, tmp_path):
+def test_every_source_gives_the_same_reviews(kind, tmp_path):
     path = source(kind, tmp_path)
     reviews = read_reviews(path)
     assert reviews.texts == TEXTS
@@ -273,8 +273,8 @@ def test_the_same_reviews_come_from_every_kind_of_source(kind, tmp_path):
 
 
 @pytest.mark.parametrize("name", LEFTOVERS)
-def test_leftovers_are_no_reviews(name, tmp_path):
-    """In a folder, in an archive, and beside Parquet files."""
+def test_leftover_files_are_ignored(name, tmp_path):
+    """In a folder, in an archive, and next to Parquet files."""
     junk = [(f"aclImdb/train/pos/{name}", b"\xd0\xcf\x11\xe0\0"), (f"aclImdb/{name}", b"\0")]
     folder = unpack(tmp_path / "stanford", [*members(), *junk])
     tar = put(tmp_path / "a.tar", tar_bytes([*junk, *members()]))
@@ -293,7 +293,7 @@ def test_one_half_alone_is_read(tmp_path):
     assert len(read_reviews(tmp_path).texts) == (~HALVES).sum()
 
 
-def test_fingerprint_sees_text_label_and_order(tmp_path):
+def test_fingerprint_depends_on_text_label_and_order(tmp_path):
     swapped = [*TEXTS[:10], TEXTS[11], TEXTS[10], *TEXTS[12:]]
     other = ["neg", *SIGNS[1:]]
     longer = [*TEXTS[:-1], TEXTS[-1] + " "]
@@ -309,7 +309,7 @@ def test_fingerprint_sees_text_label_and_order(tmp_path):
     st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=30),
     st.sampled_from(["\n", "\r\n", "\r"]),
 )
-def test_csv_texts_come_back_to_the_letter(tmp_path_factory, texts, newline):
+def test_csv_texts_round_trip(tmp_path_factory, texts, newline):
     texts = [t for t in texts if t.strip()] + TEXTS
     signs = ["pos"] * (len(texts) - len(SIGNS)) + SIGNS
     quoted = newline.join(
@@ -348,7 +348,7 @@ def test_description(tmp_path):
 # -------------------------------------------------------------------------------- finding a source
 
 
-def test_order_of_the_choices(tmp_path, monkeypatch):
+def test_precedence_of_source_choices(tmp_path, monkeypatch):
     strong, middle, weak = (put(tmp_path / name, b"x") for name in ("a", "b", "c"))
     monkeypatch.setenv("LABRNN_DATA", str(middle))
     assert find_source(weak, override=strong) == strong
@@ -371,15 +371,15 @@ def test_order_of_the_choices(tmp_path, monkeypatch):
         "~nobody-of-this-name/r.csv",
     ],
 )  # fmt: skip
-def test_a_choice_that_does_not_exist(wrong, monkeypatch):
+def test_nonexistent_choice_is_refused(wrong, monkeypatch):
     monkeypatch.delenv("LABRNN_DATA", raising=False)
     for choice in ({"override": wrong}, {"parameter": wrong}):
         with pytest.raises(LabError) as caught:
             find_source(**choice)
-        is_clear(str(caught.value), Path(wrong.replace("\0", "\ufffd")), "")
+        assert_clear(str(caught.value), Path(wrong.replace("\0", "\ufffd")), "")
 
 
-def test_the_message_says_who_chose(monkeypatch):
+def test_message_names_the_origin_of_the_choice(monkeypatch):
     monkeypatch.setenv("LABRNN_DATA", "nowhere.csv")
     with pytest.raises(LabError, match=r"nowhere\.csv: named by LABRNN_DATA, .*; correct"):
         find_source("other.csv")
@@ -388,14 +388,14 @@ def test_the_message_says_who_chose(monkeypatch):
             find_source("other.csv", override=wrong)
 
 
-def test_without_the_packaged_reviews(monkeypatch):
+def test_missing_packaged_reviews_are_reported(monkeypatch):
     monkeypatch.delenv("LABRNN_DATA", raising=False)
     monkeypatch.setattr("labrnn.reviews.sources._PACKAGE", "no-such-distribution")
     with pytest.raises(LabError, match="pip install"):
         find_source()
 
 
-def test_the_packaged_file_is_known_by_its_place(tmp_path, monkeypatch):
+def test_packaged_file_is_recognised_by_its_path(tmp_path, monkeypatch):
     path = put(tmp_path / "reviews.csv", with_source(2))
     assert len(read_reviews(path).texts) == 96
     monkeypatch.setattr("labrnn.reviews.sources._packaged", lambda: path)
@@ -407,7 +407,7 @@ def test_the_packaged_file_is_known_by_its_place(tmp_path, monkeypatch):
         assert packaged.name.startswith("packaged reviews")
 
 
-def test_a_file_name_that_is_not_utf8(tmp_path):
+def test_file_name_not_in_utf8_is_read(tmp_path):
     path = put(tmp_path / os.fsdecode(b"caf\xe9.csv"), csv_bytes())
     reviews = read_reviews(path)
     assert reviews.name == "caf\ufffd.csv"
@@ -480,7 +480,7 @@ def flipped(raw: bytes, at: float) -> bytes:
 
 
 def flipped_header(member: int) -> bytes:
-    raw = tar_bytes()  # every member takes a block for its header and one for its text
+    raw = tar_bytes()  # every member has one block for its header and one for its text
     return raw[: 1024 * member + 1] + b"~" + raw[1024 * member + 2 :]
 
 
@@ -492,7 +492,7 @@ def encrypted_zip() -> bytes:
 
 
 def sparse_tar(content=b"", **headers) -> bytes:
-    """A member of a few bytes that claims to be far more, most of it holes."""
+    """Return a tar with a sparse member that claims to be far larger than its bytes."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo("aclImdb/train/pos/0_7.txt")
@@ -512,7 +512,7 @@ def with_member(name: str, raw=b"x", folder="aclImdb/train/pos/") -> bytes:
     return tar_bytes([*members(), (folder + name, raw)])
 
 
-# name: (file name, content, what the message has to say)
+# case: (file name, content, expected part of the message)
 BAD_FILES = {
     "empty": ("r.csv", b"", "empty"),
     "blank": ("r.csv", b"\n\n  \n", "column"),
@@ -540,7 +540,7 @@ BAD_FILES = {
     "7z": ("r.7z", b"7z\xbc\xaf\x27\x1c", "a 7z archive, which is not read; unpack it"),
     "JSON of something else": ("r.json", b'{"a": 1}\n{"a": 2}\n', "review or text"),
     "JSON cut": ("r.jsonl", json_lines()[:-30], "one object per line"),
-    "JSON without ends": ("r.json", b"[" * 100_000, "one object per line"),
+    "JSON unclosed": ("r.json", b"[" * 100_000, "one object per line"),
     "JSON of columns": (
         "r.json",
         b'{"review": {"0": "a"}, "label": {"0": 1}}',
@@ -576,7 +576,7 @@ BAD_FILES = {
     ),
     "NUL": ("r.csv", with_cell(2, text="a~b").replace(b"~", b"\0"), "NUL"),
     "latin 1": ("r.csv", csv_bytes() + b"na\xefve,positive\n", "iconv -f cp1252 -t utf-8"),
-    "cut within a letter": ("r.csv", csv_bytes() + b'"na\xc3', "unexpected end"),
+    "cut within a character": ("r.csv", csv_bytes() + b'"na\xc3', "unexpected end"),
     "surrogate": ("r.csv", csv_bytes() + b"\xed\xa0\x80,positive\n", "UTF-8"),
     "UTF-16 cut": ("r.csv", csv_bytes().decode().encode("utf-16")[:-1], "is not UTF-16"),
     "cut within a quote": ("r.csv", csv_bytes()[:-15], "row 48 below the header"),
@@ -588,7 +588,7 @@ BAD_FILES = {
     "stray quote": ("r.csv", csv_bytes() + b'"a"b,positive\n', "row 49 below the header"),
     "one class": ("r.csv", csv_bytes(signs=["pos"] * 48), "0 of its 48 reviews are negative"),
     "three rows": ("r.csv", csv_bytes(TEXTS[11:14], SIGNS[11:14]), "of its 3 reviews"),
-    "nine of a class": (
+    "nine of one class": (
         "r.csv",
         csv_bytes(TEXTS[:21], SIGNS[:21]),
         "9 of its 21 reviews are negative",
@@ -614,15 +614,15 @@ BAD_FILES = {
     "zip encrypted": ("r.zip", encrypted_zip(), "encrypted"),
     "zip of two": ("r.zip", zip_bytes(("a.csv", b"x"), ("b.csv", b"y")), "'a.csv, b.csv'"),
     "zip of none": ("imdb.npz", zip_bytes(("x_train.npy", b"\x93NUMPY")), "holds 0"),
-    "zip upwards": ("r.zip", zip_bytes(("../r.csv", csv_bytes())), "outside"),
+    "zip parent path": ("r.zip", zip_bytes(("../r.csv", csv_bytes())), "outside"),
     "tar cut": ("a.tar.gz", tar_bytes(mode="w:gz")[:-100], "cut short"),
     "plain tar cut": ("a.tar", tar_bytes()[:-25_000], "cut short"),
     "tar flipped": ("a.tar.gz", flipped(tar_bytes(mode="w:gz"), 0.5), "a.tar.gz"),
     "tar cut between members": ("a.tar", tar_bytes()[: 1024 * 40], "no proper end"),
     "tar header flipped": ("a.tar", flipped_header(20), "no proper end"),
-    "tar of else": ("a.tar", tar_bytes([("notes.md", b"x")]), "0 CSVs among 1 files"),
-    "tar twice": ("a.tar", tar_bytes([*members(), members()[-1]]), "an id of its own"),
-    "tar odd name": ("a.tar", with_member("film.txt"), "film.txt"),
+    "tar of something else": ("a.tar", tar_bytes([("notes.md", b"x")]), "0 CSVs among 1 files"),
+    "tar duplicate review": ("a.tar", tar_bytes([*members(), members()[-1]]), "an id of its own"),
+    "tar misnamed review": ("a.tar", with_member("film.txt"), "film.txt"),
     "tar latin 1": (
         "a.tar",
         with_member("99_7.txt", b"na\xefve"),
@@ -630,10 +630,14 @@ BAD_FILES = {
     ),
     "tar blank review": ("a.tar", with_member("99_7.txt", b" "), "99_7.txt"),
     "tar NUL": ("a.tar", with_member("99_7.txt", b"a\0"), "99_7.txt"),
-    "tar absolute": ("a.tar", with_member("/train/pos/99_7.txt", folder=""), "outside"),
-    "tar upwards": ("a.tar", with_member("../../99_7.txt"), "outside"),
-    "tar upwards, Windows": ("a.tar", with_member("..\\train/pos/9_7.txt", folder=""), "outside"),
-    "tar drive": ("a.tar", with_member("C:/train/pos/99_7.txt", folder=""), "outside"),
+    "tar absolute path": ("a.tar", with_member("/train/pos/99_7.txt", folder=""), "outside"),
+    "tar parent path": ("a.tar", with_member("../../99_7.txt"), "outside"),
+    "tar parent path, Windows": (
+        "a.tar",
+        with_member("..\\train/pos/9_7.txt", folder=""),
+        "outside",
+    ),
+    "tar drive letter": ("a.tar", with_member("C:/train/pos/99_7.txt", folder=""), "outside"),
     "tar name with escapes": ("a.tar", with_member("\x1b[31m/9_7.txt"), r"\x1b[31m"),
     "tar symbolic link": (
         "a.tar",
@@ -649,14 +653,14 @@ BAD_FILES = {
     ),
     "tar device": ("a.tar", tar_bytes(name="aclImdb/zero", type=tarfile.CHRTYPE), "device"),
     "tar sparse": ("a.tar", sparse_tar(map="0,0", size=str(1 << 40)), "sparse"),
-    "tar of endless holes": ("a.tar", sparse_tar(b"99999999\n", major="1", minor="0"), "damaged"),
+    "tar damaged sparse map": ("a.tar", sparse_tar(b"99999999\n", major="1", minor="0"), "damaged"),
     "tar of a petabyte": ("a.tar", petabyte_tar(), "damaged"),
     "parquet cut": ("r.parquet", b"PAR1 and then nothing", "Parquet"),
 }
 
 
-def is_clear(message: str, path: Path, says: str) -> None:
-    """One line that names the file, what was found and, after the semicolon, the cure."""
+def assert_clear(message: str, path: Path, says: str) -> None:
+    """Assert that a message is one line with the file, the problem and, after `;`, the cure."""
     assert path.name in message
     assert says in message, message
     assert "; " in message
@@ -670,7 +674,7 @@ def test_bad_file(case, tmp_path):
     path = put(tmp_path / name, raw)
     with pytest.raises(LabError) as caught:
         read_reviews(path)
-    is_clear(str(caught.value), path, says)
+    assert_clear(str(caught.value), path, says)
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
@@ -689,17 +693,17 @@ def test_bomb(name, pack, tmp_path, monkeypatch):
     path = put(tmp_path / name, pack(BOMB))
     with pytest.raises(LabError) as caught:
         read_reviews(path)
-    is_clear(str(caught.value), path, "unpacks to more")
+    assert_clear(str(caught.value), path, "unpacks to more")
 
 
 def test_texts_that_take_too_much_memory(tmp_path, monkeypatch):
-    """One character beyond the usual ones makes each of a text's take four bytes."""
+    """One character outside the BMP makes every character of a text take four bytes."""
     texts = [text + "a" * 1000 for text in TEXTS]
     path = put(tmp_path / "r.csv", csv_bytes(texts))
     monkeypatch.setattr(formats, "MAX_BYTES", 2 * path.stat().st_size)
     with pytest.raises(LabError) as caught:
         read_reviews(path)
-    is_clear(str(caught.value), path, "unpacks to more")
+    assert_clear(str(caught.value), path, "unpacks to more")
     assert len(read_reviews(put(path, csv_bytes(["x" * 1000] * 48))).texts) == 48
 
 
@@ -709,7 +713,7 @@ def test_parquet_bomb(tmp_path, monkeypatch):
     assert path.stat().st_size < 100_000
     with pytest.raises(LabError) as caught:
         read_reviews(path)
-    is_clear(str(caught.value), path, "unpacks to more")
+    assert_clear(str(caught.value), path, "unpacks to more")
 
 
 BAD_PARQUET = {
@@ -731,7 +735,7 @@ def test_bad_parquet(case, tmp_path):
     make(path)
     with pytest.raises(LabError) as caught:
         read_reviews(path)
-    is_clear(str(caught.value), path, says)
+    assert_clear(str(caught.value), path, says)
 
 
 BAD_FOLDERS = {
@@ -763,12 +767,12 @@ def test_bad_folder(case, tmp_path):
     make, says = BAD_FOLDERS[case]
     with pytest.raises(LabError) as caught:
         read_reviews(make(tmp_path))
-    is_clear(str(caught.value), tmp_path, says)
+    assert_clear(str(caught.value), tmp_path, says)
 
 
 @pytest.mark.parametrize("kind", ["csv", "gzip", "bzip2", "xz", "zip", "tar", "tar.gz", "parquet"])
-def test_damage_of_any_kind_is_a_clear_message_or_harmless(kind, tmp_path):
-    """Flipped, lost and added bytes anywhere: reviews or a LabError, never another exception."""
+def test_random_damage_is_harmless_or_reported(kind, tmp_path):
+    """Flipped, lost and added bytes give reviews or a LabError, never another exception."""
     path = source(kind, tmp_path)
     whole, random = path.read_bytes(), np.random.default_rng(1002)
     for _ in range(60):
@@ -784,7 +788,7 @@ def test_damage_of_any_kind_is_a_clear_message_or_harmless(kind, tmp_path):
         assert path.name in message
 
 
-def test_a_parquet_file_of_neither_half_is_not_left_out(tmp_path):
+def test_parquet_file_of_neither_half_is_refused(tmp_path):
     for name in ("train", "validation", "Test"):
         parquet(tmp_path / "data" / f"{name}.parquet")
     with pytest.raises(LabError, match=r"'validation\.parquet'.*would be left out"):

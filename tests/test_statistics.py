@@ -1,4 +1,4 @@
-"""Intervals and tests: against closed forms, against statsmodels, and by simulation."""
+"""Intervals and tests against closed forms, statsmodels and simulation."""
 
 import math
 from functools import cache
@@ -41,16 +41,16 @@ REVIEWS = 10_000
 ACCURACY = 0.87
 # Standard deviations of a run's accuracy over seeds in reports/full, see docs/verdicts.md.
 WIDEST, USUAL = 0.0096, 0.0047  # the LSTM with RMSprop; the LSTM with Adam, the GRU
-SETTINGS = 8  # of a family: as many as Lab 2 d and e compare
-RIGHT, OPEN = 0.745, 0.25  # shares of reviews that every run gets right, and that runs differ on
+SETTINGS = 8  # settings of a family, as many as in Lab 2 d and e
+RIGHT, OPEN = 0.745, 0.25  # shares of reviews: correct in every run; different between runs
 
 
 def family(random, runs, gap=0.0, settings=SETTINGS, spread=WIDEST):
-    """Runs of a family on new test reviews, bool [settings, runs, reviews].
+    """Return runs of a family on new test reviews, bool [settings, runs, reviews].
 
-    Three quarters of the reviews are easy for every run. The others are hard to a degree that all
-    settings share, suit some settings better (0.12 points of a difference, 0.13 in reports/full),
-    and depend on a run's luck and on its ability, so that accuracies vary by `spread` over seeds.
+    Every run is correct on about three quarters of the reviews. The difficulty of the others is
+    common to all settings, varies by setting (0.12 points of a difference, 0.13 in reports/full),
+    and depends on chance and the ability of a run, so that accuracies vary by `spread` over seeds.
     The first setting is better by `gap`.
     """
     right, open_, wrong = random.multinomial(REVIEWS, [RIGHT, OPEN, 1 - RIGHT - OPEN])
@@ -66,7 +66,7 @@ def family(random, runs, gap=0.0, settings=SETTINGS, spread=WIDEST):
 
 @cache
 def simulated(runs, spread_, gap=0.0, times=1000):
-    """(accuracy of the second setting, first minus second, spread) of many families."""
+    """Return (accuracy of the second setting, first minus second, spread) of many families."""
     random, found = np.random.default_rng([runs, round(1e4 * gap), round(1e4 * spread_)]), []
     for _ in range(times):
         first, second, *others = family(random, runs, gap, spread=spread_)
@@ -82,29 +82,29 @@ def simulated(runs, spread_, gap=0.0, times=1000):
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize(("runs", "apart"), [(2, WIDEST), (3, USUAL), (5, WIDEST)])
-def test_accuracies_cover_and_differences_keep_their_level(runs, apart):
-    estimates, differences, spreads = zip(*simulated(runs, apart), strict=True)
+@pytest.mark.parametrize(("runs", "deviation"), [(2, WIDEST), (3, USUAL), (5, WIDEST)])
+def test_accuracies_cover_and_differences_keep_their_level(runs, deviation):
+    estimates, differences, spreads = zip(*simulated(runs, deviation), strict=True)
     assert 0.93 <= np.mean([e.low <= ACCURACY <= e.high for e in estimates]) <= 0.97
     assert 0.03 <= np.mean([d.p < 0.05 for d in differences]) <= 0.06
     assert np.mean([d.low <= 0 <= d.high for d in differences]) == pytest.approx(
         1 - np.mean([d.p < 0.05 for d in differences])
     )
-    assert math.sqrt(np.mean([s.variance for s in spreads])) == pytest.approx(apart, rel=0.05)
+    assert math.sqrt(np.mean([s.variance for s in spreads])) == pytest.approx(deviation, rel=0.05)
 
 
 @pytest.mark.simulation
 @pytest.mark.parametrize(
-    ("runs", "apart", "gap"), [(5, USUAL, 0.01), (17, WIDEST, 0.01), (5, WIDEST, 0.019)]
+    ("runs", "deviation", "gap"), [(5, USUAL, 0.01), (17, WIDEST, 0.01), (5, WIDEST, 0.019)]
 )
-def test_power_is_above_80_per_cent(runs, apart, gap):
-    """For one point it takes five runs a side, and 17 of the LSTM with RMSprop."""
-    assert np.mean([d.p < 0.05 for _, d, _ in simulated(runs, apart, gap, 400)]) > 0.8
+def test_power_is_above_80_per_cent(runs, deviation, gap):
+    """One point needs five runs per side, and 17 for the LSTM with RMSprop."""
+    assert np.mean([d.p < 0.05 for _, d, _ in simulated(runs, deviation, gap, 400)]) > 0.8
 
 
 @pytest.mark.simulation
-def test_no_valid_test_of_five_seeds_finds_a_point_at_the_widest_spread():
-    """Not even one that knows the variance over seeds and has no other: the z-test's power."""
+def test_five_seeds_cannot_detect_one_point_at_the_widest_spread():
+    """Even a z-test with known variance over seeds, and no other variance, has too little power."""
     error = WIDEST * math.sqrt(2 / 5)
     best = stats.norm.sf(1.96 - 0.01 / error)
     assert best < 0.4
@@ -113,15 +113,15 @@ def test_no_valid_test_of_five_seeds_finds_a_point_at_the_widest_spread():
 
 
 @pytest.mark.simulation
-def test_the_smallest_detectable_difference_is_found_four_times_in_five():
+def test_smallest_detectable_difference_has_80_per_cent_power():
     stated = np.mean([d.detectable for _, d, _ in simulated(5, WIDEST)])
     found = simulated(5, WIDEST, round(float(stated), 4), 500)
     assert np.mean([d.p < 0.05 for _, d, _ in found]) == pytest.approx(0.8, abs=0.04)
 
 
 @pytest.mark.simulation
-def test_equivalence_errs_one_time_in_twenty_at_its_margin():
-    """At a true gap of exactly one point; without a gap ten runs find the two equivalent."""
+def test_equivalence_test_keeps_its_level_at_the_margin():
+    """The true gap is exactly one point; without a gap, ten runs show equivalence."""
     wrong = np.mean([d.p_equivalent < 0.05 for _, d, _ in simulated(8, USUAL, MARGIN, 500)])
     assert 0.03 <= wrong <= 0.07
     right = np.mean([d.p_equivalent < 0.05 for _, d, _ in simulated(10, USUAL, 0.0, 300)])
@@ -129,7 +129,7 @@ def test_equivalence_errs_one_time_in_twenty_at_its_margin():
 
 
 @pytest.mark.simulation
-def test_counting_reviews_or_seeds_alone_would_not_cover():
+def test_intervals_from_reviews_or_seeds_alone_do_not_cover():
     random, by_reviews, by_seeds = np.random.default_rng(2), [], []
     for _ in range(400):
         runs = family(random, 5, settings=1, spread=0.0069)[0]
@@ -142,7 +142,7 @@ def test_counting_reviews_or_seeds_alone_would_not_cover():
 
 
 @pytest.mark.simulation
-def test_a_prediction_interval_holds_a_single_run_on_other_reviews():
+def test_prediction_interval_covers_a_single_run_on_new_reviews():
     random, held = np.random.default_rng(3), []
     for _ in range(600):
         made = family(random, 3)
@@ -154,8 +154,8 @@ def test_a_prediction_interval_holds_a_single_run_on_other_reviews():
 
 
 @pytest.mark.simulation
-def test_gaps_that_share_their_reviews():
-    """Their mean's interval covers and their joint test keeps its level; independent gaps do not."""
+def test_joint_test_of_gaps_that_share_reviews():
+    """Interval and joint test are valid; treating gaps as independent is not."""
     random, held, taken_alone, joint = np.random.default_rng(4), [], [], []
     for _ in range(600):
         made, other = family(random, 3), family(random, 1)
@@ -183,12 +183,12 @@ def test_unpaired_intervals_cover():
 
 
 @pytest.mark.simulation
-def test_a_baseline_against_a_setting_keeps_its_level():
-    """The baseline is as good as the setting: the t-test or McNemar on every run errs seldom."""
+def test_comparison_with_a_baseline_keeps_its_level():
+    """The baseline is as good as the setting; the t-test or McNemar on every run rarely errs."""
     random, wrong = np.random.default_rng(5), []
     for _ in range(600):
         made = family(random, 3)
-        shares = made.mean(axis=(0, 1))  # 1 or 0 on the reviews that are sure
+        shares = made.mean(axis=(0, 1))  # 1 or 0 on reviews where all runs agree
         coin = random.random(REVIEWS) < 0.5
         single = ((shares == 1) | ((shares > 0) & coin))[None]
         over_seeds = spread(made)
@@ -196,16 +196,16 @@ def test_a_baseline_against_a_setting_keeps_its_level():
     assert np.mean(wrong) < 0.06
 
 
-def test_mcnemar_decides_where_it_is_beyond_doubt_on_every_run():
+def test_mcnemar_decides_only_if_clear_on_every_run():
     random = np.random.default_rng(6)
     runs = family(random, 3, settings=1)[0]
     better = runs[0] | (random.random(REVIEWS) < 0.4)
     d = difference(better[None], runs, EXACT, None)
     assert math.isnan(d.error)
     assert d.p == max(mcnemar(better, run) for run in runs) < 1e-10
-    assert math.isnan(difference(better[None], runs[:1], EXACT, None).p)  # one seed decides nothing
+    assert math.isnan(difference(better[None], runs[:1], EXACT, None).p)  # one seed is not tested
     runs[2] = better
-    runs[2, np.flatnonzero(better)[:10]] = False  # significant, p = 0.002, but not beyond doubt
+    runs[2, np.flatnonzero(better)[:10]] = False  # significant, p = 0.002, but not clear
     assert math.isnan(difference(better[None], runs, EXACT, None).p)
 
 
@@ -222,8 +222,8 @@ def test_one_model_has_the_binomial_interval():
     assert (estimate.n, estimate.reviews) == (1, 1000)
 
 
-def test_the_spread_is_that_of_a_two_way_layout():
-    """Mean squares of runs and of the interaction with reviews, by explicit loops."""
+def test_spread_matches_a_two_way_layout():
+    """Mean squares of runs and of the interaction with reviews, computed with loops."""
     values = family(np.random.default_rng(7), 4, settings=1)[0][:, ::50].astype(float)
     runs, reviews = values.shape
     grand = values.mean()
@@ -238,8 +238,8 @@ def test_the_spread_is_that_of_a_two_way_layout():
     assert (found.variance, found.freedom, found.within) == pytest.approx((of_runs, 3, rest))
 
 
-def test_without_the_reviews_share_it_is_the_two_sample_t_test():
-    """Each run is right on some reviews of its own: only the seeds vary (statsmodels)."""
+def test_difference_without_review_variance_is_the_two_sample_t_test():
+    """Each run is correct on its own reviews, so only the seeds vary; from statsmodels."""
     right = [[30, 52, 41, 47], [63, 70, 55, 66]]
     sides = np.zeros((2, 4, 100_000), bool)
     for side, run in np.ndindex(2, 4):
@@ -255,7 +255,7 @@ def test_without_the_reviews_share_it_is_the_two_sample_t_test():
     )
 
 
-def test_degrees_of_freedom_follow_the_shares():
+def test_degrees_of_freedom_match_satterthwaite():
     random = np.random.default_rng(8)
     runs = random.random((2, 400)) < 0.8
     seeds = Spread(0.0004, 3, 0.1)
@@ -268,12 +268,12 @@ def test_degrees_of_freedom_follow_the_shares():
 
 
 def satterthwaite(*shares):
-    """Standard error and degrees of freedom of a sum of variances, (variance, freedom) each."""
+    """Return standard error and degrees of freedom of a sum of (variance, freedom) pairs."""
     variance = sum(v for v, _ in shares)
     return math.sqrt(variance), variance**2 / sum(v**2 / freedom for v, freedom in shares)
 
 
-def test_levels_are_those_of_the_methods():
+def test_constants_match_the_methods():
     constants = (CONFIDENCE, LEVEL, MARGIN, POWER, UNSTABLE, WIDE, DOUBTLESS)
     assert constants == (0.95, 0.05, 0.01, 0.8, 0.001, 0.1, 1e-6)
     assert (EXACT.variance, EXACT.freedom, EXACT.within) == (0, math.inf, 0)
@@ -281,7 +281,7 @@ def test_levels_are_those_of_the_methods():
     assert math.isnan(NOT_RUN.mean)
 
 
-def test_p_values_and_the_detectable_difference_are_those_of_t():
+def test_p_values_and_detectable_difference_match_the_t_distribution():
     estimate = Estimate(0.02, 0.008, 7.5, 3, 400)
     t = stats.t(7.5)
     assert estimate.p_above(0.0) == pytest.approx(t.sf(2.5))
@@ -300,8 +300,8 @@ def test_p_values_and_the_detectable_difference_are_those_of_t():
     assert [exact.p_above(v) for v in (0.0, 0.02, 0.03)] == [0, 1, 1]
 
 
-def test_a_lone_run_does_not_decide_against_its_setting():
-    """The single run is the lower side: only p-values that would hold that against it are NaN."""
+def test_single_run_cannot_decide_against_its_setting():
+    """If the single run is the lower side, p-values that would count against it are NaN."""
     below = Estimate(-0.02, 0.008, 7.5, 1, 400, lone=True)
     assert math.isnan(below.p_below(0.0))
     assert below.p_above(0.0) == pytest.approx(stats.t.sf(-2.5, 7.5))
@@ -320,7 +320,7 @@ def test_a_lone_run_does_not_decide_against_its_setting():
     assert not difference(np.repeat(low, 2, 0), high[:1], seeds, seeds).lone
 
 
-def test_differences_add_the_shares_of_their_sides():
+def test_difference_adds_the_variances_of_both_sides():
     random = np.random.default_rng(14)
     first, second = random.random((3, 500)) < 0.8, random.random((2, 500)) < 0.7
     mine, theirs = Spread(0.0004, 3, 0.1), Spread(0.0009, 5, 0.12)
@@ -331,18 +331,18 @@ def test_differences_add_the_shares_of_their_sides():
     assert (d.error, d.freedom) == pytest.approx(expected)
     assert (d.mean, d.n, d.reviews, d.bounds) == (pytest.approx(gaps.mean()), 2, 500, (-1, 1))
     assert math.isnan(d.mcnemar)
-    # One spread for both sides is one share.
+    # A common spread of both sides is one variance component.
     d = difference(first, second, mine, mine)
     of_reviews = (gaps.var(ddof=1) - 0.1 / 3 - 0.1 / 2) / 500
     expected = satterthwaite((0.0004 / 3 + 0.0004 / 2, 3), (of_reviews, 499))
     assert (d.error, d.freedom) == pytest.approx(expected)
-    # A model without a seed does not count among the runs.
+    # A model without a seed does not count as a run.
     assert difference(first, second[:1], mine, EXACT).n == 3
     assert difference(first[:1], second, EXACT, theirs).n == 2
     assert difference(first[:1], second[:1], EXACT, EXACT).n == 1
 
 
-def test_unpaired_differences_have_the_reviews_share_of_each_side():
+def test_unpaired_difference_adds_the_review_variance_of_each_side():
     random = np.random.default_rng(15)
     first, second = random.random((3, 500)) < 0.8, random.random((2, 700)) < 0.7
     mine, theirs = Spread(0.0004, 3, 0.1), Spread(0.0009, 5, 0.12)
@@ -357,14 +357,14 @@ def test_unpaired_differences_have_the_reviews_share_of_each_side():
     assert math.isnan(difference(first, second[:1], mine, EXACT, paired=False).mcnemar)
 
 
-def test_a_prediction_adds_a_runs_own_shares():
+def test_prediction_adds_the_variance_of_a_single_run():
     estimate, seeds = Estimate(0.87, 0.004, 9.0, 3, 500, (0, 1)), Spread(0.0004, 6, 0.05)
     predicted = prediction(estimate, seeds, 250)
     shares = [(0.004**2, 9), (0.0004, 6), ((0.87 * 0.13 - 0.05) / 250, 249)]
     assert (predicted.error, predicted.freedom) == pytest.approx(satterthwaite(*shares))
     assert (predicted.mean, predicted.n, predicted.reviews) == (0.87, 3, 250)
     assert predicted.bounds == (0, 1)
-    certain = prediction(estimate, Spread(0.0004, 6, 0.5), 250)  # more than a coin's variance
+    certain = prediction(estimate, Spread(0.0004, 6, 0.5), 250)  # more than the binomial variance
     assert (certain.error, certain.freedom) == pytest.approx(satterthwaite(*shares[:2]))
     unknown = prediction(estimate, None, 250)
     assert (unknown.mean, unknown.n, unknown.reviews, unknown.bounds) == (0.87, 3, 250, (0, 1))
@@ -372,18 +372,18 @@ def test_a_prediction_adds_a_runs_own_shares():
     assert math.isnan(unknown.error)
 
 
-def test_accuracies_name_their_runs_reviews_and_bounds():
+def test_accuracy_holds_runs_reviews_and_bounds():
     runs = np.random.default_rng(16).random((3, 500)) < 0.8
     estimate = accuracy(runs, Spread(0.0004, 3, 0.1))
     assert (estimate.n, estimate.reviews, estimate.bounds) == (3, 500, (0, 1))
     assert estimate.mean == pytest.approx(runs.mean())
     assert accuracy(runs, None).bounds == (0, 1)
     assert accuracy(runs, EXACT, (-1.0, 1.0)).bounds == (-1, 1)
-    steady = accuracy(runs, Spread(0.0004, 3, 1.0))  # reviews vary less than seeds explain
+    steady = accuracy(runs, Spread(0.0004, 3, 1.0))  # the reviews vary less than the runs explain
     assert steady.error == pytest.approx(math.sqrt(0.0004 / 3))
 
 
-def test_welch_is_statsmodels():
+def test_welch_matches_statsmodels():
     values, other = [0.8, 0.81, 0.84], [0.7, 0.78, 0.75, 0.79]
     means = CompareMeans(DescrStatsW(values), DescrStatsW(other))
     d = welch(values, other)
@@ -402,7 +402,7 @@ def test_welch_is_statsmodels():
         assert not estimate.lone
 
 
-def test_shares_are_clopper_pearson():
+def test_shares_match_clopper_pearson():
     for count, n in ((0, 1), (8, 10), (10, 10), (0, 5)):
         share = Share(count, n)
         assert (share.low, share.high) == pytest.approx(
@@ -420,8 +420,8 @@ def test_mcnemar_is_exact():
     assert mcnemar(first, first) == 1.0
 
 
-def test_holm_by_hand_and_by_statsmodels():
-    """0.01 x 4, 0.02 x 3, 0.03 x 2 raised to what came before, 0.5 x 1; in the order given."""
+def test_holm_matches_hand_computation_and_statsmodels():
+    """0.01 x 4, 0.02 x 3, 0.03 x 2 raised to the previous value, 0.5 x 1; in input order."""
     assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
     many = np.random.default_rng(9).uniform(0, 0.1, 30)
     assert holm(many) == pytest.approx(multipletests(many, method="holm")[1])
@@ -433,7 +433,7 @@ def test_holm_by_hand_and_by_statsmodels():
 # ------------------------------------------------------------------------------------ corners
 
 
-def test_a_setting_whose_seeds_lie_far_apart_keeps_a_spread_of_its_own():
+def test_unstable_settings_keep_their_own_spread():
     random = np.random.default_rng(10)
     groups = dict(enumerate(family(random, 4)))
     calm, unstable = pool(groups)
@@ -448,10 +448,10 @@ def test_a_setting_whose_seeds_lie_far_apart_keeps_a_spread_of_its_own():
     assert pool({1: groups[1][:1]}) == (None, {})
     pairs = {name: runs[:2] for name, runs in groups.items()}
     assert list(pool(pairs)[1]) == [3]
-    groups[3][0] &= random.random(REVIEWS) < 0.3  # two leave the pool, one after the other
+    groups[3][0] &= random.random(REVIEWS) < 0.3  # two settings leave the pool, one after the other
     groups[4][0] &= random.random(REVIEWS) < 0.9
     assert sorted(pool(groups)[1]) == [3, 4]
-    hidden = {name: groups[name][:3] for name in range(5)}  # each alone hides behind the other
+    hidden = {name: groups[name][:3] for name in range(5)}  # each one masks the other
     hidden[3] &= random.random((3, REVIEWS)) < [[0.3], [0.9], [1]]
     hidden[4] = hidden[3].copy()
     assert sorted(pool(hidden)[1]) == [3, 4]
@@ -463,7 +463,7 @@ def test_a_setting_whose_seeds_lie_far_apart_keeps_a_spread_of_its_own():
         assert pool({0: still, 1: still}) == (Spread(0, 4, 0), {})
 
 
-def test_a_spread_that_is_not_known_gives_no_interval():
+def test_unknown_spread_gives_no_interval():
     runs = family(np.random.default_rng(11), 1, settings=2)
     assert spread(runs) is None
     for estimate in (accuracy(runs[0], None), difference(*runs, None, None)):
@@ -474,7 +474,7 @@ def test_a_spread_that_is_not_known_gives_no_interval():
     assert not prediction(accuracy(runs[0], None), None, REVIEWS).known
 
 
-def test_an_interval_that_says_nothing_is_left_out_and_its_test_stays():
+def test_uninformative_interval_is_omitted_but_tested():
     runs = np.zeros((2, 3, REVIEWS), bool)
     for side, run in np.ndindex(2, 3):
         runs[side, run, : (8000, 8700, 7000)[run] + 1000 * side] = True
@@ -494,14 +494,14 @@ def test_identical_models_do_not_differ():
     assert (d.mean, d.p) == (0, 1)
 
 
-def test_intervals_stay_within_what_is_possible():
+def test_intervals_stay_within_bounds():
     assert accuracy(np.array([[True] * 30 + [False]]), EXACT).high == 1.0
     assert accuracy(np.array([[True] * 30]), EXACT).low == 1.0
     assert Estimate(0.5, 0.0, math.inf, 1, 10).p_above(0.4) == 0.0
 
 
-def test_a_trend_of_the_share_that_trains():
-    """At equal shares a few per cent of samples show one; at falling shares most do."""
+def test_trend_of_the_share_of_trained_runs():
+    """With equal shares few samples show a trend; with falling shares most do."""
     layers, random = np.repeat([1, 2, 3, 4], [10, 10, 10, 5]), np.random.default_rng(13)
     level = np.mean([trend(layers, random.random(35) < 0.5) < 0.05 for _ in range(400)])
     assert 0.015 < level < 0.08

@@ -1,4 +1,4 @@
-"""The store of trials: checked at every reading, held by one writer, copied, cleaned."""
+"""The store of trials: checks on reading, claims of writers, copies, cleaning."""
 
 import errno
 import hashlib
@@ -76,7 +76,7 @@ def clean(store, **options):
 
 @pytest.fixture
 def unreadable(monkeypatch):
-    """Let every file of a name fail with an error number; root may read whatever the mode."""
+    """Make opening a file fail with an error number; root can read a file of any mode."""
 
     def fail(name, code=errno.EIO):
         real = os.open
@@ -94,13 +94,13 @@ def unreadable(monkeypatch):
 # Names
 
 
-def test_names_of_stored_trials_stay():
+def test_keys_of_stored_trials_are_stable():
     assert trial_key(TrialConfig()) == "ac92f778a9bbee4e"
     assert trial_key(TrialConfig(optim="rmsprop", lr=0.001)) == "56d86b2b293d06c4"
     assert trial_key(TrialConfig(cell="gru", optim="adam", lr=0.001)) == "fe50d6c30b313eee"
 
 
-def test_default_store_is_named_by_the_environment(tmp_path, monkeypatch):
+def test_default_store_follows_the_environment(tmp_path, monkeypatch):
     assert default_store().root == tmp_path / "trials"
     assert default_store(str(tmp_path / "other")).root == tmp_path / "other"
     monkeypatch.delenv("LABRNN_STORE")
@@ -109,14 +109,14 @@ def test_default_store_is_named_by_the_environment(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["~no_such_user/trials", "a\0b"])
-def test_a_folder_that_cannot_be_named(name):
+def test_invalid_folder_name_is_refused(name):
     with pytest.raises(LabError, match=r"no such folder for trials \(.+\); write it in full"):
         Store(name)
     with pytest.raises(LabError, match="no such folder for trials"):
         Store("trials", ["good", name])
 
 
-def test_a_folder_of_trials_that_cannot_be_listed(store, monkeypatch):
+def test_unlistable_folder_is_reported(store, monkeypatch):
     for path in (store.root, store.root / FINGERPRINT):
         real = os.scandir
 
@@ -136,7 +136,7 @@ def test_a_folder_of_trials_that_cannot_be_listed(store, monkeypatch):
     assert list(Store(store.root / "none").places()) == []
 
 
-def test_places_are_the_roots_then_the_shelves_by_name(store, tmp_path):
+def test_places_list_the_root_then_shelves_by_name(store, tmp_path):
     shelf = Store(tmp_path / "shelf")
     keys = [write(shelf, CONFIG.replace(seed=n)).key for n in range(3)]
     write(shelf)
@@ -151,10 +151,10 @@ def test_places_are_the_roots_then_the_shelves_by_name(store, tmp_path):
     assert finished == [store.root / FINGERPRINT / KEY, *named]
 
 
-# What is stored
+# Stored content
 
 
-def test_a_stored_trial_is_what_was_given(store):
+def test_stored_trial_equals_its_input(store):
     trial = only(store)
     assert (trial.key, trial.fingerprint) == (KEY, FINGERPRINT)
     assert trial.config == CONFIG
@@ -190,12 +190,12 @@ def test_a_stored_trial_is_what_was_given(store):
     }
 
 
-def test_probabilities_are_rounded_on_their_side_of_one_half():
+def test_rounded_probabilities_keep_their_side_of_one_half():
     given = np.array([0, 0.5, 0.50001, 0.49999, 0.50004, 0.12345, 0.99996, 1])
     assert _rounded(given).tolist() == [0, 0.5, 0.5001, 0.5, 0.5001, 0.1234, 1, 1]
 
 
-def test_json_files_are_readable_and_hold_no_nan():
+def test_json_files_are_indented_and_contain_no_nan():
     assert dump({"a": [1]}) == b'{\n "a": [\n  1\n ]\n}\n'
     with pytest.raises(ValueError, match="not JSON compliant"):
         dump(float("nan"))
@@ -218,7 +218,7 @@ READING = {
 
 
 @pytest.mark.parametrize("name", [*TEXTS, WEIGHTS])
-def test_flipped_byte_is_never_used(store, name):
+def test_file_with_flipped_byte_is_never_used(store, name):
     trial = only(store)
     flip(trial.folder / name)
     (fault,) = trial.damage()
@@ -237,7 +237,7 @@ def test_flipped_byte_is_never_used(store, name):
 
 @pytest.mark.parametrize("name", ["DONE", *TEXTS, WEIGHTS])
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
-def test_what_cannot_be_read_is_no_damage(store, unreadable, name, code):
+def test_unreadable_file_is_not_damage(store, unreadable, name, code):
     unreadable(name, code)
     trial = Trial(store.root / FINGERPRINT / KEY)
     message = (
@@ -251,7 +251,7 @@ def test_what_cannot_be_read_is_no_damage(store, unreadable, name, code):
             store.find(CONFIG, FINGERPRINT)
 
 
-def test_flipped_bytes_of_done_and_of_its_absence(store):
+def test_damaged_or_missing_done_file_is_reported(store):
     trial = only(store)
     digests = json.loads((trial.folder / "DONE").read_bytes())
     for text in ("[]", "{", "7", '{"trial.json": 7}', "\x00"):
@@ -267,7 +267,7 @@ def test_flipped_bytes_of_done_and_of_its_absence(store):
         Trial(trial.folder).row()
 
 
-def test_trial_in_the_wrong_folder_is_found(store):
+def test_trial_in_the_wrong_folder_is_detected(store):
     trial = only(store)
     moved = trial.folder.rename(trial.folder.with_name("0" * 16))
     assert Trial(moved).damage() == [
@@ -295,7 +295,7 @@ def test_copy_without_weights_is_sound(store):
 
 
 @pytest.mark.parametrize("other", [FORMAT - 1, FORMAT + 1])
-def test_another_versions_store_is_neither_used_nor_changed(store, other):
+def test_store_of_another_version_is_not_used_or_changed(store, other):
     trial = only(store)
     stored = json.loads((trial.folder / "trial.json").read_bytes()) | {"format": other}
     (trial.folder / "trial.json").write_text(json.dumps(stored))
@@ -314,14 +314,14 @@ def test_another_versions_store_is_neither_used_nor_changed(store, other):
 
 
 @pytest.mark.parametrize(
-    ("fields", "gone"),
+    ("fields", "removed"),
     [
         ({"linear_path": False}, ""),
         ({"linear_path": True}, "linear_path = True"),
         ({"readout": "mean"}, "readout = mean"),
     ],
 )
-def test_a_run_of_an_older_version_is_read_unless_it_used_what_is_gone(store, fields, gone):
+def test_old_run_is_readable_unless_it_used_a_removed_option(store, fields, removed):
     trial = only(store)
     stored = json.loads((trial.folder / "trial.json").read_bytes())
     stored["config"] |= fields
@@ -331,11 +331,11 @@ def test_a_run_of_an_older_version_is_read_unless_it_used_what_is_gone(store, fi
     (trial.folder / "DONE").write_text(json.dumps(digests))
     (store.root / MARK).touch()
     found = Trial(trial.folder)
-    if not gone:
+    if not removed:
         assert found.damage() == []
         assert found.config == trial.config
         return
-    with pytest.raises(LabError, match=rf"\({gone}\); nothing is changed there"):
+    with pytest.raises(LabError, match=rf"\({removed}\); nothing is changed there"):
         found.damage()
     with pytest.raises(LabError, match=r"linear_path|readout"):
         _ = found.config
@@ -345,7 +345,7 @@ def test_a_run_of_an_older_version_is_read_unless_it_used_what_is_gone(store, fi
 # Interrupted trainings
 
 
-def test_the_newest_sound_state_serves_and_damaged_ones_go(store):
+def test_newest_sound_state_is_used_and_damaged_ones_are_removed(store):
     other = CONFIG.replace(seed=1, epochs=12)
     assert store.load_progress(other, FINGERPRINT) is None
     assert store.epochs_kept(other, FINGERPRINT) == 0
@@ -374,7 +374,7 @@ def test_the_newest_sound_state_serves_and_damaged_ones_go(store):
     assert not partial.exists()
 
 
-def test_a_state_that_cannot_be_read_is_kept(store, unreadable):
+def test_unreadable_state_is_kept(store, unreadable):
     other = CONFIG.replace(seed=1)
     store.save_progress(other, FINGERPRINT, progress(2))
     unreadable("optimizer.safetensors")
@@ -400,7 +400,7 @@ WRITES = {
 
 
 @pytest.mark.parametrize("work", WRITES)
-def test_a_store_that_cannot_be_written(store, tmp_path, work):
+def test_unwritable_store_is_reported(store, tmp_path, work):
     (tmp_path / "file").touch()
     broken = Store(tmp_path / "file" / "trials")
     with pytest.raises(LabError) as caught:
@@ -411,7 +411,7 @@ def test_a_store_that_cannot_be_written(store, tmp_path, work):
     )
 
 
-def test_a_log_is_a_new_file_of_the_store(store, tmp_path):
+def test_log_is_a_new_file_in_the_store(store, tmp_path):
     new = Store(tmp_path / "new")
     with new.open_log() as log:
         log.write("é one\n")
@@ -421,10 +421,10 @@ def test_a_log_is_a_new_file_of_the_store(store, tmp_path):
     assert (new.root / MARK).is_file()
 
 
-# Writers at once
+# Concurrent writers
 
 
-def test_trial_is_held_by_one(store):
+def test_trial_is_claimed_by_one_writer(store):
     place = FINGERPRINT, trial_key(CONFIG.replace(seed=1))
     with store.claim(*place) as mine:
         assert mine
@@ -436,8 +436,8 @@ def test_trial_is_held_by_one(store):
     assert list(store.root.rglob("*.lock")) == []
 
 
-def test_what_is_finished_stays(store):
-    """A second writer of the same trial, without the lock, changes nothing and leaves nothing."""
+def test_finished_trial_is_not_replaced(store):
+    """A second writer of the same trial without the lock changes nothing."""
     before = everything(store.root)
     store.save_progress(CONFIG, FINGERPRINT, progress(2))
     trial = store.save(CONFIG, CORPUS, progress(seed=1), predicted(), HOW)
@@ -466,7 +466,7 @@ def test_take_copies_once_and_adds_weights(store, tmp_path):
     assert Store(tmp_path / "none", shelves=[shelf.root]).find(CONFIG, FINGERPRINT)
 
 
-def test_take_refuses_what_is_damaged_and_keeps_what_differs(store, tmp_path):
+def test_take_refuses_damaged_trials_and_keeps_differing_ones(store, tmp_path):
     shelf, other = Store(tmp_path / "shelf"), progress()
     other.history[0]["train_loss"] = 0.71
     shelf.save(CONFIG, CORPUS, other, predicted(), HOW)
@@ -482,7 +482,7 @@ def test_take_refuses_what_is_damaged_and_keeps_what_differs(store, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_trial_that_is_being_trained_is_not_taken(store, tmp_path):
+def test_trial_in_training_is_not_taken(store, tmp_path):
     shelf = Store(tmp_path / "shelf")
     with Store(shelf.root).claim(FINGERPRINT, KEY):
         assert shelf.take(only(store)) == "busy"
@@ -493,10 +493,10 @@ def test_a_trial_that_is_being_trained_is_not_taken(store, tmp_path):
         assert shelf.take(only(store)) == "busy"
 
 
-# What is kept beside the trials
+# Values kept beside the trials
 
 
-def test_what_is_kept_is_recalled_the_roots_first_and_stays(store, tmp_path):
+def test_recall_prefers_the_root_and_keeps_the_first_value(store, tmp_path):
     shelf = Store(tmp_path / "shelf")
     both = Store(store.root, [shelf.root])
     assert both.recall(FINGERPRINT, NOTES) is None
@@ -521,7 +521,7 @@ def test_what_is_kept_is_recalled_the_roots_first_and_stays(store, tmp_path):
     assert both.recall(FINGERPRINT, NOTES) == ["again"]
 
 
-def test_kept_values_are_copied_to_stores_and_folders_and_never_over_others(store, tmp_path):
+def test_copying_kept_values_never_overwrites(store, tmp_path):
     other, folder = Store(tmp_path / "other"), tmp_path / "tables" / DESCRIPTIONS
     more = "more-0123456789abcdef.json"
     for name in (NOTES, more, "bad-0123456789abcdef.json"):
@@ -546,7 +546,7 @@ def test_kept_values_are_copied_to_stores_and_folders_and_never_over_others(stor
 # Cleaning
 
 
-def test_clean_removes_leftovers_only(store):
+def test_clean_removes_only_leftovers(store):
     other, held = CONFIG.replace(seed=1), CONFIG.replace(seed=2)
     store.save_progress(other, FINGERPRINT, progress(1))
     folder = store.root / FINGERPRINT
@@ -570,7 +570,7 @@ def test_clean_removes_leftovers_only(store):
     assert only(store).damage() == []
 
 
-def test_clean_removes_damaged_trials_only_when_asked(store):
+def test_clean_removes_damaged_trials_only_on_request(store):
     damaged = only(store).folder
     flip(damaged / "metrics.json")
     broken = damaged.with_name("0123456789abcdef")
@@ -580,6 +580,6 @@ def test_clean_removes_damaged_trials_only_when_asked(store):
     assert list(store.places()) == []
 
 
-def test_predictions_have_four_decimals_and_whole_rows(store):
+def test_predictions_csv_round_trips(store):
     table = only(store).predictions
     assert predictions_csv(table) == only(store).read("predictions.csv")

@@ -1,4 +1,4 @@
-"""One table of results: what a run and a setting are, and that every part reads the same."""
+"""The table of results: runs, settings, and the same values in every part."""
 
 import re
 import time
@@ -29,7 +29,7 @@ FULL = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96}
 
 @pytest.fixture(scope="module")
 def committed():
-    """The runs that are committed, read once."""
+    """The committed runs, read once."""
     return Runs(COMMITTED.trials())
 
 
@@ -37,7 +37,7 @@ def full(name):
     return read_params(PROJECT / "params" / "full" / f"{name}.yaml")
 
 
-def test_a_row_a_run_with_every_field_under_its_own_name():
+def test_table_has_one_row_per_run_with_every_field():
     config = TrialConfig(optim="adam", hidden_dim=20, seed=7)
     table = Runs([run(config, 0.87, last=0.85)]).table
     [row] = table.to_dict("records")
@@ -50,7 +50,7 @@ def test_a_row_a_run_with_every_field_under_its_own_name():
     assert row["trained"]
 
 
-def test_a_row_a_setting_from_all_its_seeds():
+def test_settings_table_has_one_row_per_setting():
     settings = Depth(**FULL).settings()
     runs = Runs(fake_runs(settings, {"1 layer": 0.87, "2 layers": [0.87, 0.5, 0.86]}, [3, 1, 2]))
     table = runs.settings()
@@ -62,7 +62,7 @@ def test_a_row_a_setting_from_all_its_seeds():
     assert (table["low"] < table["accuracy"]).all()
 
 
-def test_trained_takes_a_fall_of_the_loss_and_a_validation_accuracy_above_chance():
+def test_trained_needs_a_falling_loss_and_accuracy_above_chance():
     config = TrialConfig()
     fell, flat = run(config, 0.87), run(config, 0.5)
     weak = run(config, ABOVE - 0.001)
@@ -73,7 +73,7 @@ def test_trained_takes_a_fall_of_the_loss_and_a_validation_accuracy_above_chance
     assert trained == [True, False, False, False]
 
 
-def test_seeds_beyond_a_parts_own_count():
+def test_seeds_beyond_those_of_the_part_are_included():
     part = Width(widths=[100], seeds=[5], **FULL)
     found = results(part, {"100 units": 0.87}, seeds=[5, 6, 7])
     [setting] = found.settings
@@ -82,7 +82,7 @@ def test_seeds_beyond_a_parts_own_count():
 
 
 @pytest.mark.parametrize("change", [{"epochs": 4}, {"optim": "adam"}, {"cell": "gru"}], ids=str)
-def test_the_spread_is_that_of_the_family_and_no_other(change):
+def test_spread_is_pooled_only_within_the_family(change):
     settings = Width(widths=[20, 100], **FULL).settings()
     calm = fake_runs(settings, {"20 units": 0.87, "100 units": 0.87}, range(4), spread=0.004)
     other = [Setting(s.name, s.config.replace(**change)) for s in settings]
@@ -95,8 +95,8 @@ def test_the_spread_is_that_of_the_family_and_no_other(change):
     assert together.accuracy(config, "best") == alone.accuracy(config, "best")
 
 
-def test_a_single_run_may_be_one_of_an_unstable_setting():
-    """It has the spread of all settings; several runs show which kind theirs is."""
+def test_single_run_uses_the_spread_of_all_settings():
+    """It may belong to an unstable setting; several runs show whether theirs is unstable."""
     settings = Width(widths=[10, 20, 32, 50, 100], **FULL).settings()
     levels = {s.name: [0.868, 0.87, 0.872] for s in settings}
     levels |= {"10 units": [0.70, 0.87, 0.80], "100 units": [0.87]}
@@ -108,7 +108,7 @@ def test_a_single_run_may_be_one_of_an_unstable_setting():
     assert error > 5 * runs.accuracy(settings[1].config, "best").error
 
 
-def test_where_runs_differ_too_much_their_range_is_printed():
+def test_range_is_printed_for_widely_spread_runs():
     part = Width(widths=[10, 20, 32, 100], **FULL)
     levels = {s.name: [0.868, 0.87, 0.872] for s in part.settings()}
     levels["10 units"] = [0.70, 0.90, 0.80]
@@ -119,21 +119,21 @@ def test_where_runs_differ_too_much_their_range_is_printed():
     assert prose.accuracy(narrow).startswith("87.0 % (95 % CI [")
 
 
-def test_a_part_of_the_settings_gives_a_setting_the_same_interval():
-    """Whatever else a part asks for: a setting has one mean and one interval."""
+def test_interval_of_a_setting_does_not_depend_on_the_part():
+    """A setting has the same mean and interval in every part."""
     runs = Runs(fake_runs(Depth(**FULL).settings(), {"1 layer": 0.87, "2 layers": 0.86}, range(3)))
     one, two = (Results(part, runs) for part in (Depth(**FULL), Width(widths=[100], **FULL)))
     assert one.accuracy(one["1 layer"]) == two.accuracy(two["100 units"])
 
 
-def test_best_and_last_epoch_are_two_tests_of_one_run():
+def test_best_and_last_epoch_have_their_own_accuracy():
     found = results(Width(widths=[100], seeds=[1, 2], **FULL), {"100 units": 0.87}, last=0.8)
     [setting] = found.settings
     assert found.accuracy(setting).mean > 0.85
     assert found.at("last").accuracy(setting).mean == pytest.approx(0.8)
 
 
-def test_other_test_reviews_are_compared_as_two_samples():
+def test_settings_with_different_test_reviews_are_two_samples():
     found = results(
         Width(widths=[20, 100], seeds=[1, 2, 3], **FULL), {"20 units": 0.87, "100 units": 0.87}
     )
@@ -145,7 +145,7 @@ def test_other_test_reviews_are_compared_as_two_samples():
     assert d.mean == pytest.approx(-0.03, abs=0.01)
 
 
-def test_a_trial_that_cannot_be_read_is_left_out_unless_it_is_asked_for():
+def test_unreadable_trial_is_skipped_unless_requested():
     good = run(TrialConfig(), 0.87)
 
     class Broken:
@@ -164,8 +164,8 @@ def test_a_trial_that_cannot_be_read_is_left_out_unless_it_is_asked_for():
         stored(part, store, [Broken()])
 
 
-def test_results_are_made_of_all_that_moves_them_and_nothing_else():
-    """Another family, or a setting with a single seed, changes nothing: a report stays valid."""
+def test_results_use_exactly_the_trials_that_affect_them():
+    """Another family, or a setting with a single seed, does not invalidate a report."""
     own, pooled = run(TrialConfig(), 0.87), TrialConfig(hidden_dim=20)
     more = [run(pooled.replace(seed=k), 0.8) for k in (1, 2)]
     single, other = run(TrialConfig(hidden_dim=30), 0.8), TrialConfig(epochs=4)
@@ -173,7 +173,7 @@ def test_results_are_made_of_all_that_moves_them_and_nothing_else():
     store = SimpleNamespace(trials=lambda: iter([*more, single, *others]))
     found = stored(Lstm(**FULL), store, [own])
     assert {t.key for t in found} == {t.key for t in (own, *more)}
-    # What is still to be trained counts alike, so that a report can wait for it.
+    # Trials not trained yet count in the same way, so that a report can wait for them.
     configs = {t.config for t in (own, *more, single, *others)}
     assert counted(Lstm(**FULL), configs) == {t.config for t in (own, *more)}
 
@@ -194,7 +194,7 @@ def test_all_committed_runs_are_read_in_seconds(committed):
 
 
 def test_a_setting_has_the_same_figures_in_every_report(committed):
-    """Every table of every full report: n, mean and interval of a setting are those of the table."""
+    """In every full report, n, mean and interval of a setting match the table of results."""
     seen = {}
     for name in PARTS:
         found = Results(full(name), committed)
@@ -215,7 +215,7 @@ def test_a_setting_has_the_same_figures_in_every_report(committed):
 
 
 def printed(path):
-    """The lines of an executed notebook's tables."""
+    """Yield the rows of an executed notebook's tables."""
     for cell in nbformat.read(path, 4).cells:
         for output in cell.get("outputs", []):
             page = output.get("data", {}).get("text/html", "")
@@ -225,7 +225,7 @@ def printed(path):
                         [cell.get_text(" ", strip=True) for cell in line.find_all(["th", "td"])]
                         for line in table.find_all("tr")
                     ]
-                    for line in lines:  # of two columns with one name the first
+                    for line in lines:  # the first of two columns with the same name
                         yield {name: line[head.index(name)] for name in head}
 
 
@@ -244,7 +244,7 @@ def test_a_limited_training_set_is_reported_beside_the_split(reviews, tmp_path, 
     assert "Its first words are “" in tables.on("vocabulary", data)
 
 
-def test_the_table_of_spreads_is_that_of_the_stored_runs(capsys):
+def test_table_of_spreads_matches_the_stored_runs(capsys):
     """The page on verdicts prints the standard deviation of each family."""
     spreads.main()
     page = (PROJECT / "docs" / "verdicts.md").read_text()
@@ -258,7 +258,7 @@ def test_the_table_of_spreads_is_that_of_the_stored_runs(capsys):
 
 @pytest.mark.parametrize("threshold", [0.6, 0.7, 0.75])
 def test_no_verdict_depends_on_the_threshold_of_a_trained_run(committed, monkeypatch, threshold):
-    """The limitations of the write-up say so."""
+    """The limitations in the write-up state this."""
 
     def outcomes(runs):
         found = Results(full("reproduction"), runs)

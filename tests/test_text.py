@@ -1,4 +1,4 @@
-"""From reviews to ids: word by word the lab's way, however nasty the text; the cache."""
+"""From reviews to ids: agreement with the lab for any text, and the cache."""
 
 import dataclasses
 import hashlib
@@ -39,14 +39,14 @@ def reviews_of(texts, labels=None):
 
 
 def frequent(texts, min_count, stop):
-    """The lab's words: `str.split()`, then lower case; in order of first appearance."""
+    """Return the words of the lab: `str.split()`, lower case, in order of first appearance."""
     words = [word.lower() for review in texts for word in review.split()]
     counts = Counter(words)
     return [w for w in dict.fromkeys(words) if counts[w] >= min_count and w not in stop]
 
 
 def assert_word_by_word(reviews, config):
-    """`encode` against the lab's rules (assignment, "words" to "tokens"), review by review."""
+    """Compare `encode` with the rules of the assignment, review by review."""
     corpus = encode(reviews, config)
     words = frequent(
         [reviews.texts[row] for row in corpus.rows["train"]],
@@ -70,7 +70,7 @@ def assert_word_by_word(reviews, config):
 # ------------------------------------------------------------------------------------------ words
 
 
-def test_stop_words_are_the_labs():
+def test_stop_words_match_the_lab():
     lines = "".join(word + "\n" for word in sorted(stop_words()))
     assert len(stop_words()) == 179
     assert hashlib.sha256(lines.encode()).hexdigest() == (
@@ -78,8 +78,8 @@ def test_stop_words_are_the_labs():
     )
 
 
-def test_no_corpus_of_nltk_changes_the_vocabulary(tmp_path, monkeypatch):
-    """Neither a broken one, nor another list of 179 words."""
+def test_nltk_corpora_do_not_change_the_stop_words(tmp_path, monkeypatch):
+    """Neither a broken corpus nor another list of 179 words is used."""
     import nltk
 
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
@@ -100,7 +100,7 @@ def test_stop_word_policies():
     assert not {"in", "on", "own", "an", "then", "when", "than", "again"} & kept
 
 
-def test_vocabulary_by_first_appearance():
+def test_vocabulary_is_ordered_by_first_appearance():
     texts = ["Good film the film", "good plot PLOT odd", "Film good plot"]
     vocabulary = Vocabulary.build(texts, min_count=2)
     assert vocabulary.words == [PAD, UNK, "good", "film", "plot"]
@@ -115,7 +115,7 @@ def test_vocabulary_by_first_appearance():
     assert len(Vocabulary.build(texts, min_count=4)) == 2
 
 
-def test_tokenize_drops_cuts_and_never_is_empty():
+def test_tokenize_drops_unknown_words_truncates_and_is_never_empty():
     vocabulary = Vocabulary(["good", "film"])
     assert vocabulary.tokenize("A GOOD bad\tfilm\n") == [2, 3]
     assert vocabulary.tokenize("good film " * 200) == [2, 3] * 128
@@ -146,18 +146,18 @@ def made_of(pieces):
     return st.lists(st.sampled_from(pieces), max_size=12).map("".join)
 
 
-nasty = made_of(PIECES) | made_of(ASCII) | st.text(st.characters(exclude_categories=["Cs"]))
+any_text = made_of(PIECES) | made_of(ASCII) | st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @settings(deadline=None, max_examples=200)
 @given(
-    st.lists(nasty, min_size=10),
+    st.lists(any_text, min_size=10),
     st.integers(1, 3),
     st.integers(1, 6),
     st.sampled_from(["drop", "keep_negations", "keep"]),
     st.sampled_from(["drop", "keep"]),
 )
-def test_encode_is_the_labs_way_review_by_review(texts, min_count, max_tokens, stop, duplicates):
+def test_encode_matches_the_lab_word_by_word(texts, min_count, max_tokens, stop, duplicates):
     config = TrialConfig(
         min_count=min_count, max_tokens=max_tokens, stop_words=stop, duplicates=duplicates
     )
@@ -193,7 +193,7 @@ def test_encode_on_real_reviews(real_reviews, fields):
     assert (corpus.lengths >= 1).all()
 
 
-def test_the_split_is_seven_one_two_and_each_row_once(real_corpus):
+def test_split_is_7_1_2_without_overlap(real_corpus):
     sizes = {name: len(rows) for name, rows in real_corpus.rows.items()}
     assert sizes == {"train": 350, "valid": 50, "test": 100}
     assert sorted(np.concatenate(list(real_corpus.rows.values()))) == list(range(500))
@@ -236,18 +236,18 @@ def test_only_training_texts_reach_the_vocabulary(reviews):
         assert changed.example(row)["ids"] == [1]
 
 
-def test_no_known_word_at_all():
+def test_empty_vocabulary_is_refused():
     with pytest.raises(LabError, match=r"no word occurs 5 times .* lower min_count"):
         encode(reviews_of([f"word{i}" for i in range(20)]), TrialConfig())
 
 
-def test_the_labs_figures_on_the_csv(monkeypatch):
+def test_full_csv_gives_the_vocabulary_and_split_of_the_lab(monkeypatch):
     if not SHARED.is_file():
-        pytest.skip(f"the 50,000 reviews are not at hand ({SHARED})")
+        pytest.skip(f"the 50,000 reviews are not available ({SHARED})")
     corpus = load_corpus(TrialConfig(), str(SHARED))
     assert corpus.vocabulary_size == 56_642
     assert [len(corpus.rows[name]) for name in text.SPLITS] == [35_000, 5_000, 10_000]
-    monkeypatch.setattr(text, "encode", None)  # from here on the cache serves
+    monkeypatch.setattr(text, "encode", None)  # from here on the cache is used
     assert_equal(load_corpus(TrialConfig(), str(SHARED)), corpus)
 
 
@@ -277,7 +277,7 @@ def entries():
     return sorted(text.cache_folder().glob("corpus-*"))
 
 
-def test_the_cache_gives_the_same_without_reading(source, monkeypatch):
+def test_cached_corpus_equals_the_encoded_one(source, monkeypatch):
     first = load_corpus(TrialConfig(), str(source))
     assert len(entries()) == 1
     monkeypatch.setattr(text, "encode", None)
@@ -285,7 +285,7 @@ def test_the_cache_gives_the_same_without_reading(source, monkeypatch):
     assert first.fingerprint == first.facts["fingerprint"]
 
 
-def test_other_options_and_other_data_are_other_entries(source):
+def test_options_and_data_have_separate_cache_entries(source):
     load_corpus(TrialConfig(), str(source))
     for fields in ({"max_tokens": 10}, {"min_count": 1}, {"stop_words": "keep"},
                    {"duplicates": "drop"}, {"train_reviews": 99}):  # fmt: skip
@@ -296,7 +296,7 @@ def test_other_options_and_other_data_are_other_entries(source):
     assert len(load_corpus(TrialConfig(), str(source)).labels) == 301
 
 
-def test_a_damaged_cache_is_made_anew(source):
+def test_damaged_cache_is_rebuilt(source):
     good = load_corpus(TrialConfig(), str(source))
     (path,) = entries()
     whole = path.read_bytes()
@@ -310,7 +310,7 @@ def test_a_damaged_cache_is_made_anew(source):
         assert path.read_bytes() == whole
 
 
-def test_flipped_bytes_in_the_cache_are_met(source):
+def test_flipped_bits_in_the_cache_are_detected(source):
     good = load_corpus(TrialConfig(), str(source))
     (path,) = entries()
     whole = path.read_bytes()
@@ -323,13 +323,13 @@ def test_flipped_bytes_in_the_cache_are_met(source):
         assert_equal(load_corpus(TrialConfig(), str(source)), expected)
 
 
-def test_without_a_writable_cache(source, tmp_path, monkeypatch):
+def test_unwritable_cache_is_ignored(source, tmp_path, monkeypatch):
     expected = load_corpus(TrialConfig(), str(source))
-    monkeypatch.setenv("LABRNN_CACHE", str(source))  # a file: no folder can be made of it
+    monkeypatch.setenv("LABRNN_CACHE", str(source))  # a file, so the folder cannot be created
     assert_equal(load_corpus(TrialConfig(), str(source)), expected)
 
 
-def test_where_the_cache_lies(tmp_path, monkeypatch):
+def test_location_of_the_cache(tmp_path, monkeypatch):
     assert text.cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("LABRNN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))

@@ -1,4 +1,4 @@
-"""Training: exact figures, the tested epoch, resuming to the last bit, an untouched test set."""
+"""Training: exact metrics, the tested epoch, bit-exact resuming, an unused test set."""
 
 import copy
 import dataclasses
@@ -24,18 +24,18 @@ from tools.first_steps import STEPS, first_losses
 
 CPU = torch.device("cpu")
 SMALL = TrialConfig(optim="rmsprop", hidden_dim=10, batch_size=16, epochs=3, warmup_steps=10)
-FIGURES = ("loss", "accuracy", "loss_batch_mean", "accuracy_batch_mean")
+METRICS = ("loss", "accuracy", "loss_batch_mean", "accuracy_batch_mean")
 
 
-def figures_of(logits, labels, size):
-    """The four figures from all logits at once, in float64 numpy."""
+def metrics_of(logits, labels, size):
+    """Return the four metrics from all logits at once, in float64 numpy."""
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
     top = logits.max(1, keepdims=True)
     logs = logits - top - np.log(np.exp(logits - top).sum(1, keepdims=True))
     losses, hits = -logs[np.arange(len(labels)), labels], logits.argmax(1) == labels
     cuts = range(size, len(labels), size)
     means = [[part.mean() for part in np.split(values, cuts)] for values in (losses, hits)]
-    return dict(zip(FIGURES, (losses.mean(), hits.mean(), *map(np.mean, means)), strict=True))
+    return dict(zip(METRICS, (losses.mean(), hits.mean(), *map(np.mean, means)), strict=True))
 
 
 def without_seconds(history):
@@ -54,7 +54,7 @@ def assert_same_bits(one, other):
 # ---------------------------------------------------------------------------------------- batches
 
 
-def test_batches_hold_each_row_as_it_is(real_corpus):
+def test_batches_preserve_each_row(real_corpus):
     rows = real_corpus.rows["valid"]
     batches = list(Batches(real_corpus, 16, CPU).of(rows))
     assert [len(b.labels) for b in batches] == [16, 16, 16, 2]
@@ -74,37 +74,37 @@ def test_epochs_are_shuffled_by_seed_and_number():
     assert shuffled(rows, 1, 1).tolist() == orders[0]
 
 
-# ---------------------------------------------------------------------------------------- figures
+# ---------------------------------------------------------------------------------------- metrics
 
 
-def test_the_meter_weighs_examples_and_also_batches():
+def test_meter_averages_over_examples_and_over_batches():
     random = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(21, 2, generator=random), torch.arange(21) % 2
     meter = Meter(CPU)
     for start in range(0, 21, 8):
         loss = meter.add(logits[start : start + 8], labels[start : start + 8])
-    last = figures_of(logits[16:], labels[16:], 8)["loss"]
+    last = metrics_of(logits[16:], labels[16:], 8)["loss"]
     assert loss.item() == pytest.approx(last, abs=rounding(5))
-    expected = figures_of(logits, labels, 8)
+    expected = metrics_of(logits, labels, 8)
     assert meter.read() == pytest.approx(expected, abs=rounding(21))
     assert expected["loss"] != pytest.approx(expected["loss_batch_mean"], abs=1e-3)
 
 
 def plain_logits(model, corpus, rows):
-    """Logits of plain PyTorch, in float32 and in float64."""
+    """Return logits of plain PyTorch, in float32 and in float64."""
     ids = [corpus.example(row)["ids"] for row in rows]
     with torch.no_grad():
         return [Plain(model, dtype)(ids) for dtype in (torch.float32, torch.float64)]
 
 
-def assert_figures(found, logits, labels, size):
-    """Compare figures with those of both `plain_logits`."""
-    plain = [figures_of(values, labels, size) for values in logits]
-    assert_exact(*([f[name] for name in FIGURES] for f in (found, *plain)), len(labels))
+def assert_metrics(found, logits, labels, size):
+    """Compare metrics with those of both `plain_logits`."""
+    plain = [metrics_of(values, labels, size) for values in logits]
+    assert_exact(*([f[name] for name in METRICS] for f in (found, *plain)), len(labels))
 
 
-def test_figures_of_a_training_are_those_of_plain_pytorch(corpus):
-    """Validation after the last epoch and the test, by a padded model of `torch.nn` alone."""
+def test_metrics_match_plain_pytorch(corpus):
+    """Validation after the last epoch and test, compared with a padded `torch.nn` model."""
     config = SMALL.replace(bidirectional=True, n_layers=2, dropout_rate=0.2, batch_size=36)
     progress = train(config, corpus)
     tested = training.test(config, corpus, progress)
@@ -118,21 +118,21 @@ def test_figures_of_a_training_are_those_of_plain_pytorch(corpus):
         rows = corpus.rows[split]
         logits = plain_logits(model, corpus, rows)
         prefix = "valid_" if split == "valid" else ""
-        found = {name: metrics[prefix + name] for name in FIGURES}
-        assert_figures(found, logits, corpus.labels[rows], 36)
+        found = {name: metrics[prefix + name] for name in METRICS}
+        assert_metrics(found, logits, corpus.labels[rows], 36)
         assert metrics["epoch"] == epoch
     plain = ([values.softmax(1)[:, 1]] for values in logits)
     assert_exact([tested["best"][1]], *plain, 4 * config.hidden_dim)
 
 
-def test_training_figures_are_those_met_on_the_way(corpus):
-    """With one batch an epoch they are the untrained model's."""
+def test_training_metrics_are_measured_during_the_epoch(corpus):
+    """With one batch per epoch they are those of the untrained model."""
     config = SMALL.replace(batch_size=1000, epochs=1)
     rows = corpus.rows["train"]
     logits = plain_logits(new_model(config, corpus, CPU), corpus, rows)
     (epoch,) = train(config, corpus).history
-    found = {name: epoch[f"train_{name}"] for name in FIGURES}
-    assert_figures(found, logits, corpus.labels[rows], 1000)
+    found = {name: epoch[f"train_{name}"] for name in METRICS}
+    assert_metrics(found, logits, corpus.labels[rows], 1000)
 
 
 @pytest.mark.parametrize("optim", ["adagrad", "adam", "rmsprop", "sgd"])
@@ -147,7 +147,7 @@ def test_a_small_model_learns(corpus, cell, optim):
     assert progress.last["embedding.weight"].isfinite().all()
 
 
-def test_the_first_steps_that_a_figure_shows_are_those_of_a_training(corpus):
+def test_first_losses_match_those_of_a_training(corpus):
     config = SMALL.replace(epochs=1, dropout_rate=0.3)
     losses = first_losses(config, corpus, CPU)
     assert len(losses) == math.ceil(len(corpus.rows["train"]) / config.batch_size) < STEPS
@@ -155,7 +155,7 @@ def test_the_first_steps_that_a_figure_shows_are_those_of_a_training(corpus):
     assert np.mean(losses) == pytest.approx(history[0]["train_loss_batch_mean"], abs=1e-5)
 
 
-def test_evaluation_is_without_dropout_and_leaves_no_trace(corpus):
+def test_evaluation_disables_dropout_and_changes_no_weights(corpus):
     model = new_model(SMALL.replace(dropout_rate=0.5, n_layers=2), corpus, CPU).train()
     before = copy.deepcopy(model.state_dict())
     batches, rows = Batches(corpus, 16, CPU), corpus.rows["valid"]
@@ -171,34 +171,34 @@ def test_evaluation_is_without_dropout_and_leaves_no_trace(corpus):
     ("losses", "epoch"),
     [([0.5], 1), ([0.5, 0.3, 0.4], 2), ([0.5, 0.3, 0.3], 2), ([0.3, 0.4, 0.2], 3)],
 )
-def test_the_best_epoch_is_the_first_of_lowest_loss(losses, epoch):
+def test_best_epoch_is_the_first_with_the_lowest_loss(losses, epoch):
     assert TrainingState([{"valid_loss": loss} for loss in losses], {}, {}, {}).best_epoch == epoch
 
 
 def test_the_best_epoch_is_kept_and_tested(corpus):
-    """Validation labels turned round: what is learnt makes the loss rise, the first is best."""
+    """With inverted validation labels, the loss rises and the first epoch is best."""
     labels = corpus.labels.copy()
     labels[corpus.rows["valid"]] ^= 1
-    turned = dataclasses.replace(corpus, labels=labels)
-    config, met = SMALL.replace(embedding_dim=4, lr=0.01, epochs=4), []
-    progress = train(config, turned, on_epoch=lambda p: met.append(copy.deepcopy(p.last)))
+    inverted = dataclasses.replace(corpus, labels=labels)
+    config, seen = SMALL.replace(embedding_dim=4, lr=0.01, epochs=4), []
+    progress = train(config, inverted, on_epoch=lambda p: seen.append(copy.deepcopy(p.last)))
     assert progress.best_epoch == 1
-    assert len(met) == 4
-    for found, expected in ((progress.best, met[0]), (progress.last, met[3])):
+    assert len(seen) == 4
+    for found, expected in ((progress.best, seen[0]), (progress.last, seen[3])):
         assert all(torch.equal(found[key], expected[key]) for key in expected)
-    tested = training.test(config, turned, progress)
+    tested = training.test(config, inverted, progress)
     assert (tested["best"][0]["epoch"], tested["last"][0]["epoch"]) == (1, 4)
     assert tested["best"][0]["loss"] != tested["last"][0]["loss"]
 
 
-def test_one_epoch_is_tested_once(corpus):
+def test_single_epoch_is_tested_once(corpus):
     progress = train(SMALL.replace(epochs=1), corpus)
     tested = training.test(SMALL, corpus, progress)
     assert tested["last"] is tested["best"]
 
 
-def test_test_reviews_are_not_touched_in_training(corpus):
-    """Their ids and labels poisoned: any use of them fails."""
+def test_training_does_not_use_test_reviews(corpus):
+    """Their ids and labels are invalid, so that any use of them fails."""
     ids, labels = corpus.ids.copy(), corpus.labels.copy()
     for row in corpus.rows["test"]:
         ids[corpus.offsets[row] : corpus.offsets[row + 1]] = 1_000_000
@@ -210,22 +210,22 @@ def test_test_reviews_are_not_touched_in_training(corpus):
         training.test(SMALL, poisoned, progress)
 
 
-# ---------------------------------------------------------------------------- again and going on
+# ---------------------------------------------------------------------------- resuming
 
 
 @pytest.mark.parametrize("optim", ["adagrad", "adam", "rmsprop", "sgd"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_a_resumed_training_is_the_undisturbed_to_the_last_bit(corpus, cell, optim):
+def test_resumed_training_equals_uninterrupted_bit_for_bit(corpus, cell, optim):
     config = SMALL.replace(cell=cell, optim=optim, dropout_rate=0.3, n_layers=2, embedding_dim=3)
     kept = []
-    undisturbed = train(config, corpus, on_epoch=lambda p: kept.append(copy.deepcopy(p)))
-    torch.manual_seed(99)  # whatever else the process drew meanwhile
+    uninterrupted = train(config, corpus, on_epoch=lambda p: kept.append(copy.deepcopy(p)))
+    torch.manual_seed(99)  # the process may have drawn other random numbers meanwhile
     for k in (0, 1):
         assert len(kept[k].history) == k + 1
-        assert_same_bits(train(config, corpus, resume=kept[k]), undisturbed)
+        assert_same_bits(train(config, corpus, resume=kept[k]), uninterrupted)
 
 
-def test_a_resumed_training_with_every_component(reviews):
+def test_training_with_every_component_resumes_bit_for_bit(reviews):
     config = SMALL.replace(words="marks", min_bigram_count=3, bidirectional=True, members=2)
     config = config.replace(embedding_dim=3, embedding_dropout=0.3, word_dropout=0.2)
     config = config.replace(adversarial=0.05, calibrate=True, optim="sparse_adam")
@@ -234,12 +234,12 @@ def test_a_resumed_training_with_every_component(reviews):
     corpus, kept = encode(reviews, config), []
     assert len(corpus.bigrams)
     assert len(corpus.trigrams)
-    undisturbed = train(config, corpus, on_epoch=lambda p: kept.append(copy.deepcopy(p)))
+    uninterrupted = train(config, corpus, on_epoch=lambda p: kept.append(copy.deepcopy(p)))
     torch.manual_seed(99)
-    assert_same_bits(train(config, corpus, resume=kept[0]), undisturbed)
+    assert_same_bits(train(config, corpus, resume=kept[0]), uninterrupted)
 
 
-def test_the_naive_bayes_start_is_the_ratio_of_shares_of_reviews(corpus):
+def test_naive_bayes_initialisation_is_the_log_ratio_of_shares(corpus):
     config = SMALL.replace(embedding_dim=3, members=2)
     plain = new_model(config, corpus, CPU)
     model = new_model(config.replace(embedding_init="naive_bayes"), corpus, CPU)
@@ -263,7 +263,7 @@ def test_the_naive_bayes_start_is_the_ratio_of_shares_of_reviews(corpus):
 
 
 @pytest.mark.parametrize("optim", ["sparse_adam", "rmsprop"])
-def test_a_member_learns_as_if_it_were_alone(corpus, optim):
+def test_ensemble_member_trains_as_if_alone(corpus, optim):
     config = SMALL.replace(optim=optim, epochs=1)
     alone, both = train(config, corpus), train(config.replace(members=2), corpus)
     for name, value in alone.last.items():
@@ -272,7 +272,7 @@ def test_a_member_learns_as_if_it_were_alone(corpus, optim):
     assert both.history[0]["valid_loss"] != alone.history[0]["valid_loss"]
 
 
-def test_adversarial_training_adds_the_loss_a_step_up_the_gradient(corpus):
+def test_adversarial_loss_is_taken_one_step_along_the_gradient(corpus):
     config = SMALL.replace(embedding_dim=3, bidirectional=True, adversarial=0.3)
     model = new_model(config, corpus, CPU).double()
     torch.nn.init.normal_(model.embedding.weight)
@@ -300,7 +300,7 @@ def test_adversarial_training_adds_the_loss_a_step_up_the_gradient(corpus):
 
 
 def test_calibration_needs_both_classes(corpus):
-    """It is refused before the training begins."""
+    """Validation reviews of one class are refused before the training starts."""
     labels = corpus.labels.copy()
     labels[corpus.rows["valid"]] = 1
     alone, epochs = dataclasses.replace(corpus, labels=labels), []
@@ -310,7 +310,7 @@ def test_calibration_needs_both_classes(corpus):
     assert len(train(SMALL, alone).history) == SMALL.epochs
 
 
-def test_calibration_fits_the_validation_reviews_and_no_others(corpus):
+def test_calibration_uses_only_validation_reviews(corpus):
     config = SMALL.replace(dropout_rate=0.6, optim="adam")
     plain, fitted = train(config, corpus), train(config.replace(calibrate=True), corpus)
     assert all(torch.equal(value, fitted.last[name]) for name, value in plain.last.items())
@@ -332,19 +332,19 @@ def test_calibration_fits_the_validation_reviews_and_no_others(corpus):
     assert_equal_but_for_rounding([tested["best"][1]], [expected], 4 * config.hidden_dim)
 
 
-def test_a_finished_training_resumes_to_itself(corpus):
+def test_resuming_a_finished_training_changes_nothing(corpus):
     progress = train(SMALL, corpus)
     assert_same_bits(train(SMALL, corpus, resume=copy.deepcopy(progress)), progress)
 
 
-def test_the_seed_decides(corpus):
+def test_seed_determines_the_training(corpus):
     one, again = train(SMALL, corpus), train(SMALL, corpus)
     assert_same_bits(one, again)
     other = train(SMALL.replace(seed=6), corpus)
     assert not torch.equal(one.last["output.weight"], other.last["output.weight"])
 
 
-IN_ANOTHER_PROCESS = """
+SUBPROCESS_CODE = """
 import json, sys
 import numpy as np
 from labrnn.config import TrialConfig
@@ -360,10 +360,10 @@ print(json.dumps([progress.history, last]))
 """
 
 
-def in_another_process(config, reviews, **variables):
-    """History and last weights of a training there, under some variables."""
+def train_in_subprocess(config, reviews, **variables):
+    """Train in another process with environment variables; return history and last weights."""
     done = subprocess.run(
-        [sys.executable, "-c", IN_ANOTHER_PROCESS],
+        [sys.executable, "-c", SUBPROCESS_CODE],
         input=json.dumps([reviews.texts, reviews.labels.tolist(), config.model_dump()]),
         capture_output=True,
         text=True,
@@ -373,18 +373,19 @@ def in_another_process(config, reviews, **variables):
     return json.loads(done.stdout)
 
 
-def test_another_process_comes_to_the_same_bit(reviews, corpus):
-    """A training resumed tomorrow has another process's memory beneath it. A variable that switches
-    Numba's compiler off, for the debugging of something else, changes nothing.
+def test_another_process_gives_the_same_bits(reviews, corpus):
+    """A training may be resumed in another process.
+
+    A variable that disables Numba's compiler, to debug something else, has no effect.
     """
-    history, last = in_another_process(SMALL, reviews, NUMBA_DISABLE_JIT="1")
+    history, last = train_in_subprocess(SMALL, reviews, NUMBA_DISABLE_JIT="1")
     here = train(SMALL, corpus)
     assert without_seconds(history) == without_seconds(here.history)
     for name, value in here.last.items():
         assert torch.equal(torch.tensor(last[name]), value), name
 
 
-def test_a_loss_that_is_not_finite_ends_in_one_message(corpus, monkeypatch):
+def test_non_finite_loss_is_reported(corpus, monkeypatch):
     def broken(config, corpus, device):
         model = new_model(config, corpus, device)
         torch.nn.init.constant_(model.output.bias, torch.nan)

@@ -1,4 +1,4 @@
-"""Trials as tables: what goes in comes out, and what was changed is found."""
+"""Trials as tables: they are restored exactly, and changes are detected."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def found(folder):
     return {trial.key: trial for trial in Tables(folder).trials()}
 
 
-def test_what_goes_in_comes_out(trained, folder):
+def test_trials_round_trip_through_tables(trained, folder):
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     for trial in trained:
         copy = found(folder)[trial.key]
@@ -53,8 +53,8 @@ def test_what_goes_in_comes_out(trained, folder):
         assert mine[["row", "label"]].equals(theirs[["row", "label"]])
         for which in ("best", "last"):
             assert ((mine[which] > 0.5) == (theirs[which] > 0.5)).all()
-            # Half precision has 11 bits: half a unit of the last is 2 ** -12 below 1, and four
-            # decimals add half of 1e-4.
+            # Half precision has 11 bits, so rounding below 1 changes at most 2 ** -12; four
+            # decimals add at most half of 1e-4.
             assert np.abs(mine[which] - theirs[which]).max() <= 2**-12 + 0.5e-4 + 1e-9
 
 
@@ -67,7 +67,7 @@ def test_half_precision_changes_no_prediction():
     assert (again == half).all()
 
 
-def test_every_tool_reads_them(trained, folder):
+def test_tables_are_readable_with_pandas(trained, folder):
     trials, history = pd.read_csv(folder / TRIALS), pd.read_csv(folder / HISTORY)
     assert {"cell", "optim", "n_layers", "seed", "best_accuracy", "parameters"} <= {*trials}
     assert len(trials) == 3
@@ -80,7 +80,7 @@ def test_every_tool_reads_them(trained, folder):
     assert correct.mean() == pytest.approx(line.best_accuracy)
 
 
-def test_a_second_export_adds_and_keeps(trained, tmp_path):
+def test_second_export_adds_new_trials_and_keeps_old_ones(trained, tmp_path):
     folder = tmp_path / "tables"
     assert write(folder, trained[:2]) == 2
     first = {trial.key: trial.digests for trial in Tables(folder).trials()}
@@ -92,7 +92,7 @@ def test_a_second_export_adds_and_keeps(trained, tmp_path):
 
 
 @pytest.mark.parametrize("name", [TRIALS, HISTORY])
-def test_a_changed_figure_is_found(trained, folder, name):
+def test_changed_value_is_detected(trained, folder, name):
     path, key = folder / name, trained[0].key
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     column = "best_accuracy" if name == TRIALS else "train_loss"
@@ -107,7 +107,7 @@ def test_a_changed_figure_is_found(trained, folder, name):
     assert all(t.damage() == [] for k, t in found(folder).items() if k != key)
 
 
-def test_a_changed_prediction_is_found(trained, folder):
+def test_changed_prediction_is_detected(trained, folder):
     key = trained[0].key
     table = pd.read_parquet(folder / PREDICTIONS)
     table.loc[5, f"{key}_last"] = 1 - table.loc[5, f"{key}_last"]
@@ -121,7 +121,7 @@ def test_a_changed_prediction_is_found(trained, folder):
 
 @pytest.mark.parametrize("name", [TRIALS, HISTORY, PREDICTIONS])
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe\0\0", None], ids=repr)
-def test_what_is_no_such_table_is_one_message(folder, name, content):
+def test_invalid_table_is_reported_in_one_message(folder, name, content):
     if content is None:
         (folder / name).unlink()
     else:
@@ -141,7 +141,7 @@ def test_a_damaged_trial_is_not_exported(trained, tmp_path):
     assert not (tmp_path / "tables" / TRIALS).exists()
 
 
-def test_tables_serve_as_a_read_only_store(trained, folder, tmp_path):
+def test_tables_are_a_read_only_store(trained, folder, tmp_path):
     shelf = Store(tmp_path / "own", [folder])
     for trial in trained:
         assert shelf.find(trial.config, trial.fingerprint).metrics == trial.metrics
@@ -150,7 +150,7 @@ def test_tables_serve_as_a_read_only_store(trained, folder, tmp_path):
         Store(folder).open_log()
 
 
-def test_an_import_makes_sound_trials_of_the_tables(trained, folder, tmp_path):
+def test_import_restores_sound_trials_from_tables(trained, folder, tmp_path):
     store = Store(tmp_path / "own")
     assert {store.take(trial) for trial in Store(folder).trials()} == {"copied"}
     for trial in trained:
@@ -164,7 +164,7 @@ def test_an_import_makes_sound_trials_of_the_tables(trained, folder, tmp_path):
 
 
 def forge(folder, column, value):
-    """Change a cell of the first trial, with the digest that belongs to it; returns the trial."""
+    """Change a cell of the first trial and its digest; return the trial."""
     path = folder / TRIALS
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     table.loc[0, column] = value
@@ -176,7 +176,7 @@ def forge(folder, column, value):
     return Tables(folder).trial(*name)
 
 
-def test_a_trial_under_another_key_is_found(folder):
+def test_trial_under_another_key_is_detected(folder):
     assert any("belongs in" in fault for fault in forge(folder, "lr", "0.5").damage())
 
 
@@ -184,7 +184,7 @@ def test_a_trial_under_another_key_is_found(folder):
     ("column", "value"),
     [("seconds", "soon"), ("lr", "low"), ("best_accuracy", "2.5"), ("vocabulary_size", "many")],
 )
-def test_a_forged_cell_ends_in_one_message(folder, column, value):
+def test_forged_cell_is_reported_in_one_message(folder, column, value):
     trial = forge(folder, column, value)
     (fault,) = trial.damage()
     assert f"{TRIALS}: {trial.key}: not a trial (" in fault
@@ -193,20 +193,20 @@ def test_a_forged_cell_ends_in_one_message(folder, column, value):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_not_ours_is_not_replaced(trained, tmp_path, name):
+def test_foreign_file_is_not_replaced(trained, tmp_path, name):
     (tmp_path / name).write_bytes(b"url,visited\nmine,1\n")
     with pytest.raises(LabError, match=f"{name}: is not a table of trials and would be replaced"):
         write(tmp_path, trained)
     assert os.listdir(tmp_path) == [name]
 
 
-def test_a_store_is_no_place_for_tables(trained):
+def test_tables_are_not_written_into_a_store(trained):
     with pytest.raises(LabError, match="is a store of trials; name another folder"):
         write(trained[0].folder.parents[1], trained)
 
 
 @pytest.mark.parametrize("fingerprint", ["..", "con", "a\x1b[31mb"])
-def test_names_in_tables_are_no_paths(trained, folder, tmp_path, fingerprint):
+def test_paths_as_names_in_tables_are_refused(trained, folder, tmp_path, fingerprint):
     for name in (TRIALS, HISTORY):
         text = (folder / name).read_text()
         (folder / name).write_text(text.replace(trained[0].fingerprint, fingerprint))
@@ -214,12 +214,12 @@ def test_names_in_tables_are_no_paths(trained, folder, tmp_path, fingerprint):
         list(Tables(folder).trials())
 
 
-def test_trials_of_the_same_reviews_have_the_same_labels(trained, tmp_path):
-    """Each agrees with itself; together they cannot be right."""
+def test_differing_labels_for_the_same_reviews_are_refused(trained, tmp_path):
+    """Each trial is consistent, but together they cannot be correct."""
     first, second, *_ = trained
-    turned = second.predictions.assign(label=1 - second.predictions["label"])
+    inverted = second.predictions.assign(label=1 - second.predictions["label"])
     other = SimpleNamespace(
-        folder=second.folder, fingerprint=second.fingerprint, key="0" * 16, predictions=turned
+        folder=second.folder, fingerprint=second.fingerprint, key="0" * 16, predictions=inverted
     )
     with pytest.raises(LabError, match="other labels than those of other trials"):
         tables._prediction_table([first, other])

@@ -1,4 +1,4 @@
-"""One rule for verdicts: each comes out confirmed, refuted and inconclusive on made-up runs."""
+"""The rule for verdicts: each outcome of every claim, on synthetic runs."""
 
 import math
 from functools import partial
@@ -31,7 +31,7 @@ GRID = {"widths": [20, 280, 290, 305], "sizes": [32, 188, 256]}
 
 
 def outcome(part, accuracies, published, seeds=TEN, **options):
-    """The verdict on one claim of a part."""
+    """Return the verdict on one claim of a part."""
     options = {"reviews": 5000} | options
     found = results(part(seeds=seeds, **FULL), accuracies, **options)
     [claim] = [c for c in found.part.claims() if published in c.published]
@@ -60,7 +60,7 @@ def test_rarely_trains(part, name, count, n, expected):
     assert outcome(part, {name: trains(count, n)}, "does not train", seeds) == expected
 
 
-def test_rarely_trains_is_about_every_setting():
+def test_rarely_trains_covers_every_setting():
     def depths(three, four):
         return {"1 layer": 0.87, "3 layers": trains(three, 10), "4 layers": trains(four, 10)}
 
@@ -78,13 +78,13 @@ def test_within_a_point(two, expected):
     assert outcome(Depth, {"1 layer": 0.87, "2 layers": two}, "two layers equal one") == expected
 
 
-def test_a_setting_that_hardly_trains_equals_none():
+def test_rarely_training_setting_is_not_equivalent():
     claim = "two layers equal one"
     assert outcome(Depth, {"1 layer": 0.87, "2 layers": trains(1, 10)}, claim) == "refuted"
     assert outcome(Depth, {"1 layer": 0.87, "2 layers": trains(0, 10)}, claim) == "refuted"
 
 
-def test_within_a_point_is_about_every_setting():
+def test_within_a_point_covers_every_setting():
     level = {f"{n} dimensions": 0.87 for n in ALL_SIZES} | {"1 dimension": 0.87}
     claim = "size of the embedding"
 
@@ -107,7 +107,7 @@ def test_within_a_point_is_about_every_setting():
 @pytest.mark.parametrize("part", [LstmOptimizers, GruOptimizers])
 def test_among_the_best(part, rmsprop, adam, expected):
     accuracies = {"RMSprop": rmsprop, "Adam": adam, "Adagrad": 0.82, "SGD": 0.5}
-    # Three seeds that lie far apart leave half a point open.
+    # With three widely spread seeds, half a point is inconclusive.
     seeds, spread = (TEN[:3], 0.009) if expected == "inconclusive" else (TEN, 0.003)
     got = outcome(part, accuracies, "RMSprop is at least", seeds, spread=spread)
     assert got == expected
@@ -127,8 +127,8 @@ def test_among_the_best_of_the_grid():
     assert outcome(part, grid(0.87, 0.87), claim, [0], reviews=2000) == "inconclusive"
 
 
-def test_a_verdict_at_the_last_epoch_stands_beside_it():
-    """Half a point below at the best epoch, as accurate at the last one."""
+def test_last_epoch_verdict_is_reported_beside_the_main_one():
+    """RMSprop is a point lower at the best epoch and equal at the last one."""
     part = LstmOptimizers(seeds=TEN, **FULL)
     accuracies = {"RMSprop": 0.86, "Adam": 0.87, "Adagrad": 0.82, "SGD": 0.5}
     found = results(part, accuracies, spread=0.003, last=0.86, reviews=5000)
@@ -140,7 +140,7 @@ def test_a_verdict_at_the_last_epoch_stands_beside_it():
 
 
 def evidence(accuracies):
-    """That of RMSprop among the best optimisers of the LSTM, inconclusive."""
+    """Return the evidence on RMSprop among the best optimisers of the LSTM, inconclusive."""
     found = results(LstmOptimizers(seeds=TEN[:5], **FULL), accuracies, reviews=5000)
     [claim] = [c for c in found.part.claims() if "RMSprop" in c.published]
     verdict = judge(found, claim)
@@ -149,7 +149,7 @@ def evidence(accuracies):
 
 
 def test_every_pair_of_a_small_claim_is_shown():
-    """What speaks against it by itself comes with its corrected p-value; what did not train, once."""
+    """Contrary evidence comes with its corrected p-value; an untrained setting is shown once."""
     spread = np.array([-0.015, -0.005, 0.0, 0.005, 0.015])
     near = {"RMSprop": list(0.85 + spread), "Adam": list(0.855 + spread), "SGD": 0.5}
     text = evidence(near | {"Adagrad": list(0.84 + spread)})
@@ -163,8 +163,8 @@ def test_every_pair_of_a_small_claim_is_shown():
     assert text.count("RMSprop: 0 of 5 runs trained") == 1
 
 
-def test_the_pair_that_keeps_a_claim_open_is_shown():
-    """Two pairs cannot be tested, one is tested and not significant: that one."""
+def test_weakest_pair_of_a_claim_is_shown():
+    """Of two untested pairs and a tested, not significant one, the latter is shown."""
     found = [_Evidence(p, [0.5], "") for p in (math.nan, 0.3, math.nan, 0.01)]
     assert max(found, key=_weakness).support == 0.3
     assert math.isnan(max(found[2:], key=_weakness).support)
@@ -177,7 +177,7 @@ def test_the_pair_that_keeps_a_claim_open_is_shown():
     [(0.85, "confirmed"), (0.89, "refuted"), (0.8878, "inconclusive"), (None, "inconclusive")],
 )
 def test_accuracy_per_parameter(deeper, expected):
-    """Rivals of many parameters lose without a run; E32 H20 L2 has hardly more than L1."""
+    """Settings with many parameters lose without a run; E32 H20 L2 has hardly more than L1."""
 
     def accuracy(c):
         if (c.hidden_dim, c.embedding_dim) != (20, 32):
@@ -201,8 +201,8 @@ def test_not_better(gain, expected):
     assert outcome(Bidirectional, accuracy, "not better") == expected
 
 
-def test_a_single_run_condemns_no_setting():
-    """A run that was thrown off makes no difference between settings."""
+def test_single_run_does_not_decide_a_verdict():
+    """One outlier run is not a difference between settings."""
 
     def accuracy(c):
         return 0.70 if c.bidirectional else 0.86
@@ -217,7 +217,7 @@ def test_a_single_run_condemns_no_setting():
 
 
 def paces(gru, lstm):
-    """Runs whose validation accuracy over the epochs is that of their test."""
+    """Return accuracies by cell, which hold for validation in every epoch, too."""
     return lambda c: gru if c.cell == "gru" else lstm
 
 
@@ -236,13 +236,13 @@ def test_smaller():
     assert outcome(GruOptimizers, {}, claim) == "confirmed"
     found = results(GruOptimizers(**FULL), {})
     [claim] = [c for c in found.part.claims() if claim in c.published]
-    turned = claim.__class__(claim.published, "", claim.rule, (claim.pairs[0][::-1],))
-    assert judge(found, turned).outcome == "refuted"
-    # A fact that needs no run is the only claim that runs cannot leave open.
+    reversed_ = claim.__class__(claim.published, "", claim.rule, (claim.pairs[0][::-1],))
+    assert judge(found, reversed_).outcome == "refuted"
+    # Only claims about facts, which need no run, are never inconclusive.
     assert {c.rule for c in Reproduction(**FULL, lr=0.001).claims()} == set(RULES)
 
 
-def test_what_was_not_run_is_inconclusive():
+def test_missing_runs_are_inconclusive():
     found = results(Reproduction(**FULL, lr=0.001), {})
     decided = {v.claim.rule: v for v in verdicts(found) if v.outcome != "inconclusive"}
     assert set(decided) == {"smaller"}
@@ -251,8 +251,8 @@ def test_what_was_not_run_is_inconclusive():
     assert set(lines["evidence"][lines["verdict"] == "inconclusive"]) == {"not run"}
 
 
-def test_a_part_judges_as_the_reproduction_does():
-    """On the same runs there is one verdict, whichever part gives it."""
+def test_part_and_reproduction_give_the_same_verdicts():
+    """The same runs give the same verdict in every part."""
     part = Reproduction(seeds=TEN[:3], **FULL, lr=0.001)
     everything = [s for p in part.lab() for s in [*p.settings(), *p.others()]]
 

@@ -1,4 +1,4 @@
-"""The one document, built from small executed parts and read back."""
+"""The write-up, built from small executed parts and read back."""
 
 import re
 
@@ -16,7 +16,7 @@ TABLE = "<table><thead><tr><th>gate</th></tr></thead><tbody><tr><td>input</td></
 
 
 def part(folder, name, number=None, text="", source="secret_code = 1"):
-    """An executed notebook with a figure, a table, a print and computed prose."""
+    """Write an executed notebook with a figure, a table, printed output and computed prose."""
     entry = {"label": "fig-x", "caption": f"The figure of {name}."}
     if number:
         entry["number"] = number
@@ -53,7 +53,7 @@ def pages(data):
 
 
 def write(*paths):
-    """The PDF and the HTML page."""
+    """Return the PDF and the HTML page."""
     return build(paths, "The *whole* lab", ["A. B.", "C. D."])
 
 
@@ -88,7 +88,7 @@ def test_sections_parts_and_appendix_are_in_the_labs_order(written):
         assert places == sorted(places)
 
 
-def test_figures_have_one_sequence_of_numbers(written):
+def test_figures_are_numbered_consecutively(written):
     text = " ".join(pages(written[0]))
     assert "Figure 1. The figure of lab1_data." in text
     assert "Figure 2. Lab figure 1. The figure of lab1_lstm." in text
@@ -96,7 +96,7 @@ def test_figures_have_one_sequence_of_numbers(written):
     assert "Figure 4. The figure of mine." in text
 
 
-def test_sections_are_without_code_and_the_appendix_without_repetition(written):
+def test_sections_omit_code_and_appendix_omits_repetition(written):
     text = " ".join(pages(written[0])[1:])
     sections, appendix = text.split("A Executed notebooks", 1)
     assert "secret_code" not in sections
@@ -117,12 +117,12 @@ def test_no_page_of_the_appendix_ends_with_a_heading(tmp_path):
     assert not [text for text in pages(write(*parts)[0]) if head.search(text.strip())]
 
 
-def test_parts_refer_to_their_own_labels_and_by_name_to_those_of_others(written):
+def test_references_resolve_within_and_across_parts(written):
     assert "As in Figure 2 and Figure 3." in " ".join(pages(written[0]))
 
 
 def run(folder, name, verdicts=(), finding="", runs=None, parameters=""):
-    """A part whose discussion has verdicts and a finding, as a report of the package leaves it."""
+    """Write a part whose discussion has verdicts and a finding, as in a report of the package."""
     path = part(folder, name)
     nb = nbformat.read(path, as_version=4)
     found = [
@@ -141,24 +141,29 @@ def run(folder, name, verdicts=(), finding="", runs=None, parameters=""):
     return path
 
 
-def took(seconds, commit="abc"):
-    """What a notebook carries of a run."""
+def run_metadata(seconds, commit="abc"):
+    """Return the metadata of a run in a notebook."""
     return {"seconds": seconds, "commit": commit}
 
 
-def test_the_frame_states_what_the_parts_found(tmp_path):
+def test_front_matter_summarises_the_parts(tmp_path):
     parameters = (
         "seeds: list[int] = [5, 6]\ntrain_reviews = 0\nmax_tokens = 99\nbatch_size = 17\nepochs = 3"
     )
     said = [("more is better", "inconclusive"), ("less is more", "refuted")]
     paths = [
-        run(tmp_path, "lab1_lstm", said, runs={"a": took(1800.0), "b": took(5400.0, "abc+")}),
+        run(
+            tmp_path,
+            "lab1_lstm",
+            said,
+            runs={"a": run_metadata(1800.0), "b": run_metadata(5400.0, "abc+")},
+        ),
         run(
             tmp_path,
             "reproduction",
             (),
             "We repeated 3 runs.",
-            {"a": took(1800.0)},
+            {"a": run_metadata(1800.0)},
             parameters,
         ),
     ]
@@ -181,7 +186,7 @@ def test_the_frame_states_what_the_parts_found(tmp_path):
     assert "less is more" in page.decode()
 
 
-def test_the_frame_of_a_lab_without_results(written, tmp_path):
+def test_front_matter_without_results(written, tmp_path):
     abstract, _, text = " ".join(pages(written[0])).partition(" Contents ")
     front = (
         abstract + text.partition("Reproducibility summary Scope")[2].partition("1 Questions")[0]
@@ -213,7 +218,7 @@ def test_conclusions_are_counted():
     )
 
 
-def test_parts_that_were_not_run_are_named(written):
+def test_missing_parts_are_named(written):
     text = " ".join(pages(written[0])[2:])
     missing = {name for names in SECTIONS.values() for name in names}
     missing -= {"lab2a_lstm_optimizers", "lab1_lstm", "lab1_data"}
@@ -221,7 +226,7 @@ def test_parts_that_were_not_run_are_named(written):
         assert f"{name} This part was not run." in text
 
 
-def test_html_holds_the_same_with_distinct_ids(written):
+def test_html_has_the_same_content_with_unique_ids(written):
     page = BeautifulSoup(written[1], "html.parser")
     ids = [tag["id"] for tag in page.find_all(id=True)]
     assert len(ids) == len(set(ids))
@@ -245,10 +250,10 @@ def test_an_unreadable_notebook_is_named(tmp_path, content):
         write(tmp_path / "lab1_gru.ipynb")
 
 
-def test_a_fault_in_one_part_names_it(tmp_path):
+def test_error_in_a_part_names_it(tmp_path):
     broken = part(tmp_path, "lab1_lstm")
     nb = nbformat.read(broken, as_version=4)
-    nb.cells.append(nbformat.from_dict({**nb.cells[1], "id": "again"}))  # its labels twice
+    nb.cells.append(nbformat.from_dict({**nb.cells[1], "id": "again"}))  # duplicates its labels
     nbformat.write(nb, broken)
     with pytest.raises(LabError, match=r"lab1_lstm, cell 6: label 'lab1_lstm.fig-x' was used"):
         write(broken)

@@ -1,4 +1,4 @@
-"""A copy of the working tree, in which commands run as a reader types them."""
+"""A copy of the working tree in which commands run as a reader types them."""
 
 import os
 import re
@@ -25,12 +25,12 @@ PROGRAMS = ["jupyter", "labrnn", "nbstripout", "papermill", "python", "ruff"]
 
 
 def lock():
-    """The project's pylock.toml."""
+    """Return the project's parsed pylock.toml."""
     return Pylock.from_dict(tomllib.loads((PROJECT / "pylock.toml").read_text()))
 
 
-def plant(folder):
-    """The copy, without results; its `.venv` starts this environment's programs."""
+def copy_project(folder):
+    """Create the copy, without results; its `.venv` starts this environment's programs."""
     for name in KEPT:
         copy = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy2
         copy(PROJECT / name, folder / name)
@@ -44,10 +44,10 @@ def plant(folder):
 
 
 def run(command, tree, **environment):
-    """A command line in the copy, which imports the copy's labrnn; `make` sets nothing up.
+    """Run a command line in the copy with the copy's labrnn; `make` sets nothing up.
 
     Returns:
-        (exit code, what it printed, complaints included)
+        (exit code, output including standard error)
     """
     kept = {k: v for k, v in os.environ.items() if not re.match("LABRNN_|PYTEST_|MAKE|MFLAGS", k)}
     own = {"PYTHONPATH": str(tree), "PYTHON": "true", "LABRNN_CACHE": str(tree / "cache")}
@@ -65,6 +65,6 @@ def run(command, tree, **environment):
 
 
 def fenced(page):
-    """(Language, content) of each fenced block of a page of Markdown, its indentation taken off."""
+    """Return (language, content) of each fenced block of a Markdown page, without indentation."""
     blocks = re.findall(r"^( *)```(\w*)\n(.*?)^\1```$", page, re.M | re.S)
     return [(word, re.sub(f"^{indent}", "", text, flags=re.M)) for indent, word, text in blocks]
