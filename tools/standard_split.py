@@ -23,7 +23,7 @@ from labrnn.reviews.text import encode
 from labrnn.trials.kept import array_of
 
 ROOT = Path(__file__).resolve().parents[1]
-NAME = "NB-SVM, trigrams"
+NAME, TITLE = "NB-SVM, trigrams", "trigram NB-SVM"
 
 
 def split(reviews, known):
@@ -53,8 +53,8 @@ def main(path):
     fit, *both = combined.add(network, margins, reviews.labels[rows["valid"]])
     scores = {
         "ensemble": (network, seconds),
-        NAME: (margins, found["seconds"]),
-        f"ensemble + {NAME}": (map(fit.decision_function, both), seconds + found["seconds"]),
+        TITLE: (margins, found["seconds"]),
+        f"ensemble + {TITLE}": (map(fit.decision_function, both), seconds + found["seconds"]),
     }
     with (ROOT / "labrnn/results/standard_split.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

@@ -49,7 +49,8 @@ def build(notebooks, title, authors):
     notebooks = {name: read(path) for name, path in paths.items() if path.exists()}
     before, after = _frame(notebooks)
     body, pictures = [], {}
-    appendix = [Part("", [Block("appendix"), Block("computed", f"# {APPENDIX}", level=1)])]
+    introduced = f"# {APPENDIX}\n\n{page('appendix')}"
+    appendix = [Part("", [Block("appendix"), Block("computed", introduced, level=1)])]
     for section, names in sections.items():
         body.append(_section(f"# {section}"))
         for name in names:
@@ -94,8 +95,11 @@ def _commits(notebooks):
     if not counts:
         return []
     lines = [f"| {commit} | {n} |" for commit, n in counts.most_common()]
-    text = "\n".join(["# Code of the runs", "", "| commit | runs |", "|---|---:|", *lines])
-    return [Part("", [Block("computed", text, "the write-up", level=2)])]
+    text = "\n".join(["| commit | runs |", "|---|---:|", *lines])
+    heading = Block("computed", "# Code of the runs", "the write-up", level=2)
+    caption = "Commits of the code that trained the runs. Plus sign: with uncommitted changes."
+    table = {"label": "tbl-commits", "caption": caption}
+    return [Part("", [heading, Block("computed", text, "the write-up", **table)])]
 
 
 def _runs(notebooks):
@@ -132,11 +136,14 @@ def _frame(notebooks):
         return Block("front", page(name, **values), "the write-up", **table)
 
     claims = {"label": "tbl-claims"}
-    claims["caption"] = "The conclusions of the original study and our verdicts."
+    claims["caption"] = "The conclusions of the original study and our verdicts. E: embedding "
+    claims["caption"] += "dimensions; H: units; L: layers."
     settings = {"label": "tbl-setup", "caption": "Data, defaults, limits and computation."}
     before = [text("abstract"), Block("contents"), text("summary")]
     before += [text("claims", **claims)] if values["verdicts"] else []
+    rules = {"label": "tbl-rules", "caption": "What supports or contradicts a statement."}
     before += [text("effort"), text("setup"), text("settings", **settings), text("methods")]
+    before += [text("rules", **rules)]
     related = {"label": "tbl-related", "caption": "Published test accuracies on the fixed split."}
     after = [
         Block("computed", page("related", **values), "the write-up", level=0),

@@ -19,6 +19,11 @@ KIND = "baselines"
 FORMAT = 2  # of what is kept; another one when a change here changes figures
 
 
+TITLES = {"majority": "the majority class", "bag of words": "the bag of words"} | {
+    f"NB-SVM, {n}s": f"the {n} NB-SVM" for n in ("unigram", "bigram", "trigram")
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Baseline:
     """A fitted model that is no setting: a baseline, or its sum with a network.
@@ -121,7 +126,7 @@ def _baseline(name, margins, labels, **more):
     valid, test = (m > 0 for m in margins)
     return Baseline(
         name,
-        f"*{name}*",
+        TITLES.get(name, name),
         validation=float((valid == labels[0]).mean()),
         correct=test == labels[1],
         labels=labels,

@@ -170,7 +170,7 @@ def _recorded(name):
 
 def on_standard_split():
     """The best classifier on the split of the published figures, in words."""
-    return render("standard", rows=standard_split().to_dict("records"))
+    return render("standard", rows=standard_split().to_dict("records"), share=statistics.Share)
 
 
 def on_components(results, compared, baselines=()):

@@ -77,7 +77,7 @@ def sgd(results):
         level=statistics.LEVEL,
         first=losses[:, 0].mean(),
         last=losses[:, -1].mean(),
-        width=np.ptp(losses, axis=1).max(),
+        width=np.ceil(1000 * np.ptp(losses, axis=1).max()) / 1000,
         steady=min(falls) == losses.shape[1] - 1,
         ln2=LN2,
         words=results.vocabulary_size,
@@ -126,16 +126,14 @@ def cells(results):
 def sweep(results):
     """Lab 2 c to e: does a larger model do better, in one dimension?"""
     able = results.able()
-    run = sorted(results.run(), key=lambda s: getattr(s.config, results.part.field))
     reference = results.part.reference() or next(iter(results.by_validation()), None)
-    rows = pd.concat([results.rows(s) for s in run])
+    rows = pd.concat([results.rows(s) for s in results.run()])
     return discuss(
         "sweep",
         results,
         trend=statistics.trend(rows[results.part.field], rows["trained"]),
         level=statistics.LEVEL,
         reference=reference if reference in able else None,
-        ends=(run[0], run[-1]) if len(run) > 1 else (),
     )
 
 

@@ -26,7 +26,8 @@ SERIES = [(BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":
 BASELINE = {"color": PURPLE, "linestyle": (0, (6, 2)), "linewidth": 0.7, "zorder": 1}
 FAILED = {"color": GREY, "linewidth": 0.6, "alpha": 0.8}
 # Marks of settings: means with intervals, published values.
-MEAN = {"capsize": 2, "elinewidth": 0.8, "markersize": 4, "fillstyle": "none", "label": "ours"}
+MEAN = {"capsize": 2, "elinewidth": 0.8, "markersize": 4, "fillstyle": "none"}
+MEAN |= {"label": "ours, best epoch"}
 PUBLISHED = {"color": ORANGE, "fillstyle": "none", "markersize": 5, "linestyle": "none"}
 PUBLISHED |= {"marker": "D", "label": "published, one run, last epoch"}
 # How figures are to be read: `show` adds it to their captions.
@@ -105,13 +106,13 @@ def training_curves(results, settings, columns=2, width=WIDTH):
     """
     rows = math.ceil(len(settings) / columns)
     shared, own = _differences(results, settings)
-    # Where no run trained, an inset and the loss show how the curves move around chance.
+    # Where no run trained, both axes show how the curves move around chance.
     flat = not results.able(settings)
     grid = {"squeeze": False, "height_ratios": [2.2, 1] * rows, "key": _of_lines(results, settings)}
     height = 0.6 + (2.25 if columns < 3 else 2) * rows
     with page(width, height, 2 * rows, columns, **grid) as (figure, panels):
         done = results.run(settings)
-        keys = {BEST_VALIDATION: done, "Inset: the curves enlarged.": done and flat}
+        keys = {BEST_VALIDATION: done}
         keys[ALL_FAILED] = any(not results.trained(setting).count for setting in done)
         for text in filter(keys.get, keys):
             _key(panels[0, 0], text)
@@ -123,7 +124,7 @@ def training_curves(results, settings, columns=2, width=WIDTH):
             if column:
                 for axes in pair:
                     axes.set_ylabel("")
-                    axes.tick_params(labelleft=flat and axes is pair[1])
+                    axes.tick_params(labelleft=flat)
         for row in panels[1::2] if not flat else ():  # the axis on the left is that of all
             high = max(axes.get_ylim()[1] for axes in row if axes.has_data())
             for axes in row:
@@ -169,9 +170,7 @@ def _panel(top, bottom, results, setting, title, flat):
     top.tick_params(labelbottom=False)
     done = bool(results.run([setting]))
     top.set_title(f"{title}\n{_tested(results, setting) if done else 'not run'}", size=7)
-    inset = [top.inset_axes([0.17, 0.3, 0.81, 0.64])] if flat and done else []
-    for axes in (top, *inset, bottom):
-        quantity, chance = ("loss", LN2) if axes is bottom else ("accuracy", 0.5)
+    for axes, quantity, chance in ((top, "accuracy", 0.5), (bottom, "loss", LN2)):
         axes.set_xlim(bottom.get_xlim())
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         _chance(axes, chance)
@@ -179,9 +178,10 @@ def _panel(top, bottom, results, setting, title, flat):
             continue
         for k, kind in enumerate(("train", "valid")):
             _lines(axes, *results.curves(setting, f"{kind}_{quantity}"), look(k))
-        if flat and axes is not top:
+        if flat:
             half = 1.2 * max(0.002, np.abs(axes.dataLim.intervaly - chance).max())
             axes.set_ylim(chance - half, chance + half)
+            axes.yaxis.set_major_locator(MaxNLocator(5))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.{3 + (v > 0.6)}f}"))
         elif axes is bottom:
             axes.set_ylim(0, min(2, max(0.8, 1.05 * axes.dataLim.ymax)))
@@ -393,22 +393,14 @@ def compound_scatter(results):
             places.append((results.parameters(setting), setting, color, marker))
         _runs(axes, results, places)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
-        axes.xaxis.set_minor_formatter(FuncFormatter(_two_and_five))
-        axes.tick_params(axis="x", which="both", labelsize=7, length=3)
         axes.set(xlabel="trainable parameters", ylabel="test accuracy")
         hollow = {"fillstyle": "none"}
-        handles = [_line((GREY, "none", "o"), "one dimension alone", **hollow)]
+        handles = [_line((GREY, "none", "o"), "only one of them changed", **hollow)]
         for n in results.part.depths:
             color, _, marker = look(n - 1)
             handles.append(_line((color, "none", marker), f"{n} layer{'s' * (n > 1)}", **hollow))
         figure.legend(handles=handles, loc="outside upper center", ncols=5)
         return figure
-
-
-def _two_and_five(value, _):
-    """Labels of the minor ticks of a logarithmic axis: at 2 and 5 times a power of ten."""
-    return f"{value:,.0f}" if f"{value:e}"[0] in "25" else ""
 
 
 def compound_heat(results):
@@ -534,7 +526,7 @@ def search(trials):
 def review_lengths(lengths, max_tokens):
     """How long reviews are: name -> lengths, and where the tokenizer cuts."""
     with page(WIDTH, 2.3) as (figure, axes):
-        bins = np.arange(0, 620, 20)
+        bins = np.append(np.arange(1, 610, 16), 625)  # with an edge behind 256
         for k, (name, values) in enumerate(lengths.items()):
             color, dash, _ = look(k)
             shares, _ = np.histogram(np.minimum(values, bins[-1] - 1), bins)
@@ -544,7 +536,7 @@ def review_lengths(lengths, max_tokens):
         axes.axvline(max_tokens, color=GREY, linestyle=":")
         place, style = (max_tokens, axes.get_ylim()[1]), {"color": GREY, "fontsize": 8}
         note(axes, f"cut after {max_tokens}", place, (4, -8), **style)
-        axes.set(xlabel="words in a review (600 and more in the last bin)", ylabel="reviews, %")
+        axes.set(xlabel="words in a review (609 and more in the last bin)", ylabel="reviews, %")
         axes.legend(loc="upper right", bbox_to_anchor=(1, 0.85))
         return figure
 

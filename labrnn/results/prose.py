@@ -171,8 +171,11 @@ def comparisons(compared, to=None, one=None, figures=True):
 
 
 def _same_outcome(group, to, one, figures, every):
-    many, outcome = [c.second if one else c.first for c in group], group[0].outcome
-    if not figures:
+    many, outcome, after = [c.second if one else c.first for c in group], group[0].outcome, ""
+    if figures and len(group) == 1 and not one:
+        p = None if outcome == "equivalent" else group[0].p
+        listed, after = named(many[0]), f" ({difference(group[0].difference, p)})"
+    elif not figures:
         listed = "the others" if every and len(group) >= MANY and not to else names(many)
     elif len(group) >= MANY:
         ends = [points(f(c.difference.mean for c in group)) for f in (min, max)]
@@ -183,7 +186,7 @@ def _same_outcome(group, to, one, figures, every):
             for s, c in zip(many, group, strict=True)
         )
     who, to = (one, listed) if one else (listed, to or named(group[0].second))
-    who, subjects = capital(who), [group[0].first] if one else many
+    who, to, subjects = capital(who), to + after, [group[0].first] if one else many
     are = verb(subjects, "is", "are")
     if outcome in ("higher", "lower"):
         kind = "more" if outcome == "higher" else "less"

@@ -10,7 +10,7 @@ import torch
 
 from labrnn.errors import LabError
 from labrnn.network.prediction import load
-from labrnn.results.figures import BLUE, GREY, SERIES, page
+from labrnn.results.figures import BLUE, GREY, ORANGE, SERIES, page
 from labrnn.reviews.description import remembered
 from labrnn.reviews.text import load_corpus
 
@@ -64,7 +64,6 @@ def sums_of_gates(sums):
 
 PALE = "#d3d9e2"
 EDGE = {"edgecolor": "black", "linewidth": 0.5}
-HATCHED = {"color": "white", "edgecolor": BLUE, "hatch": "////"}
 NOTE = {"textcoords": "offset points"}
 
 
@@ -92,13 +91,14 @@ def cosine_figure(cosines, weights):
 
 
 def influence_figure(both_sides, left_only, place):
-    """L2 distance of each output, the token at index `place` replaced or not; logarithmic axis."""
+    """L2 distance of each output, the token at index `place` replaced or not; logarithmic above 0.1."""
     places = np.arange(1, len(both_sides) + 1)
     with page(5, 2) as (figure, axes):
-        axes.bar(places - 0.2, both_sides, 0.38, color=PALE, label="encoder", **EDGE)
-        axes.bar(places + 0.2, left_only, 0.38, label="decoder", **HATCHED)
+        axes.plot(places - 0.1, both_sides, "o", color=BLUE, label="encoder")
+        axes.plot(places + 0.1, left_only, "s", color=ORANGE, fillstyle="none", label="decoder")
         axes.set(xlabel=f"output at token (token {place + 1} is replaced)", ylabel="L2 distance")
-        axes.set(xticks=places, yscale="log")
+        axes.set_yscale("symlog", linthresh=0.1)
+        axes.set(xticks=places, yticks=(values := [0, 0.1, 0.3, 1, 3]), yticklabels=values)
         axes.grid(visible=False, axis="x")
         figure.legend(loc="outside upper center", ncols=2)
         return figure

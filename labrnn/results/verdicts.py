@@ -15,7 +15,7 @@ from labrnn.network.registry import count_parameters
 from labrnn.parts import Claim
 from labrnn.published import VOCABULARY_SIZE
 from labrnn.results import statistics
-from labrnn.results.prose import capital, difference, p_value, share, trained
+from labrnn.results.prose import capital, difference, p_value, percent, share, trained
 from labrnn.results.statistics import LEVEL, MARGIN, NOT_RUN
 
 CONFIRMED, REFUTED, INCONCLUSIVE = "confirmed", "refuted", "inconclusive"
@@ -77,15 +77,16 @@ def _judged(results, claim):
     if min(corrected) < LEVEL:
         return REFUTED, min(found, key=lambda e: _least(e.against)).text
     weakest = max(found, key=_weakness)
+    alone = f"weakest of {len(found)} comparisons: " if len(found) > 1 else ""
     if all(e.support < LEVEL for e in found) and not missing:
-        return CONFIRMED, weakest.text
+        return CONFIRMED, alone + weakest.text
     texts = [
         f"{e.text}; against it: {p_value(p)} after correction" * (_least(e.against) < LEVEL)
         or e.text
         for e, p in zip(found, corrected, strict=True)
         if e is weakest or (e.shows and len(found) <= FEW)
     ]
-    return INCONCLUSIVE, "; ".join(texts) + note
+    return INCONCLUSIVE, alone * (len(texts) == 1) + "; ".join(texts) + note
 
 
 def _weakness(evidence):
@@ -115,10 +116,10 @@ def table(found):
 
 def _rarely_trains(results, setting, _):
     runs = results.trained(setting)
-    few = runs.p_fewer <= runs.p_more
+    few = runs.p_more >= LEVEL
     text = (
         f"{setting.name}: {trained(runs)}; {'fewer' if few else 'more'} than "
-        f"half: {p_value(min(runs.p_fewer, runs.p_more))}"
+        f"half: {p_value(runs.p_fewer if few else runs.p_more)}"
     )
     return _Evidence(runs.p_fewer, [runs.p_more], text)
 
@@ -149,7 +150,7 @@ def _slower(results, first, second):
     sides = [results.rows(setting)["mean_validation"] for setting in (first, second)]
     d = statistics.welch(*sides)
     names = [f"{s.config.cell.upper()} with {s.name}" for s in (first, second)]
-    text = f"{names[0]} − {names[1]}, on validation: {difference(d)}"
+    text = f"validation accuracy over all epochs, {names[0]} − {names[1]}: {difference(d)}"
     return _Evidence(d.p_below(-MARGIN), [d.p_above(-MARGIN)], text)
 
 
@@ -177,8 +178,8 @@ def _highest_ratio(results, first, rival):
     d = statistics.difference(mine, scale * theirs, results.spread(first), scaled)
     text = f"{first.name} would need more than 100 % for the ratio of {rival.name}"
     if d.mean > -1:
-        target = f"the accuracy at which it would have the ratio of {rival.name}"
-        text = f"{first.name} − {target}: {difference(d)}"
+        needed = percent(scale * theirs.mean())
+        text = f"{first.name} − the {needed} needed for the ratio of {rival.name}: {difference(d)}"
     return _Evidence(d.p_above(0.0), [d.p_below(0.0)], text)
 
 
