@@ -603,17 +603,17 @@ class BeyondDefects(Part):
         both = base.replace(
             hidden_dim=self.narrow, bidirectional=True, embedding_dim=self.embedding_dim
         )
-        last_step = Setting("Last time step", both.replace(readout="last_step"))
+        last_step = Setting("bidirectional, last time step", both.replace(readout="last_step"))
         starts = {
-            "Each gate orthogonal": {"recurrent_init": "per_gate"},
-            "Forget bias 1": {"forget_bias": 1.0},
+            "each gate orthogonal": {"recurrent_init": "per_gate"},
+            "forget bias 1": {"forget_bias": 1.0},
         }
         texts = {
-            "Negations kept": {"stop_words": "keep_negations"},
-            "All stop words kept": {"stop_words": "keep"},
-            "Duplicates dropped": {"duplicates": "drop"},
+            "negations kept": {"stop_words": "keep_negations"},
+            "all stop words kept": {"stop_words": "keep"},
+            "duplicates dropped": {"duplicates": "drop"},
         }
-        pairs = [Pair(Setting("Final hidden state", both), last_step, "readout")]
+        pairs = [Pair(Setting("bidirectional, final hidden state", both), last_step, "readout")]
         pairs += [
             Pair(Setting(f"{name}, {old.name}", old.config.replace(**start)), old, "start")
             for old in (flat, deep)
@@ -639,13 +639,13 @@ class BeyondBest(Part):
 
     seeds: Several[int] = Field([5, 6, 7], description="every setting is trained once per seed")
     epochs: Epochs = Field(4, description="passes over the training reviews")
-    longest: Length = Field(400, description="most known words of a review, instead of max_tokens")
+    longest: Length = Field(400, description="most known words of a review that are read")
     lr: Rate = Field(0.002, description="learning rate of Adam after the warm-up")
     hidden_dim: Units = Field(32, description="units of each direction")
     embedding_dim: Dimensions = Field(32, description="dimensions of word and n-gram vectors")
-    min_bigram_count: int = Field(5, ge=1, description="fewest occurrences of a bigram in training")
-    min_trigram_count: int = Field(5, ge=1, description="fewest occurrences of a trigram")
-    members: int = Field(3, ge=2, le=8, description="networks whose logits are averaged")
+    min_bigram_count: int = Field(5, ge=1, description="minimum count of a bigram in the training reviews")
+    min_trigram_count: int = Field(5, ge=1, description="minimum count of a trigram")
+    members: int = Field(3, ge=2, le=8, description="networks in the ensemble")
     adversarial: Share = Field(0.004, description="relative length of the adversarial perturbation")
     word_dropout: Share = Field(0.6, description="dropout of whole words and n-grams")
     embedding_dropout: Share = Field(0.6, description="dropout of the recurrent layer's input")

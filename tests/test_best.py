@@ -50,7 +50,7 @@ def test_text_names_components_that_matter():
         {WHOLE: 0.9, SINGLE: 0.9, "without trigrams": 0.8, "without punctuation": 0.9}
     )
     assert text.startswith(
-        "The best recurrent classifier is an ensemble of three LSTMs that also read"
+        "Our best recurrent classifier is an ensemble of three LSTMs that also read"
     )
     assert re.search(
         r"A network is significantly less accurate without trigrams \(−(9|10)\.\d points \[.*\)\.",

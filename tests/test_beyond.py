@@ -234,28 +234,28 @@ def choices(accuracies, otherwise=0.85, **options):
 
 def test_texts_follow_the_runs():
     found, compared = choices(
-        {"Forget bias 1, 3 layers": 0.90, "3 layers": 0.85, "Negations kept": 0.9}
+        {"forget bias 1, 3 layers": 0.90, "3 layers": 0.85, "negations kept": 0.9}
     )
     text = beyond.on_choices(found, compared)
     assert re.match(
         r"The accuracy differs significantly in two of \w+ comparisons\. The alternative is "
-        r"better: Forget bias 1, 3 layers \(\+.*; Negations kept \(\+[^)]*\)\.",
+        r"better: forget bias 1, 3 layers \(\+.*; negations kept \(\+[^)]*\)\.",
         text,
     )
-    assert re.search(r"Equivalent within 1 point: .*Forget bias 1, 1 layer|The other comp", text)
+    assert re.search(r"Equivalent within 1 point: .*forget bias 1, 1 layer|The other comp", text)
     assert "changes a test accuracy by up to 0.10 points" in text
     assert "Stop words use up a part of the limit" in text
     assert "Dropping duplicates changes the split" in text
 
-    found, compared = choices({"Negations kept": 0.8})
+    found, compared = choices({"negations kept": 0.8})
     text = beyond.on_choices(found, compared)
-    assert "The published choice is better: Negations kept" in text
+    assert "The published choice is better: negations kept" in text
     assert "alternative is better" not in text
     found, compared = choices({}, spread=0.03)
     text = beyond.on_choices(found, compared)
     assert re.match(r"None of the \w+ comparisons of accuracy is significant\.", text)
     assert re.search(
-        r"are inconclusive; differences below [\d.]+ points could not have been detected", text
+        r"are inconclusive; the smallest detectable difference is [\d.]+ points", text
     )
 
 
@@ -275,7 +275,7 @@ def test_best_and_last_epoch_are_paired_by_run():
     ]
     found = Results(part, Runs(trials))
     [c] = beyond.choice_comparisons(found)
-    assert (c.first.name, c.second.name) == ("Best epoch, 1 layer", "last epoch, 1 layer")
+    assert (c.first.name, c.second.name) == ("best epoch, 1 layer", "last epoch, 1 layer")
     assert c.difference.mean == pytest.approx(0.04)
     # Runs differ by a point, but each loses the same four points: clear if paired by run.
     assert c.significant
@@ -287,11 +287,11 @@ def test_best_and_last_epoch_are_paired_by_run():
 
 def test_dropped_duplicates_are_compared_as_two_samples():
     part = BeyondDefects(seeds=SEEDS)
-    dropped = next(p for p in part.pairs() if p.first.name == "Duplicates dropped")
+    dropped = next(p for p in part.pairs() if p.first.name == "duplicates dropped")
     trials = [run(c, 0.85) for c in dropped.second.trials(SEEDS)]
     trials += [run(c, 0.83, reviews=1500) for c in dropped.first.trials(SEEDS)]
     found = Results(part, Runs(trials))
-    c = next(c for c in beyond.choice_comparisons(found) if c.first.name == "Duplicates dropped")
+    c = next(c for c in beyond.choice_comparisons(found) if c.first.name == "duplicates dropped")
     assert c.difference.mean == pytest.approx(-0.02, abs=1e-3)
     assert c.difference.reviews == 1500
     sides = found.correct(c.first), found.correct(c.second)

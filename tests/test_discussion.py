@@ -53,24 +53,24 @@ def compared(name, mean, error, p=None, many=False, n=10, equivalent=1.0):
 
 def test_sentence_for_each_outcome_of_a_comparison():
     assert comparisons([compared("2 layers", -0.05, 0.01, many=True)]) == (
-        "2 layers (−5.0 points [−7.0, −3.0], p < 0.001) are significantly less accurate than 1 layer."
+        "2 layers are significantly less accurate than 1 layer (−5.0 points [−7.0, −3.0], p < 0.001)."
     )
     assert comparisons([compared("Adam", 0.03, 0.01)]) == (
-        "Adam (+3.0 points [1.0, 5.0], p = 0.004) is significantly more accurate than 1 layer."
+        "Adam is significantly more accurate than 1 layer (+3.0 points [1.0, 5.0], p = 0.004)."
     )
     assert comparisons([compared("Adam", 0.001, 0.002, equivalent=0.001)]) == (
-        "Adam (+0.1 points [−0.3, 0.5]) is equivalent to 1 layer within 1 point."
+        "Adam is equivalent to 1 layer (+0.1 points [−0.3, 0.5]) within 1 point."
     )
     assert comparisons([compared("Adam", 0.003, 0.006)]) == (
-        "Adam (+0.3 points [−0.9, 1.5], p = 0.62) does not differ significantly from 1 layer; "
+        "Adam does not differ significantly from 1 layer (+0.3 points [−0.9, 1.5], p = 0.62); "
         "the smallest detectable difference is 1.7 points."
     )
     assert comparisons([compared("Adam", 0.004, 0.001, equivalent=0.001)]) == (
-        "Adam (+0.4 points [0.2, 0.6], p < 0.001) is significantly more accurate than 1 layer, "
+        "Adam is significantly more accurate than 1 layer (+0.4 points [0.2, 0.6], p < 0.001), "
         "though by less than 1 point."
     )
     assert comparisons([compared("Adam", -0.1, float("nan"), p=float("nan"))]) == (
-        "Adam (−10.0 points) is not tested against 1 layer: the less accurate side is a single run."
+        "Adam is not tested against 1 layer (−10.0 points): the less accurate side is a single run."
     )
 
 
@@ -127,10 +127,11 @@ def test_number_formats_follow_the_language_guide():
 @pytest.mark.parametrize("seeds", [[5], SEEDS])
 def test_sgd_loss_stays_at_ln_2(part, cell, seeds):
     text = discussion.sgd(results(part(seeds=seeds, **FULL), {cell: 0.5}))
+    mean = "its mean" if len(seeds) > 1 else "it"
     assert text.startswith(
-        f"The training loss of the {cell} does not fall under SGD: it is 0.6930 after the first epoch"
+        f"The training loss of the {cell} hardly changes under SGD: {mean} is 0.6930 after the first"
     )
-    assert f"the {cell} is no better than chance: 0 of {len(seeds)} run" in text
+    assert f"Within five epochs, 0 of {len(seeds)} run" in text
     assert ("**confirmed**" if len(seeds) > 1 else "**inconclusive**") in text
     assert "**Why does it not train?**" in text
     assert text.count("We did not test this explanation.") == 1
@@ -141,7 +142,8 @@ def test_sgd_loss_stays_at_ln_2(part, cell, seeds):
     [
         (
             0.8,
-            "Significantly more runs train with a learning rate of 1 (Fisher's exact test, p = 0.004), so",
+            "Significantly more runs train with a learning rate of 1 than with the lab's settings "
+            "(Fisher's exact test, p = 0.004), so",
         ),
         (0.5, "None of these changes lets significantly more runs train (Fisher's exact test)."),
     ],
@@ -155,7 +157,7 @@ def test_changes_that_let_sgd_train_are_tested(level, says):
         "With a learning rate of 1, 5 of 5 runs trained (95 % CI [48 %, 100 %]), with" in text
     ) == (level == 0.8)
     assert "With a forget bias of 1, 0 of 5 runs trained" in text
-    assert ("the size of the steps matters more here than the forget gate" in text) == (
+    assert ("so few runs cannot exclude an effect" in text) == (
         level == 0.8
     )
     assert "a learning rate of 0.1" not in text  # it was not run
@@ -201,7 +203,7 @@ def test_optimisers_are_compared_with_the_best_on_validation():
 def test_equivalent_optimisers_are_reported():
     text = discussion.optimizers(optimizers(seeds=list(range(10))))
     assert re.search(
-        r"(Adam|RMSprop) \(.*\) is equivalent to (RMSprop|Adam) within 1 point\.", text
+        r"(Adam|RMSprop) is equivalent to (RMSprop|Adam) \(.*\) within 1 point\.", text
     )
 
 
@@ -209,7 +211,7 @@ def test_untrained_settings_are_reported():
     assert "SGD" not in discussion.optimizers(optimizers(sgd=0.8)).split("no run trained")[0][-20:]
     weak = optimizers(adagrad=0.55)
     assert (
-        "Adagrad (n = 5): no run trained; the training loss fell, but the test accuracy is at most"
+        "Adagrad (n = 5): no run trained; the training loss fell, but no test accuracy exceeds"
         in (discussion.optimizers(weak))
     )
     nothing = optimizers(0.5, 0.5, 0.5, 0.5)
@@ -243,7 +245,7 @@ def test_the_cells_are_compared():
     assert "and the GRU with SGD are significantly more accurate than the LSTM with the" in better
     assert "less accurate than the LSTM" in discussion.cells(cells(0.85, 0.90))
     assert "three blocks of weights instead of four" in better
-    assert "An epoch of the GRU takes 1.00 times as long" in better
+    assert "an epoch of the GRU takes 1.00 times the processor time of" in better
     assert "cannot be compared" in discussion.cells(results(GruOptimizers(**FULL), {}))
     table = cells_table(cells(0.90, 0.85), compare(cells(0.90, 0.85)))
     assert table["optimiser"].tolist() == ["Adagrad", "Adam", "RMSprop", "SGD"]
@@ -261,7 +263,6 @@ def test_depth():
     assert "2 layers: 8 of 10 runs trained (95 % CI [44 %, 97 %])" in text
     assert "3 layers (n = 10): no run trained" in text
     assert "4 layers were not run" in text
-    assert "From 1 layer to 3 layers the model grows from" in text
 
 
 def test_width_with_single_runs():
@@ -323,7 +324,7 @@ def test_single_runs_of_a_grid_are_not_compared():
     text = discussion.compound(grid(lambda c: 0.86 - 0.0001 * c.n_layers, seeds=[5]))
     assert "other settings of the grid trained. " in text
     assert "not differ significantly from E" not in text.partition("**Which settings")[2]
-    assert re.search(r"[\w-]+ settings with a single run are not tested\.", text)
+    assert re.search(r"[\w-]+ settings are not tested, since the less accurate side has a single run\.", text)
 
 
 def test_compound_is_better_or_worse():
@@ -468,12 +469,11 @@ def test_tables_show_missing_and_untrained_settings():
 
 def test_seconds_come_only_from_runs_with_a_known_clock():
     found = widths(0.87, 0.87, 0.87)
-    assert "an epoch from 2.0 s to 2.0 s" in discussion.width(found)
+    assert list(results_table(found)["s/epoch"]) == ["2", "2", "2"]
     for trial in found.runs.trials.values():
         if trial.config.hidden_dim == 200:
             del trial.environment["clock"]
     found = Results(found.part, Runs(found.runs.trials.values()))
-    assert "an epoch from" not in discussion.width(found)
     assert list(results_table(found)["s/epoch"]) == ["2", "2", "–"]
 
 

@@ -272,6 +272,6 @@ def test_notebook_runs(data, tmp_path):
     }  # fmt: skip
     table, said = finished.cells[-1].outputs[0].data, finished.cells[-1].outputs[-1].data
     assert table["text/html"].count("<tr") == 11
-    assert re.search(r"\d+ of 7 tests agree", said["text/markdown"])
+    assert re.search(r"\d+ of 7 checks that test an answer agree", said["text/markdown"])
     assert table["text/plain"].count("illustrates") == 3
     assert "Not checked" not in str(outputs)

@@ -65,8 +65,8 @@ def build(notebooks, title, authors):
     date = max((nb.metadata.get("date", "") for nb in notebooks.values()), default="")
     doc = Document(body, pictures, title, list(authors), date, cover=True)
     with ThreadPoolExecutor(1) as other:  # pandoc and Typst leave the other core idle
-        page = other.submit(to_html, doc)
-        return [to_pdf(doc), page.result().encode()]
+        html = other.submit(to_html, doc)
+        return [to_pdf(doc), html.result().encode()]
 
 
 def _answers(whole):

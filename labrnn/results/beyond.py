@@ -11,7 +11,7 @@ from labrnn.results.baselines import preferred
 from labrnn.results.comparison import of_kind
 from labrnn.results.discussion import discuss
 from labrnn.results.prose import render
-from labrnn.results.tables import ACCURACY, COMPARED, accuracy_cell, compared_cells, printed
+from labrnn.results.tables import ACCURACY, COMPARED, REFERENCE, accuracy_cell, compared_cells, printed
 
 # Linear baselines beside networks
 
@@ -36,7 +36,7 @@ def baseline_comparisons(baselines, results, networks=None, combined=None):
 def baseline_table(baselines, results, compared, networks=None, combined=None):
     """A line a model: size, accuracies, seconds, difference from the leading network."""
     main = of_kind(compared, "baseline")
-    found = {c.second.name: {"result": "reference"} for c in main}
+    found = {c.second.name: REFERENCE for c in main}
     found |= {c.first.name: compared_cells(c) for c in main}
     lines = []
     for model in [*baselines, *results.able(networks), *filter(None, [combined])]:
@@ -109,8 +109,7 @@ def choice_comparisons(results):
         changes[setting] = now.astype(np.int8) - then.astype(np.int8)
     spread = statistics.spread(changes.values())
     for s, change in changes.items():
-        names = {"Best": f"Best epoch, {s.name}", "the last": f"last epoch, {s.name}"}
-        sides = (Setting(n, s.config, title=f"{word} epoch, {s.name}") for word, n in names.items())
+        sides = (Setting(f"{word} epoch, {s.name}", s.config) for word in ("best", "last"))
         estimate = statistics.accuracy(change, spread, (-1.0, 1.0))
         found.append((Pair(*sides, "checkpoint"), estimate))
     found += [(p, results.difference(p.first, p.second)) for p in results.part.pairs()]

@@ -106,7 +106,7 @@ def training_curves(results, settings, columns=2, width=WIDTH):
     """
     rows = math.ceil(len(settings) / columns)
     shared, own = _differences(results, settings)
-    # Where no run trained, both axes show how the curves move around chance.
+    # Where no run trained, the loss shows how the curves move around chance.
     flat = not results.able(settings)
     grid = {"squeeze": False, "height_ratios": [2.2, 1] * rows, "key": _of_lines(results, settings)}
     height = 0.6 + (2.25 if columns < 3 else 2) * rows
@@ -124,7 +124,7 @@ def training_curves(results, settings, columns=2, width=WIDTH):
             if column:
                 for axes in pair:
                     axes.set_ylabel("")
-                    axes.tick_params(labelleft=flat)
+                    axes.tick_params(labelleft=flat and axes is pair[1])
         for row in panels[1::2] if not flat else ():  # the axis on the left is that of all
             high = max(axes.get_ylim()[1] for axes in row if axes.has_data())
             for axes in row:
@@ -178,11 +178,10 @@ def _panel(top, bottom, results, setting, title, flat):
             continue
         for k, kind in enumerate(("train", "valid")):
             _lines(axes, *results.curves(setting, f"{kind}_{quantity}"), look(k))
-        if flat:
-            half = 1.2 * max(0.002, np.abs(axes.dataLim.intervaly - chance).max())
-            axes.set_ylim(chance - half, chance + half)
-            axes.yaxis.set_major_locator(MaxNLocator(5))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.{3 + (v > 0.6)}f}"))
+        if flat and axes is bottom:
+            half = 1.2 * max(0.002, np.abs(axes.dataLim.intervaly - LN2).max())
+            axes.set_ylim(LN2 - half, LN2 + half)
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.4f}"))
         elif axes is bottom:
             axes.set_ylim(0, min(2, max(0.8, 1.05 * axes.dataLim.ymax)))
 

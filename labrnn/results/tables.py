@@ -4,16 +4,17 @@ import math
 
 import pandas as pd
 
-from labrnn.network.registry import count_parameters
+from labrnn.network.registry import OPTIMIZERS, count_parameters
 from labrnn.results import comparison
 from labrnn.results.comparison import of_kind
-from labrnn.results.prose import interval, p_value, points, render, typical
+from labrnn.results.prose import capital, interval, p_value, points, render, typical
 
 ACCURACY = "test accuracy, %"
 KEY = (
     "Trained: runs that trained, of all; accuracy and 95 % CI of those, or their range. s/epoch: "
     "processor seconds per epoch, which vary with the machine and its load."
 )
+REFERENCE = {"Δ points": "–", "p": "–", "result": "reference"}
 COMPARED = (
     " Δ: difference in points with its 95 % CI; p: corrected by Holm's method; lower, higher: "
     "significant; equivalent: within 1 point."
@@ -71,7 +72,7 @@ def results_table(results, compared=(), name="setting"):
         compared: `Comparison`s; a setting's own difference is that in which it is the first one.
         name: heading of the first column.
     """
-    found = {c.second: {"result": "reference"} for c in compared}
+    found = {c.second: REFERENCE for c in compared}
     found |= {c.first: compared_cells(c) for c in compared}
     lines = []
     for s in results.settings:
@@ -88,7 +89,8 @@ def pairs_table(results, compared, first="first", second="second"):
     for c in compared:
         mine = results.accuracy(c.first)
         tested = results.at("last") if c.kind == "checkpoint" else results
-        sides = {first: c.first.name, ACCURACY: accuracy_cell(mine), second: c.second.name}
+        sides = {first: capital(c.first.name), ACCURACY: accuracy_cell(mine)}
+        sides |= {second: capital(c.second.name)}
         sides[f"{ACCURACY} "] = accuracy_cell(tested.accuracy(c.second))
         runs = f"{mine.n}, {results.accuracy(c.second).n}"
         lines.append({**sides, "n": runs, **compared_cells(c)})
@@ -116,7 +118,7 @@ def ranking(results, settings, compared=()):
     """
     ranked = sorted(settings, key=lambda s: -results.accuracy(s).mean)
     best = front(results, [*settings, *results.able(results.part.others())])
-    found = {c.first: c.outcome for c in compared}
+    found = {c.second: "selected" for c in compared} | {c.first: c.outcome for c in compared}
     lines = [
         {"": str(place), "setting": s.name}
         | columns(results, s, "parameters", "n", ACCURACY, "validation, %")
@@ -171,7 +173,9 @@ def settings_of(part):
     """A line a parameter that the part itself declares: what it is, and its value."""
     fields = type(part).model_fields
     names = [name for name in type(part).__annotations__ if name in fields and name != "seeds"]
-    rows = [(fields[name].description, f"{getattr(part, name):g}") for name in names]
+    rows = [("optimiser", OPTIMIZERS[(config := part.whole().config).optim].name)]
+    rows += [("layers", f"{config.n_layers}")]
+    rows += [(fields[n].description, f"{getattr(part, n):g}") for n in [*names, "batch_size"]]
     return pd.DataFrame(rows, columns=["parameter", "value"])
 
 

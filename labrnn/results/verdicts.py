@@ -147,11 +147,11 @@ def _not_better(results, first, second):
 
 def _slower(results, first, second):
     """Validation accuracy, the mean over the epochs, of all runs."""
-    sides = [results.rows(setting)["mean_validation"] for setting in (first, second)]
+    sides = [results.rows(setting)["mean_validation"] for setting in (second, first)]
     d = statistics.welch(*sides)
-    names = [f"{s.config.cell.upper()} with {s.name}" for s in (first, second)]
+    names = [f"{s.config.cell.upper()} with {s.name}" for s in (second, first)]
     text = f"validation accuracy over all epochs, {names[0]} − {names[1]}: {difference(d)}"
-    return _Evidence(d.p_below(-MARGIN), [d.p_above(-MARGIN)], text)
+    return _Evidence(d.p_above(MARGIN), [d.p_below(MARGIN)], text)
 
 
 def _smaller(_, first, second):
