@@ -92,7 +92,7 @@ def test_list_names_what_it_cannot_read_and_goes_on(store):
         (bad.folder, "metrics.json: does not match its stored SHA-256"),
         (foreign, "not the content of a trial"),
         (newer, "in store format 99, this version reads 1"),
-        (store.root / "some" / "notes", "no finished trial"),
+        (store.root / "some" / "notes", "not a finished trial"),
     ]:
         assert any(str(place) in line and fault in line for line in faults), place
 

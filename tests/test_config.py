@@ -104,7 +104,7 @@ def test_a_list_that_papermill_passes_as_text():
     """`papermill -p depths [1,2]`."""
     message = fault(LstmOptimizers, seeds="[1,2]")
     assert "seeds = '[1,2]': input should be a valid list" in message
-    assert "to papermill give lists as -y 'seeds: [1,2]', not as -p" in message
+    assert "in papermill, write a list as -y 'seeds: [1,2]', not as -p" in message
 
 
 def test_every_fault_is_told_and_a_misspelt_name_is_met():
