@@ -317,7 +317,7 @@ class LstmOptimizers(Part):
         }
 
     def _of(self, cell):
-        """Optimiser -> setting."""
+        """Return optimiser -> setting, for a cell."""
         rates = dict.fromkeys(self.optimizers, self.lr) | {"sgd": self.sgd_lr}
         configs = {o: self.base.replace(cell=cell, optim=o, lr=rates[o]) for o in self.optimizers}
         return {o: Setting(OPTIMIZERS[o].name, config) for o, config in configs.items()}

@@ -1,4 +1,4 @@
-"""Batches of packed token ids, cut from the encoded corpus without a loop over reviews."""
+"""Make batches of packed token ids from an encoded corpus, without a loop over reviews."""
 
 from dataclasses import dataclass
 

@@ -75,7 +75,7 @@ class Meter:
 
 
 def seed_everything(seed):
-    """Seed torch, numpy and random, as the lab does."""
+    """Seed torch, numpy and random with the same seed, as in the lab."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

@@ -98,7 +98,7 @@ class Document:
     title: str = ""  # Markdown; empty: the title of the first part
     authors: list = field(default_factory=list)
     date: str = ""  # ISO date or any text
-    cover: bool = False  # the larger title of the write-up, whose contents follow the abstract
+    cover: bool = False  # whether it has the large title of the write-up
 
 
 def document(nb, name, folder="."):
@@ -186,7 +186,7 @@ def _in_use(defaults, injected):
 
 
 class _Reader:
-    """Reads outputs and pictures of a notebook into blocks."""
+    """Reads the outputs and pictures of a notebook as blocks."""
 
     def __init__(self, pictures, folders):
         self.pictures, self.folders = pictures, folders
@@ -336,7 +336,7 @@ def _text(page):
 CONTROL = re.compile(
     r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # titles, links
     r"|\x1b[PX^_].*?(?:\x1b\\|$)"  # strings for devices
-    r"|\x1b\[([0-?]*)[ -/]*([@-~])"  # moves of the cursor, colours, erasing
+    r"|\x1b\[([0-?]*)[ -/]*([@-~])"  # cursor movements, colours, erasing
     r"|\x1b[ -/]*[0-~]?|[\x00-\x1f\x7f]",
     re.S,
 )

@@ -232,7 +232,7 @@ class WriteUp(Target):
 
 @dataclass(frozen=True)
 class Gallery(Target):
-    """The page over the reports in a folder and in its folders."""
+    """The gallery: one page of the reports in a folder and its subfolders."""
 
     out: Path
     name, says = "gallery", "all reports at a glance"

@@ -50,7 +50,7 @@ class Baseline:
 
     @property
     def accuracy(self):
-        """Accuracy on the test reviews."""
+        """Accuracy on the test reviews, a fraction."""
         return float(self.correct.mean())
 
 

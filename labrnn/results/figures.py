@@ -357,7 +357,7 @@ def _strip(axes, rows):
     if not rows:
         return
     _key(axes, FAILURES.format(" and ".join(rows)))
-    (low, high), tall = axes.get_ylim(), 0.09  # of a row, as a share of the axis
+    (low, high), tall = axes.get_ylim(), 0.09  # height of a row, as a share of the axis
     ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
     axes.set_ylim(low - (high - low) * tall * len(rows) / (1 - tall * len(rows)), high)
     axes.set_yticks(ticks)

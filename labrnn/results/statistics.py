@@ -114,7 +114,7 @@ class Estimate:
 
     @property
     def p_equivalent(self):
-        """p-value of two one-sided tests: the true mean lies `MARGIN` or more from 0."""
+        """p-value of two one-sided tests; hypothesis: the mean is `MARGIN` or further from 0."""
         return float(np.maximum(self.p_above(-MARGIN), self.p_below(MARGIN)))
 
     @property
@@ -313,12 +313,12 @@ class Share:
 
     @property
     def p_fewer(self):
-        """One-sided p-value of the hypothesis that half of all seeds train, or more."""
+        """One-sided p-value of the hypothesis that at least half of all seeds train."""
         return float(scipy.stats.binom.cdf(self.count, self.n, 0.5))
 
     @property
     def p_more(self):
-        """One-sided p-value of the hypothesis that half of all seeds train, or fewer."""
+        """One-sided p-value of the hypothesis that at most half of all seeds train."""
         return float(scipy.stats.binom.sf(self.count - 1, self.n, 0.5))
 
 

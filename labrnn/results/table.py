@@ -51,7 +51,7 @@ class Runs:
         """Return the rows of a setting, sorted by seed; empty if it was not run."""
         return self._by_setting.get(config, self.table.iloc[:0])
 
-    @lru_cache  # noqa: B019 - one table a process
+    @lru_cache  # noqa: B019 - one table per process
     def correct(self, config, tested):
         """Return the correctness of each review in runs that trained, bool [runs, reviews]."""
         rows = self.of(config)

@@ -81,7 +81,7 @@ class Row(NamedTuple):
 
 
 class Member(NamedTuple):
-    """A file inside an archive or a folder: its relative path, and how to get its bytes."""
+    """A file in an archive or folder: its relative path, and a function that reads it."""
 
     name: str
     read: Callable[[], bytes]

@@ -275,7 +275,7 @@ class Trial:
 
     @property
     def cure(self):
-        """What to do if the trial is damaged."""
+        """The advice in messages on a damaged trial."""
         return f"`{removal(self.folder.parents[1])}` removes it, to be trained or imported again"
 
     def read(self, name):
