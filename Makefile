@@ -1,9 +1,9 @@
 # make report | full-report | lab | test | coverage | others | bench | tidy | mutants | lock | setup
-# Each sets up .venv first, if need be.
+# Each target first sets up .venv if necessary.
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Of another Python; ours would not start with it.
+# Set for another Python, it would break the one in .venv.
 unexport PYTHONHOME
 
 .PHONY: report full-report test coverage others lab bench tidy mutants lock setup
@@ -20,7 +20,7 @@ test: EXTRAS = test
 test: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PYTEST)
 
-# The branches of labrnn/trials that the tests of it take; `others` are the tests of everything else.
+# `coverage` runs the tests of labrnn/trials with branch coverage; `others` runs all other tests.
 TRACED := $(patsubst %,tests/test_%.py,cli_trials cluster content estimate gc interrupted running \
     store trial_tables)
 
@@ -30,12 +30,12 @@ coverage:
 others:
 	$(MAKE) test PYTEST="$(TRACED:%=--ignore=%) $(PYTEST)"
 
-# Jupyter keeps its token and listens on this machine only; root has to allow it by an option.
+# Jupyter requires its token and listens on this machine only; for root it needs an option.
 lab: setup
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks \
 	    $(if $(filter 0,$(shell id -u)),--allow-root)
 
-# Keras on TensorFlow and on JAX, which we compare with, have an environment of their own.
+# Keras with TensorFlow and JAX, for comparison, has a separate environment.
 bench: setup .venv-bench/ready
 	$(BIN)/python benchmarks/bench.py $(BENCH)
 
@@ -51,8 +51,8 @@ tidy: setup
 	$(BIN)/nbstripout notebooks/*.ipynb
 	$(BIN)/labrnn schema
 
-# Which faults in the code of the store, of file writing and of the statistics do their tests notice?
-# Two to six seconds per mutant; an interrupted run continues.
+# Mutation testing of the store, of file writing and of the statistics, with two to six seconds per
+# mutant; an interrupted run continues.
 mutants: export OMP_NUM_THREADS = 1
 mutants: EXTRAS = test
 mutants: setup
@@ -60,7 +60,7 @@ mutants: setup
 	for group in files statistics store; do nice -n 19 $(BIN)/python tools/mutants.py $$group $(MUTANTS); done
 	$(BIN)/python tools/mutants.py
 
-# Keeps the versions in the lock and adds new packages; UPGRADE=--upgrade renews them.
+# Keeps the versions in the lock and adds new packages; UPGRADE=--upgrade updates them.
 lock: setup
 	$(BIN)/python -m pip install --quiet uv
 	UV_PYTHON_DOWNLOADS=never $(BIN)/python tools/lock.py $(UPGRADE)

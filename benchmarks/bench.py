@@ -1,9 +1,9 @@
-"""Times labrnn beside the published way and Keras in one run: a table, and a JSON line at the end.
+"""Time labrnn, the published solution and Keras in one run; print a table and a JSON object.
 
 Every contestant is a process with one thread (see `contestants.py`). They take turns, batch by
-batch, on one core, so that a noisy machine is as noisy for each; figures are medians of the time on
-the processor, or of the wall clock where all cores work. The whole
-training runs of `--full` run last, on two cores.
+batch, on one core, so that other load affects all of them equally. Figures are medians of processor
+time, or of wall time for contestants that use all cores. The training runs of `--full` run last, on
+two cores.
 """
 
 import argparse
@@ -31,11 +31,11 @@ from labrnn.reviews.text import load_corpus
 from labrnn.trials.pool import ONE_THREAD
 
 HERE = Path(__file__).resolve().parent
-KEPT = HERE / "machines"  # results, a file for each processor
+KEPT = HERE / "machines"  # stored results, one file per processor
 KERAS = HERE.parent / ".venv-bench/bin/python"
 XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 BATCH, BATCHES = 96, 4
-RIVALS = {  # what the table calls a contestant, by its function and Keras's backend
+RIVALS = {  # (function, Keras's backend) -> name in the table
     ("ours", ""): "labrnn",
     ("ours_bf16", ""): "labrnn, bf16 products",
     ("published", ""): "packed sequences",
@@ -59,10 +59,10 @@ MARK = "<!-- the tables, from machines/*.json -->\n"
 
 
 class Contestant:
-    """A process that takes a step on request."""
+    """A process that does a step on request."""
 
     def __init__(self, function, folder, backend=""):
-        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
         self.process = subprocess.Popen(
             [KERAS if backend else sys.executable, HERE / "contestants.py", function, folder],
             stdin=subprocess.PIPE,
@@ -88,13 +88,16 @@ class Contestant:
 
 
 def take_turns(contestants, rounds, batches=1, steps=1):
-    """Each one's answers, a list a name; why others do not run; the versions met.
+    """Return name -> answers, name -> reason of failure, and the versions of the libraries.
 
-    The first round compiles.
+    The first round compiles and is dropped.
 
     Args:
-        steps: in a turn; the last one counts. With two it finds the caches as a training does, not
-            as the others left them.
+        contestants: name -> `Contestant`; all are ended.
+        rounds: number of rounds that count.
+        batches: number of different batches.
+        steps: steps per turn, of which the last counts. With two, its caches are as in training,
+            not as the other contestants left them.
     """
     first = {name: contestant.answer() for name, contestant in contestants.items()}
     versions = {k: v for answer in first.values() for k, v in answer["versions"].items()}
@@ -102,7 +105,7 @@ def take_turns(contestants, rounds, batches=1, steps=1):
     turns = {name: [] for name in contestants if name not in failed}
     for k in range(rounds + 1):
         for name in turns:
-            if name != "packed sequences" or k % 3 == 0:  # they take their time
+            if name != "packed sequences" or k % 3 == 0:  # every third round: they are slow
                 for step in range(steps):
                     batch = (k + step) % batches
                     contestants[name].begin(batch)
@@ -110,7 +113,7 @@ def take_turns(contestants, rounds, batches=1, steps=1):
                 turns[name].append({"round": k, "batch": batch, **found})
     for contestant in contestants.values():
         contestant.end()
-    return {name: them[1:] for name, them in turns.items()}, failed, versions
+    return {name: answers[1:] for name, answers in turns.items()}, failed, versions
 
 
 def median(turns, value="cpu"):
@@ -118,10 +121,10 @@ def median(turns, value="cpu"):
 
 
 def fill(folder, corpus, **setting):
-    """What contestants must know, and the first batches of the first epoch, padded with 0.
+    """Write the setting and the first batches of the first epoch, padded with 0, to a folder.
 
     Returns:
-        tokens of each batch.
+        list of the tokens in each batch.
     """
     rows = shuffled(corpus.rows["train"], 5, 1)[: BATCH * BATCHES]
     ids = np.zeros((BATCHES, BATCH, corpus.lengths[rows].max()), np.int64)
@@ -137,14 +140,14 @@ def fill(folder, corpus, **setting):
 
 
 def operations(model):
-    """Floating-point operations a token in matrix products, forward and backward."""
+    """Return the floating-point operations per token in matrix products, forward and backward."""
     gates = CELLS[model["cell"]].gates
     inputs = [model["embedding_dim"]] + [model["hidden_dim"]] * (model["n_layers"] - 1)
     return 3 * 2 * sum(gates * model["hidden_dim"] * (i + model["hidden_dim"]) for i in inputs)
 
 
 def race(corpus, model, rivals, rounds):
-    """One row of figures a contestant, ours first, and the versions that took part."""
+    """Return name -> figures of each contestant, and the versions of the libraries."""
     with tempfile.TemporaryDirectory() as folder:
         tokens = fill(folder, corpus, model=model)
         running = {
@@ -157,26 +160,26 @@ def race(corpus, model, rivals, rounds):
     gflops = 2e-9 * SIDE**3 * PRODUCTS / median(turns.pop("products"), "best")
     rows = {name: {"fails": reason} for name, reason in failed.items()}
     ours = {turn["round"]: turn["cpu"] for turn in turns["labrnn"]}
-    for name, them in turns.items():
+    for name, answers in turns.items():
         if name.endswith("all cores"):
-            them = [turn | {"cpu": turn["seconds"]} for turn in them]
-        passes = statistics.median(  # forward and backward, where the optimiser's time is known
-            tokens[t["batch"]] / (t["cpu"] - t.get("optimizer", 0)) for t in them
+            answers = [turn | {"cpu": turn["seconds"]} for turn in answers]
+        passes = statistics.median(  # tokens per second, without the optimiser if its time is known
+            tokens[t["batch"]] / (t["cpu"] - t.get("optimizer", 0)) for t in answers
         )
-        ratio = statistics.median(t["cpu"] / ours[t["round"]] for t in them)
+        ratio = statistics.median(t["cpu"] / ours[t["round"]] for t in answers)
         rows[name] = {
-            "ms": round(1000 * median(them), 1),
+            "ms": round(1000 * median(answers), 1),
             "times_ours": round(ratio, 2),
             "share": round(passes * operations(model) / gflops / 1e9, 3),
-            "peak_mib": round(them[-1]["peak"]),
+            "peak_mib": round(answers[-1]["peak"]),
         }
-        if "optimizer" in them[0]:
-            rows[name]["optimizer_ms"] = round(1000 * median(them, "optimizer"), 1)
+        if "optimizer" in answers[0]:
+            rows[name]["optimizer_ms"] = round(1000 * median(answers, "optimizer"), 1)
     return rows, versions | {"best_product_gflops": round(gflops, 1)}
 
 
 def encoding(source):
-    """Median seconds from a CSV file to token ids, ours and the published way, and cached."""
+    """Return the median seconds from a CSV file to token ids: ours, as published, and cached."""
     reviews = read_reviews(source)
     signs = np.where(reviews.labels, "positive", "negative")
     with tempfile.TemporaryDirectory() as folder:
@@ -189,7 +192,7 @@ def encoding(source):
 
 
 def trainings(source):
-    """One whole default training, then two at once, each a process with one thread."""
+    """Time one default training run, then two at once, each in a process with one thread."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "setting.json").write_text(json.dumps({"data": str(source)}))
         pair = [Contestant("training", folder) for _ in range(2)]
@@ -224,7 +227,7 @@ def machine(corpus):
 
 
 def write_tables():
-    """Write README.md's tables from the kept results, a machine beside the other."""
+    """Write README.md's tables from the stored results, with the machines side by side."""
     kept = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(KEPT.glob("*.json"))}
     heads = [
         f"{m['machine']['cpu']}: step, ms | times ours | of best product" for m in kept.values()

@@ -1,9 +1,9 @@
-"""How busy many workers are kept: 2,000 stand-ins of half a second through 16 Dask workers.
+"""Measure how busy 16 Dask workers are with 2,000 dummy trials of half a second.
 
     python benchmarks/cluster.py [WORKERS] [TRIALS]
 
-The stand-ins sleep, so that two cores are enough; all else is what `--scheduler local` does. A
-training takes a minute and more: as many workers as take this share of it are kept as busy.
+The dummy trials sleep, so that two cores are enough; everything else is as for `--scheduler local`.
+A training run takes a minute or more, so proportionally more workers would be equally busy.
 """
 
 import sys
@@ -20,7 +20,7 @@ SECONDS = 0.5
 
 
 def sleep(job, topic, name):
-    """Stand in for a training of one epoch."""
+    """Replace a training run of one epoch."""
     from distributed import get_worker
 
     time.sleep(SECONDS)

@@ -1,7 +1,7 @@
-"""One contestant: takes a batch's number on stdin, answers on stdout how long its step took.
+"""One contestant: it reads the number of a batch on stdin and writes its step's time to stdout.
 
-Runs as a process of its own under the environment that has its library, so that each has its own
-memory and its own threads; the batches are arrays in a folder that `bench.py` fills.
+It runs in a separate process, with the environment of its library, so that memory and threads are
+not shared. The batches are arrays in a folder that `bench.py` fills.
 """
 
 import json
@@ -16,7 +16,7 @@ LR, MOMENTUM, EPS, RHO = 1e-3, 0.9, 1e-6, 0.99  # RMSprop, as in the lab
 
 
 def ours(setting, folder, lazy=True, **fields):
-    """labrnn's training step; without `lazy` PyTorch's optimiser moves all of the embedding."""
+    """labrnn's training step; without `lazy` PyTorch's optimiser updates all embedding rows."""
     import torch
 
     from labrnn.config import TrialConfig
@@ -69,7 +69,7 @@ def published(setting, folder):
 
 
 def padded(setting, folder):
-    """What a user of PyTorch writes: the layer on the padded batch, read at the last token."""
+    """The simplest PyTorch code: the layer on the padded batch, read at the last token."""
     return plain(setting, folder, lambda rnn, vectors, lengths: rnn(vectors)[0])
 
 
@@ -122,7 +122,7 @@ def plain(setting, folder, read):
 
 
 def keras(setting, folder):
-    """Keras 3 as its guides write it; KERAS_BACKEND chooses what it runs on."""
+    """Keras 3 as in its guides; KERAS_BACKEND selects the backend."""
     import keras
     from keras import layers
 
@@ -160,7 +160,7 @@ PRODUCTS, SIDE = 20, 1024
 
 
 def products(setting, folder):
-    """Large square products by the fastest backend: what the core can do at best."""
+    """Large square matrix products by the fastest backend: the core's peak rate."""
     import torch
 
     from labrnn.network import products
@@ -182,7 +182,7 @@ def products(setting, folder):
 
 
 def training(setting, folder):
-    """A whole default training: validation, test and storing included; a number is its seed."""
+    """A default training run with validation, test and storing; the number is its seed."""
     from labrnn.config import TrialConfig
     from labrnn.trials.job import train_and_store
     from labrnn.trials.store import Store
@@ -196,7 +196,7 @@ def training(setting, folder):
 
 
 def encoded(setting, folder):
-    """From a CSV file to token ids, our way."""
+    """From a CSV file to token ids with labrnn."""
     from labrnn.config import TrialConfig
     from labrnn.reviews.sources import read_reviews
     from labrnn.reviews.text import encode
@@ -208,7 +208,7 @@ def encoded(setting, folder):
 
 
 def cached(setting, folder):
-    """Token ids from our cache, which the first step fills."""
+    """Token ids from labrnn's cache, which the first step fills."""
     from labrnn.config import TrialConfig
     from labrnn.reviews.text import load_corpus
 
@@ -221,7 +221,7 @@ def cached(setting, folder):
 
 
 def encoded_as_published(setting, folder):
-    """Read, split, count, encode review by review, as the lab asks: pandas and plain Python."""
+    """From a CSV file to token ids, review by review, as in the lab: pandas and plain Python."""
     import pandas as pd
     from sklearn.model_selection import train_test_split
 
@@ -240,7 +240,7 @@ def encoded_as_published(setting, folder):
 
 
 def peak():
-    """Most memory that this process ever held, MiB; 0 where the system does not report it."""
+    """Return the peak memory of this process in MiB; 0 if the system does not report it."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
@@ -253,7 +253,7 @@ def arrays(folder):
 def main():
     name, folder = sys.argv[1], Path(sys.argv[2])
     setting = json.loads((folder / "setting.json").read_text())
-    answers, sys.stdout = sys.stdout, sys.stderr  # a library's print must not be read as an answer
+    answers, sys.stdout = sys.stdout, sys.stderr  # a library's print is not an answer
 
     def answer(**values):
         print(json.dumps(values), file=answers, flush=True)

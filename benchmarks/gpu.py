@@ -1,4 +1,4 @@
-"""Train many settings on one GPU: each training step is one CUDA graph, several run at once.
+"""Train many settings on one GPU: each step is one CUDA graph, and several runs train at once.
 
     python benchmarks/gpu.py prepare FOLDER params/full/lab2f_compound.yaml  # beside the reviews
     python benchmarks/gpu.py run FOLDER OUT        # where the GPU is; needs labrnn's packages, but
@@ -6,9 +6,9 @@
     python benchmarks/gpu.py collect FOLDER OUT    # put OUT's results into the store
 
 `run` compares the GPU with the CPU, times 1, 2, 4 and 8 runs at once, and then trains the missing
-ones; each result is written when its run ends. At these sizes a GPU waits for the host and for a
-chain of small kernels, not for arithmetic. A step (choice of the batch, forward and backward pass,
-optimiser) is therefore captured once and replayed, and several runs use the card from as many streams.
+ones; each result is written when its run ends. At these sizes a GPU waits for the host and for
+small kernels, not for arithmetic. A step (selection of the batch, forward and backward pass,
+optimiser) is therefore captured once and replayed, and each run has its own CUDA stream.
 """
 
 import inspect
@@ -60,8 +60,9 @@ class Reviews:
 
 
 class DenseClassifier(nn.Module):
-    """A `Classifier` on dense batches: a module of its own for each layer and direction, so that
-    cuDNN takes each one's weights as they are, and a review is reversed inside its own length.
+    """A `Classifier` for dense batches, with a separate module for each layer and direction.
+
+    cuDNN can then use each module's weights directly, and a review is reversed without its padding.
     """
 
     def __init__(self, model):
@@ -107,7 +108,7 @@ class DenseClassifier(nn.Module):
         )
 
     def weights(self):
-        """The tensors under the names of `Classifier`."""
+        """Return the tensors under the names of `Classifier`, on the CPU."""
         theirs, found = dict(self.names), {}
         for name, value in self.state_dict().items():
             found[theirs.get(name, name)] = value.detach().cpu().clone()
@@ -115,7 +116,7 @@ class DenseClassifier(nn.Module):
 
 
 class Training:
-    """One training, whose steps a graph repeats on a GPU and Python on a CPU."""
+    """A training run; its steps are replays of a CUDA graph on a GPU, and Python calls on a CPU."""
 
     def __init__(self, config, reviews):
         self.config, self.reviews, device = config, reviews, reviews.device
@@ -132,7 +133,7 @@ class Training:
             options |= {"capturable": True, "foreach": True}
             options.pop("fused", None)
         self.rows = reviews.rows["train"]
-        self.whole = len(self.rows) // config.batch_size  # steps of an epoch that a graph can do
+        self.whole = len(self.rows) // config.batch_size  # full batches of an epoch, for the graph
         steps = config.epochs * -(-len(self.rows) // config.batch_size)
         self.rates = torch.tensor([rate(config, k + 1, steps) for k in range(steps)], device=device)
         self.lr = torch.tensor(0.0, device=device) if self.on_gpu else 0.0
@@ -149,7 +150,7 @@ class Training:
         return torch.cuda.stream(self.stream) if self.on_gpu else nullcontext()
 
     def _train(self, rows):
-        """One step on these reviews, [B] on the device."""
+        """Train one step on the reviews with these row numbers, int64 [B] on the device."""
         now = self.rates.index_select(0, self.step[None])[0]
         if self.on_gpu:
             self.lr.copy_(now)
@@ -167,7 +168,7 @@ class Training:
         self.place += 1
 
     def capture(self):
-        """Record a step. The steps that warm up cuDNN and the optimiser are taken back."""
+        """Capture a step as a graph; the steps that warm up cuDNN and the optimiser are undone."""
         if not self.on_gpu:
             return
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -202,7 +203,7 @@ class Training:
         self.model.train()
 
     def next(self):
-        """Start one step of the epoch; on a GPU it is not waited for."""
+        """Start one step of the epoch, without waiting for the GPU."""
         with self.on_stream():
             if self.graph:
                 self.graph.replay()
@@ -210,7 +211,7 @@ class Training:
                 self._train_next()
 
     def end_epoch(self):
-        """The last, smaller batch and the evaluation, from Python; keep the best epoch's weights."""
+        """Train the last, smaller batch, evaluate, and keep the best epoch's weights."""
         with self.on_stream():
             if len(self.rest):
                 self._train(self.rest)
@@ -228,7 +229,7 @@ class Training:
 
     @torch.no_grad()
     def evaluate(self, part):
-        """Meter and probabilities of a part's reviews."""
+        """Return `Meter` and probabilities of `positive` for the reviews of a split."""
         self.model.eval()
         meter, found = Meter(self.reviews.device), []
         for rows in torch.tensor(self.reviews.rows[part], device=self.reviews.device).split(
@@ -240,7 +241,7 @@ class Training:
         return meter, torch.cat(found).cpu().numpy()
 
     def result(self):
-        """Metrics, arrays: of the best and the last epoch on the test reviews."""
+        """Return metrics and arrays for the best and the last epoch, on the test reviews."""
         metrics, arrays, theirs = {}, {}, dict(map(reversed, self.model.names))
         for which, weights, epoch in (
             ("best", self.best, self.best_epoch),
@@ -255,7 +256,7 @@ class Training:
 
 
 def train_together(trainings):
-    """Train all to the end, step by step in turn; yield each with its result as it ends."""
+    """Train all runs, one step each in turn; yield each run with its result when it ends."""
     for training in trainings:
         training.capture()
     while trainings:
@@ -274,7 +275,7 @@ def train_together(trainings):
 
 
 def parity(config, arrays, device, steps=20):
-    """Largest difference of the losses of the first steps between a device and the CPU."""
+    """Return the largest difference between a device's and the CPU's losses of the first steps."""
     losses = []
     for place in (torch.device("cpu"), device):
         training, found = Training(config, Reviews(arrays, place)), []
@@ -291,7 +292,7 @@ def parity(config, arrays, device, steps=20):
 
 
 def pace(config, reviews, count, steps=60):
-    """Milliseconds per step of one of `count` runs at once, all of them counted."""
+    """Return the milliseconds per step and run, with `count` runs at once."""
     trainings = [Training(config(seed), reviews) for seed in range(count)]
     for training in trainings:
         training.capture()
@@ -306,9 +307,9 @@ def pace(config, reviews, count, steps=60):
 
 
 def prepare(folder, *params):
-    """Write the encoded reviews and the settings that the store lacks."""
+    """Write the encoded reviews, and the configurations that are not stored yet."""
     from labrnn.config import TrialConfig
-    from labrnn.reports.batch import read_params
+    from labrnn.parts import read_params
     from labrnn.reviews.text import load_corpus
     from labrnn.trials.store import default_store
 
@@ -327,7 +328,7 @@ def prepare(folder, *params):
 
 
 def run(folder, out, device="cuda"):
-    """Parity, timings, runs; all figures on stdout and in OUT."""
+    """Compare with the CPU, measure times, and train; write all figures to stdout and OUT."""
     from labrnn.trials.environment import environment
 
     device, out = torch.device(device), Path(out)
@@ -367,7 +368,7 @@ def run(folder, out, device="cuda"):
 
 
 def collect(folder, out):
-    """Put the results into the store."""
+    """Save the results in the store."""
     from labrnn.config import TrialConfig
     from labrnn.network.training import TrainingState
     from labrnn.reviews.text import load_corpus

@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/precision.py [--data "IMDB Dataset.csv" --store FOLDER]
 
-With --data it trains what the store lacks, one run at a time, and writes the accuracies to
-`precision.csv`; then it writes the table of README.md from that file. The float32 runs are those
-of `reports/full`. Settings, seeds and the margin of 0.5 points were fixed before the runs of the
-last two settings; of the first two, five seeds had been run.
+With --data the script trains the runs missing in the store, one at a time, and writes their
+accuracies to `precision.csv`. It then writes the table of README.md from that file. The float32
+runs are those of `reports/full`. Settings, seeds and the margin of 0.5 points were fixed when the
+first two settings had five runs each and the last two none.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def config(name, seed, precision="float32"):
 
 
 def train(data, store):
-    """Accuracies of the bf16 runs, a data frame; trains those that are missing."""
+    """Train the missing bf16 runs; return a DataFrame of setting, seed and accuracy."""
     rows = []
     for seed in SEEDS:
         for name in SETTINGS:
@@ -52,7 +52,7 @@ def train(data, store):
 
 
 def compare(runs):
-    """Name -> bf16 accuracies, float32 accuracies and the `Estimate` of their difference."""
+    """Return name -> bf16 accuracies, float32 accuracies, `Estimate` of their difference."""
     stored = {
         t.config: t.metrics["best"]["accuracy"] for t in Store(PROJECT / "reports/full").trials()
     }
@@ -65,7 +65,7 @@ def compare(runs):
 
 
 def mean_of(differences):
-    """The mean of some differences, an `Estimate`."""
+    """Return the mean of independent differences, an `Estimate`."""
     n = len(differences)
     shares = [((d.error / n) ** 2, d.freedom) for d in differences]
     mean = sum(d.mean for d in differences) / n
@@ -73,7 +73,7 @@ def mean_of(differences):
 
 
 def row(name, cells, difference):
-    """A line of the table."""
+    """Return a row of the table."""
     half = stats.t.ppf(1 - LEVEL, difference.freedom) * difference.error
     low, high = (100 * (difference.mean + sign * half) for sign in (-1, 1))
     p = max(difference.p_above(-MARGIN), difference.p_below(MARGIN))
@@ -83,7 +83,7 @@ def row(name, cells, difference):
 
 
 def table(runs):
-    """The table of README.md."""
+    """Return the table of README.md."""
     lines = [
         "| setting | bf16: mean, SD, n | float32: mean, SD, n | difference [90 % CI] | p | outcome |"
     ]

@@ -1,4 +1,4 @@
-"""The lab on LSTM and GRU for the sentiment of film reviews: code, notebooks and reports."""
+"""A reproducible lab on LSTM and GRU sentiment classifiers for film reviews."""
 
 from labrnn.folders import provide_caches
 

@@ -20,11 +20,11 @@ from labrnn.errors import LabError, printable
 
 
 class LabCommand(click.Group):
-    """A command group: invalid input ends with exit code 2, an interrupt with 130."""
+    """A command group with exit code 2 for invalid input and 130 for an interrupt."""
 
     def main(self, *args, **kwargs):
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, interrupt_once)  # as Ctrl-C
+            signal.signal(signal.SIGTERM, interrupt_once)  # handled like Ctrl-C
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else ignored
                 signal.signal(signal.SIGINT, interrupt_once)
         with steady_streams():
@@ -49,15 +49,15 @@ class LabCommand(click.Group):
 
 @contextmanager
 def steady_streams():
-    """Continue the work if standard output or error fails.
+    """Continue the work if writing to standard output or standard error fails.
 
-    A closed pipe (`| head`) is no fault. Other lost output is reported at the end with exit code 2;
-    lost messages are not.
+    A closed pipe (`| head`) is ignored. Other lost output is reported at the end with exit code 2;
+    lost messages on standard error are not reported.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
-        except OSError:  # closed by the caller; the next file must not get its number
+        except OSError:  # closed by the caller: reserve the number
             os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
             if name != "stdin":
                 setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
@@ -76,11 +76,11 @@ def steady_streams():
 
 
 class Steady:
-    """A text stream that drops what it cannot write and keeps the first fault."""
+    """A text stream that ignores write errors and keeps the first one as `fault`."""
 
     def __init__(self, stream):
         self.stream, self.fault = stream, None
-        if hasattr(stream, "reconfigure"):  # a terminal lacks letters
+        if hasattr(stream, "reconfigure"):  # for encodings that lack a character
             stream.reconfigure(errors="backslashreplace")
 
     def __getattr__(self, name):
@@ -104,22 +104,22 @@ class Steady:
 
 
 def show(text, err=False, nl=True):
-    """Print text without control characters."""
+    """Print text with its control characters replaced."""
     click.echo(printable(str(text)), err=err, nl=nl)
 
 
-def then(text):
-    """Print a next step, on standard error, so that output can be piped."""
+def next_step(text):
+    """Print a next step on standard error, so that the output can be piped."""
     sys.stdout.flush()
     if not sys.stdout.fault:
         show(f"next: {text}", err=True)
 
 
 def interrupt_once(number, frame):
-    """Raise KeyboardInterrupt at the first Ctrl-C; ignore a second during the clean-up."""
+    """Raise KeyboardInterrupt at the first Ctrl-C; ignore further ones during the clean-up."""
     both = (signal.SIGINT, signal.SIGTERM)
-    # First in the system: one that comes while Python changes its handler would print "Signal 2
-    # ignored due to race condition".
+    # Ignored in the C library first: a signal that arrives while Python changes its handler would
+    # print "Signal 2 ignored due to race condition".
     for one in both:
         ctypes.pythonapi.PyOS_setsig(int(one), ctypes.c_void_p(signal.SIG_IGN))
     for one in both:
@@ -131,13 +131,13 @@ def interrupt_once(number, frame):
 @click.version_option(package_name="labrnn")
 def main():
     """A lab on LSTM and GRU sentiment classifiers for film reviews."""
-    for name in ("MPLBACKEND", "JPY_PARENT_PID"):  # of the notebook that runs `!labrnn`, not ours
+    for name in ("MPLBACKEND", "JPY_PARENT_PID"):  # set by a notebook that runs `!labrnn`
         os.environ.pop(name, None)
     folders.choose_tmpdir()
 
 
 def params_argument(required=True):
-    """Return the argument PARAMS: paths of params files, or their short names."""
+    """Return a decorator for the argument PARAMS: paths of params files, or their short names."""
 
     def paths(context, parameter, names):
         from labrnn.config import find_params
@@ -176,7 +176,7 @@ jobs_option = click.option(
     "(.yaml, see params/cluster/slurm.yaml).",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Only show what would be trained and how long it takes."
+    "--dry-run", is_flag=True, help="Only show what would be trained and how long it would take."
 )
 def train(params, data, jobs, device, scheduler, dry_run):
     """Train the runs of params files that are not stored yet.
@@ -194,11 +194,11 @@ def train(params, data, jobs, device, scheduler, dry_run):
     from labrnn.trials.running import run_trials
     from labrnn.trials.store import default_store
 
-    choose(data)
+    use_data(data)
     parts = [read_params(path) for path in params]
     if dry_run:
         show_plan(parts, jobs, scheduler)
-        then("run the same command without --dry-run to train them")
+        next_step("run the same command without --dry-run to train them")
         return
     failures = []
     for (source, fingerprint, store, wanted), trials in by_source(parts).items():
@@ -217,13 +217,13 @@ def train(params, data, jobs, device, scheduler, dry_run):
     for message in failures:
         show(f"failed: {message}", err=True)
     if failures:
-        then("correct the failures and run the same command; it trains the missing runs")
+        next_step("correct the failures and run the same command; it trains the missing runs")
         sys.exit(1)
-    then(f"labrnn report {' '.join(params)}")
+    next_step(f"labrnn report {' '.join(params)}")
 
 
 def show_plan(parts, jobs, scheduler):
-    """Print the plan of `train`: each missing run, the estimated time, the job script."""
+    """Print what `train` would do: each missing run, the estimated time, the job script."""
     from labrnn.parts import by_source
     from labrnn.trials.plan import Estimate, cores, plan_trials, speed
     from labrnn.trials.progress import clock, describe
@@ -263,7 +263,7 @@ def show_plan(parts, jobs, scheduler):
     help="Folder for the reports. [default: reports/<folder of the params file>]",
 )
 def report(params, data, jobs, author, out):
-    """Execute notebooks and render PDF reports; unchanged ones are skipped.
+    """Execute notebooks and render PDF reports; unchanged reports are skipped.
 
     PARAMS are files or short names: lab2c is params/quick/lab2c_depth.yaml.
 
@@ -274,18 +274,18 @@ def report(params, data, jobs, author, out):
     """
     from labrnn.reports import batch
 
-    choose(data)
+    use_data(data)
     reports = batch.plan(params, out, printable(author.replace("\n", " ")))
     for folder in {report.out for report in reports}:
-        folder.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
+        folder.mkdir(parents=True, exist_ok=True)  # fails now, not after hours of training
     if batch.make(reports, jobs or 0, show, partial(show, err=True)):
-        then("correct the failures and run the same command; it makes the missing reports")
+        next_step("correct the failures and run the same command; it makes the missing reports")
         sys.exit(1)
-    then("open a PDF; change a value in a params file and run the same command")
+    next_step("open a PDF; change a value in a params file and run the same command")
 
 
-def choose(data):
-    """Give --data precedence, in this process and those that it starts."""
+def use_data(data):
+    """Give --data precedence, in this process and its child processes."""
     if data:
         from labrnn.reviews.sources import find_source
 
@@ -318,7 +318,7 @@ def data(data, as_json, download):
     if download is not None:
         path = web.download(download)
         show(f"{path}: complete and correct")
-        then(f"labrnn report lab1_data --data {path}; LABRNN_DATA names it for every command")
+        next_step(f"labrnn report lab1_data --data {path}; LABRNN_DATA names it for every command")
         return
     path = find_source(override=data)
     facts = {"path": str(path), **describe(read_reviews(path))}
@@ -329,14 +329,14 @@ def data(data, as_json, download):
     for name, value in {**facts, "words per review": words}.items():
         value = f"{value:,}" if isinstance(value, int) else value
         show(f"{name.replace('_', ' '):<19}{value}")
-    then("labrnn report lab1_data")
+    next_step("labrnn report lab1_data")
 
 
-MOST_TEXT = 100_000_000  # bytes on standard input
+MOST_TEXT = 100_000_000  # largest standard input, bytes
 
 
 def _lines(stream):
-    """The lines of a stream of bytes. Raises LabError if it has too many."""
+    """Return the lines of a byte stream; LabError if it has more than MOST_TEXT bytes."""
     content = stream.read(MOST_TEXT + 1)
     if len(content) > MOST_TEXT:
         raise LabError(
@@ -381,7 +381,7 @@ def predict(texts, data, trial, as_json, explain):
     from labrnn.trials.progress import describe
     from labrnn.trials.store import default_store
 
-    choose(data)
+    use_data(data)
     stored = trial or os.environ.get("LABRNN_DATA")
     trial, corpus = choose_trial(default_store(), key=trial) if stored else shipped.read()
     if not texts:
@@ -400,7 +400,7 @@ def predict(texts, data, trial, as_json, explain):
             continue
         show(f"{answer.label} {answer.probability:.3f}  {text}")
         if not answer.known:
-            show("  contains no known word, so the prediction means nothing")
+            show("  contains no known word, so the prediction is meaningless")
         for name in ("known", "dropped", "cut"):
             if words := getattr(answer, name):
                 show(f"  {name} ({len(words)}): {' '.join(words)}")
@@ -410,13 +410,13 @@ def predict(texts, data, trial, as_json, explain):
     if explain is not None:
         page, picture = write_explanation(explain, texts[0], answers[0], trial, corpus, model)
         show(f"explained in {page} and {picture}", err=as_json)
-        then(f"open {page}")
+        next_step(f"open {page}")
     elif texts:
-        then("labrnn predict TEXT --explain PATH writes the probability after every word")
+        next_step("labrnn predict TEXT --explain PATH writes the probability after every word")
 
 
 def write_explanation(path, text, answer, trial, corpus, model):
-    """Write the predictions word by word as PATH.html and PATH.png; return the paths."""
+    """Write the prediction after every word to PATH.html and PATH.png; return both paths."""
     from labrnn.files import replace_file
     from labrnn.network.prediction import opinions
     from labrnn.results.reading import explanation
@@ -439,8 +439,8 @@ def write_explanation(path, text, answer, trial, corpus, model):
 def schema(folder):
     """Write JSON schemas of the params files.
 
-    One per part, to FOLDER [default: params/schema]. Editors complete and check a params file by
-    the schema that its first line names.
+    One file per part is written to FOLDER [default: params/schema]. An editor uses the schema that
+    the first line of a params file names to complete and check the file.
 
     \b
     Example:
@@ -452,10 +452,10 @@ def schema(folder):
     for name, part in PARTS.items():
         content = part.model_json_schema() | {"title": part.title}
         for parameter in content["properties"].values():
-            del parameter["title"]  # its name in other letters
+            del parameter["title"]  # only repeats the name
         Path(folder, f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     show(f"{len(PARTS)} schemas in {folder}")
-    then("open a params file in an editor with YAML schemas; it completes the parameters")
+    next_step("open a params file in an editor with YAML schemas; it completes the parameters")
 
 
 @main.group(invoke_without_command=True)
@@ -491,7 +491,7 @@ def trials(context, folder, as_json):
         show("\n".join(map(json.dumps, rows.values())) if as_json else aligned(rows.values()))
         for fault in faults:
             show(f"not listed: {fault}", err=True)
-        then("labrnn trials verify" if rows else "labrnn train lab1_lstm")
+        next_step("labrnn trials verify" if rows else "labrnn train lab1_lstm")
 
 
 def aligned(rows):
@@ -507,7 +507,7 @@ def aligned(rows):
 def verify(store):
     """Compare every file with its stored digest, and the files with each other.
 
-    Exit code 1 if one differs or cannot be read.
+    The exit code is 1 if a file differs or cannot be read.
     """
     from labrnn.trials.trial import removal
 
@@ -528,7 +528,7 @@ def verify(store):
         faulty = True
         show(f"{path}: {fault}")
     show(f"{sound} trials are sound")
-    then(removal(store.root) if faulty else "labrnn trials export FOLDER copies them")
+    next_step(removal(store.root) if faulty else "labrnn trials export FOLDER copies them")
     sys.exit(1 if faulty else 0)
 
 
@@ -540,23 +540,23 @@ def verify(store):
 def gc(store, unfinished, damaged, yes):
     """Delete leftovers of interrupted writes and stale locks.
 
-    The files are listed first. Files that labrnn did not write are never deleted.
+    The command lists the files and asks first. It never deletes files that labrnn did not write.
     """
-    from labrnn.trials.cleaning import remove, spared, stale
+    from labrnn.trials.cleaning import not_removable, remove, stale
 
     found = stale(store, unfinished, damaged)
-    left = spared(store) if damaged else []
+    left = not_removable(store) if damaged else []
     for folder in left:
         show(
             f"{folder}: damaged, with files that labrnn did not write; delete it by hand", err=True
         )
     if not found:
         show("nothing to remove")
-        then("labrnn trials verify")
+        next_step("labrnn trials verify")
         sys.exit(1 if left else 0)
     for path in found:
         show(path)
-    with suppress(click.Abort):  # no terminal to answer
+    with suppress(click.Abort):  # no terminal to ask on
         yes = yes or click.confirm(f"Delete these {len(found)} files and folders?")
     if not yes:
         show("nothing removed; `--yes` removes without a question", err=True)
@@ -565,7 +565,7 @@ def gc(store, unfinished, damaged, yes):
     show(f"{len(removed)} removed")
     for path in found.keys() - set(removed):
         show(f"not removed: {path}", err=True)
-    then("labrnn train PARAMS trains the missing runs again")
+    next_step("labrnn train PARAMS trains the missing runs again")
     sys.exit(1 if left or len(removed) < len(found) else 0)
 
 
@@ -574,10 +574,10 @@ def gc(store, unfinished, damaged, yes):
 @params_argument(required=False)
 @click.pass_obj
 def export(store, folder, params):
-    """Add finished runs to the tables in FOLDER, all or those of some params files.
+    """Add finished runs to the tables in FOLDER: all runs, or those of the params files.
 
     The tables are trials.csv, history.csv and predictions.parquet; docs/trials.md describes their
-    columns. Runs that they contain stay.
+    columns. Runs already in the tables stay.
     """
     from labrnn.parts import by_source, read_params
     from labrnn.trials import tables
@@ -602,7 +602,7 @@ def export(store, folder, params):
         if fault:
             show(f"{path}: {fault}; not exported", err=True)
     show(f"{added} added, {len(sound) - added} there already")
-    then(f"labrnn trials import {folder}, on another machine")
+    next_step(f"labrnn trials import {folder}, on another machine")
     sys.exit(1 if any(faults.values()) else 0)
 
 
@@ -610,7 +610,7 @@ def export(store, folder, params):
 @click.argument("folder", type=click.Path(exists=True, file_okay=False))
 @click.pass_obj
 def import_(store, folder):
-    """Copy the runs of FOLDER, tables or a store, to this store; existing ones stay."""
+    """Copy the runs of FOLDER (tables or a run store) to this store; existing runs stay."""
     from labrnn.trials.store import Store
 
     source, counts = Store(folder), Counter()
@@ -632,5 +632,5 @@ def import_(store, folder):
         if outcome in ("differs", "busy"):
             show(f"{outcome}: {trial.folder}", err=True)
     show(", ".join(f"{n} {outcome}" for outcome, n in counts.items()))
-    then("labrnn report PARAMS")
+    next_step("labrnn report PARAMS")
     sys.exit(1 if counts["not copied"] else 0)

@@ -1,7 +1,7 @@
 """The configuration of a training run, and params files.
 
-Names, defaults and limits are the lab's. The published readout is an option (`readout`), the
-published checkpoint one of the parts (`checkpoint`); the defaults are corrected.
+Names, defaults and limits are the lab's. Two defects of the original study are options, corrected
+by default: `readout` is a field of a run, `checkpoint` a parameter of a part.
 """
 
 import difflib
@@ -20,14 +20,15 @@ from labrnn.network.registry import CELLS, OPTIMIZERS
 
 PARAMS = Path(__file__).resolve().parents[1] / "params"
 Optim = Literal[tuple(OPTIMIZERS)]
-PRINTED = {"blanks": "whitespace", "marks": "punctuation"}  # values whose keys have older names
-MOST_BYTES = 1 << 18  # of a params file; the whole lab in one file takes less than a tenth
+PRINTED = {"blanks": "whitespace", "marks": "punctuation"}  # printed names of values
+MOST_BYTES = 1 << 18  # limit for a params file; the whole lab in one file needs less than a tenth
 
 
 class Strict(BaseModel):
-    """An immutable model without unknown fields.
+    """An immutable pydantic model that refuses unknown fields.
 
-    It refuses NaN, infinity and booleans as numbers, and texts that no file can hold.
+    It also refuses NaN, infinity, booleans in place of numbers, and texts with a NUL or an unpaired
+    surrogate.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -36,7 +37,7 @@ class Strict(BaseModel):
     @classmethod
     def _no_boolean_elsewhere(cls, value, info):
         # Pydantic would take True for 1; YAML reads `yes`, `no`, `on` and `off` as booleans.
-        if type(value) in (int, float):  # most are; a boolean's type is another
+        if type(value) in (int, float):  # fast path; a boolean has another type
             return value
         values = value if isinstance(value, (list, tuple)) else [value]
         boolean = any(isinstance(one, bool) for one in values)
@@ -50,8 +51,8 @@ class Strict(BaseModel):
 class TrialConfig(Strict):
     """One training run: data, model, optimisation, seed.
 
-    Configurations of equal training runs are equal: a field without influence (the readout of a
-    unidirectional model, the forget bias of a cell without such a gate) is set to its default.
+    A field without influence is set to its default: the readout of a unidirectional model, and the
+    forget bias of a cell without a forget gate. Equal training runs thus have equal configurations.
     """
 
     # data
@@ -148,15 +149,15 @@ class TrialConfig(Strict):
         Cell and seed are left out: a figure's title names the cell, and its lines are the seeds.
 
         Args:
-            base: the configuration to compare with; the defaults where None.
+            base: the configuration to compare with; the defaults if None.
         """
         usual = base.model_dump() if base else DEFAULTS
-        mine = sorted(self.model_dump(exclude={"cell", "seed"}).items())
-        changed = [(name.upper(), value) for name, value in mine if value != usual[name]]
+        own = sorted(self.model_dump(exclude={"cell", "seed"}).items())
+        changed = [(name.upper(), value) for name, value in own if value != usual[name]]
         return ",".join(f"{name}={PRINTED.get(value, value)}" for name, value in changed)
 
     def replace(self, **changes):
-        """Return a validated copy with some fields changed."""
+        """Return a validated copy with some fields changed; LabError if a value is bad."""
         return validated(TrialConfig, self.model_dump() | changes, "TrialConfig")
 
 
@@ -167,7 +168,7 @@ def validated(model, values, where):
     """Return `model(**values)`.
 
     Raises:
-        LabError: names place, field and value of every fault, and what to do.
+        LabError: names `where`, and the field and value of up to ten faults.
     """
     try:
         return model(**values)
@@ -189,7 +190,7 @@ def _fault(model, error):
     value = value if len(value) <= 80 else value[:77] + "..."
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "list_type" and isinstance(error["input"], str):
-        message += f"; to papermill give lists as -y '{field}: {error['input'][:40]}', not as -p"
+        message += f"; in papermill, write a list as -y '{field}: {error['input'][:40]}', not as -p"
     return f"  {field} = {value}: {message[0].lower()}{message[1:]}"
 
 
@@ -197,11 +198,11 @@ def find_params(name):
     """Return the path of the params file with a short name.
 
     Args:
-        name: a path, which is returned as it is; or a part of a file's name, as `lab2c` for
-            `params/quick/lab2c_depth.yaml` and `full/lab2c` for the published setting.
+        name: a path, which is returned unchanged, or a unique part of a file name: `lab2c` for
+            `params/quick/lab2c_depth.yaml`, `full/lab2c` for the same file in `params/full`.
 
     Raises:
-        LabError: no file has the name, or several have.
+        LabError: the name matches no file, or several.
     """
     folder, _, short = name.rpartition("/")
     if Path(name).suffix or os.path.exists(name) or "/" in folder:
@@ -213,7 +214,7 @@ def find_params(name):
     if len(fit) == 1:
         return known[fit[0]]
     if fit:
-        raise LabError(f"{name}: fits {' and '.join(fit)}; write more of the name")
+        raise LabError(f"{name}: matches {' and '.join(fit)}; write more of the name")
     kinds = ", ".join(sorted({path.parent.name for path in PARAMS.glob("*/*.yaml")}))
     raise LabError(
         f"{name}: no params file has this name; params/{folder or 'quick'} holds "
@@ -225,8 +226,8 @@ def read_yaml(path):
     """Read a params file, a mapping of names to plain values.
 
     Raises:
-        LabError: the file is missing, is not UTF-8 YAML, holds tags, aliases or a repeated name,
-            or is not a mapping of names.
+        LabError: the file is missing or not UTF-8 YAML; contains tags, aliases or a repeated
+            name; or is not a mapping with text keys.
     """
     path = Path(path)
     try:
@@ -247,7 +248,7 @@ def read_yaml(path):
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without aliases (they can blow up), tags, repeated names and other names than text."""
+    """Safe YAML without tags, repeated or non-text keys, and aliases, which can grow endlessly."""
 
     def compose_node(self, parent, index):
         event = self.peek_event()
@@ -267,9 +268,9 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def _number(kind, plain):
-    """Leave a number that is not a plain decimal as text, for the field to check.
+    """Keep a number that does not match `plain` as text, which its field then validates.
 
-    YAML reads 010 as 8 and 1:30 as 90.
+    YAML would read 010 as 8 and 1:30 as 90.
     """
     usual = yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{kind}"]
 

@@ -1,12 +1,12 @@
-"""The exception whose messages are for the users of the lab."""
+"""The exception whose messages address the user."""
 
 
 class LabError(Exception):
-    """A fault in what the user supplied: data, parameters, paths.
+    """Raised for invalid data, parameters or paths.
 
-    The message is complete: where it is, what was found, what to do. The command line prints it
-    without a traceback and ends with exit code 2. File names and values in it are escaped, so that
-    they cannot control a terminal.
+    The message says where the problem is, what was found, and what to do. The command line prints
+    it without a traceback and exits with code 2. Control characters in file names and values are
+    replaced, so a message cannot control a terminal.
     """
 
     def __init__(self, message):
@@ -14,5 +14,5 @@ class LabError(Exception):
 
 
 def printable(text):
-    """Replace control characters; line ends stay."""
+    """Replace control characters by U+FFFD; line breaks stay."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)

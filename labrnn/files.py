@@ -1,7 +1,7 @@
-"""Files that are complete or missing, whatever stops the process or the machine that writes them.
+"""Atomic file writes: after a crash or a power cut a file is either complete or missing.
 
-Every write ends on the disk: the content is synced before a rename makes it visible, and the folder
-is synced after it. All of it goes through `os`, so that tests can stop it at each operation.
+The content is synced to disk before a rename makes it visible, and the folder is synced after the
+rename. All operations go through `os`, so tests can interrupt a write at each of them.
 """
 
 import errno
@@ -10,17 +10,17 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-MOST_BYTES = 1 << 26  # of a text that the lab reads back; its own stay below a hundredth of it
+MOST_BYTES = 1 << 26  # limit for text files; those of labrnn are below a hundredth of it
 
 
 def read_file(path, most=MOST_BYTES):
-    """Read a regular file.
+    """Read a regular file of at most `most` bytes.
 
     Raises:
-        OSError: it is a pipe, a device or a folder, which could block or never end; it is larger
-            than `most` bytes; or it cannot be read.
+        OSError: the path is a pipe, device or folder, which could block or never end; the file is
+            larger than `most` bytes; or it cannot be read.
     """
-    _regular(os.stat(path), path, most)  # first: to open a device can have effects
+    _regular(os.stat(path), path, most)  # before opening: opening a device can have side effects
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
         left, parts = _regular(os.fstat(descriptor), path, most), []
@@ -33,7 +33,7 @@ def read_file(path, most=MOST_BYTES):
 
 
 def _regular(status, path, most):
-    """The size of a file that may be read."""
+    """Return the size of a file in bytes; see `read_file` for errors."""
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     if status.st_size > most:
@@ -42,7 +42,7 @@ def _regular(status, path, most):
 
 
 def write_file(path, content):
-    """Write bytes to a file and sync it; its folder is not synced yet."""
+    """Write bytes to a file and sync it, but not its folder."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         left = memoryview(content)
@@ -54,26 +54,29 @@ def write_file(path, content):
 
 
 def sync_folder(folder):
-    """Sync the names in a folder: after a power cut they are as they are now."""
-    if os.name == "nt":  # a folder cannot be opened there
+    """Sync a folder, so that its entries survive a power cut."""
+    if os.name == "nt":  # Windows cannot open a folder
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # a folder that may be passed through and not listed
+    except PermissionError:  # a folder with search but without read permission
         return
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system without this
+        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
             raise
     finally:
         os.close(descriptor)
 
 
 def make_folder(path):
-    """Make a folder, its missing parents too, and sync its entry.
+    """Make a folder and its missing parents, and sync their entries.
 
-    The entry is synced also if the folder exists: its maker may have ended before.
+    The entry of an existing folder is synced too: the process that made it may have died before.
+
+    Raises:
+        NotADirectoryError: the path exists and is not a folder.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -86,13 +89,13 @@ def make_folder(path):
 
 
 def publish(aside, path):
-    """Rename a file or folder, whose content is synced, to its place, and sync the rename."""
+    """Rename a synced file or folder to `path`, and sync the rename."""
     os.replace(aside, path)
     sync_folder(Path(path).parent)
 
 
 def replace_file(path, content):
-    """Write bytes aside and rename them to `path`; an existing file stays until then."""
+    """Replace a file atomically: write the bytes to a temporary name, then rename it to `path`."""
     path = Path(path)
     aside = path.with_name(f"{path.name}.{os.getpid()}.writing")
     try:
@@ -104,11 +107,12 @@ def replace_file(path, content):
 
 
 def publish_folder(files, aside, path):
-    """Write a folder's files aside and rename it to `path`, which does not exist yet.
+    """Write files to the folder `aside`, then rename it to `path`.
 
     Args:
         files: name -> bytes, written in this order.
         aside: an empty folder on the same file system.
+        path: the final path, which must not exist.
     """
     for name, content in files.items():
         write_file(aside / name, content)

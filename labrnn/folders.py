@@ -1,4 +1,4 @@
-"""Folders that the user means, and folders that libraries need."""
+"""Paths that users give, and folders that libraries need."""
 
 import atexit
 import os
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from labrnn.errors import LabError
 
-# A kernel's sockets are files; the system's limit is 108 bytes on Linux, 104 on macOS.
+# A kernel's sockets are files, whose paths may have 108 bytes on Linux and 104 on macOS.
 LONGEST_TMPDIR = 104 - len("/labrnn-12345678/kernel-1234567890ab.json-ipc-5")
-# Variables by which libraries find a folder of their own, and the default below the user's home.
+# Variables that name a folder of a library, and its default below the user's home.
 CACHES = {
     "XDG_CACHE_HOME": ".cache",
     "IPYTHONDIR": ".ipython",
@@ -20,14 +20,15 @@ CACHES = {
 
 
 def absolute(path):
-    """Return the absolute path that a user means; `~` is the home.
+    """Return a user's path as an absolute path; `~` is the home.
 
-    A relative path starts in the caller's folder. For a notebook that is where Jupyter was started:
-    its kernel runs in the notebook's folder.
+    A relative path starts in the caller's folder. In a notebook it starts where Jupyter was
+    started, since the kernel runs in the notebook's folder.
 
     Raises:
         LabError: a kernel cannot find the folder in which Jupyter was started.
-        RuntimeError, ValueError: no such home; a NUL.
+        RuntimeError: the home of `~user` does not exist.
+        ValueError: the path contains a NUL.
     """
     path = Path(path).expanduser()
     if "\0" in str(path):
@@ -41,16 +42,16 @@ def absolute(path):
         return Path(os.readlink(f"/proc/{int(jupyter)}/cwd"), path)
     except (OSError, ValueError):
         raise LabError(
-            f"{path}: a relative path, but the folder of Jupyter's start is not known; write an "
+            f"{path}: a relative path, and the folder where Jupyter started is unknown; write an "
             "absolute path (LABRNN_DATA, LABRNN_STORE, LABRNN_CACHE, or the parameter)"
         ) from None
 
 
 def choose_tmpdir():
-    """Replace a TMPDIR that is missing, cannot be written or is too long for sockets.
+    """Replace a TMPDIR that is missing, not writable or too long for sockets.
 
     Raises:
-        LabError: there is no folder for temporary files.
+        LabError: no folder for temporary files is usable.
     """
     try:
         candidates = [tempfile.gettempdir(), "/tmp", "/var/tmp"]
@@ -66,7 +67,7 @@ def choose_tmpdir():
 
 
 def _short(folder):
-    """Whether sockets fit into a folder; its name is written into files as UTF-8."""
+    """Whether a folder's name is short enough for sockets, and can be encoded as UTF-8."""
     try:
         return len(folder.encode()) <= LONGEST_TMPDIR
     except UnicodeEncodeError:
@@ -74,9 +75,9 @@ def _short(folder):
 
 
 def provide_caches():
-    """Give libraries a temporary folder for their caches where the user's home cannot be written.
+    """Give libraries a temporary folder for their caches if the user's home is not writable.
 
-    Numba would raise an error, Jupyter would not start a kernel.
+    Otherwise Numba raises an error and Jupyter does not start a kernel.
     """
     home = os.path.expanduser("~")
     missing = {
@@ -91,12 +92,12 @@ def provide_caches():
 
 
 def _remove(folder, owner):
-    if os.getpid() == owner:  # not a fork of it
+    if os.getpid() == owner:  # not in a forked process
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _writable(folder):
-    """Whether files can be made in a folder, or in the first that exists above it."""
+    """Whether a folder is writable, or if it is missing, its nearest existing parent."""
     while not os.path.exists(folder) and folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)
     return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)

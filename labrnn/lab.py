@@ -1,4 +1,4 @@
-"""A notebook's handle on its part: validated parameters, trials, results."""
+"""The object through which a notebook uses its part: parameters, trials, results."""
 
 import ast
 from contextlib import suppress
@@ -14,24 +14,24 @@ from labrnn.trials.running import run_trials
 from labrnn.trials.store import default_store
 from labrnn.trials.trial import trial_key
 
-INJECTED = "# Parameters"  # how papermill begins the cell that it puts in
+INJECTED = "# Parameters"  # first line of the cell that papermill injects
 
 
 class Lab:
-    """One part, as its notebook sees it.
+    """One part of the lab, for use in its notebook.
 
     Args:
-        name: the part's, e.g. `lab2c_depth`.
-        namespace: the notebook's `globals()`; its parameters are read from there.
-        plumbing: where and how it runs, see `labrnn.parts.PLUMBING`: `jobs=1`, `train=False`.
-            Values given to papermill take precedence.
+        name: name of the part, e.g. `lab2c_depth`.
+        namespace: the notebook's `globals()`, from which the parameters are read.
+        plumbing: fields of `labrnn.parts.PLUMBING` such as `jobs=1` or `train=False`, which say
+            where and how the part runs. Values given to papermill take precedence.
 
     Attributes:
         part: the validated parameters, a `labrnn.parts.Part`.
         results: the runs that `run` found or trained, a `labrnn.results.table.Results`.
 
     Raises:
-        LabError: a parameter is unknown or bad.
+        LabError: a parameter is unknown or has a bad value; or no cell has the tag `parameters`.
     """
 
     def __init__(self, name, namespace, **plumbing):
@@ -47,7 +47,7 @@ class Lab:
         self.store = default_store(self.part.store)
 
     def run(self):
-        """Find or train the part's trials, with progress; returns the `Results`."""
+        """Find or train the part's trials, show the progress, and return the `Results`."""
         from labrnn.trials.progress import NotebookDisplay
 
         part = self.part
@@ -59,7 +59,7 @@ class Lab:
         return self.results
 
     def reader(self):
-        """Find the demo model: a stored run with weights, or derived data.
+        """Load the demo model from a stored run with weights, or from derived data.
 
         Returns:
             dict of `weights` (tensors by name), `vocab` (index by word) and `review` (a short test
@@ -81,12 +81,12 @@ class Lab:
         return None
 
     def describe_data(self):
-        """Describe the part's reviews, see `labrnn.reviews.description`."""
+        """Return the description of the part's reviews, see `labrnn.reviews.description`."""
         return describe_data(self.part.base, self.part.data, self.part.fingerprint, self.store)
 
     @property
     def corpus(self):
-        """The part's reviews as a `Corpus`; None if those of its fingerprint are not available."""
+        """The part's `Corpus`; None if reviews with its fingerprint are not available."""
         try:
             return load_corpus(self.part.base, self.part.data, self.part.fingerprint)
         except LabError:
@@ -95,20 +95,20 @@ class Lab:
             raise
 
     def trial(self, setting_name):
-        """The stored trial of a setting with its lowest seed, or None if it was not run."""
+        """Return the stored trial of a setting with the lowest seed; None if it was not run."""
         return self.results.first(self.results[setting_name])
 
 
 def results(part, trials, store):
-    """`Results` of a part: its own trials, and every other one stored for the same reviews."""
+    """Return the `Results` of a part: its own trials and all others stored for the same reviews."""
     trials = list(trials)
     return Results(part, Runs(stored(part, store, trials)), baselines.best(part, trials, store))
 
 
 def _injected(namespace):
-    """Values that papermill's injected cell sets, to report a misspelt name.
+    """Return the values that papermill's injected cell sets, so that a misspelt name is found.
 
-    They are read from the cell, since a notebook may use a name such as `train` for other things.
+    They are read from the cell: a notebook may use a name such as `train` for something else.
     """
     cells = [cell for cell in namespace.get("In", []) if cell.startswith(INJECTED)]
     statements = ast.parse(cells[-1]).body if cells else []
@@ -118,5 +118,5 @@ def _injected(namespace):
 def _value(node):
     try:
         return ast.literal_eval(node)
-    except ValueError:  # float("nan") and the like
+    except ValueError:  # e.g. float("nan")
         return ast.unparse(node)

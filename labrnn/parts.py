@@ -1,8 +1,8 @@
-"""The lab's parts: the parameters of each notebook, what it trains, compares and claims.
+"""The lab's parts: the parameters of each notebook, its settings, comparisons and claims.
 
-A part declares its settings, the pairs that it compares and the published claims that it tests as
-pure functions of its parameters, so that a batch run, a notebook and a dry run agree on what is
-needed. A setting is a configuration without its seed; it is trained once per seed.
+The settings, pairs and published claims of a part are pure functions of its parameters. A batch
+run, a notebook and a dry run therefore need the same training runs. A setting is a configuration
+without its seed; it is trained once per seed.
 """
 
 from collections import ChainMap, Counter
@@ -28,11 +28,11 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Epochs = Annotated[int, Field(ge=1, le=100)]
 Length = Annotated[int, Field(ge=1, le=4096)]
 Dimensions = Annotated[int, Field(ge=1, le=256)]
-# How and where a part runs: no cell of a notebook lists these fields, `Lab` takes them by name.
+# How and where a part runs: no parameters cell lists these fields; `Lab` takes them by name.
 PLUMBING = ("data", "fingerprint", "store", "train", "jobs", "device")
 PARTS = {}  # name -> class of a part, in the order of this file
 Several = Annotated[list[T], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
-Curves = Annotated[Several[int], Field(max_length=8)]  # as many as a figure can tell apart
+Curves = Annotated[Several[int], Field(max_length=8)]  # the most that a figure can distinguish
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Setting:
     """One configuration of a part.
 
     Attributes:
-        name: what the reports call it, e.g. `2 layers`.
-        config: without its seed.
+        name: its name in tables, e.g. `2 layers`.
+        config: its `TrialConfig`, with the default seed.
         many: whether the name is a plural.
-        title: the name as a sentence has it, with its article; the name itself where empty.
+        title: its name in a sentence, with an article; `name` if empty.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Setting:
     title: str = ""
 
     def trials(self, seeds):
-        """Its configurations, one per seed."""
+        """Return its configurations, one per seed."""
         return [self.config.replace(seed=seed) for seed in seeds]
 
 
@@ -65,9 +65,9 @@ class Pair:
     """Two settings to compare: the first minus the second.
 
     Attributes:
-        second: None for the setting that the validation reviews prefer among the part's.
-        kind: what the two differ in, where a part compares several things.
-        name: how figures name the difference.
+        second: None for the part's setting with the highest validation accuracy.
+        kind: what the two settings differ in, if a part compares several things.
+        name: name of the difference in figures.
     """
 
     first: Setting
@@ -78,13 +78,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Claim:
-    """A published conclusion as a statement that data can decide, see docs/verdicts.md.
+    """A published conclusion as a testable statement, see docs/verdicts.md.
 
     Attributes:
-        published, statement, rule: of `published_claims.yaml`; the rule is one of
+        published, statement, rule: as in `published_claims.yaml`; the rule is a key of
             `labrnn.results.verdicts.RULES`.
-        pairs: of settings that the rule compares; the second is None where it compares none. The
-            statement is about every pair.
+        pairs: (setting, setting) that the rule compares; the second is None for a rule about one
+            setting. The statement must hold for every pair.
     """
 
     published: str
@@ -94,7 +94,7 @@ class Claim:
 
 
 class Part(Strict):
-    """The parameters of every part; its `title` says what the part is about.
+    """The parameters that all parts share.
 
     The defaults are the notebooks' own: 8,000 training reviews of at most 128 known words.
     `params/quick` and `params/full` override them.
@@ -141,18 +141,18 @@ class Part(Strict):
 
     @classmethod
     def own_fields(cls):
-        """Names of the fields that the part's notebook lists: its own, then those of every part."""
+        """Return the fields that the notebook lists: the part's own, then the shared ones."""
         own = [name for name in cls.model_fields if name not in Part.model_fields]
         return own + [name for name in Part.model_fields if name not in PLUMBING]
 
     def given(self):
-        """The values that papermill gives to the notebook, plumbing only where it is not usual."""
+        """Return the parameters for papermill; fields of `PLUMBING` only if they were changed."""
         values, fields = self.model_dump(mode="json"), type(self).model_fields
         return {n: v for n, v in values.items() if n not in PLUMBING or v != fields[n].default}
 
     @cached_property
     def base(self):
-        """The lab's defaults under this part's data and length."""
+        """The lab's defaults with this part's epochs, batch size, reviews and length."""
         names = {"epochs", "train_reviews", "max_tokens", "batch_size"}
         return TrialConfig(**self.model_dump(include=names))
 
@@ -161,23 +161,23 @@ class Part(Strict):
         return []
 
     def others(self):
-        """Further settings to train, for comparisons."""
+        """Further settings to train, with which the part compares its own."""
         return []
 
     def pairs(self):
-        """What the part compares; the p-values of all pairs are corrected together."""
+        """The `Pair`s that the part compares; their p-values are corrected together."""
         return []
 
     def groups(self):
-        """Name -> settings; the best of each on validation are compared with each other."""
+        """Name -> settings; the best of each group on validation are compared with each other."""
         return {}
 
     def conclusions(self):
-        """Name in `published_claims.yaml` -> pairs of settings that test it, none if left out."""
+        """Name in `published_claims.yaml` -> pairs of settings that test it, possibly none."""
         return {}
 
     def claims(self):
-        """The published conclusions that the part can test under its parameters."""
+        """The `Claim`s that the part can test under its parameters."""
         cell = getattr(self, "cell", "").upper()
         return [
             Claim(**{k: text.format(cell=cell) for k, text in texts.items()}, pairs=tuple(pairs))
@@ -186,12 +186,12 @@ class Part(Strict):
         ]
 
     def trials(self):
-        """Every trial of the part."""
+        """Return the `TrialConfig` of every run of the part."""
         settings = dict.fromkeys([*self.settings(), *self.others()])
         return [t for setting in settings for t in setting.trials(self.seeds_of(setting))]
 
     def seeds_of(self, setting):
-        """The seeds with which a setting is trained."""
+        """Return the seeds with which a setting is trained."""
         return self.seeds
 
 
@@ -201,7 +201,7 @@ class _Tuned(Part):
 
     @property
     def tuned(self):
-        """The base under the part's optimiser."""
+        """The base configuration with the part's optimiser and learning rate."""
         return self.base.replace(optim=self.optim, lr=self.lr)
 
 
@@ -216,7 +216,7 @@ class _TwoCells(_Tuned):
 
 
 class Questions(_TwoCells):
-    """The two models whose embedding and gates the checks look at."""
+    """The two models whose embeddings and gates the checks examine."""
 
     name, title = "questions", "Ten statements, true or false"
 
@@ -242,7 +242,7 @@ class Lstm(Part):
         return [_model(self.cell.upper(), self.base.replace(cell=self.cell, lr=self.lr))]
 
     def probes(self):
-        """What might let SGD train: larger steps; for the LSTM a forget gate that keeps more."""
+        """Settings that may let SGD train: larger steps; for the LSTM also a forget bias of 1."""
         config = self.settings()[0].config
         found = [Setting(f"a learning rate of {r:g}", config.replace(lr=r)) for r in self.rates]
         if self.rates and self.cell == "lstm":
@@ -251,7 +251,7 @@ class Lstm(Part):
 
     @property
     def reader(self):
-        """The demo model, that of Lab 2 a or b with RMSprop: unlike the SGD model it trains."""
+        """The demo model, from Lab 2 a or b with RMSprop; the model with SGD does not train."""
         return self.base.replace(cell=self.cell, optim="rmsprop", lr=self.reader_lr)
 
     def others(self):
@@ -270,7 +270,7 @@ TUNED = ("adam", "rmsprop")  # the optimisers whose rate is tuned
 
 
 class LstmOptimizers(Part):
-    """Optimisers compared, and learning rates of the best two of the lab."""
+    """Compare optimisers, and learning rates of Adam and RMSprop."""
 
     name, title = "lab2a_lstm_optimizers", "Four optimisers for the LSTM"
     cell: ClassVar[str] = "lstm"
@@ -289,14 +289,14 @@ class LstmOptimizers(Part):
         return [setting for group in self.groups().values() for setting in group]
 
     def seeds_of(self, setting):
-        """Three for the rates that are only compared with each other."""
+        """Return three seeds for learning rates that are only compared with each other."""
         return self.seeds[:3] if setting.config.lr in {*self.rates} - {self.lr} else self.seeds
 
     def pairs(self):
         return [Pair(setting, None) for setting in self.settings()]
 
     def groups(self):
-        """Adam and RMSprop at each rate."""
+        """Adam and RMSprop with each learning rate."""
         base = self.base.replace(cell=self.cell)
         return {
             OPTIMIZERS[o].name: [
@@ -317,20 +317,20 @@ class LstmOptimizers(Part):
         }
 
     def _of(self, cell):
-        """Optimiser -> setting."""
+        """Return optimiser -> setting, for a cell."""
         rates = dict.fromkeys(self.optimizers, self.lr) | {"sgd": self.sgd_lr}
         configs = {o: self.base.replace(cell=cell, optim=o, lr=rates[o]) for o in self.optimizers}
         return {o: Setting(OPTIMIZERS[o].name, config) for o, config in configs.items()}
 
 
 class GruOptimizers(LstmOptimizers):
-    """`LstmOptimizers` with the other cell, and each optimiser's GRU against its LSTM."""
+    """`LstmOptimizers` for the GRU; also compares GRU and LSTM for each optimiser."""
 
     name, title = "lab2b_gru_optimizers", "Four optimisers for the GRU, and the two cells compared"
     cell = "gru"
 
     def rivals(self):
-        """(GRU, LSTM) under the same optimisers."""
+        """(GRU, LSTM) for each optimiser."""
         return list(zip(self.settings(), self._of("lstm").values(), strict=True))
 
     def others(self):
@@ -346,7 +346,7 @@ class GruOptimizers(LstmOptimizers):
 
 
 class _OneDimension(_Tuned):
-    """One dimension of the LSTM changed, the others as they are."""
+    """Change one dimension of the LSTM and keep the others."""
 
     values: ClassVar[str]  # the parameter that lists the dimension's values
     field: ClassVar[str]  # the dimension
@@ -361,7 +361,7 @@ class _OneDimension(_Tuned):
         return Setting(f"{value} {unit}", self.tuned.replace(**{self.field: value}), value != 1)
 
     def reference(self):
-        """The setting that the others are compared with: the lab's own value, if it is listed."""
+        """The setting that the others are compared with: the lab's default, if it is listed."""
         usual = self._setting(self.usual)
         return usual if usual in self.settings() else None
 
@@ -369,7 +369,7 @@ class _OneDimension(_Tuned):
         return [Pair(setting, self.reference()) for setting in self.settings()]
 
     def _against_usual(self, *values):
-        """Pairs for a claim about these values; none if the part leaves one out."""
+        """Pairs for a claim about these values; empty if the part does not train all of them."""
         pairs = [(self._setting(value), self._setting(self.usual)) for value in values]
         return pairs if {s for pair in pairs for s in pair} <= {*self.settings()} else []
 
@@ -406,7 +406,7 @@ class EmbeddingSize(_OneDimension):
 
 
 class Compound(_Tuned):
-    """A grid of depth, width and embedding size, and each of them alone."""
+    """A grid of depth, width and embedding size, and sweeps of each dimension alone."""
 
     name, title = "lab2f_compound", "Compound scaling: depth, width and embedding together"
 
@@ -439,7 +439,7 @@ class Compound(_Tuned):
         return self.tuned.replace(**size, dropout_rate=compound_dropout(**size))
 
     def studies(self):
-        """Labs 2 c to e under this part's data and optimiser, to compare the grid with."""
+        """Labs 2 c to e with this part's data and optimiser, for comparison with the grid."""
         same = self.model_dump(include=set(_OneDimension.model_fields))
         return {
             "depth alone": Depth(**same, depths=self.depths),
@@ -467,12 +467,12 @@ class Compound(_Tuned):
 
 
 def compound_dropout(n_layers, hidden_dim, embedding_dim):
-    """The lab's rule for the compound trials: 0.2 for the larger ones. An exercise uses it."""
+    """Return the lab's dropout of a compound trial: 0.2 for large models. An exercise uses it."""
     return 0.2 if n_layers >= 3 or hidden_dim >= 250 or embedding_dim >= 200 else 0.0
 
 
 class Bidirectional(_Tuned):
-    """Both directions against one, and the two readouts of bidirectional models."""
+    """Compare bidirectional with unidirectional models, and the two readouts."""
 
     name, title = "lab2g_bidirectional", "Bidirectional models"
 
@@ -481,7 +481,7 @@ class Bidirectional(_Tuned):
     embedding_dim: Dimensions = Field(32, description="embedding dimensions of all runs")
 
     def models(self):
-        """(Bidirectional, unidirectional, read at the last time step) for each of four models."""
+        """(Bidirectional, unidirectional, bidirectional at the last time step), for four models."""
         base = self.tuned.replace(embedding_dim=self.embedding_dim)
         wide = base.replace(hidden_dim=self.wide, dropout_rate=0.2)
         models = {
@@ -501,7 +501,7 @@ class Bidirectional(_Tuned):
         ]
 
     def settings(self):
-        """In the order of figures 9 to 11; the unidirectional ones of 9 stand in Lab 2 f."""
+        """In the order of figures 9 to 11; the unidirectional models of figure 9 are in Lab 2 f."""
         both, single, last = zip(*self.models(), strict=True)
         return [*both[:2], both[2], single[2], both[3], single[3], *single[:2], *last]
 
@@ -518,7 +518,7 @@ class Bidirectional(_Tuned):
 
 
 class Reproduction(Part):
-    """All published runs; it shows what other parts have trained and trains nothing."""
+    """All published runs; the part shows stored runs and trains nothing."""
 
     name, title = "reproduction", "Comparison with the 79 published runs"
     trains: ClassVar[bool] = False
@@ -528,15 +528,15 @@ class Reproduction(Part):
     sgd_lr: Rate = Field(0.01, description="learning rate of SGD")
 
     def settings(self):
-        """As published: bidirectional models are read at the last time step."""
+        """The published settings: bidirectional models are read at the last time step."""
         return [Setting(name_of(row), self._config(row)) for row in published().itertuples()]
 
     def others(self):
-        """The bidirectional ones read at the final hidden state."""
+        """The same settings, with bidirectional models read at the final hidden state."""
         return [self.corrected(setting) for setting in self.settings()]
 
     def corrected(self, setting):
-        """The same setting with the corrected readout."""
+        """Return the same setting with the corrected readout."""
         return Setting(setting.name, setting.config.replace(readout="final_state"))
 
     def _config(self, row):
@@ -545,7 +545,7 @@ class Reproduction(Part):
         return self.base.replace(**model, lr=lr, readout="last_step")
 
     def lab(self):
-        """The parts of the lab at their published sizes, under this part's data and rates."""
+        """The lab's parts at their published sizes, with this part's data and learning rates."""
         same = self.model_dump(include=set(Part.model_fields))
         tuned, sgd = same | {"lr": self.lr}, same | {"lr": self.sgd_lr}
         both = tuned | {"sgd_lr": self.sgd_lr}
@@ -573,14 +573,14 @@ class Reproduction(Part):
 
 
 class BeyondBaselines(_TwoCells):
-    """The two models beside linear baselines, see `labrnn.results.baselines`."""
+    """Compare the two models with linear baselines, see `labrnn.results.baselines`."""
 
     name, title = "beyond_baselines", "Linear baselines"
     fits_baselines: ClassVar[bool] = True
 
 
 class BeyondDefects(Part):
-    """Each published choice beside the corrected one, nothing else changed."""
+    """Compare each published choice with the corrected one; nothing else differs."""
 
     name, title = "beyond_defects", "Do the published choices cost accuracy?"
 
@@ -596,7 +596,7 @@ class BeyondDefects(Part):
     embedding_dim: Dimensions = Field(32, description="dimensions of the bidirectional model")
 
     def pairs(self):
-        """Corrected minus as published, one field apart."""
+        """Corrected minus as published; the two settings differ in one choice."""
         base = self.base.replace(optim=self.optim, lr=self.lr, hidden_dim=self.hidden_dim)
         flat = Setting("1 layer", base)
         deep = Setting(f"{self.depth} layers", base.replace(n_layers=self.depth), many=True)
@@ -624,14 +624,14 @@ class BeyondDefects(Part):
         ]
 
     def settings(self):
-        """As published first where several pairs share it."""
+        """The settings of all pairs, each once; the published one before the corrected ones."""
         return list(dict.fromkeys(s for p in self.pairs() for s in (p.second, p.first)))
 
 
 class BeyondBest(Part):
-    """The best recurrent network found within the lab's limits, and an ablation of it.
+    """The best recurrent network found within the lab's limits, and its ablation.
 
-    How it was found: docs/decisions.md.
+    docs/decisions.md describes the search.
     """
 
     name, title = "beyond_best", "The best recurrent classifier"
@@ -643,7 +643,9 @@ class BeyondBest(Part):
     lr: Rate = Field(0.002, description="learning rate of Adam after the warm-up")
     hidden_dim: Units = Field(32, description="units of each direction")
     embedding_dim: Dimensions = Field(32, description="dimensions of word and n-gram vectors")
-    min_bigram_count: int = Field(5, ge=1, description="minimum count of a bigram in the training reviews")
+    min_bigram_count: int = Field(
+        5, ge=1, description="minimum count of a bigram in the training reviews"
+    )
     min_trigram_count: int = Field(5, ge=1, description="minimum count of a trigram")
     members: int = Field(3, ge=2, le=8, description="networks in the ensemble")
     adversarial: Share = Field(0.004, description="relative length of the adversarial perturbation")
@@ -652,7 +654,7 @@ class BeyondBest(Part):
     dropout_rate: Share = Field(0.5, description="dropout before the linear layer")
 
     def components(self):
-        """The fields of each component; without it they are the lab's."""
+        """Component -> its fields; an ablation sets them to the lab's defaults."""
         dropout = {"embedding_dropout", "word_dropout", "dropout_rate"}
         return {
             "the ends of long reviews": {"max_tokens": self.longest},
@@ -667,7 +669,7 @@ class BeyondBest(Part):
         }
 
     def settings(self):
-        """The ensemble, one network of it, and that one without each component."""
+        """The ensemble, a single network, and that network without each component."""
         size, components = {"lr", "hidden_dim", "embedding_dim"}, self.components()
         single = self.base.replace(
             optim="sparse_adam",
@@ -690,7 +692,7 @@ class BeyondBest(Part):
         return [ensemble, _model("single network", single), *ablated]
 
     def whole(self):
-        """The network with all its components."""
+        """Return the ensemble, with all components."""
         return self.settings()[0]
 
     def pairs(self):
@@ -700,29 +702,29 @@ class BeyondBest(Part):
 
 
 def part_named(name, where):
-    """The class of the part with this name. Raises LabError, which begins with `where`."""
+    """Return the class of the part with this name; LabError, beginning with `where`, if unknown."""
     if name not in PARTS:
         raise LabError(f"{where}: no part is called {name!r}; known: {', '.join(PARTS)}")
     return PARTS[name]
 
 
 def read_params(path):
-    """The part that a params file configures, validated; the file is named after its part.
+    """Read a params file and return its validated part; the file is named after the part.
 
     Raises:
-        LabError: no such part, or a parameter is unknown or bad.
+        LabError: no part has this name, or a parameter is unknown or has a bad value.
     """
     path = Path(path)
     part = validated(part_named(path.stem, path), read_yaml(path), path)
     try:
-        part.trials()  # a value in a list is judged where it becomes a trial's
+        part.trials()  # values in lists are checked when they become fields of a trial
     except LabError as error:
         raise LabError(f"{path}: {error}") from None
     return part
 
 
 def by_source(parts):
-    """The trials of the parts that train, by (data, fingerprint, store, device)."""
+    """Return (data, fingerprint, store, device) -> configurations of the parts that train."""
     found = {}
     for part in (part for part in parts if part.trains):
         place = part.data, part.fingerprint, part.store, part.device

@@ -254,9 +254,7 @@ def test_texts_follow_the_runs():
     found, compared = choices({}, spread=0.03)
     text = beyond.on_choices(found, compared)
     assert re.match(r"None of the \w+ comparisons of accuracy is significant\.", text)
-    assert re.search(
-        r"are inconclusive; the smallest detectable difference is [\d.]+ points", text
-    )
+    assert re.search(r"are inconclusive; the smallest detectable difference is [\d.]+ points", text)
 
 
 def test_untrained_settings_are_not_compared():

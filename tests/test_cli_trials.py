@@ -92,7 +92,7 @@ def test_list_reports_unreadable_trials_and_continues(store):
         (bad.folder, "metrics.json: does not match its stored SHA-256"),
         (foreign, "not the content of a trial"),
         (newer, "in store format 99, this version reads 1"),
-        (store.root / "some" / "notes", "no finished trial"),
+        (store.root / "some" / "notes", "not a finished trial"),
     ]:
         assert any(str(place) in line and fault in line for line in faults), place
 

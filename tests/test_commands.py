@@ -239,7 +239,7 @@ def test_path_is_used_unchanged(tmp_path, monkeypatch):
             "none/lab2c",
             "params/none holds none; other folders: cluster, full, quick, as in full/lab2c",
         ),
-        ("optimizers", "fits lab2a_lstm_optimizers and lab2b_gru_optimizers; write more"),
+        ("optimizers", "matches lab2a_lstm_optimizers and lab2b_gru_optimizers; write more"),
         ("", "no params file has this name"),
     ],
 )

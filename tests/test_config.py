@@ -104,7 +104,7 @@ def test_list_passed_as_text_by_papermill_is_refused():
     """`papermill -p depths [1,2]`."""
     message = fault(LstmOptimizers, seeds="[1,2]")
     assert "seeds = '[1,2]': input should be a valid list" in message
-    assert "to papermill give lists as -y 'seeds: [1,2]', not as -p" in message
+    assert "in papermill, write a list as -y 'seeds: [1,2]', not as -p" in message
 
 
 def test_all_errors_are_reported_with_spelling_suggestions():

@@ -118,7 +118,7 @@ FORGERIES = [
     ("trial.json", at("data", "key", value="x"), "data.key: extra inputs are not permitted"),
     ("trial.json", at("vocabulary_size", value=1), "vocabulary_size"),
     ("trial.json", at("vocabulary_size", value=8), "no embedding of 8 words in 1 dimensions"),
-    ("trial.json", at("config", "seed", value=6), "lies in the wrong folder, it belongs in"),
+    ("trial.json", at("config", "seed", value=6), "is in the wrong folder; it belongs in"),
     ("trial.json", at("config", "hidden_dim", value=9), "hidden_dim"),
     ("trial.json", at("code_version", value=True), "code_version"),
     ("predictions.csv", lambda cells: cells[:5], "4 rows, expected 6 (of 30 reviews)"),
@@ -152,9 +152,9 @@ FORGERIES = [
 def test_forged_trial_is_detected_and_not_used_or_imported(store, tmp_path, name, change, says):
     trial = forge(store, name, change)
     (fault,) = trial.damage()[:1]
-    assert says in fault or " is no finite number" in fault or says in trial.damage()[-1]
+    assert says in fault or " is not a finite number" in fault or says in trial.damage()[-1]
     assert fault.startswith(
-        (name, "metrics.json", "lies in", WEIGHTS, "environment", "predictions")
+        (name, "metrics.json", "is in the", WEIGHTS, "environment", "predictions")
     )
     if "embedding" not in says:
         with pytest.raises(LabError, match=r"gc --damaged` removes it"):
@@ -230,7 +230,7 @@ def test_non_finite_weights_are_damage(store):
 def test_trial_in_the_folder_of_another_key_is_not_used(store):
     other = CONFIG.replace(seed=1)
     shutil.copytree(store.root / FINGERPRINT / KEY, store.root / FINGERPRINT / trial_key(other))
-    with pytest.raises(LabError, match=f"lies in the wrong folder, it belongs in .*{KEY}"):
+    with pytest.raises(LabError, match=f"is in the wrong folder; it belongs in .*{KEY}"):
         store.find(other, FINGERPRINT)
     assert store.find(CONFIG, FINGERPRINT).key == KEY
 

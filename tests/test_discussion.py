@@ -157,9 +157,7 @@ def test_changes_that_let_sgd_train_are_tested(level, says):
         "With a learning rate of 1, 5 of 5 runs trained (95 % CI [48 %, 100 %]), with" in text
     ) == (level == 0.8)
     assert "With a forget bias of 1, 0 of 5 runs trained" in text
-    assert ("so few runs cannot exclude an effect" in text) == (
-        level == 0.8
-    )
+    assert ("so few runs cannot exclude an effect" in text) == (level == 0.8)
     assert "a learning rate of 0.1" not in text  # it was not run
     assert [s.name for s in Gru(rates=[1.0]).probes()] == ["a learning rate of 1"]
 
@@ -324,7 +322,9 @@ def test_single_runs_of_a_grid_are_not_compared():
     text = discussion.compound(grid(lambda c: 0.86 - 0.0001 * c.n_layers, seeds=[5]))
     assert "other settings of the grid trained. " in text
     assert "not differ significantly from E" not in text.partition("**Which settings")[2]
-    assert re.search(r"[\w-]+ settings are not tested, since the less accurate side has a single run\.", text)
+    assert re.search(
+        r"[\w-]+ settings are not tested, since the less accurate side has a single run\.", text
+    )
 
 
 def test_compound_is_better_or_worse():

@@ -82,7 +82,7 @@ def test_an_unknown_cell_or_optimiser_is_an_error_everywhere(corpus):
     ):
         with pytest.raises(ValueError, match=known):
             attempt()
-    with pytest.raises(ValueError, match="'adam': a row that is not read moves in no closed form"):
+    with pytest.raises(ValueError, match="'adam': an unread row moves without a closed form"):
         LazyRows("adam", model.embedding.weight)
 
 

@@ -200,7 +200,7 @@ def test_json_files_are_indented_and_contain_no_nan():
     with pytest.raises(ValueError, match="not JSON compliant"):
         dump(float("nan"))
     for text in ("NaN", "[-Infinity]", "1e999"):
-        with pytest.raises(ValueError, match="is no finite number"):
+        with pytest.raises(ValueError, match="is not a finite number"):
             read_plain(text)
     assert read_plain("[1.5, 2]") == [1.5, 2]
 
@@ -258,12 +258,12 @@ def test_damaged_or_missing_done_file_is_reported(store):
         (trial.folder / "DONE").write_text(text)
         assert len(Trial(trial.folder).damage()) == len(digests)
     (trial.folder / "DONE").write_text(json.dumps(digests | {"../outside": "0"}))
-    assert Trial(trial.folder).damage() == ["DONE names a strange file, '../outside'"]
+    assert Trial(trial.folder).damage() == ["DONE names an unknown file, '../outside'"]
     (trial.folder / "DONE").unlink()
     assert list(store.trials()) == []
     assert store.find(CONFIG, FINGERPRINT) is None
     assert Trial(trial.folder).damage() == ["DONE is missing: the trial is incomplete"]
-    with pytest.raises(LabError, match=rf"^{trial.folder}: no finished trial \(no DONE\)$"):
+    with pytest.raises(LabError, match=rf"^{trial.folder}: not a finished trial \(no DONE\)$"):
         Trial(trial.folder).row()
 
 
@@ -271,7 +271,7 @@ def test_trial_in_the_wrong_folder_is_detected(store):
     trial = only(store)
     moved = trial.folder.rename(trial.folder.with_name("0" * 16))
     assert Trial(moved).damage() == [
-        f"lies in the wrong folder, it belongs in {trial.fingerprint}/{trial.key}"
+        f"is in the wrong folder; it belongs in {trial.fingerprint}/{trial.key}"
     ]
 
 

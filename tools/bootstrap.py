@@ -1,13 +1,13 @@
-"""Make .venv, or bring it up to date: labrnn, editable, with the wheels that pylock.toml names.
+"""Create or update .venv: an editable labrnn, and the packages that pylock.toml lists.
 
-Arguments are extras: `test`, `cluster`. Needs Python 3.10+ and nothing else: Debian's own Python has
-neither pip nor ensurepip, so the pip that does the work is beside this file. That pip reads the
-user's settings (PIP_INDEX_URL, PIP_FIND_LINKS, proxies, pip.conf), except for those that name
-another place to install to.
+Arguments are extras: `test`, `cluster`. The script needs only Python 3.10 or newer. Debian's Python
+has neither pip nor ensurepip, so it uses the pip wheel beside this file. That pip reads the user's
+settings (PIP_INDEX_URL, PIP_FIND_LINKS, proxies, pip.conf), except those that change the
+installation folder.
 
-On Linux PyTorch has two builds: the package index's needs gigabytes of CUDA libraries, PyTorch's own
-index has one for the CPU. Without an NVIDIA device the set-up takes the latter where it is reached.
-LABRNN_TORCH=cpu or cuda decides instead.
+On Linux PyTorch has two builds: that of the package index needs gigabytes of CUDA libraries, and
+PyTorch's own index has one for the CPU. Without an NVIDIA device the script installs the CPU build
+if it can be downloaded. LABRNN_TORCH=cpu or cuda overrides the choice.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import sys
 import venv
 from pathlib import Path
 
-if sys.version_info < (3, 10):  # noqa: UP036 - this file is the one that has to say so
+if sys.version_info < (3, 10):  # noqa: UP036 - checked here for all
     sys.exit(
         f"labrnn needs Python 3.10 or newer, and {sys.executable} is {sys.version.split()[0]}. "
         "If there is a newer one, name it: make PYTHON=python3.12 ..."
@@ -29,14 +29,14 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 PIP = next(ROOT.glob("tools/pip-*.whl"))
-LOCK, WHEELS = ROOT / "pylock.toml", ROOT / "wheels"  # pylock.toml expects the wheels there
+LOCK, WHEELS = ROOT / "pylock.toml", ROOT / "wheels"  # the folder of the wheels in pylock.toml
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
 STAMP = VENV / "labrnn-setup.txt"
 
 
-# Options beat the user's variables and pip.conf; no target, and the root of the file system.
+# Options, which override the user's variables and pip.conf: no target, root of the file system.
 PLACE = ["--no-user", "--target", "", "--root", VENV.anchor, "--prefix", str(VENV)]
-# The requirements that pylock.toml selects for this Python, without those that are there already.
+# Prints the requirements that pylock.toml selects for this Python and that are not installed.
 MISSING = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -59,26 +59,26 @@ for package, wheel in lock.select(extras=sys.argv[3:]):
 
 
 def environment() -> dict[str, str]:
-    """The user's variables, without those by which another Python or its packages would serve."""
+    """Return the user's variables, without those that select another Python or its packages."""
     others = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONPLATLIBDIR", "PIP_PYTHON")
     return {name: value for name, value in os.environ.items() if name not in others}
 
 
 def wanted() -> tuple[str, str]:
-    """What the stamp of a finished set-up says: where and for which Python, and what is in it."""
+    """Return the two parts of a stamp: place and Python version; digest of what is installed."""
     sources = [ROOT / "pyproject.toml", LOCK, PIP]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     return f"Python {sys.version_info[0]}.{sys.version_info[1]} in {VENV}\n", digest
 
 
 def missing(*extras: str) -> list[str]:
-    """Lines of a requirements file, with hashes: what the lock has and the environment lacks."""
+    """Return the lines of a requirements file, with hashes, for the packages to install."""
     command = [PYTHON, "-s", "-c", MISSING, PIP, LOCK, *extras]
     return subprocess.check_output(command, env=environment(), text=True).splitlines()
 
 
 def install(pip: list, extras: list[str]) -> None:
-    """Download what is missing to `wheels/`, then install it from there, and labrnn."""
+    """Download the missing wheels to `wheels/`, then install them and labrnn."""
     WHEELS.mkdir(exist_ok=True)
     requirements, download = WHEELS / "requirements.txt", [*pip, "download", "--no-input"]
     download += ["--no-deps", "--only-binary", ":all:", "--dest", WHEELS]
@@ -114,7 +114,7 @@ def install(pip: list, extras: list[str]) -> None:
 
 
 def wants_cpu_build() -> bool:
-    """Whether PyTorch's index is asked: elsewhere than on Linux the usual build is for the CPU."""
+    """Whether to use PyTorch's index; outside Linux the usual build is for the CPU."""
     wish = os.environ.get("LABRNN_TORCH", "")
     nvidia = Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi")
     return sys.platform == "linux" and (wish == "cpu" or not (wish == "cuda" or nvidia))
@@ -128,8 +128,8 @@ def main() -> None:
     if PYTHON.exists() and found == finished:
         return
     print(f"Setting up {VENV}: some minutes the first time.", flush=True)
-    # What an interrupted set-up left is not to be trusted, and a moved environment still points to
-    # its old place. An environment without a stamp is the user's own: add to it, never empty it.
+    # Clear what an interrupted set-up left, and an environment that was moved. One without a stamp
+    # belongs to the user: add to it, never clear it.
     stale = found is not None and not (PYTHON.exists() and found.startswith(place))
     users_own = found is None and PYTHON.exists()
     if stale or not PYTHON.exists():
@@ -141,8 +141,8 @@ def main() -> None:
         install(pip, extras)
     except (subprocess.CalledProcessError, KeyboardInterrupt) as fault:
         if found and not stale and not isinstance(fault, KeyboardInterrupt):
-            STAMP.write_text(found)  # no network, say: pip left what was there as it was
-        sys.exit("Set-up did not finish, see above. To go on, run the same command again.")
+            STAMP.write_text(found)  # e.g. no network: pip has changed nothing
+        sys.exit("Set-up did not finish, see above. To continue, run the same command again.")
     for check in (["show", "--quiet", "labrnn"], ["check"]):
         done = subprocess.run([*pip, *check], env=environment(), capture_output=True, text=True)
         if done.returncode:

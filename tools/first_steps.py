@@ -1,4 +1,4 @@
-"""Keeps the losses of the first 100 steps of the two-layer GRU, six seeds, beside the stored runs.
+"""Compute and store the losses of the first 100 steps of the two-layer GRU with six seeds.
 
 .venv/bin/python tools/first_steps.py ["IMDB Dataset.csv"]
 """
@@ -17,14 +17,14 @@ from labrnn.reviews.text import load_corpus
 from labrnn.trials.job import set_up
 from labrnn.trials.store import default_store
 
-# Of figure 11b: trains with some seeds and fails with others.
+# The model of the lab's figure 11b, which trains with some seeds and fails with others.
 GRU = TrialConfig(cell="gru", optim="rmsprop", lr=0.001, n_layers=2, hidden_dim=305)
 GRU = GRU.replace(embedding_dim=32, dropout_rate=0.2)
 SEEDS, STEPS = range(5, 11), 100
 
 
 def first_losses(config, corpus, device):
-    """The mean loss of each of the first batches."""
+    """Return the mean loss of each of the first STEPS batches."""
     model, batches = new_model(config, corpus, device), Batches(corpus, config.batch_size, device)
     optimizer = new_optimizer(config, corpus, model)
     steps = train_steps(config, corpus, model, optimizer, batches, epoch=1)

@@ -1,4 +1,4 @@
-"""Write the README's headline table and picture from the committed results.
+"""Write the README's headline, its table and picture, from the committed results.
 
 .venv/bin/python tools/headline.py
 """
@@ -33,14 +33,14 @@ BLOCK = re.compile(r"(<!-- headline:.*?-->\n).*?(<!-- /headline -->)", re.S)
 
 
 def results(name="reproduction"):
-    """The committed results of a part."""
+    """Return the committed `Results` of a part."""
     part = read_params(PROJECT / "params" / "full" / f"{name}.yaml")
     plan = plan_trials(part.trials(), "", part.fingerprint, STORE, train=False)
     return lab.results(part, plan.trials.values(), STORE)
 
 
 def block(found):
-    """The Markdown between the README's two marks."""
+    """Return the Markdown between the README's two headline marks."""
     rows = compare(found)
     finding = summary(rows, found).partition("\n\n")[0]
     judged = verdicts(found)
@@ -74,7 +74,7 @@ def block(found):
 
 
 def best():
-    """The accuracies of the best network, of the best linear baseline, and of their sum."""
+    """Describe the accuracies of the best network, the best baseline, and their combination."""
     found = results("beyond_best")
     network, models = found.part.whole(), baselines.find(found.part, STORE)
     linear = baselines.preferred(models)
@@ -91,7 +91,7 @@ def best():
 
 
 def speed():
-    """The time of packed sequences as a multiple of ours, on each machine with stored benchmarks."""
+    """Describe the time of packed sequences as a multiple of ours, for each benchmarked machine."""
     sentences = []
     for path in sorted(MACHINES.glob("*.json")):
         kept = json.loads(path.read_text("utf-8"))

@@ -1,8 +1,9 @@
-"""Write pylock.toml (PEP 751): every package with its hashes, by uv's resolution. `make lock`.
+"""Write pylock.toml (PEP 751), with the hashes of every package, from uv's resolution: `make lock`.
 
-It keeps the versions that the lock has and adds what is new; `make lock UPGRADE=--upgrade` renews
-them. Addresses are left out, so that any index or mirror serves: a wheel's place is `wheels/`, to
-which `make setup` downloads it. PyTorch and its CUDA libraries carry an extra of their own, `torch`.
+Versions in the existing lock are kept and new packages added; `make lock UPGRADE=--upgrade` updates
+all. URLs are left out, so that any index or mirror can be used: the path of a wheel is in
+`wheels/`, to which `make setup` downloads it. PyTorch and its CUDA libraries have their own extra,
+`torch`.
 """
 
 import re
@@ -17,7 +18,7 @@ UV = Path(sys.executable).with_name("uv")
 EXTRAS = ("test", "cluster")
 FIELD = re.compile(r'^(name|version|marker) = "(.*)"$', re.M)
 WHEEL = re.compile(r'\{ url = "[^"]*/([^/"]+\.whl)", upload-time = \S+, (size = .*? \} \})')
-# CPython 3.10 to 3.14 with the global lock, on glibc, macOS and 64-bit Windows.
+# CPython 3.10 to 3.14 (not free-threaded) on glibc, macOS and 64-bit Windows.
 TAG = re.compile(r"-(cp3\d+-abi3|cp31[0-4]-cp31[0-4]|(?:py2\.)?py3-none|cp31[0-4]-none)-(.+)\.whl$")
 SYSTEM = re.compile(r"any|manylinux.*_(x86_64|aarch64)|macosx.*|win_amd64")
 ONLY_TORCH = re.compile(r"torch|triton|nvidia-.*|cuda-.*")
@@ -25,7 +26,7 @@ IN_EXTRAS = re.compile(r"(?:\((.*)\) and )?(?:\('\w+' in extras.*\)|'\w+' in ext
 
 
 def compiled(path, *options):
-    """Let uv write the packages that pyproject.toml needs to a file; returns its text."""
+    """Let uv write the packages that pyproject.toml needs to a file, and return its text."""
     command = [UV, "pip", "compile", "--quiet", "--universal", "--python-version", "3.10"]
     command += ["--no-annotate", "--no-header", *options, "--output-file", path]
     subprocess.run([*command, ROOT / "pyproject.toml"], check=True, stdout=subprocess.DEVNULL)
@@ -33,7 +34,7 @@ def compiled(path, *options):
 
 
 def requirement(package):
-    """The line of a requirements file for a package's text in our lock."""
+    """Return the requirement line for a package's text in the lock."""
     values = dict(FIELD.findall(package))
     marker = values.get("marker", "")
     if ours := IN_EXTRAS.fullmatch(marker):
@@ -42,7 +43,7 @@ def requirement(package):
 
 
 def locked(package, extras):
-    """A package's text in our lock, from uv's and the extras that alone need it."""
+    """Return a package's text in the lock, from uv's text and the extras that need it."""
     values = dict(FIELD.findall(package))
     if ONLY_TORCH.fullmatch(values["name"]):
         extras = ["torch"]
@@ -64,7 +65,7 @@ def locked(package, extras):
 
 
 def fits(wheel):
-    """Whether a wheel is for a system that the lab supports."""
+    """Whether a wheel is for a supported system."""
     tag = TAG.search(wheel)
     return tag and any(SYSTEM.fullmatch(system) for system in tag[2].split("."))
 

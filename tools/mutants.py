@@ -1,11 +1,11 @@
-"""Mutation testing: which faults in the code do its tests notice? `make mutants`.
+"""Mutation testing: which faults in the code do the tests detect? `make mutants`.
 
-The mutants are those of mutmut's operators, in all code of a module. mutmut itself leaves decorated
-functions out, and with them most of the store. Each mutant lies in a copy of what git tracks; the
-group's tests run in a process forked after the imports of PyTorch and pandas. It is killed if one
-fails, or takes ten seconds of processor time and five times as long as without it. The order is
-random with a fixed seed, so the first mutants are a random sample. Results lie in mutants/; a second
-call goes on from there, unless the modules or the tests have changed.
+The mutants are those of mutmut's operators, in all code of a module. mutmut itself skips decorated
+functions, and with them most of the store. Each mutant is applied to a copy of the tracked files;
+the group's tests run in a process forked after the imports of PyTorch and pandas. A mutant is
+killed if a test fails, or exceeds a limit of processor time: ten seconds plus five times the usual.
+The order is random with a fixed seed, so the first mutants are a random sample. Results are in
+mutants/; the next call continues from there, unless the modules or the tests have changed.
 
     python tools/mutants.py GROUP [COUNT]    try the first COUNT mutants of a group, or all
     python tools/mutants.py                  show the share killed of each group, and the survivors
@@ -30,7 +30,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "mutants"
-GROUPS = {  # name -> mutated modules, and tests that take some seconds together
+GROUPS = {  # name -> mutated modules, and tests that take a few seconds
     "files": (["files"], ["tests/test_files.py"]),
     "store": (
         [f"trials/{name}" for name in ("store", "trial", "cleaning", "ours", "kept")],
@@ -42,12 +42,12 @@ IMPORTS = "torch pandas scipy.stats sklearn pydantic safetensors.torch safetenso
 IMPORTS += " click rich.table yaml matplotlib filelock numba pyarrow.parquet nltk IPython"
 IMPORTS += " statsmodels.stats.weightstats statsmodels.stats.multitest"
 SEED = 16
-MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # thousands of syncs
-LEAST_SECONDS, MOST_WAITED = 10, 240  # of processor time; of waiting for what does nothing
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # syncs are fast there
+LEAST_SECONDS, MOST_WAITED = 10, 240  # processor time; wall time, for tests that wait
 
 
 def mutants(path):
-    """All mutants of a source file, as functions that give the source; None if it is no Python."""
+    """Return functions, one per mutant of a file, that return its source; None if invalid."""
     import libcst as cst
     from mutmut.mutation.mutators import mutation_operators
 
@@ -75,12 +75,12 @@ def mutants(path):
 
 
 def run_tests(copy, tests, limit):
-    """Exit code of some tests in a child of its own session; negative if it is ended at its limit."""
+    """Run tests in a child process; return its exit code, negative if killed at its limit."""
     child = multiprocessing.get_context("fork").Process(target=_child, args=(copy, tests, limit))
     child.start()
     child.join(MOST_WAITED)
     with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)  # also what a mutant left running
+        os.killpg(child.pid, signal.SIGKILL)  # with all processes that a mutant started
     child.join()
     return child.exitcode
 
@@ -107,7 +107,7 @@ def digest(*contents):
 
 
 def place(group):
-    """The file of results, another one where a module or a test has changed."""
+    """Return the file of results, whose name changes with the modules and tests."""
     modules, tests = GROUPS[group]
     sources = [f"labrnn/{module}.py" for module in modules]
     sources += [name for name in tests if name.endswith(".py")]
@@ -115,7 +115,7 @@ def place(group):
 
 
 def read(group):
-    """The result of each mutant that was tried."""
+    """Return the results of the mutants tried so far."""
     path = place(group)
     return [*map(json.loads, path.read_text().splitlines())] if path.exists() else []
 

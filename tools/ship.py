@@ -1,6 +1,6 @@
-"""Write the network that comes with the package: python tools/ship.py STORE KEY NGRAMS.
+"""Write the packaged network from a stored run: python tools/ship.py STORE KEY NGRAMS.
 
-NGRAMS is how many bigrams and trigrams stay: those with the longest vectors.
+NGRAMS is the number of bigrams and trigrams to keep: those with the longest vectors.
 """
 
 import json
@@ -17,13 +17,13 @@ from labrnn.trials.store import Store
 
 
 def quantised(rows):
-    """A table's rows in 8 bits and the scale of each, float16."""
+    """Return a table's rows as int8, and a float16 scale for each row."""
     scale = (rows.abs().amax(1) / 127).clamp(min=1e-7).half()
     return (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8), scale
 
 
 def ship(trial, corpus, most):
-    """The bytes of the file."""
+    """Return the bytes of the file."""
     weights, words = trial.weights(), len(corpus.words) + 2
     tables = {name: table for name, table in weights.items() if name.endswith("embedding.weight")}
     lengths = sum(table[words:].square().sum(1) for table in tables.values()).numpy()

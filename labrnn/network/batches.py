@@ -1,4 +1,4 @@
-"""Batches of packed token ids, cut from the encoded corpus without a loop over reviews."""
+"""Make batches of packed token ids from an encoded corpus, without a loop over reviews."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,13 @@ from labrnn.network.packing import Packing
 
 @dataclass(frozen=True)
 class Batch:
-    """Some reviews: packed ids, their packing, labels int64 [B].
+    """A batch of B reviews with N tokens in total.
 
-    The ids are int64 [N], or [N, 2 or 3] where the corpus knows n-grams: each token's word, and
-    the n-grams that end with it or 0.
+    Attributes:
+        ids: packed tokens, int64 [N]; with n-grams [N, 2 or 3]: each token's word and the n-grams
+            that end with it, 0 if unknown.
+        packing: the `Packing` of the ids.
+        labels: 1 = positive, int64 [B].
     """
 
     ids: torch.Tensor
@@ -22,7 +25,7 @@ class Batch:
 
 
 class Batches:
-    """Cut batches of `size` reviews of a corpus (the last may be smaller), on a device."""
+    """Batches of `size` reviews of a `Corpus` on a device; the last batch may be smaller."""
 
     def __init__(self, corpus, size, device):
         self.size, self.device = size, device
@@ -31,7 +34,7 @@ class Batches:
         self.labels = torch.tensor(corpus.labels, dtype=torch.int64, device=device)
 
     def of(self, rows):
-        """Yield the batches of these rows, in their order."""
+        """Yield the `Batch`es of these row numbers, in their order."""
         for start in range(0, len(rows), self.size):
             chunk = np.array(rows[start : start + self.size])
             packing = Packing(self.lengths[chunk])
@@ -42,5 +45,5 @@ class Batches:
 
 
 def shuffled(rows, seed, epoch):
-    """Return the rows in the order of an epoch, by seed and epoch, so that a run can resume."""
+    """Return the rows shuffled by (seed, epoch) alone, so that an interrupted run can resume."""
     return np.random.default_rng([seed, epoch]).permutation(rows)

@@ -1,10 +1,10 @@
-"""One recurrent layer on a CPU core, fused: LSTM and GRU, forward and backward.
+"""Fused LSTM and GRU layers for one CPU core, forward and backward.
 
-All steps of a batch share one buffer of gates over the packed tokens
-(`labrnn.network.packing`). A step is one matrix product into that buffer and one loop over rows
-and units, and all steps are one call of compiled code; the backward pass turns the same buffer into
-gate gradients, and the weights' gradients are single products at the end. Values equal
-`torch.nn.LSTM` and `GRU` (float32) up to rounding.
+All time steps share one buffer of gates over the packed tokens (`labrnn.network.packing`). A step
+is one matrix product into that buffer and one loop over rows and units; one call of compiled code
+does all steps. The backward pass overwrites the buffer with the gates' gradients, and the weights'
+gradients are single products at the end. Results equal `torch.nn.LSTM` and `torch.nn.GRU` in
+float32 up to rounding.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ f32 = np.float32
 
 
 def _keep_freed_memory():
-    """Let glibc keep what a batch frees: handing it back costs more page faults than arithmetic."""
+    """Let glibc keep freed memory: page faults would take longer than the arithmetic."""
     if sys.platform == "linux":
         mmap_max, trim_threshold = -4, -1
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -36,7 +36,7 @@ _keep_freed_memory()
 
 @inlined
 def _exp(x):
-    # Cephes' polynomial, 1e-7 relative: LLVM vectorises this, not a call of libm's expf.
+    # Cephes' polynomial, relative error 1e-7: LLVM can vectorise it, unlike a call of expf.
     x = min(max(x, f32(-87.0)), f32(87.0))
     n = np.floor(x * f32(1.44269504) + f32(0.5))
     r = x - n * f32(0.693359375) + n * f32(2.12194440e-4)
@@ -62,10 +62,10 @@ def _tanh(x):
 
 @compiled
 def _lstm_forward(gates, h, before, c, start, rows, after, on):
-    """Gates [input, forget, cell, output] become activations; h of the step is written.
+    """Turn the gates [input, forget, cell, output] of a step into activations; write its h.
 
-    before, c [N + 1, H]: state and cell that a token's step starts from. Those of the step after
-    are written, of the first `on` rows; what the others end with goes to the spare last row.
+    before, c [N + 1, H]: hidden and cell state before each token. The first `on` rows continue:
+    their new states are written for the next step, those of the others to the spare last row.
     """
     H, spare = h.shape[1], len(h)
     for k in range(rows):
@@ -83,9 +83,9 @@ def _lstm_forward(gates, h, before, c, start, rows, after, on):
 
 @compiled
 def _lstm_backward(gates, before, c, grad, dh, dc, start, rows, on):
-    """Activations become gradients of the pre-activations; dc holds what flows to the step before.
+    """Turn activations into gradients of the pre-activations; dc: gradient for the step before.
 
-    dh [B, H]: gradient from the step after, for the `on` rows that went on to it.
+    dh [B, H]: gradient from the next step, for the `on` rows that continue there.
     """
     H = c.shape[1]
     for k in range(rows):
@@ -108,7 +108,7 @@ def _lstm_backward(gates, before, c, grad, dh, dc, start, rows, on):
 
 @compiled
 def _gru_forward(gates, h, before, c, start, rows, after, on):
-    """Gates [new, reset, update, recurrent part of new]; the last stays as it is, h is written."""
+    """Activate the gates [new, reset, update, recurrent part of new], except the last; write h."""
     H, spare = h.shape[1], len(h)
     for k in range(rows):
         g, hk, old = gates[start + k], h[start + k], before[start + k]
@@ -123,7 +123,7 @@ def _gru_forward(gates, h, before, c, start, rows, after, on):
 
 @compiled
 def _gru_backward(gates, before, c, grad, dh, dc, start, rows, on):
-    """As `_lstm_backward`; dh is left holding the part that flows past the gates (update * dh)."""
+    """As `_lstm_backward`; dh keeps the part that flows past the gates (update * dh)."""
     H = before.shape[1]
     for k in range(rows):
         g, old, dk, dhk = gates[start + k], before[start + k], grad[start + k], dh[k]
@@ -143,13 +143,13 @@ def _gru_backward(gates, before, c, grad, dh, dc, start, rows, on):
 
 @dataclass(frozen=True)
 class Kernel:
-    """How a cell uses the fused layer's buffer, which has four columns of units.
+    """How a cell uses the fused layer's buffer, which has four columns of H units each.
 
     Attributes:
-        number: of the cell in compiled code.
-        cell_state: whether it has a state beside its output.
-        first: the first column that the recurrent product feeds; the input feeds as many columns,
-            from 0 on. The rows of the weights are turned by as many blocks to fit.
+        number: number of the cell in compiled code.
+        cell_state: whether the cell has a state besides its output.
+        first: first column that the recurrent product is added to; the input product is added to
+            as many columns, from 0 on. The blocks of the weights are rotated by `first` to fit.
     """
 
     number: int
@@ -162,8 +162,9 @@ KERNELS = {"LSTM": Kernel(LSTM, cell_state=True, first=0), "GRU": Kernel(GRU, Fa
 
 
 def compiled_with_products(function):
-    """`compiled` for a caller of `multiply`: Numba sees changes of the function's own file only, and
-    would run an older product than the one that packed the weights.
+    """`compiled` for callers of `multiply`: recompile also if products.py changes.
+
+    Numba checks only the function's own file, and would call an old product on new packed weights.
     """
     dispatcher = compiled(function)
     file = dispatcher._cache._cache_file
@@ -173,7 +174,7 @@ def compiled_with_products(function):
 
 @compiled_with_products
 def _read(cell, backend, walk, gates, recurrent, w_h, h, before, c):
-    """All steps: the recurrent products are added to `recurrent`, columns of gates; h is written."""
+    """Run all steps; add the recurrent products to `recurrent`, columns of `gates`, and write h."""
     halves = scratch(backend, walk[:, 1].max(), h.shape[1])
     for t in range(len(walk)):
         start, rows, after, on = walk[t]
@@ -187,7 +188,7 @@ def _read(cell, backend, walk, gates, recurrent, w_h, h, before, c):
 
 @compiled_with_products
 def _read_back(cell, backend, walk, gates, recurrent, w_hh, before, c, grad, dh, dc):
-    """All steps from the last to the first: the gates become their gradients."""
+    """Run all steps from last to first and replace the gates by their gradients."""
     halves = scratch(backend, len(dh), recurrent.shape[1])
     nothing = np.zeros((1, dh.shape[1]), np.float32)
     for t in range(len(walk) - 1, -1, -1):
@@ -204,9 +205,9 @@ def _read_back(cell, backend, walk, gates, recurrent, w_hh, before, c, grad, dh,
 class FusedLayer(torch.autograd.Function):
     """One layer in one direction over packed tokens: x [N, in] -> h [N, H], float32 on a CPU.
 
-    The GRU's buffer has four columns of units like the LSTM's: [n, r, z, h_n], where the input
-    feeds the first three and the recurrent product the last three, since the reset gate multiplies
-    only the recurrent part of n.
+    The GRU's buffer has four columns of units, like the LSTM's: [n, r, z, h_n]. The input product
+    is added to the first three and the recurrent product to the last three, since the reset gate
+    multiplies only the recurrent part of n.
     """
 
     @staticmethod
@@ -258,24 +259,24 @@ class FusedLayer(torch.autograd.Function):
         d_x = torch.empty_like(x)
         _multiply_rows(backend, gates[:, :columns], w_x, x.new_zeros(1, x.shape[1]), d_x)
         d_b_h = d_w_x[:, -1].clone()
-        if first:  # the last column is fed by the recurrent product alone
+        if first:  # only the recurrent product is added to the last column
             d_b_h[-first * units :] = gates[:, -first * units :].sum(0)
         return d_x, d_w_x[:, :-1], d_w_h, d_w_x[:, -1], d_b_h, None, None, None, None
 
 
 def _multiply_rows(backend, a, b, base, out):
-    """out = base + a @ b, of tensors."""
+    """Compute out = base + a @ b for tensors."""
     b = products.prepare(backend, b.contiguous().numpy())
     products.multiply_rows(backend, a.numpy(), b, base.numpy(), out.numpy())
 
 
 def _accumulate(backend, a, b):
-    """a.T @ b, of tensors."""
+    """Return a.T @ b for tensors."""
     out = a.new_empty(a.shape[1], b.shape[1])
     products.accumulate(backend, a.numpy(), b.numpy(), out.numpy())
     return out
 
 
 def _turn(blocks, first):
-    """A GRU's rows [r, z, n] in the order [n, r, z] of the buffer, or back for `first` below 0."""
+    """Rotate a GRU's blocks [r, z, n] to the buffer's [n, r, z]; back if `first` is negative."""
     return blocks.roll(first * (len(blocks) // 3), 0) if first else blocks

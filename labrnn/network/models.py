@@ -1,4 +1,4 @@
-"""The lab's sentiment classifier (Lab 1 e and g): embedding, LSTM or GRU, readout, linear layer."""
+"""The sentiment classifier of Lab 1 e and g: embedding, LSTM or GRU, readout, linear layer."""
 
 import re
 
@@ -15,12 +15,12 @@ class Classifier(nn.Module):
     """Compute two logits per review from its packed tokens.
 
     Args:
-        config: a `TrialConfig`; its model fields count.
+        config: a `TrialConfig`; only its model fields are used.
         vocabulary_size: rows of the embedding: `<pad>`, `<unk>`, words, bigrams, trigrams.
-        sparse: give the embedding's gradient only for the rows that a batch touches.
+        sparse: whether the embedding's gradient is sparse: only the rows that a batch reads.
 
-    The recurrent weights are those of an ordinary `nn.LSTM` or `nn.GRU` (`self.rnn`), so its
-    checkpoints fit there.
+    Attributes:
+        rnn: an ordinary `nn.LSTM` or `nn.GRU`, so its checkpoints can be exchanged with PyTorch's.
     """
 
     def __init__(self, config, vocabulary_size, sparse=False):
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def _initialise(self):
-        """Initialise as the lab does: Xavier normal; recurrent weights orthogonal; biases 0."""
+        """Initialise as in the lab: Xavier normal, recurrent layers orthogonal, biases 0."""
         nn.init.xavier_normal_(self.embedding.weight)
         self.embedding.weight[0] = 0
         units, forget = self.config.hidden_dim, self.cell.forget_gate
@@ -64,7 +64,7 @@ class Classifier(nn.Module):
 
         Args:
             ids: packed tokens, int64 [N], or [N, n]: each token's word and the n-grams that end
-                with it; their vectors are added.
+                with it, whose vectors are added.
             packing: the `Packing` of the ids.
             backend: see `run_layers`.
         """
@@ -72,11 +72,11 @@ class Classifier(nn.Module):
 
     @property
     def members(self):
-        """Itself, as the only one of an ensemble."""
+        """The networks of an ensemble: here only this one."""
         return [self]
 
     def vectors(self, ids):
-        """Compute the input of the recurrent layers from ids, [N, E].
+        """Compute the vectors [N, E] of packed ids, the input of the recurrent layers.
 
         Word dropout with rate p zeroes whole vectors and scales the others by 1 / (1 - p).
         """
@@ -89,7 +89,7 @@ class Classifier(nn.Module):
         return F.dropout(vectors, self.config.embedding_dropout, self.training)
 
     def classify(self, vectors, packing, backend=None):
-        """Compute the logits [B, 2] of reviews from their vectors [N, E]."""
+        """Compute the logits [B, 2] of reviews from the vectors [N, E] of their tokens."""
         states = run_layers(self.rnn, vectors, packing, backend, self.config.precision)
         read = F.dropout(self.read(states, packing), self.config.dropout_rate, self.training)
         return self.output(read)
@@ -97,8 +97,8 @@ class Classifier(nn.Module):
     def read(self, states, packing):
         """Select the input of the linear layer, [B, D * H], from the states [N, D * H].
 
-        The backward direction has read the whole review at its first token; the published
-        `last_step` takes it at the last token, where it has read only that one.
+        The backward direction has read the whole review at the first token. The published
+        `last_step` reads it at the last token, where it has seen only that token.
         """
         last = states[packing.last]
         if not self.config.bidirectional or self.config.readout == "last_step":
@@ -108,9 +108,9 @@ class Classifier(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Networks of one kind that differ by their random start and dropout.
+    """Several `Classifier`s that differ in initialisation and dropout; see there for arguments.
 
-    Each is trained with a loss of its own; the mean of their logits classifies.
+    Each network is trained with its own loss; predictions use the mean of their logits.
     """
 
     def __init__(self, config, vocabulary_size, sparse=False):
@@ -119,7 +119,7 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(networks)
 
     def forward(self, ids, packing, backend=None):
-        """The mean of the members' logits, see `Classifier.forward`."""
+        """Compute the mean of the members' logits, see `Classifier.forward`."""
         return sum(member(ids, packing, backend) for member in self.members) / len(self.members)
 
 

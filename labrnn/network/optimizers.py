@@ -1,4 +1,4 @@
-"""The lab's optimisers, with an exact and cheap update of the embedding's rarely read rows."""
+"""The lab's optimisers, with an exact and fast update of rarely read embedding rows."""
 
 import numpy as np
 import torch
@@ -9,10 +9,11 @@ from labrnn.network.registry import ADAGRAD, EPS, OPTIMIZERS, RMSPROP, SGD, know
 
 
 def rate(config, step, steps):
-    """Learning rate of a step counted from 1: linear warm-up, then the config's schedule.
+    """Return the learning rate of a step: linear warm-up, then the config's schedule.
 
     Args:
-        steps: of the whole training; `linear` falls to 0 after the last one.
+        step: number of the step, from 1.
+        steps: steps of the whole run; the schedule `linear` falls to 0 after the last one.
     """
     up = step / max(1, config.warmup_steps)
     down = 1.0
@@ -22,24 +23,24 @@ def rate(config, step, steps):
 
 
 def takes_rows(name, device):
-    """Whether the embedding's gradient is wanted for the rows of a batch only.
+    """Whether an optimiser takes a sparse gradient of the embedding.
 
-    `LazyRows` serves on a CPU; `sparse_adam` leaves a row alone between two batches that read it.
+    It does with `LazyRows` on a CPU, and with `sparse_adam`, which moves only the rows of a batch.
 
     Raises:
-        ValueError: there is no optimiser of that name.
+        ValueError: no optimiser has this name.
     """
     kind = known(OPTIMIZERS, name, "optim")
     return (device.type == "cpu" and kind.rows is not None) or bool(kind.dense)
 
 
 class Optimizer:
-    """One optimiser for the whole model; the embedding's rows go to `LazyRows` where that serves.
+    """One optimiser for the whole model, with `LazyRows` for a sparse embedding where possible.
 
     Args:
-        config: a `TrialConfig`; optim, lr, warmup_steps and schedule count.
-        model: a `Classifier`, its embedding sparse if `takes_rows`.
-        steps: of the whole training, for the schedule.
+        config: a `TrialConfig`; optim, lr, warmup_steps and schedule are used.
+        model: a `Classifier` or `Ensemble`, its embedding sparse if `takes_rows`.
+        steps: steps of the whole run, for the schedule.
     """
 
     def __init__(self, config, model, steps=0):
@@ -57,14 +58,14 @@ class Optimizer:
             self.rows = {f"rows{i or ''}": LazyRows(config.optim, t) for i, t in enumerate(tables)}
 
     def before(self, ids):
-        """Bring the rows that a batch will read up to date; call before the forward pass."""
+        """Bring the rows of a batch's ids up to date; call before the forward pass."""
         if self.rows:
             read = torch.unique(ids).numpy()
         for rows in self.rows.values():
             rows.catch_up(read)
 
     def step(self):
-        """Update the parameters from their gradients, and clear these."""
+        """Update the parameters from their gradients, and clear the gradients."""
         self.steps += 1
         lr = rate(self.config, self.steps, self.all_steps)
         for optimizer in self.torch.values():
@@ -75,12 +76,12 @@ class Optimizer:
             rows.step(lr)
 
     def settle(self):
-        """Bring every row up to date; call before the model is read as a whole."""
+        """Bring every row up to date; call before the model is evaluated or saved."""
         for rows in self.rows.values():
             rows.settle()
 
     def tensors(self):
-        """The state as named tensors, after `settle`; `load` takes it back."""
+        """Return the state as name -> tensor, after `settle`; `load` restores it."""
         state = {"steps": torch.tensor(self.steps)}
         for name, optimizer in self.torch.items():
             for i, values in optimizer.state_dict()["state"].items():
@@ -91,7 +92,7 @@ class Optimizer:
         return state
 
     def load(self, state):
-        """Take over a state that `tensors` returned, a dict of tensors by name."""
+        """Restore a state that `tensors` returned."""
         self.steps = int(state["steps"])
         for name, optimizer in self.torch.items():
             found = {}
@@ -109,21 +110,24 @@ class Optimizer:
 
 
 class LazyRows:
-    """SGD, Adagrad or RMSprop on a table of which a step touches few rows.
+    """SGD, Adagrad or RMSprop for a table of which each step reads few rows.
 
-    A row without gradient still moves: its momentum decays by a constant factor a step and pushes
-    it by lr times what is left. After k such steps that is a geometric sum, so a row is brought up
-    to date only when it is next read. The same update as PyTorch's dense one up to rounding.
+    With momentum, a row without gradient still moves: each step moves it by lr times its momentum,
+    which decays by a constant factor. After k steps this is a geometric sum, so a row is updated
+    only when it is next read. The result equals PyTorch's dense update up to rounding.
 
     Args:
-        name: of an optimiser with a `RowRule`.
-        table: the parameter, [rows, E], with sparse gradients.
+        name: name of an optimiser with a `RowRule`.
+        table: the parameter [rows, E], with sparse gradients.
+
+    Raises:
+        ValueError: the optimiser is unknown or has no `RowRule`.
     """
 
     def __init__(self, name, table):
         rule = known(OPTIMIZERS, name, "optim").rows
         if rule is None:
-            raise ValueError(f"optim = {name!r}: a row that is not read moves in no closed form")
+            raise ValueError(f"optim = {name!r}: an unread row moves without a closed form")
         self.rule, self.table = rule, table
         self.buffer = torch.zeros_like(table if rule.momentum else table[:0])
         self.square = torch.zeros_like(table if rule.alpha is not None else table[:0])
@@ -132,18 +136,18 @@ class LazyRows:
     def _restart(self):
         # pushes[s]: sum over the steps after s of lr * momentum ** (steps since s)
         self.now, self.last, self.pushes = 0, np.zeros(len(self.table), np.int64), [0.0]
-        # 1e-18 after 400 steps
+        # decays further back are negligible: 1e-18 after 400 steps
         self.decays = self.rule.momentum ** np.arange(1, 401)[::-1]
 
     def catch_up(self, rows):
-        """Bring some rows up to date; rows: their indices, int64 [n], each once."""
+        """Bring rows up to date; rows: distinct indices, int64 [n]."""
         if self.rule.momentum:
             decays = self.rule.momentum, 1.0 if self.rule.alpha is None else self.rule.alpha
             pushes = np.array(self.pushes)
             _catch_up(rows, *self._arrays(), self.last, self.now, pushes, *decays)
 
     def step(self, lr):
-        """Update the rows of the table's sparse gradient with a learning rate, and clear it."""
+        """Update the rows of the table's sparse gradient with a learning rate; clear it."""
         gradient = self.table.grad.coalesce()
         rows, values = gradient.indices()[0].numpy(), gradient.values().numpy()
         self.now += 1

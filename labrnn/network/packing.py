@@ -1,7 +1,7 @@
-"""The order of a batch's real tokens in memory: step by step, rows by falling length, no padding.
+"""The memory order of a batch's tokens: step by step, longest reviews first, without padding.
 
-It is the layout of `torch.nn.utils.rnn.PackedSequence`, so packed data go to cuDNN as they are;
-on a CPU our own kernels (`labrnn.network.kernels`) walk it and waste no arithmetic on padding.
+This is the layout of `torch.nn.utils.rnn.PackedSequence`, so cuDNN takes packed data unchanged. On
+a CPU our kernels (`labrnn.network.kernels`) read it and spend no arithmetic on padding.
 """
 
 import numpy as np
@@ -9,22 +9,22 @@ import torch
 
 
 class Packing:
-    """The places of a batch's N real tokens.
+    """Pack a batch of B token sequences with N tokens in total, the longest with T tokens.
 
     Args:
-        lengths: tokens of each row, all >= 1, in any order.
+        lengths: tokens of each row, int [B], all >= 1, in any order.
 
     Attributes:
-        counts: rows that are still running, one number per step, [T].
-        offsets: where each step begins among the N tokens, [T].
+        counts: number of rows with a token at each step, [T].
+        offsets: index of each step's first packed token, [T].
         rows: row of the batch that each packed token belongs to, [N].
-        steps: step of each packed token, [N].
+        steps: time step of each packed token, [N].
         first, last: packed index of each row's first and last token, int64 [B], in the batch's
             order.
         lengths: tokens of each row, int64 [B].
 
     Raises:
-        ValueError: a length is below 1.
+        ValueError: a length is below 1, or there is none.
     """
 
     def __init__(self, lengths):
@@ -47,14 +47,14 @@ class Packing:
 
     @property
     def size(self):
-        """N, the number of real tokens."""
+        """N, the number of tokens."""
         return self.rows.size
 
     def walk(self, reverse=False):
-        """The steps in the order of reading, int64 [T, 4]: first token, rows, first token of the
-        step read next, rows that go on to it.
+        """Return the steps in reading order, int64 [T, 4]: first token, rows, first token of the
+        next step, rows that continue there.
 
-        `reverse` reads from the last step to the first: there a row begins at its own last token.
+        `reverse` reads from the last step to the first; each row then begins at its last token.
         """
         order = slice(None, None, -1 if reverse else 1)
         starts, rows = np.array(self.offsets)[order], np.array(self.counts)[order]

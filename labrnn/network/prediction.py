@@ -1,4 +1,4 @@
-"""Predictions of a stored model for texts: label, probability, and the words that it read."""
+"""Predict the sentiment of texts with a stored model: label, probability, words read."""
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,13 +16,14 @@ from labrnn.reviews.text import UNK, load_corpus, spaced, words_of
 
 @dataclass(frozen=True)
 class Answer:
-    """The prediction for a text. Without a known word it means nothing.
+    """The prediction for a text; it is meaningless if no word is known.
 
     Attributes:
         label: `positive` or `negative`.
-        probability: of the label.
-        known, dropped, cut: words in order: those read, those outside the vocabulary, and known
-            ones after the last token that the model reads.
+        probability: probability of the label, 0.5 to 1.
+        known: words that the model read, in order.
+        dropped: words outside the vocabulary, in order.
+        cut: known words beyond the longest input of the model, in order.
     """
 
     label: str
@@ -38,14 +39,14 @@ class Answer:
 
 
 def choose_trial(store, key=""):
-    """Return a stored trial for predictions, and the corpus that gave it its vocabulary.
+    """Return a stored trial for predictions, and the `Corpus` with its vocabulary.
 
     Args:
         store: a `Store`.
         key: prefix of the trial's key; empty for the lowest validation loss on the reviews in use.
 
     Raises:
-        LabError: no trial has that key, weights and these reviews.
+        LabError: no trial with this key has weights and was trained on the reviews in use.
     """
     reviews = load_corpus(TrialConfig()).facts
     losses, others = {}, ""
@@ -53,7 +54,7 @@ def choose_trial(store, key=""):
         if trial.fingerprint != reviews["fingerprint"]:
             others = "; there are models of other reviews: name those with --data"
             continue
-        with suppress(LabError):  # damaged, or another version's: `trials verify` reports it
+        with suppress(LabError):  # damaged, or of another version: `trials verify` reports it
             losses[trial] = min(epoch["valid_loss"] for epoch in trial.history)
     if not losses:
         cure = "see `labrnn trials`" if key else "train one: labrnn train params/quick/*.yaml"
@@ -69,7 +70,7 @@ def predict(trial, corpus, texts):
 
     Args:
         trial: a `Trial` with weights, or a `Shipped` network.
-        corpus: the `Corpus` that gave the trial its vocabulary.
+        corpus: the `Corpus` with the trial's vocabulary.
         texts: list of str.
 
     Returns:
@@ -104,9 +105,9 @@ def load(trial, corpus):
 
 
 def opinions(trial, corpus, answer):
-    """Return the probability of `positive` after each known word of an `Answer`.
+    """Return the predicted probability of `positive` after each known word of an `Answer`.
 
-    Each value is the model's prediction for the text up to that word. See `predict` for arguments.
+    Each value is the prediction for the text up to that word. See `predict` for arguments.
     """
     begun = [" ".join(answer.known[: n + 1]) for n in range(len(answer.known))]
     return [part.positive for part in predict(trial, corpus, begun)] if begun else []

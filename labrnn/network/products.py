@@ -1,13 +1,14 @@
 """Matrix products of float32 matrices on one core, in float32 or bfloat16, by the fastest backend.
 
-Two backends exist: `tiles`, our own kernel, and `library`, the BLAS inside PyTorch (MKL), called by
-address. MKL uses only half of an AMD processor's vectors; our kernel uses the widest ones there
-are, and packs a layer's weights once for all steps of a batch. A short timing chooses once for each
-machine, and a file beside Numba's compiled code keeps the choice.
+There are two backends: `tiles`, our own kernel, and `library`, the BLAS inside PyTorch (MKL), which
+is called by address. On an AMD processor MKL uses only half of the vector width. Our kernel uses
+the full width, and packs a layer's weights once for all steps of a batch. A short timing selects
+the backend once per machine; a file beside Numba's compiled code stores the choice.
 
-A tile is up to ROWS rows by PANEL columns of the result, held in vector registers while it walks
-the shared dimension. Every element is summed in the order of that dimension, in blocks of BLOCK for
-`accumulate`, so the bits depend neither on the vectors' width nor on the number of rows.
+A tile is a block of up to ROWS rows and PANEL columns of the result, held in vector registers while
+the kernel loops over the shared dimension. Every element is summed in the order of that dimension,
+in blocks of BLOCK for `accumulate`. The bits therefore depend neither on the vector width nor on
+the number of rows.
 """
 
 import ctypes
@@ -40,7 +41,7 @@ if "+avx512f" in HOST:  # by default LLVM uses half of each vector of Intel's pr
 f32 = np.float32
 SOURCE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
-# Only the contraction to fused multiply-adds is allowed: NaN must stay NaN.
+# Only contraction to fused multiply-adds: other fast-math options would not preserve NaN.
 OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy"}
 compiled = njit(**OPTIONS, nogil=True, cache=True)
 inlined = njit(**OPTIONS, inline="always")
@@ -55,7 +56,7 @@ BLOCK = 256  # tokens that `accumulate` sums before it adds to the result
 BATCH = 96  # rows at once where there are many
 LIBRARY, TILES, LIBRARY_BF16, TILES_BF16 = range(4)
 BACKENDS = {"library": LIBRARY, "tiles": TILES}
-BFLOAT16 = LIBRARY_BF16  # from here on products are in bfloat16
+BFLOAT16 = LIBRARY_BF16  # backends from this number on compute in bfloat16
 
 
 # ------------------------------------------------------------------------ the kernel of a tile
@@ -86,9 +87,9 @@ def _splat(builder, value):
 def _tile(module, half, rows, vectors):
     """LLVM function of one tile: out = base + a @ b, for `rows` rows and `vectors` vectors.
 
-    Its arguments are addresses and strides in bytes: a, its stride to the next row and to the next
-    step; b, packed; base and its row stride; out and its row stride; steps of the shared dimension;
-    columns that count in the last vector. A step is one float32, or two bfloat16.
+    Its arguments are addresses and strides in bytes: a, its row stride, its stride between steps;
+    packed b; base and its row stride; out and its row stride. The last two are the steps of the
+    shared dimension and the valid columns of the last vector. A step: one float32 or two bfloat16.
     """
     signature = ir.FunctionType(ir.VoidType(), [LONG] * 10)
     function = ir.Function(module, signature, f"tile_{rows}_{vectors}")
@@ -157,7 +158,7 @@ def _tile(module, half, rows, vectors):
 
 
 def _dispatcher(half):
-    """An intrinsic that runs the tile of so many rows and vectors."""
+    """Return an intrinsic that calls the tile for a number of rows and vectors."""
 
     @intrinsic
     def run(_, a, a_row, a_step, b, base, base_row, out, out_row, steps, tail, rows, vectors):
@@ -205,13 +206,13 @@ def _in_pytorch(name):
 
 
 def _sgemm_address():
-    """PyTorch's own, or SciPy's where PyTorch does not show it."""
+    """Return the address of PyTorch's sgemm, or of SciPy's if PyTorch does not export it."""
     scipys = ("scipy.linalg.cython_blas", "sgemm")
     return _in_pytorch("sgemm_") or get_cython_function_address(*scipys)
 
 
 def _register():
-    """Give compiled code the addresses; return the available backends for bfloat16."""
+    """Register the addresses for compiled code; return the available bfloat16 backends."""
     sgemm = _sgemm_address()
     bgemm = _in_pytorch("gemm_bf16bf16f32_") if torch.cpu._is_amx_tile_supported() else None
     tile = _tile_float32.address
@@ -248,7 +249,7 @@ def _floats(_, address):
 
 @inlined
 def _row(matrix, k):
-    # Of a matrix with any row stride Numba would not know that a row's columns are side by side.
+    # For a matrix with any row stride, Numba does not know that the columns are contiguous.
     return carray(_floats(matrix.ctypes.data + k * matrix.strides[0]), matrix.shape[1])
 
 
@@ -292,8 +293,8 @@ def _pair(a, out):
 def _call_library(half, transposed, rows, columns, depth, a, a_row, b, b_row, out, out_row):
     """out += a @ b, or a.T @ b, matrices by address, row strides in elements.
 
-    A BLAS thinks in columns, so it computes b.T @ a.T. It takes all by address; whole numbers are
-    int64, whose first half is what a BLAS of int32 reads.
+    BLAS is column-major, so it computes b.T @ a.T. All arguments are passed by address. Integers
+    are int64; a BLAS with int32 reads the first half of each.
     """
     ints = np.array([columns, rows, depth, b_row, a_row, out_row, ord("N"), ord("N")])
     if transposed:
@@ -309,7 +310,7 @@ def _call_library(half, transposed, rows, columns, depth, a, a_row, b, b_row, ou
             ints[6:].ctypes, ints[7:].ctypes, ints.ctypes, ints[1:].ctypes, ints[2:].ctypes,
             one.ctypes, b, ints[3:].ctypes, a, ints[4:].ctypes, one.ctypes, out, ints[5:].ctypes,
         )  # fmt: skip
-    return ints[0] + one[0]  # both live until here
+    return ints[0] + one[0]  # keeps both alive until here
 
 
 @compiled
@@ -346,7 +347,7 @@ def _panel(half, a, a_row, a_step, b, base, base_row, out, out_row, steps, rows,
 
 @inlined
 def _row_stride(matrix):
-    return max(matrix.strides[0] // 4, matrix.shape[1])  # a single row may claim any
+    return max(matrix.strides[0] // 4, matrix.shape[1])  # a single row may have any stride
 
 
 @compiled
@@ -383,11 +384,11 @@ def multiply(backend, a, b, base, out, halves):
 
     Args:
         backend: LIBRARY, TILES, LIBRARY_BF16 or TILES_BF16.
-        a: [M, K]; columns side by side, rows of any stride, as in base and out.
-        b: of `prepare`.
+        a: [M, K], contiguous within a row, with any row stride; base and out likewise.
+        b: the second matrix [K, N], from `prepare`.
         base: the addend: `out` itself, or [1, N], which is added to every row.
         out: [M or more, N].
-        halves: of `scratch`, for M rows or more.
+        halves: memory from `scratch`, for M rows or more.
     """
     (rows, depth), columns = a.shape, out.shape[1]
     half, library = backend >= BFLOAT16, backend in (LIBRARY, LIBRARY_BF16)
@@ -415,7 +416,7 @@ def multiply(backend, a, b, base, out, halves):
 
 @njit("(i8, f4[:, :], f4[::1], f4[:, :], f4[:, :])", **OPTIONS, nogil=True, cache=True)
 def multiply_rows(backend, a, b, base, out):
-    """`multiply` for many rows and a base of one."""
+    """Compute out = base + a @ b for many rows; base: [1, N]."""
     halves = scratch(backend, BATCH, a.shape[1])
     for start in range(0, len(a), BATCH):
         multiply(backend, a[start : start + BATCH], b, base, out[start : start + BATCH], halves)
@@ -423,7 +424,7 @@ def multiply_rows(backend, a, b, base, out):
 
 @njit("(i8, f4[:, :], f4[:, :], f4[:, ::1])", **OPTIONS, nogil=True, cache=True)
 def accumulate(backend, a, b, out):
-    """out = a.T @ b: [K, M] and [K, N] to [M, N]; columns side by side, rows of any stride."""
+    """out [M, N] = a.T @ b for a [K, M], b [K, N]; rows are contiguous, row strides are free."""
     (depth, rows), columns = a.shape, b.shape[1]
     half = backend >= BFLOAT16
     out[:] = f32(0.0)
@@ -442,7 +443,7 @@ def accumulate(backend, a, b, out):
             half, True, rows, columns, depth, a_half.ctypes.data, a_half.shape[1],
             b_half.ctypes.data, b_half.shape[1], out.ctypes.data, columns,
         )  # fmt: skip
-        a_half[0, 0] = b_half[0, 0]  # both live until here
+        a_half[0, 0] = b_half[0, 0]  # keeps both alive until here
         return
     packed = np.empty((BLOCK, PANEL), np.float32)
     pairs = np.empty((BLOCK // 2 if half else 0, rows), np.uint32)
@@ -465,16 +466,16 @@ def accumulate(backend, a, b, out):
 
 
 def backends(precision):
-    """Names of the backends that this machine has for a precision; empty if it has none."""
+    """Return the names of this machine's backends for a precision, possibly none."""
     return list(BACKENDS) if precision == "float32" else BF16_BACKENDS
 
 
 @cache
 def chosen(precision):
-    """Return the backend in use: LABRNN_PRODUCTS, or the one that was fastest here at first use.
+    """Return the backend in use: LABRNN_PRODUCTS, or the fastest one at first use.
 
-    The same choice means the same bits, so it is made once for a machine and kept; where it cannot
-    be kept, our kernel is used without timing.
+    The choice decides the bits of the results, so it is made once per machine and stored. If it
+    cannot be stored, our kernel is used without timing.
 
     Raises:
         LabError: this machine does not have the backend of LABRNN_PRODUCTS.
@@ -495,7 +496,7 @@ def chosen(precision):
 
 
 def backend(precision):
-    """The chosen backend as the number that compiled code takes."""
+    """Return the number of the chosen backend, for compiled code."""
     return _number(chosen(precision), precision)
 
 
@@ -504,19 +505,19 @@ def _number(name, precision):
 
 
 def _choices():
-    """The folder of Numba's compiled code for this module."""
+    """Return the folder of Numba's compiled code for this module."""
     return Path(_tile_float32._cache._cache_path)
 
 
 def _machine():
-    """What a choice depends on: processor, versions, threads."""
+    """Return a digest of what a choice depends on: processor, versions, threads, source."""
     processor = cpu_target.target_context.codegen().magic_tuple()
     facts = [processor, torch.__version__, numba.__version__, torch.get_num_threads(), SOURCE]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def _kept_choice(path, names, precision):
-    """The choice in the file; if there is none, time and write; the first of two writers wins."""
+    """Return the stored choice, or time and store one; the first of two writers wins."""
     if _read_choice(path, names) is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -531,7 +532,7 @@ def _kept_choice(path, names, precision):
 
 
 def _read_choice(path, names):
-    """The name in the file; None if it is missing, damaged or names no backend of this machine."""
+    """Return the stored name; None if the file is missing or damaged, or names no backend here."""
     with suppress(OSError, ValueError, LookupError, TypeError):
         name = json.loads(path.read_bytes())["chosen"]
         return name if name in names else None
@@ -539,8 +540,9 @@ def _read_choice(path, names):
 
 
 def _timed(names, precision):
-    """Time each backend on products of the lab's sizes, in milliseconds per weight; choose the
-    fastest that computes right, or ours where another is not faster by a twentieth.
+    """Time each backend on products of the lab's sizes, in milliseconds per weight.
+
+    Choose the fastest correct one; `library` must be at least a twentieth faster than `tiles`.
     """
     random = np.random.default_rng(1)
     times, faults = {}, {}

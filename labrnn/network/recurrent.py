@@ -1,4 +1,4 @@
-"""A stack of recurrent layers over packed tokens, by the fastest exact backend for the device."""
+"""Run recurrent layers over packed tokens with the fastest exact backend for the device."""
 
 from functools import partial
 
@@ -16,17 +16,18 @@ def run_layers(rnn, x, packing, backend=None, precision="float32"):
     """Compute the outputs of the last layer at every real token.
 
     Args:
-        rnn: a layer of one of `CELLS`; its dropout acts between layers in training mode.
-        x: inputs, [N, in], in the order of `packing`.
+        rnn: an `nn.LSTM` or `nn.GRU`, or another cell of `CELLS`; its dropout acts between layers.
+        x: inputs [N, in], in the order of `packing`.
+        packing: the `Packing` of the N tokens.
         backend: `fused`, `dense` or `packed`; the fastest exact one for the device if None.
-        precision: `float32` or `bf16`, of the fused kernels' matrix products; a machine without
-            bfloat16 products uses float32 (`require_precision` refuses to train so).
+        precision: `float32` or `bf16`, of the fused kernels' matrix products. A machine without
+            bfloat16 products evaluates in float32; `require_precision` refuses to train there.
 
     Returns:
-        [N, directions * H]; every direction reads each review inside its own length.
+        [N, directions * H]; no direction reads padding.
 
     Raises:
-        ValueError: the layers are of another cell.
+        ValueError: the cell of `rnn` is not in `CELLS`.
     """
     known({cell.mode: cell for cell in CELLS.values()}, rnn.mode, "cell")
     backend = backend or fastest_backend(rnn, x)
@@ -46,8 +47,8 @@ def run_layers(rnn, x, packing, backend=None, precision="float32"):
 def fastest_backend(rnn, x):
     """Return the name of the fastest exact backend for layers and their input.
 
-    On a CPU these are the fused kernels, for float32 and cells that have one. On CUDA, cuDNN's
-    persistent kernels take dense input of small layers; other layers are as fast packed.
+    On a CPU these are the fused kernels, if the input is float32 and the cell has one. On CUDA,
+    cuDNN's persistent kernels need dense input of small layers; other layers are as fast packed.
     """
     if x.device.type == "cpu":
         return "fused" if rnn.mode in KERNELS and x.dtype == torch.float32 else "dense"
@@ -57,10 +58,10 @@ def fastest_backend(rnn, x):
 
 
 def require_precision(precision, device):
-    """Refuse to train in a precision that this machine has no fast products for.
+    """Check that the machine can train in a precision.
 
     Raises:
-        LabError: `bf16` on another device than a CPU, or on a CPU without it.
+        LabError: `bf16` on a device other than a CPU, or on a CPU without bfloat16 products.
     """
     if precision == "float32":
         return
@@ -84,7 +85,7 @@ def _fused_layer(precision, rnn, x, packing, suffix):
 
 
 def _dense_layer(rnn, x, packing, suffix):
-    """The plain backend: padded to the longest review; reversed inside each length, not with its pads."""
+    """Run a layer on the padded batch; a reversed review is reversed without its padding."""
     rows, steps = (torch.from_numpy(k).to(x.device) for k in (packing.rows, packing.steps))
     if "reverse" in suffix:
         steps = packing.lengths.to(x.device)[rows] - 1 - steps

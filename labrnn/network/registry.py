@@ -1,12 +1,12 @@
-"""The recurrent cells and the optimisers: the facts of each, without PyTorch.
+"""The recurrent cells and the optimisers, described without importing PyTorch.
 
-Everything else that lists them reads it here: the configuration, the reports, the layers.
+Configuration, layers, optimisers and reports read these tables.
 """
 
 from dataclasses import dataclass, field
 
 MOMENTUM, EPS, ALPHA = 0.9, 1e-6, 0.99
-SGD, ADAGRAD, RMSPROP = 0, 1, 2  # rules in compiled code, see `optimizers.LazyRows`
+SGD, ADAGRAD, RMSPROP = 0, 1, 2  # numbers of the rules in compiled code, see `optimizers.LazyRows`
 
 
 @dataclass(frozen=True)
@@ -14,10 +14,10 @@ class Cell:
     """One kind of recurrent layer.
 
     Attributes:
-        name: of the class in `torch.nn`.
-        mode: its `mode`, and the name of its entry in `kernels.KERNELS`, if it has one.
-        gates: blocks of `units` rows in each weight.
-        forget_gate: index of the forget gate's block, None without one.
+        name: name of the class in `torch.nn`.
+        mode: the class's `mode`, and the key of its kernel in `kernels.KERNELS`, if it has one.
+        gates: number of blocks of `units` rows in each weight.
+        forget_gate: index of the forget gate's block; None if the cell has none.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Cell:
     forget_gate: int | None = None
 
     def parameters(self, inputs, units):
-        """Parameters of one layer in one direction: two matrices, two biases."""
+        """Count the parameters of one layer in one direction: two matrices and two biases."""
         return self.gates * units * (inputs + units + 2)
 
 
@@ -38,12 +38,12 @@ CELLS = {
 
 @dataclass(frozen=True)
 class RowRule:
-    """How `LazyRows` moves a row, as PyTorch's class does.
+    """How `LazyRows` moves a row; it equals the update of PyTorch's class.
 
     Attributes:
-        number: of the rule in compiled code.
-        momentum: decay of a row's momentum per step; 0 for none.
-        alpha: decay of its mean square per step, 1 for a sum; None for neither.
+        number: number of the rule in compiled code.
+        momentum: decay of a row's momentum per step; 0 without momentum.
+        alpha: decay per step of the mean of squared gradients, 1 for their sum; None without.
     """
 
     number: int
@@ -56,12 +56,11 @@ class Kind:
     """An optimiser of the lab.
 
     Attributes:
-        name: of PyTorch's class, as the reports call it.
-        options: its arguments beside parameters and learning rate.
-        rows: the rule for an embedding's rarely read rows on a CPU; None if the movement of an
-            unread row has no closed form.
-        dense: of the class for whatever moves at every step, where `name` moves an embedding's
-            rows only when they are read; the options are the dense one's.
+        name: name of PyTorch's class, also used in the reports.
+        options: arguments besides parameters and learning rate; those of `dense` if it is given.
+        rows: the rule for rarely read embedding rows on a CPU; None if the movement of an unread
+            row has no closed form.
+        dense: class for all other parameters, if `name` updates only the embedding rows of a batch.
     """
 
     name: str
@@ -85,7 +84,7 @@ OPTIMIZERS = {
 
 
 def known(table, name, field):
-    """Return the entry of a registry; `field` names the value in the message.
+    """Return the entry of a registry; `field` is the parameter's name in the message.
 
     Raises:
         ValueError: the registry has no such name.
@@ -96,7 +95,7 @@ def known(table, name, field):
 
 
 def count_parameters(config, vocabulary_size):
-    """Count the trainable parameters by the lab's formula, without building the model.
+    """Count the trainable parameters of a `TrialConfig` by the lab's formula.
 
     Raises:
         ValueError: the config's cell is unknown.

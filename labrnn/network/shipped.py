@@ -1,7 +1,7 @@
-"""The best network, shipped with the package, so that `labrnn predict` needs no training.
+"""The packaged network: `labrnn predict` uses it, so that it needs no training.
 
-`tools/ship.py` writes the file from a stored run: rows of the embeddings in 8 bits with a scale
-each, the n-grams with the smallest vectors left out, everything else in half precision.
+`tools/ship.py` writes the file from a stored run. Embedding rows have 8 bits and a scale each, the
+n-grams with the shortest vectors are left out, and all other tensors are in half precision.
 """
 
 import json
@@ -20,10 +20,10 @@ FILE = files("labrnn.network") / "best.safetensors"
 
 @dataclass(frozen=True)
 class Shipped:
-    """The network in the place of the trial that it was made from.
+    """The packaged network; `predict` uses it like the stored trial that it was made from.
 
     Attributes:
-        key: of that trial.
+        key: key of that trial.
         config: its `TrialConfig`.
         tensors: name -> tensor of the model, float32.
     """
@@ -35,12 +35,12 @@ class Shipped:
     folder = FILE
 
     def weights(self):
-        """The model's tensors by name."""
+        """Return the model's tensors by name."""
         return self.tensors
 
 
 def read():
-    """Return the `Shipped` network and a `Corpus` with its vocabulary and no review."""
+    """Return the `Shipped` network and a `Corpus` with its vocabulary but no reviews."""
     with safe_open(FILE, "pt") as file:
         facts = json.loads(file.metadata()["facts"])
     tensors = load(FILE.read_bytes())

@@ -1,4 +1,4 @@
-"""Training, evaluation and the choice of the tested epoch (Lab 1 f and h, all of Lab 2)."""
+"""Training, evaluation and the choice of the tested epoch (Lab 1 f and h, Lab 2)."""
 
 import math
 import random
@@ -16,7 +16,7 @@ from labrnn.network.optimizers import Optimizer, takes_rows
 from labrnn.network.recurrent import require_precision
 from labrnn.reviews.text import log_count_ratios
 
-NAIVE_BAYES = 0.15  # length of the start of an embedding, chosen on validation
+NAIVE_BAYES = 0.15  # scale of the log-count ratios in the embedding, chosen on validation
 
 
 @dataclass
@@ -24,10 +24,10 @@ class TrainingState:
     """The state of a training run after some epochs, from which it can resume.
 
     Attributes:
-        history: one dict per epoch: losses, accuracies (exact, and as means of batch means),
-            seconds, and seconds of training alone (on a CPU its processor's).
-        last, best: the model's tensors after the last epoch, from which a run resumes, and, as
-            validated, after the one with the lowest validation loss.
+        history: one dict per epoch: losses and accuracies (exact, and as means of batch means),
+            seconds, and seconds of training alone (processor time on a CPU).
+        last: the model's tensors after the last epoch, from which a run resumes.
+        best: the tensors with the lowest validation loss, calibrated if the config says so.
         optimizer: the optimiser's tensors.
     """
 
@@ -38,16 +38,16 @@ class TrainingState:
 
     @property
     def best_epoch(self):
-        """The epoch of the lowest validation loss, counted from 1; the earlier of two equal ones."""
+        """The epoch with the lowest validation loss, from 1; the earliest if several are equal."""
         losses = [epoch["valid_loss"] for epoch in self.history]
         return losses.index(min(losses)) + 1
 
 
 class Meter:
-    """Sums of loss and correct over examples, on the device; read once at the end.
+    """Sums of losses and correct predictions over examples, on the device; read once at the end.
 
-    The published solution took means of batch means, in which the smaller last batch weighs too
-    much; they are kept beside the exact ones for comparison with its digits.
+    The original study averaged batch means, which gives the smaller last batch too much weight.
+    These means are computed as well, for comparison with the published figures.
     """
 
     def __init__(self, device):
@@ -55,7 +55,7 @@ class Meter:
         self.examples = self.batches = 0
 
     def add(self, logits, labels):
-        """Add a batch: logits [B, 2], labels int64 [B]; return its mean loss."""
+        """Add a batch of logits [B, 2] and labels int64 [B]; return its mean loss."""
         loss = F.cross_entropy(logits, labels)
         with torch.no_grad():
             n, correct = len(labels), (logits.argmax(1) == labels).sum()
@@ -64,7 +64,7 @@ class Meter:
         return loss
 
     def read(self, prefix=""):
-        """Return the means as a dict of floats, their names after the prefix."""
+        """Return the means as a dict of floats, whose keys begin with `prefix`."""
         loss, correct, batch_loss, batch_correct = self.sums.tolist()
         return {
             f"{prefix}loss": loss / self.examples,
@@ -75,14 +75,14 @@ class Meter:
 
 
 def seed_everything(seed):
-    """Seed torch, numpy and random, as the lab does."""
+    """Seed torch, numpy and random with the same seed, as in the lab."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def new_model(config, corpus, device):
-    """Return a freshly initialised classifier for the corpus."""
+    """Return an initialised `Classifier` or `Ensemble` for a corpus, on the device."""
     seed_everything(config.seed)
     sparse = takes_rows(config.optim, device)
     model = build(config, corpus.vocabulary_size, sparse).to(device)
@@ -97,7 +97,7 @@ def new_model(config, corpus, device):
 def ratios_of_rows(corpus):
     """Compute the log-count ratio of each embedding row, float64 [vocabulary size].
 
-    They are counted in the training reviews; that of the padding is 0.
+    The counts are those of the training reviews; the ratio of the padding is 0.
     """
     counts = np.zeros((2, corpus.vocabulary_size))
     for row in corpus.rows["train"]:
@@ -119,11 +119,11 @@ def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None
         on_epoch: called with the `TrainingState` after each epoch.
 
     Returns:
-        the final `TrainingState`. On a CPU it is the same to the last bit, resumed or not.
+        the final `TrainingState`; on a CPU a resumed run gives the same bits as an unbroken one.
 
     Raises:
-        LabError: the loss is no longer finite; the device does not have the precision; or the
-            validation reviews to calibrate on are all of one class.
+        LabError: the loss is not finite; the device does not support the precision; or calibration
+            is on and all validation reviews have the same label.
     """
     require_precision(config.precision, device)
     if config.calibrate and len(set(corpus.labels[corpus.rows["valid"]].tolist())) < 2:
@@ -138,7 +138,7 @@ def train(config, corpus, device=torch.device("cpu"), resume=None, on_epoch=None
         model.load_state_dict(resume.last)
         optimizer.load(resume.optimizer)
     batches = Batches(corpus, config.batch_size, device)
-    # The processor's own time: other work on the machine, or a pause, is not the training's.
+    # Processor time on a CPU: it excludes other work on the machine, and pauses.
     watch = time.process_time if device.type == "cpu" else time.perf_counter
     for epoch in range(len(state.history) + 1, config.epochs + 1):
         began, clock = time.perf_counter(), watch()
@@ -170,7 +170,7 @@ def _snapshot(model):
 
 
 def new_optimizer(config, corpus, model):
-    """Return the optimiser of a run, with the number of its steps."""
+    """Return the `Optimizer` of a run, whose schedule knows the number of steps."""
     steps = config.epochs * math.ceil(len(corpus.rows["train"]) / config.batch_size)
     return Optimizer(config, model, steps)
 
@@ -184,8 +184,8 @@ def _train_epoch(config, corpus, model, optimizer, batches, epoch):
 
 
 def train_steps(config, corpus, model, optimizer, batches, epoch):
-    """Train for an epoch; yield the logits of each batch before its step, and its labels."""
-    # Dropout draws from torch's generator: seeded by epoch, a resumed run draws the same.
+    """Train for an epoch; yield each batch's logits [B, 2] before the update, and its labels."""
+    # Dropout uses torch's generator: seeding by epoch gives a resumed run the same masks.
     torch.manual_seed(config.seed * 100_003 + epoch)
     model.train()
     for batch in batches.of(shuffled(corpus.rows["train"], config.seed, epoch)):
@@ -196,10 +196,10 @@ def train_steps(config, corpus, model, optimizer, batches, epoch):
 
 
 def _learn(model, batch):
-    """Add the gradients of a network's loss on a batch, and return its logits.
+    """Add the gradients of a network's loss on a batch, and return the logits [B, 2].
 
-    Adversarial training adds the loss at vectors that a step along their gradient made worse; the
-    step's length is a share of the review's vectors' (Miyato et al. 2017).
+    Adversarial training adds the loss at perturbed vectors: a step along the gradient, whose length
+    is a share of the length of the review's vectors (Miyato et al. 2017).
     """
     vectors = model.vectors(batch.ids)
     read = vectors.detach().requires_grad_()
@@ -222,7 +222,7 @@ def _learn(model, batch):
 
 @torch.no_grad()
 def evaluate(model, batches, rows):
-    """Evaluate a model without dropout on `Batches` of these row numbers.
+    """Evaluate a model without dropout on the reviews of `Batches` with these row numbers.
 
     Returns:
         (`Meter`, probabilities of `positive`, float32 [rows])
@@ -240,8 +240,8 @@ def evaluate(model, batches, rows):
 def calibrate(model, batches, corpus):
     """Fit scale and bias of the logits to the validation reviews (Platt 1999).
 
-    Dropout gives a model less input in training than in use, which shifts its logits. The fit
-    changes the last layer's weights of the model in place.
+    A model trained with dropout receives more input in evaluation, which shifts its logits. The fit
+    changes the weights of the linear layer in place.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -258,17 +258,17 @@ def calibrate(model, batches, corpus):
 
 @torch.no_grad()
 def log_odds(model, batches, rows):
-    """Compute the logit of `positive` minus that of `negative`, float64 [rows]."""
+    """Compute the logit of `positive` minus the logit of `negative`, float64 [rows]."""
     model.eval()
     logits = torch.cat([model(batch.ids, batch.packing) for batch in batches.of(rows)])
     return (logits[:, 1] - logits[:, 0]).double().cpu().numpy()
 
 
 def test(config, corpus, state, device=torch.device("cpu")):
-    """Evaluate the best and the last epoch of a `TrainingState` on the test reviews; see `train`.
+    """Evaluate a `TrainingState` after its best and last epoch on the test reviews; see `train`.
 
     Returns:
-        dict from `best` and `last` to (metrics with the epoch, probabilities [test reviews]).
+        dict of `best` and `last`: (metrics with the epoch, probabilities [test reviews]).
     """
     batches = Batches(corpus, config.batch_size, device)
     results = {}
@@ -278,7 +278,7 @@ def test(config, corpus, state, device=torch.device("cpu")):
             continue
         model = build(config, corpus.vocabulary_size).to(device)
         model.load_state_dict(getattr(state, which))
-        if config.calibrate and which == "last":  # the best one is as it was validated
+        if config.calibrate and which == "last":  # `best` is calibrated already
             calibrate(model, batches, corpus)
         meter, probabilities = evaluate(model, batches, corpus.rows["test"])
         results[which] = {"epoch": epoch, **meter.read()}, probabilities

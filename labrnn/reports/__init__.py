@@ -1,1 +1,1 @@
-"""From an executed notebook to PDF, HTML, the write-up and the gallery."""
+"""The reports: executed notebooks as PDF and HTML, the write-up and the gallery."""

@@ -1,7 +1,7 @@
-"""From params files to reports: part by part trained, executed and rendered, in the lab's order.
+"""Make the reports of params files: train, execute and render part by part, in the lab's order.
 
-Trainings go on while notebooks run. A report is made as soon as its own trials are stored; what did
-not change is skipped.
+Notebooks run while later parts train. A report is made as soon as its own runs are stored;
+unchanged reports are skipped.
 """
 
 import threading
@@ -25,18 +25,18 @@ from labrnn.trials.progress import describe, display_for_terminal
 from labrnn.trials.running import train_missing
 from labrnn.trials.store import PROJECT, default_store
 
-# Expected seconds of one core, for the time left.
+# Expected seconds on one core, for the estimated time left.
 REPORT_SECONDS, BASELINES_SECONDS = 4, 30
-GALLERY_SECONDS = 60  # between two states of the gallery while reports are made
+GALLERY_SECONDS = 60  # between two updates of the gallery while reports are made
 
 
 def plan(params, out=None, author="labrnn"):
-    """The reports of some params files in the lab's order, without trials.
+    """Return the `Report`s of params files in the lab's order, without their trials.
 
-    The name of a file is its part's, that of its folder its configuration's.
+    A file is named after its part, its folder after the configuration.
 
     Raises:
-        LabError: a params file is bad, or two would make the same report.
+        LabError: a params file is invalid, or two files would make the same report.
     """
     order, reports, places = list(PARTS), [], {}
     for path in map(Path, params):
@@ -53,9 +53,9 @@ def plan(params, out=None, author="labrnn"):
 
 
 def with_trials(report, known):
-    """The report with the stored trials that it reads, and the fingerprint of its reviews.
+    """Return a report with the stored trials that it reads and the fingerprint of its reviews.
 
-    `known` has trials found before, by configuration, and gets those found now.
+    `known` maps configurations to trials found before; the trials found now are added.
     """
     part = report.part
     store = default_store(part.store)
@@ -63,26 +63,26 @@ def with_trials(report, known):
     known |= found.trials
     reviews = found.fingerprint
     if not reviews:
-        with suppress(LabError):  # its notebook reports it
+        with suppress(LabError):  # the notebook reports the error
             reviews = load_corpus(part.base, part.data).fingerprint
     trials = stored(part, store, found.trials.values())
     return replace(report, trials=trials, reviews=reviews)
 
 
 def make(reports, jobs=0, show=print, warn=print):
-    """Train what the reports need and make those that changed.
+    """Train the runs that the reports need, and make the reports that changed.
 
     Args:
         reports: see `plan`.
-        jobs: trainings at once, and notebooks at once; 0 for the number of cores.
+        jobs: training runs at once, and notebooks at once; 0 for the number of cores.
         show: called with a line for each report.
         warn: called with the message of each failure.
 
     Returns:
-        the number of failures; the other reports are made all the same.
+        the number of failures; a failure does not stop the other reports.
 
     Raises:
-        LabError: no data, no process that can train or render.
+        LabError: the reviews are missing, or no process can train or render.
     """
     batch = _Batch(reports, jobs or cores(), show, warn)
     try:
@@ -95,7 +95,7 @@ def make(reports, jobs=0, show=print, warn=print):
 
 
 class _Batch:
-    """One run: a thread for each report, which waits for its trainings and then for its turn."""
+    """One call of `make`: a thread per report waits for its training runs, then for a free slot."""
 
     def __init__(self, reports, jobs, show, warn):
         self.reports, self.jobs, self.show, self.warn = reports, jobs, show, warn
@@ -104,10 +104,10 @@ class _Batch:
         self.futures, self.gallery_built = [], time.monotonic()
         self.failures, self.current = 0, []
         self.known = {_source(report.part): {} for report in reports}  # stored trials, by config
-        self.ended = defaultdict(threading.Event)  # of trainings, of fits of baselines
+        self.ended = defaultdict(threading.Event)  # of training runs and of baseline fits
 
     def train(self):
-        """Train what is missing; a report begins as soon as its trials are there."""
+        """Train the missing runs; a report starts as soon as its trials are stored."""
         if not all(report.record.exists() for report in self.reports):
             self.processes.prepare()
         plans = self._plans()
@@ -123,7 +123,7 @@ class _Batch:
             missing = {config for plan in mine for config in plan.missing}
             read = counted(report.part, {*self.known[source], *missing}) | set(trials)
             needs = [self.ended[source, config] for config in read & missing]
-            if trials:  # their figures show the best baseline
+            if trials:  # its figures show the best baseline
                 needs += [self.ended[part.name] for part in unfitted]
             self.estimate.add(report.log, REPORT_SECONDS)
             self._start(self._make, report, needs)
@@ -145,7 +145,7 @@ class _Batch:
         self.futures.append(self.threads.submit(function, *arguments))
 
     def _plans(self):
-        """What to train, by data, fingerprint, store and device; the first report's trials first."""
+        """Return (data, fingerprint, store, device) -> `Plan`; earlier reports' runs come first."""
         parts = [report.part for report in self.reports if report.part.train]
         stage = {}
         for number, part in enumerate(parts):
@@ -157,7 +157,7 @@ class _Batch:
         }
 
     def _unfitted(self):
-        """The parts whose baselines are to be fitted."""
+        """Yield the parts whose baselines are not fitted yet."""
         for part in (report.part for report in self.reports):
             if part.fits_baselines and part.train:
                 reviews = part.fingerprint or load_corpus(part.base, part.data).fingerprint
@@ -166,7 +166,7 @@ class _Batch:
 
     def _fit(self, part):
         log = self.reports[0].out / ".logs" / f"{part.name}.baselines.log"
-        with self.turns:  # where it fails, the notebook says why
+        with self.turns:  # if it fails, the notebook reports the error
             self.processes.run(log, baselines.find, part, default_store(part.store))
         self.estimate.reduce(part.name)
         self.ended[part.name].set()
@@ -193,9 +193,9 @@ class _Batch:
         self.estimate.reduce(report.log)
 
     def _run(self, target):
-        """Whether a process of its own makes a target; if not, say why."""
+        """Make a target in a new process; report a failure and return whether it succeeded."""
         message = self.processes.run(target.log, target.make)
-        if message and not self.processes.stopped:  # else it was ended, and did not fail
+        if message and not self.processes.stopped:  # a stopped process did not fail
             known = message.startswith(target.name)
             self._failed(message if known else f"{target.name}: {message}")
         return not message
@@ -205,7 +205,7 @@ class _Batch:
         self.warn(f"FAILED {message}")
 
     def finish(self):
-        """Wait for the reports, then make what is made of all of them."""
+        """Wait for the reports, then make the write-ups and galleries."""
         for future in self.futures:
             future.result()
         self.threads.shutdown()
@@ -220,9 +220,9 @@ class _Batch:
             self.show(f"{target.says}: {target.outputs()[0]}")
 
     def stop(self):
-        """End all processes; what was not begun is not begun."""
+        """End all processes, and start no others."""
         self.processes.stop()
-        for event in list(self.ended.values()):  # a fit that ends now may add its own
+        for event in list(self.ended.values()):  # a copy: a fit that ends now may add an event
             event.set()
         self.threads.shutdown(cancel_futures=True)
 

@@ -1,4 +1,4 @@
-"""Alternative texts: what a matplotlib figure shows, in words and numbers."""
+"""Alternative texts: describe a matplotlib figure in words and numbers."""
 
 import re
 
@@ -10,7 +10,7 @@ LONGEST = 1500  # characters
 
 
 def description(figure):
-    """Describe the panels of a figure: axes, and the range of what each draws."""
+    """Describe the panels of a figure: their axes, and the range of the data in each."""
     panels = [axes for axes in figure.axes if axes.get_visible() and axes.has_data()]
     legends = [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
     names = {
@@ -35,7 +35,7 @@ def _panel(axes, names):
 
 
 def _lines(axes, names):
-    """The marked lines one by one; runs and other thin lines together."""
+    """Describe lines with markers one by one, and thin lines, such as runs, together."""
     inside = [part for c in axes.containers for part in c.get_children()]
     lines = [line for line in axes.lines if len(line.get_xdata()) > 2 and line not in inside]
     marked = [line for line in lines if line.get_marker() not in ("None", "", None, ".")]
@@ -51,7 +51,7 @@ def _lines(axes, names):
 
 
 def _intervals(axes):
-    """Points with error bars, by the name of their tick where they have one."""
+    """Describe points with error bars, by the name of their tick if there is one."""
     ticks = {t.get_position()[1]: t.get_text() for t in axes.get_yticklabels()}
     for container in (c for c in axes.containers if isinstance(c, ErrorbarContainer)):
         x, y = np.asarray(container.lines[0].get_data() if container.lines[0] else [[], []], float)

@@ -1,7 +1,7 @@
-"""What a report is made of: an executed notebook as a list of blocks.
+"""The content of a report: an executed notebook as a list of blocks.
 
-`templates/report.lua` makes one pandoc tree of the blocks and writes it as Typst or HTML;
-`labrnn.reports.exporter` runs it, and `labrnn.reports.writeup` joins several notebooks.
+`templates/report.lua` turns the blocks into one pandoc tree and writes it as Typst or HTML.
+`labrnn.reports.exporter` calls it; `labrnn.reports.writeup` joins several notebooks.
 """
 
 import ast
@@ -26,9 +26,9 @@ from labrnn.errors import LabError
 from labrnn.files import read_file
 from labrnn.results.prose import UNPRINTABLE
 
-MAX_LINES, KEPT_LINES, MAX_LINE = 60, 25, 2000  # of a printed output
+MAX_LINES, KEPT_LINES, MAX_LINE = 60, 25, 2000  # limits for a printed output
 PATIENCE = 120  # seconds for pandoc; the whole write-up takes three
-PICTURES = {  # what Typst draws, the best form first
+PICTURES = {  # picture types that Typst draws, the preferred one first
     "image/svg+xml": "svg",
     "image/png": "png",
     "image/jpeg": "jpg",
@@ -37,10 +37,10 @@ PICTURES = {  # what Typst draws, the best form first
     "application/pdf": "pdf",
 }
 TEMPLATES = Path(__file__).parent / "templates"
-# Typst's own fonts lack Arabic; with these every machine prints the same. (Not the whole folder:
-# its LastResort font has a box for every letter, and no letter would be reported as missing.)
+# Typst's own fonts lack Arabic; with these every machine prints the same. The folder's LastResort
+# font is left out: it has a box for every letter, so no letter would be reported as missing.
 FONTS = sorted(Path(find_spec("matplotlib").origin).parent.glob("mpl-data/fonts/ttf/DejaVuSans*"))
-# A text/plain that says only which object was shown.
+# A text/plain that only names the displayed object.
 PLACEHOLDER = re.compile(
     r"\s*(<(IPython\.\S+ object|Figure size .+ Axes|[\w.]+( object)? at 0x\w+)>)?\s*"
 )
@@ -50,13 +50,13 @@ TAG = re.compile(r"(?:remove|hide)[-_](input|output|cell)")
 
 @dataclass
 class Block:
-    """One thing to print.
+    """One block of a report.
 
-    Kinds: markdown (a cell), computed (Markdown of an output), front (the same, its headings
-    without numbers), html, code, parameters, print, error, note, figure, headings (those of `text`
-    alone), reference (to the label `text`), references (what the text cites), contents, appendix.
-    `label`, `caption`, `number` are those of `labrnn.reports.notebook.show`; `files` are the
-    pictures that `text` names: address -> file of the document.
+    Kinds: markdown (a cell), computed (Markdown of an output), front (the same, with unnumbered
+    headings), html, code, parameters, print, error, note, figure, headings (only those of `text`),
+    reference (to the label `text`), references (the works cited), contents, appendix.
+    `label`, `caption` and `number` are those of `labrnn.reports.notebook.show`; `files` maps the
+    addresses of pictures in `text` to files of the document.
     """
 
     kind: str
@@ -76,9 +76,9 @@ class Block:
 
 @dataclass
 class Part:
-    """The blocks of one notebook; its headings begin at level `top`, its labels with `prefix`.
+    """The blocks of one notebook; headings begin at level `top`, labels with `prefix`.
 
-    `heading` is the level of its title; with 0 the title becomes that of the document.
+    `heading` is the level of the title; with 0 it becomes the title of the document.
     """
 
     name: str
@@ -98,11 +98,11 @@ class Document:
     title: str = ""  # Markdown; empty: the title of the first part
     authors: list = field(default_factory=list)
     date: str = ""  # ISO date or any text
-    cover: bool = False  # the larger title of the write-up, whose contents follow the abstract
+    cover: bool = False  # whether it has the large title of the write-up
 
 
 def document(nb, name, folder="."):
-    """Return the report of one executed notebook; `folder` is where its pictures are."""
+    """Return the `Document` of one executed notebook; `folder` contains its pictures."""
     doc = Document([], {}, str(nb.metadata.get("title", "")), date=str(nb.metadata.get("date", "")))
     for author in nb.metadata.get("authors", []):
         doc.authors.append(clean(author.get("name", "") if isinstance(author, dict) else author))
@@ -111,7 +111,7 @@ def document(nb, name, folder="."):
 
 
 def part(nb, name, pictures, folder=".", **more):
-    """Return the blocks of a notebook as a Part; `pictures` receives its pictures."""
+    """Return the `Part` of a notebook, and add its pictures to `pictures`."""
     source_folder = Path(nb.metadata.get("papermill", {}).get("input_path") or "").parent
     reader = _Reader(pictures, [Path(folder), source_folder])
     language = nb.metadata.get("kernelspec", {}).get("language") or "python"
@@ -153,7 +153,7 @@ def part(nb, name, pictures, folder=".", **more):
 
 
 def made_by(nb):
-    """Return how a notebook was executed, from the dictionary `metadata.labrnn`: one Part or none."""
+    """Return a list with the `Part` on how the report was made, or an empty list."""
     rows = ""
     for key, value in nb.metadata.get("labrnn", {}).items():
         if isinstance(value, dict):
@@ -167,7 +167,7 @@ def made_by(nb):
 
 
 def assignments(source):
-    """Return the values that a cell assigns, as nodes of its syntax tree: name -> node."""
+    """Return name -> syntax tree node of the value, for the assignments of a cell."""
     found = {}
     for node in ast.parse(source).body:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
@@ -177,7 +177,7 @@ def assignments(source):
 
 
 def _in_use(defaults, injected):
-    """Assignments of both parameter cells, the injected value where there is one."""
+    """Join the assignments of both parameter cells; injected values replace defaults."""
     try:
         values = assignments(defaults) | assignments(injected)
     except (SyntaxError, ValueError):
@@ -186,7 +186,7 @@ def _in_use(defaults, injected):
 
 
 class _Reader:
-    """Reads outputs and pictures of a notebook into blocks."""
+    """Reads the outputs and pictures of a notebook as blocks."""
 
     def __init__(self, pictures, folders):
         self.pictures, self.folders = pictures, folders
@@ -214,9 +214,9 @@ class _Reader:
         return [block for block in blocks if block.text or block.pictures]
 
     def _shown(self, output, where, before):
-        """The block of a displayed object; a further sub-figure joins the last block."""
+        """Return the block of a displayed object; further sub-figures join the last block."""
         data, report = output.data, output.metadata.get("report", {})
-        report = report if isinstance(report, dict) else {}  # another program's
+        report = report if isinstance(report, dict) else {}  # metadata of another program
         own = {key: str(report.get(key) or "") for key in ("label", "caption", "number")}
         block = Block("", where=where, columns=int(_number(report.get("columns"))) or 1, **own)
         plain, page = data.get("text/plain", ""), data.get("text/html", "")
@@ -237,7 +237,7 @@ class _Reader:
         widget = "application/vnd.jupyter.widget-view+json" in data
         said = not PLACEHOLDER.fullmatch(plain) and plain
         if "text/markdown" in data or "text/latex" in data:
-            # Empty: progress that ended.
+            # Empty text: a progress display that has ended.
             block.kind, block.text = "computed", data.get("text/markdown", data.get("text/latex"))
         elif "<table" in page.lower() and not (said and INTERACTIVE.search(page)):
             block.kind, block.text, block.level = "html", page, 4
@@ -259,7 +259,7 @@ class _Reader:
         return block
 
     def embed(self, blocks):
-        """Store the pictures that texts name, and warn of those that are not there."""
+        """Store the pictures that texts refer to, and warn of missing ones."""
         textual = [b for b in blocks if b.kind in ("markdown", "computed", "html")]
         textual = [b for b in textual if re.search(r"!\[|<(img|svg)\b", b.text, re.I)]
         if not textual:
@@ -283,7 +283,7 @@ class _Reader:
                     )
 
     def _fetch(self, address, attached):
-        """Bytes and suffix of a picture. Raises OSError, ValueError."""
+        """Return bytes and suffix of a picture. Raises OSError or ValueError if it is missing."""
         if match := re.match(r"data:([\w/+.-]*)[^,]*?(;base64)?,(.*)", address, re.S | re.I):
             raw = unquote_to_bytes(match[3])
             raw = base64.b64decode(raw) if match[2] else raw
@@ -302,7 +302,7 @@ class _Reader:
         raise ValueError(f"no such file in {self.folders[0].resolve()}")
 
     def _store(self, raw, suffix):
-        """The file under which the document has the picture; None if it cannot be drawn."""
+        """Add a picture to the document and return its file name; None if it cannot be drawn."""
         suffix = {"jpeg": "jpg", "svgz": "svg"}.get(suffix, suffix)
         name = hashlib.sha256(raw).hexdigest()[:16]
         for known in (f"{name}.svg", f"{name}.{suffix}"):
@@ -315,14 +315,14 @@ class _Reader:
             drawn = compiled({"main.typ": page.encode(), f"{name}.{suffix}": raw}, format="svg")
         except typst.TypstError:
             return None
-        if suffix == "pdf":  # browsers do not draw it in a page
+        if suffix == "pdf":  # browsers do not show a PDF as an image
             suffix, raw = "svg", drawn
         self.pictures[f"{name}.{suffix}"] = raw
         return f"{name}.{suffix}"
 
 
 def _decoded(data):
-    """Bytes of a picture, SVG as text or another as base64; none where that is damaged."""
+    """Return the bytes of a picture, given as SVG text or base64; empty if damaged."""
     try:
         return data.encode() if "<" in data else base64.b64decode(data)
     except binascii.Error:
@@ -336,14 +336,14 @@ def _text(page):
 CONTROL = re.compile(
     r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # titles, links
     r"|\x1b[PX^_].*?(?:\x1b\\|$)"  # strings for devices
-    r"|\x1b\[([0-?]*)[ -/]*([@-~])"  # moves of the cursor, colours, erasing
+    r"|\x1b\[([0-?]*)[ -/]*([@-~])"  # cursor movements, colours, erasing
     r"|\x1b[ -/]*[0-~]?|[\x00-\x1f\x7f]",
     re.S,
 )
 
 
 def as_terminal(text):
-    """Return what a terminal shows after it received the text, without colours."""
+    """Return the text as a terminal would show it, without colours."""
     if not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text):
         return text
     text = text.replace("\r\n", "\n")
@@ -379,7 +379,7 @@ def as_terminal(text):
 
 
 def _number(value):
-    """A number above 0 out of a notebook's metadata; 0 for what is none, as the width `50%`."""
+    """Return a positive number from a notebook's metadata; 0 if invalid, as the width `50%`."""
     try:
         number = float(str(value).removesuffix("px"))
     except ValueError:
@@ -388,7 +388,7 @@ def _number(value):
 
 
 def _cut(text):
-    """Not endless: long lines and long prints lose their middle."""
+    """Shorten long lines, and long outputs in their middle."""
     lines = [clean(line) for line in text.rstrip().split("\n")]
     lines = [x if len(x) <= MAX_LINE else x[:MAX_LINE] + " [... line cut]" for x in lines]
     if len(lines) > MAX_LINES:
@@ -398,14 +398,14 @@ def _cut(text):
 
 
 def clean(text):
-    """Return the text without characters that no page can hold."""
+    """Replace the characters of a text that no page can show."""
     return UNPRINTABLE.sub("\ufffd", str(text))
 
 
 def pandoc(to, parts, **more):
-    """Run `templates/report.lua`; its result, of which warnings are logged. Raises RuntimeError."""
+    """Run `templates/report.lua`, log its warnings, return its result. Raises RuntimeError."""
     job = {"to": to, "as_source": {}, "parts": [_slim(asdict(part)) for part in parts], **more}
-    # Some Markdown makes pandoc take all memory there is: it stops at 2 GB instead.
+    # Some Markdown makes pandoc use all memory; this limits it to 2 GB.
     command = [pypandoc.get_pandoc_path(), "+RTS", "-M2g", "-RTS"]
     command += ["lua", str(TEMPLATES / "report.lua")]
     try:
@@ -426,7 +426,7 @@ def pandoc(to, parts, **more):
 
 
 def compiled(files, system_fonts=False, **options):
-    """Run Typst on main.typ among the files (name -> bytes), fonts too. Raises TypstError."""
+    """Run Typst on main.typ of `files` (name -> bytes, with fonts). Raises TypstError."""
     with tempfile.TemporaryDirectory() as folder:
         for name, data in files.items():
             Path(folder, name).write_bytes(data)
@@ -435,7 +435,7 @@ def compiled(files, system_fonts=False, **options):
 
 
 def _slim(entry):
-    """Clean, without attachments, and without what is empty, which Lua would take for true."""
+    """Clean texts; drop attachments and empty values, which are true in Lua."""
     if isinstance(entry, dict):
         kept = {k: _slim(v) for k, v in entry.items() if k not in ("attached", "tags")}
         return {k: v for k, v in kept.items() if v or k in ("prefix", "text")}

@@ -1,7 +1,7 @@
-"""Executed notebooks as printed reports: `jupyter nbconvert --to labpdf` and `--to labhtml`.
+"""Export executed notebooks as reports: `jupyter nbconvert --to labpdf` and `--to labhtml`.
 
-`templates/report.lua` writes a document (`labrnn.reports.document`) as Typst or HTML; here Typst
-makes the PDF, and pictures go into the page.
+`templates/report.lua` writes a document (`labrnn.reports.document`) as Typst or HTML. This module
+runs Typst to make the PDF, and embeds the pictures in the HTML page.
 """
 
 import base64
@@ -26,7 +26,7 @@ DARK = HtmlFormatter(cssclass="code", style="github-dark")
 
 
 def to_pdf(doc):
-    """Return the document as PDF: bytes, the same for the same document. Raises LabError."""
+    """Return a document as PDF bytes; equal documents give equal bytes. Raises LabError."""
     known = {name: (TEMPLATES / name).read_bytes() for name in ("report.typ", "code.tmTheme")}
     known |= {path.name: path.read_bytes() for path in FONTS} | doc.pictures
     written = _written(doc, "typst")
@@ -40,7 +40,7 @@ def to_pdf(doc):
         }
         if not broken:
             raise LabError(
-                f"report {written['name']!r}: Typst makes no PDF of it ({error.message}); take the "
+                f"report {written['name']!r}: Typst cannot make a PDF ({error.message}); use the "
                 "HTML report (--to labhtml)"
             ) from error
     written = _written(doc, "typst", as_source=broken)
@@ -56,8 +56,9 @@ def _compiles(formula):
 
 
 def _compiled(files):
-    """A tagged PDF, PDF/UA-1 where the text allows it. Letters that our fonts lack are sought in
-    those of the machine. Raises TypstError."""
+    """Return a tagged PDF, PDF/UA-1 if possible. Raises TypstError.
+
+    System fonts are used only for letters that our fonts lack."""
     options = {"system_fonts": False, "pdf_standards": ["ua-1"]}
     while True:
         try:
@@ -79,7 +80,7 @@ def _compiled(files):
 
 
 def to_html(doc):
-    """Return the document as one HTML page without scripts that needs no network. Raises LabError."""
+    """Return a document as one HTML page without scripts or external files. Raises LabError."""
     template = (TEMPLATES / "report.html").read_text("utf-8")
     style = CODE.get_style_defs(".code")
     style += f"\n@media (prefers-color-scheme: dark) {{ {DARK.get_style_defs('.code')} }}"
@@ -99,7 +100,7 @@ def _coloured(match):
 
 
 def address(pictures, file):
-    """Return the data address of a picture."""
+    """Return a picture as a data URL."""
     data = base64.b64encode(pictures[file]).decode()
     return f"data:{MIMES[file.rpartition('.')[2]]};base64,{data}"
 
@@ -125,7 +126,7 @@ class LabPDFExporter(TemplateExporter):
     render = staticmethod(to_pdf)
 
     def read(self, nb, resources=None, **kw):
-        """Return the notebook's document and nbconvert's resources."""
+        """Return the notebook's `Document` and nbconvert's resources."""
         nb, resources = Exporter.from_notebook_node(self, nb, resources, **kw)
         facts = resources["metadata"]
         left_out = {"code": self.exclude_code_cell, "markdown": self.exclude_markdown}

@@ -1,4 +1,4 @@
-"""The gallery: one page over all reports of a folder, `index.html`, that needs no network."""
+"""The gallery: one page for all reports of a folder, `index.html`, that needs no network."""
 
 import re
 from urllib.parse import quote
@@ -16,14 +16,14 @@ LINKS = {".pdf": "PDF", ".html": "Web page", ".ipynb": "Notebook"}
 
 
 def page(title, root, reports):
-    """The page as text, over the notebooks in `reports` (folder -> paths) below `root`.
+    """Return the page as text for the notebooks in `reports` (folder -> paths) below `root`.
 
     Raises:
-        LabError: a notebook cannot be shown.
+        LabError: a notebook cannot be read.
     """
 
     def links(stem):
-        """Kind -> address of the files of that stem that are there."""
+        """Return kind -> address of the existing files with this stem."""
         found = {kind: stem.with_name(stem.name + suffix) for suffix, kind in LINKS.items()}
         return {k: quote(p.relative_to(root).as_posix()) for k, p in found.items() if p.exists()}
 
@@ -36,7 +36,7 @@ def page(title, root, reports):
 
 
 def _headline(cards):
-    """What the original study's conclusions turned out to be, and how far its figures are from ours."""
+    """Return the tally of the verdicts, and the finding of the reproduction."""
     found = {v["published"]: v for card in cards for v in card["verdicts"]}.values()
     counts = tally((v["outcome"], v["at_last"]) for v in found)
     distance = [card["said"] for card in cards if card["stem"].name == "reproduction"]
@@ -44,7 +44,7 @@ def _headline(cards):
 
 
 def _card(path):
-    """Of an executed notebook the first single figure and the finding, else what it is about."""
+    """Return a notebook's first single figure, and its finding or else its introduction."""
     nb, pictures = read(path), {}
     runs = nb.metadata.get("labrnn", {}).get("runs read", 0)
     facts = [nb.metadata.get("date"), runs and counted(runs, "training run")]

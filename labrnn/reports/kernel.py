@@ -1,8 +1,8 @@
-"""A process for each report, and a kernel for its notebook.
+"""A process for each report, and a Jupyter kernel for its notebook.
 
-Importing PyTorch, SciPy, pandas and Matplotlib takes longer than most notebooks do. On Linux a server
-does it once (`preload`); each report's process is forked from it, and the kernel from that process
-before it has threads. Elsewhere, where a fork is not safe, both start afresh.
+Importing PyTorch, SciPy, pandas and Matplotlib takes longer than most notebooks. On Linux a server
+process imports them once (`preload`). Each report's process is forked from it, and the kernel from
+that process before it has threads. On other systems a fork is not safe, so both start without it.
 """
 
 import multiprocessing
@@ -19,23 +19,23 @@ from labrnn.errors import LabError
 
 FORKS = sys.platform == "linux"
 FORK = multiprocessing.get_context("fork" if FORKS else "spawn")
-_waiting = None  # this process's kernel, until a notebook needs it
+_waiting = None  # the kernel of this process, until a notebook uses it
 
 
 class Processes:
-    """Processes of this run, one a call, that end with it."""
+    """Run functions in new processes, which end with this one."""
 
     def __init__(self):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         self.running, self.stopped = set(), False
         self.context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
         if FORKS:
-            # Matplotlib reads this as it is imported; a kernel sets it only later.
+            # Matplotlib reads this at import, before a kernel would set it.
             os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
             self.context.set_forkserver_preload(["labrnn.reports.preload"])
 
     def prepare(self):
-        """Let the server begin with its imports: something will be made."""
+        """Start the server and its imports, before the first call of `run`."""
         if FORKS:
             from multiprocessing import forkserver
 
@@ -43,13 +43,13 @@ class Processes:
                 forkserver.ensure_running()
 
     def run(self, log, function, *arguments):
-        """Call a function in a process of its own and wait for it.
+        """Call a function in a new process and wait for it.
 
         Args:
-            log: path of the file for what the process and its kernel print.
+            log: path of the file for the output of the process and its kernel.
 
         Returns:
-            the message of its failure; empty if it succeeded.
+            the error message; empty if the function succeeded.
 
         Raises:
             LabError: no process can be started.
@@ -66,7 +66,7 @@ class Processes:
             ) from None
         there.close()
         self.running.add(process)
-        if self.stopped:  # since it was asked for
+        if self.stopped:  # while the process started
             process.kill()
         try:
             message = here.recv()
@@ -77,7 +77,7 @@ class Processes:
         return f"its process ended with code {process.exitcode}" if message is None else message
 
     def stop(self):
-        """End all processes that run."""
+        """Kill all running processes, and those that start from now on."""
         self.stopped = True
         for process in list(self.running):
             process.kill()
@@ -85,14 +85,14 @@ class Processes:
 
 @contextmanager
 def _without_interrupts():
-    """What is started here gets no Ctrl-C, which is the parent's to handle.
+    """Block Ctrl-C for processes started here: the parent handles it.
 
-    A server of processes would obey it until its imports are done.
+    Otherwise it would end the server during its imports.
     """
     if not FORKS:
         yield
         return
-    resource_tracker.ensure_running()  # its start would undo the mask
+    resource_tracker.ensure_running()  # before the mask: its start would reset it
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -102,7 +102,7 @@ def _without_interrupts():
 
 def _main(log, function, arguments, pipe):
     global _waiting
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "wb") as file:
@@ -125,13 +125,13 @@ def _main(log, function, arguments, pipe):
 
 
 def _end_with_parent():
-    """A process would outlive a parent that is killed; its kernel ends with it."""
+    """End this process, and with it its kernel, when the parent ends."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
 class _Kernel(FORK.Process):
-    """A process that waits until a notebook needs a kernel, then is one; to Jupyter a `Popen`."""
+    """A process that becomes a kernel when a notebook needs one; it has the methods of `Popen`."""
 
     stdin = stdout = stderr = None
 
@@ -147,14 +147,14 @@ class _Kernel(FORK.Process):
         self.unused.close()
         try:
             file, env, folder = self.request.recv()
-        except EOFError:  # it was not needed
+        except EOFError:  # no notebook used it
             return
         from ipykernel.kernelapp import IPKernelApp
 
         os.setsid()
         os.chdir(folder)
         os.environ.update(env)
-        # The class has read this from the environment as it was imported.
+        # Given as an option, since the class read the environment at import.
         parent = f"--IPKernelApp.parent_handle={os.getppid()}"
         history = "--HistoryManager.enabled=False"  # a database of all inputs
         IPKernelApp.launch_instance(argv=["-f", file, parent, history])
@@ -172,9 +172,9 @@ class _Kernel(FORK.Process):
 
 
 def manager(folder):
-    """Options of papermill for a kernel whose sockets are files in `folder`.
+    """Return papermill's options for a kernel whose sockets are files in `folder`.
 
-    Kernels that start at the same time race for TCP ports; files do not.
+    Kernels that start at the same time could choose the same TCP port.
     """
     if os.name == "nt":
         return {}

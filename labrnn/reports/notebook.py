@@ -1,9 +1,9 @@
-"""What a notebook shows: figures, tables and sentences that carry their captions with them.
+"""Display figures, tables and sentences in a notebook, with captions as metadata.
 
-Captions, labels and published numbers travel in the display metadata of an output (key
-`report`), so they can hold computed values and survive papermill. `labrnn.reports.exporter` prints them.
-In Markdown, `[Figure](#fig-x)`, `[Figure 3c](#fig-x-c)` and `[Table](#tbl-x)` refer to them; the
-reports put in the number that holds.
+Captions, labels and figure numbers are stored in the display metadata of an output (key `report`),
+so they can contain computed values, and papermill keeps them. `labrnn.reports.exporter` prints
+them. In Markdown, `[Figure](#fig-x)`, `[Figure 3c](#fig-x-c)` and `[Table](#tbl-x)` refer to them;
+the reports insert the number.
 """
 
 import base64
@@ -26,16 +26,15 @@ def show(obj, label, caption, number=None, alt=None):
     """Display a figure or a table with its caption.
 
     Args:
-        obj: a matplotlib figure, which is closed afterwards, or a pandas table, whose index is shown
-            if it has a name. A figure's label, or a table's `attrs["key"]`, is added to the caption.
-        label: begins with `fig-` or `tbl-`.
+        obj: a matplotlib figure, which is closed afterwards, or a pandas DataFrame, whose index is
+            shown if it has a name. The figure's label or `attrs["key"]` is added to the caption.
+        label: `fig-` or `tbl-` and lowercase letters, digits and hyphens.
         caption: Markdown.
-        number: of the figure in the lab (3, or "8a"), which the caption names.
-        alt: text for readers who cannot see the figure; if None, a description of its panels, axes
-            and values.
+        number: number of the figure in the lab (3, or "8a"), which the caption names.
+        alt: alternative text; if None, a description of the panels, axes and values.
 
     Raises:
-        LabError: the label has another form, or `obj` is neither figure nor table.
+        LabError: the label is malformed, or `obj` is neither a figure nor a table.
     """
     if isinstance(obj, pd.DataFrame):
         entry = _entry(label, "tbl-", caption, obj.attrs.get("key"))
@@ -47,7 +46,7 @@ def show(obj, label, caption, number=None, alt=None):
 
 
 def show_grid(parts, label, caption, columns=2, number=None):
-    """Display sub-figures (a), (b), ... under one caption; `parts` are (figure, subcaption)."""
+    """Display sub-figures (a), (b), ... with one caption; `parts`: (figure, subcaption) pairs."""
     key = _key(parts[0][0]) if parts else ""
     entry = _entry(label, "fig-", caption, key, number=number, columns=columns)
     for k, (figure, sub) in enumerate(parts):
@@ -57,12 +56,12 @@ def show_grid(parts, label, caption, columns=2, number=None):
 
 
 def say(markdown, verdicts=None):
-    """Display computed sentences; the report prints them as body text, not as an output.
+    """Display computed sentences, which the report prints as body text.
 
     Args:
         markdown: the sentences.
-        verdicts: of the discussion of a part, its `labrnn.results.verdicts.Verdict`s, () if it has
-            none. They travel as data in the metadata, see `finding_of` and `verdicts_of`.
+        verdicts: for the discussion of a part, its `Verdict`s, possibly (). The metadata then store
+            them and the first paragraph, see `verdicts_of` and `finding_of`.
     """
     metadata = {}
     if verdicts is not None:
@@ -81,12 +80,12 @@ def say(markdown, verdicts=None):
 
 
 def verdicts_of(notebook):
-    """The verdicts that an executed notebook displays, as dicts."""
+    """Return the verdicts that an executed notebook displays, as dicts."""
     return [verdict for report in _reports(notebook) for verdict in report.get("verdicts", ())]
 
 
 def finding_of(notebook):
-    """The first paragraph of an executed notebook's discussion, which is its finding; else ''."""
+    """Return the finding of an executed notebook, the first paragraph of its discussion, or ''."""
     return next((r["finding"] for r in _reports(notebook) if "finding" in r), "")
 
 
@@ -122,7 +121,7 @@ def _figure(figure, entry):
     vector, pixels = io.BytesIO(), io.BytesIO()
     with plt.rc_context({"svg.hashsalt": entry["label"], "svg.fonttype": "path"}):
         figure.savefig(vector, format="svg", bbox_inches=box, metadata={"Date": None})
-    figure.set_layout_engine("none")  # the positions stay: they need not be found twice
+    figure.set_layout_engine("none")  # keeps the positions, which need not be computed twice
     figure.savefig(pixels, format="png", bbox_inches=box, dpi=PNG_DPI)
     plt.close(figure)
     width, height = (int.from_bytes(pixels.getvalue()[k : k + 4], "big") for k in (16, 20))
@@ -139,7 +138,7 @@ def _table(frame, caption):
     if any(name is not None for name in frame.index.names):
         frame = frame.reset_index()
     with pd.option_context("display.max_colwidth", None):
-        # The classes keep MathJax away from the dollar signs of reviews.
+        # With these classes MathJax ignores dollar signs in reviews.
         page = frame.to_html(index=False, border=0, classes="mathjax_ignore tex2jax_ignore")
         plain = frame.to_string(index=False)
     page = page.replace(">", f"><caption>{html.escape(caption)}</caption>", 1)
@@ -147,7 +146,7 @@ def _table(frame, caption):
 
 
 def _print_caption(label, caption, number=None):
-    """The caption as a reader sees it in Jupyter; the reports leave this output out."""
+    """Display the caption in Jupyter; the reports omit this output."""
     name = f"*Lab figure {number}.* " if number else ""
     display(
         {"text/markdown": name + caption, "text/plain": name + caption},

@@ -1,4 +1,4 @@
-"""What every report needs, imported and read once by the server that its process is forked from."""
+"""Imports and data for all reports, loaded once by the server that forks their processes."""
 
 # ruff: noqa: E402 - a module has to be hidden before the imports
 import gc
@@ -7,7 +7,7 @@ import pkgutil
 import sys
 from contextlib import suppress
 
-# A grammar of web addresses that jsonschema would compile for a second, to check none here.
+# A grammar of URLs: jsonschema would compile it for a second, and no notebook needs it.
 sys.modules.setdefault("rfc3987_syntax", None)
 
 import ipykernel.kernelapp  # noqa: F401
@@ -26,11 +26,11 @@ from labrnn.trials.tables import opened
 
 for _, name, _ in pkgutil.iter_modules(labrnn.results.__path__, "labrnn.results."):
     importlib.import_module(name)
-with suppress(LabError):  # the notebook that needs it reports it
+with suppress(LabError):  # the notebook that needs them reports the error
     _ = Runs(opened(PROJECT / "reports" / "full").trials()).table
-# What every report would compile or compute again.
+# Cached values that every report would compute again.
 for relaxed in (False, True):
     nbformat.validate(nbformat.v4.new_notebook(), relax_add_props=relaxed)
 get_lexer_by_name("python")
 package_digest()
-gc.freeze()  # else each process looks through all of this for garbage, and copies it by that
+gc.freeze()  # else garbage collection would touch, and so copy, this memory in each process

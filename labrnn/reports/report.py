@@ -1,4 +1,4 @@
-"""What is made, and the record of what it was made from: a report, the write-up of a folder."""
+"""The targets of a batch, each with a record of its inputs: reports, write-up, gallery."""
 
 import hashlib
 import json
@@ -26,16 +26,16 @@ from labrnn.trials.trial import sha256
 
 TITLE = "Recurrent networks for review sentiment: a reproduction"
 SUFFIXES = (".ipynb", ".pdf", ".html")
-CELL_SECONDS = 4 * 3600  # a cell that takes longer hangs
-COMMITS = 4  # that a report lists
+CELL_SECONDS = 4 * 3600  # limit for a cell
+COMMITS = 4  # the most that a report lists
 
 
 class Target:
-    """Files that are made together, and the record of what they were made from.
+    """Files that are made together, and a record of their inputs.
 
-    The record is written after the files: it is the only sign that they are done. A target has a
-    folder `out`, a `name`, `inputs()` (bytes of all that it is made from, but the package),
-    `outputs()` (paths) and `contents()`, the bytes of each output.
+    The record is written last: a target without it is not done. A subclass has a folder `out`, a
+    `name`, `inputs()` (bytes of all inputs except the package), `outputs()` (paths) and
+    `contents()` (bytes of each output).
     """
 
     @property
@@ -47,18 +47,18 @@ class Target:
         return self.out / ".done" / f"{self.name}.json"
 
     def key(self):
-        """A digest of what is known before it is made."""
+        """Return a digest of the package and the inputs."""
         pieces = [package_digest(), *self.inputs()]
         return sha256("".join(map(sha256, pieces)).encode())
 
     def kept(self):
-        """Name -> digest of what is read beside the inputs."""
+        """Return name -> digest of derived data that is read besides the inputs."""
         return {}
 
     def is_done(self):
-        """Whether the outputs are there, whole, and made from the same inputs.
+        """Whether the outputs are complete and were made from the same inputs.
 
-        What was kept beside the trials then must be the same; what came later was not read.
+        Derived data in the record must be unchanged; data stored later does not count.
         """
         try:
             record, kept = json.loads(self.record.read_text("utf-8")), self.kept()
@@ -69,10 +69,10 @@ class Target:
             return False
 
     def run(self):
-        """Render aside, then move the results to their places; the record comes last.
+        """Render to a temporary folder, move the files to their places, then write the record.
 
         Raises:
-            LabError: what it is made of cannot be rendered.
+            LabError: the target cannot be rendered.
         """
         key, outputs = self.key(), self.outputs()
         with scratch(self.out / ".work") as work:
@@ -81,11 +81,11 @@ class Target:
                 write_file(work / path.name, content)
             for path in outputs:
                 publish(work / path.name, path)
-        if self.key() == key:  # else the inputs have changed meanwhile
+        if self.key() == key:  # else the inputs changed during rendering
             self.write_record(key, contents)
 
     def write_record(self, key, contents):
-        """Record what was rendered, whatever is at its place by now."""
+        """Record what was rendered, even if another process has replaced the files since."""
         made = zip(self.outputs(), map(sha256, contents), strict=True)
         outputs = {path.name: found for path, found in made}
         record = {"key": key, "kept": self.kept(), "outputs": outputs}
@@ -93,7 +93,7 @@ class Target:
         replace_file(self.record, json.dumps(record, indent=1).encode())
 
     def make(self):
-        """Run in a process of its own, with a folder of its own for what is temporary."""
+        """Run with a new temporary folder; changes TMPDIR, so call it in a separate process."""
         with scratch(Path(tempfile.gettempdir())) as folder:
             tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
             self.run()
@@ -104,12 +104,12 @@ class Report(Target):
     """One notebook to execute and render.
 
     Attributes:
-        part: its validated parameters.
-        trials: the stored trials that it will use.
-        out: the folder of its configuration, e.g. `reports/quick`.
-        author: printed on the report.
-        notebooks: the folder of the sources.
-        reviews: their fingerprint; empty where the reviews are not at hand.
+        part: the validated parameters, a `labrnn.parts.Part`.
+        trials: the stored trials that it reads.
+        out: folder for the report, e.g. `reports/quick`.
+        author: author printed on the report.
+        notebooks: folder of the source notebooks.
+        reviews: fingerprint of the reviews; empty if they are not available.
     """
 
     part: object
@@ -136,17 +136,17 @@ class Report(Target):
         return [self.source.read_bytes(), *map(str.encode, texts)]
 
     def kept(self):
-        """Name -> digest of what is stored beside the trials and read by notebooks."""
-        # Figures of trainings show the baseline if it is there.
+        """Return name -> digest of the derived data that notebooks read."""
+        # Figures of training runs show the best baseline, if it is stored.
         baseline = {baselines.kept_file(self.part): None} if self.part.settings() else {}
         found = default_store(self.part.store).kept_digests(self.reviews) if self.reviews else {}
         return baseline | found
 
     def contents(self):
-        """Execute and render it: the notebook, the PDF, the HTML page.
+        """Execute the notebook and render it: notebook, PDF and HTML page, as bytes.
 
         Raises:
-            LabError: the notebook failed, its kernel died or it took too long.
+            LabError: the notebook failed, its kernel died, or a cell took too long.
         """
         try:
             notebook = execute(self.source, self.part.given())
@@ -157,9 +157,9 @@ class Report(Target):
             raise LabError(f"{self.name}: {explain(error)}\n  log: {self.log}") from None
 
     def _describe(self, notebook):
-        """Put the title page's facts and 'How this report was made' into the metadata.
+        """Add the facts for the title page and for 'How this report was made' to the metadata.
 
-        What differs from run to run goes: the same inputs give the same bytes.
+        Metadata that differ between runs are removed, so that equal inputs give equal bytes.
         """
         notebook.metadata.pop("papermill", None)
         notebook.metadata.get("language_info", {}).pop("version", None)
@@ -177,15 +177,15 @@ class Report(Target):
         )
 
     def day(self):
-        """The day of the newest trial; empty without trials."""
+        """Return the date of the newest trial; empty without trials."""
         return max((t.environment["finished"][:10] for t in self.trials), default="")
 
     def facts(self):
-        """What the report was made from; none of it depends on when or where it is rendered."""
+        """Return the provenance of the report, independent of when and where it is rendered."""
         newest_first = sorted(
             (trial.environment for trial in self.trials), key=lambda e: e["finished"], reverse=True
         )
-        files, versions = {}, {}  # the same reviews may have been read from files of several names
+        files, versions = {}, {}  # the same reviews may come from files with different names
         for trial in self.trials:
             files.setdefault(trial.fingerprint, set()).add(trial.data["name"])
             for name, version in trial.environment["versions"].items():
@@ -208,7 +208,7 @@ class Report(Target):
 
 @dataclass(frozen=True)
 class WriteUp(Target):
-    """The one document of a folder, from its executed notebooks."""
+    """The write-up: one document of all executed notebooks of a folder."""
 
     out: Path
     author: str
@@ -232,19 +232,19 @@ class WriteUp(Target):
 
 @dataclass(frozen=True)
 class Gallery(Target):
-    """The page over the reports in a folder and in its folders."""
+    """The gallery: one page of the reports in a folder and its subfolders."""
 
     out: Path
     name, says = "gallery", "all reports at a glance"
 
     @classmethod
     def of(cls, folder):
-        """The gallery of a configuration's folder; `reports` has one for all of its folders."""
+        """Return the gallery for a folder; all folders in `reports` share one."""
         folder, reports = Path(folder).resolve(), PROJECT / "reports"
         return cls(reports if folder.parent == reports else folder)
 
     def reports(self):
-        """Folder -> its executed notebooks, if it has any."""
+        """Return folder -> its executed notebooks, for folders that have any."""
         folders = [self.out, *sorted(path for path in self.out.iterdir() if path.name[0] != ".")]
         return {folder: found for folder in folders if (found := executed(folder))}
 
@@ -269,16 +269,16 @@ class Gallery(Target):
 
 
 def executed(folder):
-    """The executed notebooks of a folder, those with a PDF, in the lab's order."""
+    """Return the executed notebooks of a folder that have a PDF, in the lab's order."""
     paths = (folder / f"{name}.ipynb" for name in PARTS)
     return [path for path in paths if path.exists() and path.with_suffix(".pdf").exists()]
 
 
 @lru_cache
 def package_digest():
-    """A digest of the package's sources and of the versions of all that is installed.
+    """Return a digest of the package's sources and of all installed versions.
 
-    Other versions may print another report.
+    Another version may change a report.
     """
     folder = Path(__file__).parents[1]
     found = hashlib.sha256(platform.python_version().encode())
@@ -291,9 +291,9 @@ def package_digest():
 
 @contextmanager
 def scratch(parent):
-    """A folder of this process in `parent`, removed at the end.
+    """Make a temporary folder in `parent` for this process, and remove it at the end.
 
-    Folders that killed processes left there are removed first: their locks are free.
+    Folders of killed processes, whose locks are free, are removed first.
     """
     parent.mkdir(parents=True, exist_ok=True)
     for old in parent.glob("labrnn-*"):
@@ -302,7 +302,7 @@ def scratch(parent):
     while True:
         folder = Path(tempfile.mkdtemp(prefix="labrnn-", dir=parent))
         lock = FileLock(folder / "lock", timeout=0)
-        with suppress(OSError, Timeout):  # another process took it for a dead one's
+        with suppress(OSError, Timeout):  # another process may have removed it before it was locked
             lock.acquire()
             if (folder / "lock").exists():
                 break
@@ -314,15 +314,15 @@ def scratch(parent):
 
 
 def execute(source, parameters):
-    """Run a notebook with papermill in a kernel of its own; returns the executed notebook.
+    """Run a notebook with papermill in a new kernel and return the executed notebook.
 
-    Success is this function's return, never what the notebook says of itself.
+    Only a return from this function means success; the notebook's own metadata is not used.
     """
     import nbformat
     import papermill
 
     content = source.read_bytes()
-    with suppress(ValueError, AttributeError):  # what is no notebook nbformat refuses
+    with suppress(ValueError, AttributeError):  # invalid notebooks are refused by nbformat below
         cells = json.loads(content).get("cells", [])
         tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
         if len(tagged) != 1:
@@ -330,7 +330,7 @@ def execute(source, parameters):
                 f"{source}: {len(tagged)} cells have the tag `parameters`, so that the params file "
                 "would have no effect; give the cell of the defaults that tag, and no other"
             )
-    # As a notebook and without an output: papermill would fill in braces in their paths.
+    # A notebook object and no output path: papermill would expand braces in paths.
     return papermill.execute_notebook(
         nbformat.reads(content, 4),
         None,
@@ -344,7 +344,7 @@ def execute(source, parameters):
 
 
 def render(notebook, name):
-    """The contents of the notebook file, the PDF and the HTML page."""
+    """Return the bytes of the notebook file, the PDF and the HTML page."""
     import nbformat
 
     from labrnn.reports.exporter import LabPDFExporter, to_html, to_pdf
@@ -355,7 +355,7 @@ def render(notebook, name):
 
 
 def explain(error):
-    """An error of a notebook in a few lines: the cell, and its last words."""
+    """Summarise an error of a notebook: the cell, and the last lines of the message."""
     kind = type(error).__name__
     if kind == "PapermillExecutionError":
         words = re.sub(r"\x1b\[[0-9;]*m", "", f"{error.ename}: {error.evalue}")

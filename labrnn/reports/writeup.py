@@ -1,4 +1,4 @@
-"""The write-up of the lab: frame, sections with the parts' answers, and the notebooks as appendix."""
+"""The write-up of the lab: front matter, the parts' answers, and the notebooks as appendix."""
 
 import ast
 from collections import Counter, defaultdict
@@ -11,14 +11,7 @@ from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.parts import PARTS
 from labrnn.published import published
-from labrnn.reports.document import (
-    REFERENCES,
-    Block,
-    Document,
-    Part,
-    assignments,
-    part,
-)
+from labrnn.reports.document import REFERENCES, Block, Document, Part, assignments, part
 from labrnn.reports.exporter import to_html, to_pdf
 from labrnn.reports.notebook import finding_of, verdicts_of
 from labrnn.results import statistics, table
@@ -30,16 +23,21 @@ STARTS = {"Questions": "questions", "Lab 1": "lab1", "Lab 2": "lab2"}
 SECTIONS = {title: [n for n in PARTS if n.startswith(start)] for title, start in STARTS.items()}
 APPENDIX = "Executed notebooks"
 VERBS = {CONFIRMED: "confirm", REFUTED: "refute", INCONCLUSIVE: "are inconclusive on"}
-LEFT_OUT = {"exercises", "repeated"}  # tags of cells: exercises; what another part prints already
+LEFT_OUT = {"exercises", "repeated"}  # tags of cells that are omitted
 
 
 def build(notebooks, title, authors):
     """Render the write-up of executed notebooks: the contents of its PDF and of its HTML page.
 
-    `notebooks` are paths named like the parts; a part of the lab without one is said to be not
-    run, and notebooks of other names follow as further parts. The date is the newest notebook's. A
-    label `fig-x` of part `lab1_data` is known to the other parts as `lab1_data.fig-x`. Raises
-    LabError.
+    Args:
+        notebooks: paths of notebooks named after their parts. A part of the lab without one is
+            printed as not run; notebooks with other names follow as further parts. Other parts
+            refer to a label `fig-x` of part `lab1_data` as `lab1_data.fig-x`.
+        title: Markdown.
+        authors: names.
+
+    Raises:
+        LabError: a notebook cannot be read or rendered.
     """
     paths = {Path(path).stem: Path(path) for path in notebooks}
     known = {name for names in SECTIONS.values() for name in names}
@@ -64,20 +62,20 @@ def build(notebooks, title, authors):
     body = before + body + after + appendix + _commits(notebooks)
     date = max((nb.metadata.get("date", "") for nb in notebooks.values()), default="")
     doc = Document(body, pictures, title, list(authors), date, cover=True)
-    with ThreadPoolExecutor(1) as other:  # pandoc and Typst leave the other core idle
+    with ThreadPoolExecutor(1) as other:  # in parallel: pandoc and Typst use one core each
         html = other.submit(to_html, doc)
         return [to_pdf(doc), html.result().encode()]
 
 
 def _answers(whole):
-    """Text, figures and tables of a part; of its code what answers."""
+    """Return the text, figures, tables and answers (tag `answer`) of a part."""
     kinds = ("markdown", "computed", "error")
     kept = [b for b in whole.blocks if b.kind in kinds or b.label or "answer" in b.tags]
     return Part(whole.name, kept, top=3, prefix=whole.prefix, heading=2)
 
 
 def _executed(whole):
-    """The other code and printed outputs of a part; figures and tables are referred to."""
+    """Return the other code and printed outputs of a part, with references to its figures."""
     blocks, heading = [Block("computed", f"# `{whole.name}.ipynb`", level=2)], []
     for block in whole.blocks:
         if block.kind == "markdown":
@@ -90,7 +88,7 @@ def _executed(whole):
 
 
 def _commits(notebooks):
-    """The commits of the code that trained the runs, as a table: one Part, or none without runs."""
+    """Return a list with the table of the commits that trained the runs; empty without runs."""
     counts = Counter(run["commit"] or "not recorded" for run in _runs(notebooks).values())
     if not counts:
         return []
@@ -103,7 +101,7 @@ def _commits(notebooks):
 
 
 def _runs(notebooks):
-    """Key -> seconds and commit of every run that a notebook reads."""
+    """Return key -> seconds and commit of every run that a notebook reads."""
     return {k: v for nb in notebooks.values() for k, v in nb.metadata.get("runs", {}).items()}
 
 
@@ -115,46 +113,43 @@ def read(path):
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
-    except Exception as error:  # nbformat lets through whatever its old converters stumble on
+    except Exception as error:  # nbformat's converters of old versions raise any kind
         reason = str(error).strip().partition("\n")[0]
         raise LabError(f"{path}: not a readable notebook ({reason}); run its part again") from error
     return notebook
 
 
 def _frame(notebooks):
-    """Parts before the lab's sections, and parts after them.
+    """Return the parts before the lab's sections, and those after them.
 
-    The sentences are in `labrnn/results/templates`; their numbers come from what the notebooks
-    carry: parameters, findings, verdicts, and the seconds of the training runs.
+    The sentences are in `labrnn/results/templates`. Their numbers come from the notebooks:
+    parameters, findings, verdicts, and the seconds of the training runs.
 
     Args:
         notebooks: name of a part -> its executed notebook, for those that were run.
     """
     values = _values(notebooks)
 
-    def text(name, **table):
-        return Block("front", page(name, **values), "the write-up", **table)
+    def text(name, label="", caption=""):
+        return Block("front", page(name, **values), "the write-up", label, caption)
 
-    claims = {"label": "tbl-claims"}
-    claims["caption"] = "The conclusions of the original study and our verdicts. E: embedding "
-    claims["caption"] += "dimensions; H: units; L: layers."
-    settings = {"label": "tbl-setup", "caption": "Data, defaults, limits and computation."}
+    claimed = "Conclusions, and our verdicts. E: embedding dimensions; H: units; L: layers."
     before = [text("abstract"), Block("contents"), text("summary")]
-    before += [text("claims", **claims)] if values["verdicts"] else []
-    rules = {"label": "tbl-rules", "caption": "What supports or contradicts a statement."}
-    before += [text("effort"), text("setup"), text("settings", **settings), text("methods")]
-    before += [text("rules", **rules)]
-    related = {"label": "tbl-related", "caption": "Published test accuracies on the fixed split."}
+    before += [text("claims", "tbl-claims", claimed)] if values["verdicts"] else []
+    before += [text("effort"), text("setup")]
+    before.append(text("settings", "tbl-setup", "Data, defaults, limits and computation."))
+    before.append(text("methods"))
+    before.append(text("rules", "tbl-rules", "What supports or contradicts a statement."))
     after = [
         Block("computed", page("related", **values), "the write-up", level=0),
-        text("others", **related),
+        text("others", "tbl-related", "Published test accuracies on the fixed split, and ours."),
         Block("computed", page("end", **values), "the write-up", level=0),
     ]
     return [Part("", before)], [Part("", after), REFERENCES]
 
 
 def _values(notebooks):
-    """What the templates are filled with."""
+    """Return the values for the templates."""
     given = {name: parameters(notebook) for name, notebook in notebooks.items()}
     shared = ("train_reviews", "max_tokens", "batch_size", "epochs")
     first = next((v for v in given.values() if set(shared) <= v.keys()), {})
@@ -188,10 +183,10 @@ def _values(notebooks):
 
 
 def tally(outcomes):
-    """How many conclusions our runs confirm, refute and leave open, as a sentence without its stop.
+    """Count the verdicts in a sentence without its full stop.
 
     Args:
-        outcomes: of each verdict, and where the last epoch is tested, in pairs.
+        outcomes: (outcome, outcome at the last epoch) of each verdict.
     """
     outcomes = list(outcomes)
     best, last = (Counter(pair[k] for pair in outcomes) for k in (0, 1))
@@ -207,7 +202,7 @@ def _counts(found):
 
 
 def parameters(notebook):
-    """The values of the cells tagged `parameters` and `injected-parameters`."""
+    """Return the values of the cells tagged `parameters` and `injected-parameters`."""
     tags = {"parameters", "injected-parameters"}
     cells = [cell for cell in notebook.cells if tags & set(cell.metadata.get("tags", []))]
     found = (item for cell in cells for item in assignments(cell.source).items())
@@ -215,6 +210,6 @@ def parameters(notebook):
 
 
 def _limits(field):
-    """`1 to 256` for a field of `TrialConfig`."""
+    """Return the limits of a field of `TrialConfig` as `1 to 256`."""
     bounds = {type(m).__name__: m for m in TrialConfig.model_fields[field].metadata}
     return f"{bounds['Ge'].ge} to {bounds['Le'].le}"

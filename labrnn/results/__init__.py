@@ -1,1 +1,1 @@
-"""What the trials say: statistics, figures, tables, sentences."""
+"""The results: statistics, figures, tables and sentences computed from stored trials."""

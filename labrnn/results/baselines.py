@@ -1,9 +1,9 @@
-"""Baselines, models without a network, on the lab's split: majority, bag of words, NB-SVM.
+"""Baselines without a neural network on the lab's split: majority, bag of words, NB-SVM.
 
-Each is linear in the words and n-grams (n ≤ 3) that occur in a review. It is fitted on the training
-reviews in use, the validation reviews choose its regularisation, and the test reviews are
-classified once, after that. NB-SVM (Wang and Manning 2012) scales features by log-count ratios.
-Tokens are words and punctuation, as the best network reads them.
+Each is linear in the words and n-grams (n ≤ 3) that occur in a review. It is fitted to the
+training reviews, its regularisation is selected on the validation reviews, and the test reviews are
+classified once, at the end. NB-SVM (Wang and Manning 2012) scales features by log-count ratios. The
+tokens are words and punctuation, as for the best network.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from labrnn.reviews.text import load_corpus
 from labrnn.trials.kept import array_of
 
 KIND = "baselines"
-FORMAT = 2  # of what is kept; another one when a change here changes figures
+FORMAT = 2  # of the stored data; raise it if a change here changes figures
 
 
 TITLES = {"majority": "the majority class", "bag of words": "the bag of words"} | {
@@ -26,19 +26,20 @@ TITLES = {"majority": "the majority class", "bag of words": "the bag of words"} 
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """A fitted model that is no setting: a baseline, or its sum with a network.
+    """A fitted model other than a setting: a baseline, or its combination with a network.
 
     Attributes:
-        name: as the reports call it; `title` in a sentence.
-        parameters: weights and bias.
-        seconds: processor time of all it took, reading texts and the choice of C included.
+        name: its name in tables.
+        title: its name in a sentence.
+        parameters: number of weights and biases.
+        seconds: processor time, with reading the texts and the selection of C.
         validation: accuracy on the validation reviews.
-        correct: whether it is right on each test review, in the order of the runs' predictions,
-            [test]; of a sum [runs, test].
-        strength: the chosen C; None where there is nothing to choose.
-        labels: 1 = positive, of the validation and of the test reviews, [valid], [test].
-        margins: above 0 for `positive`, of the same reviews.
-        repeated: whether a test review's text is also among the training reviews, [test].
+        correct: whether each test review is classified correctly, in the order of the runs'
+            predictions, bool [test]; for a combination [runs, test].
+        strength: the selected C; None if there is none.
+        labels: labels of the validation and of the test reviews, 1 = positive, [valid], [test].
+        margins: decision values of the same reviews, above 0 for `positive`.
+        repeated: whether a test review's text also occurs in the training reviews, [test].
     """
 
     name: str
@@ -54,23 +55,23 @@ class Baseline:
 
     @property
     def accuracy(self):
-        """Accuracy on the test reviews."""
+        """Accuracy on the test reviews, a fraction."""
         return float(self.correct.mean())
 
 
 def find(part, store):
     """Return the `Baseline`s of a part's reviews, stored or fitted now.
 
-    None where the part names a fingerprint and neither its reviews nor their stored outcome are
-    available.
+    The list is empty if the part names a fingerprint, and neither its reviews nor stored baselines
+    are available.
 
     Raises:
-        LabError: the reviews are missing, and no fingerprint says which stored outcome to use; or
-            no linear model can be fitted to so few training reviews.
+        LabError: the reviews are missing and the part names no fingerprint; or the training reviews
+            are too few for a linear model.
     """
 
     def fit(reviews):
-        from labrnn.results.linear import measure  # scikit-learn, only where something is fitted
+        from labrnn.results.linear import measure  # scikit-learn is imported only if needed
 
         return measure(reviews, load_corpus(part.base, part.data).rows)
 
@@ -93,7 +94,7 @@ def find(part, store):
 def best(part, trials, store):
     """Return the stored `Baseline` with the best validation accuracy on the trials' reviews.
 
-    None where none is stored; it fits nothing, so that any part's figures may ask.
+    Nothing is fitted: the result is None if no baseline is stored.
     """
     fingerprint = next((trial.fingerprint for trial in trials), None)
     stored = fingerprint and store.recall(fingerprint, kept_file(part))
@@ -106,7 +107,7 @@ def preferred(models):
 
 
 def kept_file(part):
-    """The name of the file, beside the trials, that holds the part's baselines."""
+    """Return the name of the derived data with the part's baselines."""
     return kept_as(KIND, _identity(part))
 
 

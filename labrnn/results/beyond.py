@@ -11,17 +11,23 @@ from labrnn.results.baselines import preferred
 from labrnn.results.comparison import of_kind
 from labrnn.results.discussion import discuss
 from labrnn.results.prose import render
-from labrnn.results.tables import ACCURACY, COMPARED, REFERENCE, accuracy_cell, compared_cells, printed
+from labrnn.results.tables import (
+    ACCURACY,
+    COMPARED,
+    REFERENCE,
+    accuracy_cell,
+    compared_cells,
+    printed,
+)
 
 # Linear baselines beside networks
 
 
 def baseline_comparisons(baselines, results, networks=None, combined=None):
-    """Every baseline against the network with the highest validation accuracy; then the best baseline, by
-    validation, against the other networks and the other baselines; then the combination `combined`,
-    if there is one, against both leaders.
+    """Return the `Comparison`s of baselines and networks, corrected together by Holm's method.
 
-    A baseline has no seed. One family under Holm's correction.
+    Each baseline is compared with the leading network, the best baseline with the other networks
+    and baselines, and `combined`, if given, with both leaders. The leaders are those on validation.
     """
     lead, *others = results.by_validation(networks) or [None]
     pairs = [Pair(model, lead, "baseline") for model in baselines if lead]
@@ -34,7 +40,7 @@ def baseline_comparisons(baselines, results, networks=None, combined=None):
 
 
 def baseline_table(baselines, results, compared, networks=None, combined=None):
-    """A line a model: size, accuracies, seconds, difference from the leading network."""
+    """Return one row per model: size, accuracies, seconds, difference from the leading network."""
     main = of_kind(compared, "baseline")
     found = {c.second.name: REFERENCE for c in main}
     found |= {c.first.name: compared_cells(c) for c in main}
@@ -59,7 +65,7 @@ def baseline_table(baselines, results, compared, networks=None, combined=None):
 
 
 def on_baselines(baselines, results, compared, networks=None):
-    """Are the networks better than linear baselines?"""
+    """Discuss whether the networks are more accurate than the linear baselines."""
     if not baselines:
         return (
             "The linear baselines were not run: neither stored results nor the reviews are there."
@@ -79,15 +85,15 @@ def on_baselines(baselines, results, compared, networks=None):
 
 
 def _of_best(compared):
-    """Of `baseline_comparisons` that of the best baseline with the leading network; none without both."""
+    """Return a list with the comparison of the best baseline and the leading network, or []."""
     found = of_kind(compared, "baseline")
     best = preferred([c.first for c in found]) if found else None
     return [c for c in found if c.first is best]
 
 
 def _without_repeated(baseline, results, network):
-    """Test reviews that are training reviews too, and the network's accuracy without them minus that
-    with them.
+    """Count the test reviews that repeat a training review; also return the network's accuracy
+    without them, minus that with them.
     """
     correct = results.correct(network).mean(axis=0)
     return int(baseline.repeated.sum()), correct[~baseline.repeated].mean() - correct.mean()
@@ -97,10 +103,9 @@ def _without_repeated(baseline, results, network):
 
 
 def choice_comparisons(results):
-    """Corrected minus published choice, one family under Holm's correction.
+    """Return the `Comparison`s of corrected and published choices, corrected together by Holm.
 
-    The first pairs are the same runs, tested after their best epoch and after their last, so they
-    are paired by run as well.
+    The first compare best and last epoch of the same runs, so they are also paired by run.
     """
     published = dict.fromkeys(pair.second for pair in results.part.pairs())
     changes, last, found = {}, results.at("last"), []
@@ -117,7 +122,7 @@ def choice_comparisons(results):
 
 
 def on_choices(results, compared):
-    """Which of the published choices cost accuracy?"""
+    """Discuss which of the published choices reduce the accuracy."""
     columns = [f"{tested}_accuracy" for tested in ("best", "last")]
     rows = [results.rows(setting) for setting in results.run()]
     moved = [(r[c] - r[f"{c}_batch_mean"]).abs().max() for r in rows for c in columns]
@@ -133,14 +138,14 @@ def on_choices(results, compared):
 
 
 def _shares_that_train(results):
-    """Corrected p-values for pairs of settings that differ in the share of runs that train, sorted."""
+    """Return sorted, corrected p-values for the share of runs that train, one per pair."""
     sides = [(results.trained(p.first), results.trained(p.second)) for p in results.part.pairs()]
     p = [statistics.fisher(*pair) for pair in sides if min(s.n for s in pair)]
     return sorted(statistics.holm(p))
 
 
 def _fields(c):
-    """What the two settings differ in."""
+    """Return the fields in which the two settings of a comparison differ."""
     mine, theirs = c.first.config.model_dump(), c.second.config.model_dump()
     return [name for name in mine if mine[name] != theirs[name]]
 
@@ -149,16 +154,12 @@ def _fields(c):
 
 
 def search():
-    """A row a trial of the search for the best network, in their order: settings, epochs,
-    accuracies and loss on the validation reviews, processor seconds.
-    """
+    """Return one row per trial of the search for the best network, in order."""
     return _recorded("search.csv")
 
 
 def standard_split():
-    """A row a model on the split of Maas et al. (2011): numbers of reviews, those classified
-    correctly, processor seconds. `tools/standard_split.py` makes it.
-    """
+    """Return one row per model on the split of Maas et al., see `tools/standard_split.py`."""
     return _recorded("standard_split.csv")
 
 
@@ -168,11 +169,11 @@ def _recorded(name):
 
 
 def on_standard_split():
-    """The best classifier on the split of the published figures, in words."""
+    """Discuss the best classifier on the split of Maas et al. (2011)."""
     return render("standard", rows=standard_split().to_dict("records"), share=statistics.Share)
 
 
 def on_components(results, compared, baselines=()):
-    """Which components carry the accuracy? `baselines` are those of `baseline_comparisons`."""
+    """Discuss the ablation; `baselines` are the results of `baseline_comparisons`."""
     against = [c.turned for c in _of_best(baselines)]
     return discuss("components", results, compared, against=against)

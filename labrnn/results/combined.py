@@ -1,4 +1,4 @@
-"""The network and the best linear baseline together: their log-odds, weighted and added."""
+"""Combine the network with the best linear baseline: a weighted sum of their log-odds."""
 
 from contextlib import suppress
 from functools import partial
@@ -11,24 +11,24 @@ from labrnn.reviews.description import remembered
 from labrnn.reviews.text import load_corpus
 from labrnn.trials.kept import array_of, hex_of
 
-FORMAT = 1  # of what is kept; another one when a change here changes figures
+FORMAT = 1  # of the stored data; raise it if a change here changes figures
 
 
 def find(results, setting, baseline, store):
-    """Add each run of a setting that trained to a `Baseline`.
+    """Combine each run of a setting that trained with a `Baseline`.
 
-    Two weights and a bias are fitted to the validation reviews by logistic regression. It takes the
-    reviews and the weights of the runs, once.
+    Two weights and a bias are fitted to the validation reviews by logistic regression. The first
+    call needs the reviews and the runs' weights; the result is stored.
 
     Returns:
-        a `Baseline` of the runs that could be added, or None without any.
+        a `Baseline` of the runs that could be combined; None if there is none.
     """
     part, rows, found = results.part, results.rows(setting), []
     for config in rows["run"][rows["trained"].astype(bool)]:
         trial = results.runs.trials[config]
         identity = [FORMAT, trial.key, baseline.name, baseline.strength]
         add = partial(_add, trial, baseline, part.data)
-        with suppress(LabError):  # neither weights and reviews, nor an earlier result
+        with suppress(LabError):  # no stored result, and the reviews or the weights are missing
             found.append(remembered("combined", identity, part.data, trial.fingerprint, store, add))
     if not found:
         return None
@@ -44,7 +44,7 @@ def find(results, setting, baseline, store):
 
 
 def _add(trial, baseline, data, _reviews):
-    """What is kept of a run's sum, plain values."""
+    """Return the stored values of one run's combination."""
     import torch
 
     from labrnn.network.batches import Batches
@@ -68,10 +68,10 @@ def add(network, linear, labels):
 
     Args:
         network, linear: log-odds or margins of the validation and of the test reviews.
-        labels: of the validation reviews.
+        labels: labels of the validation reviews.
 
     Returns:
-        the fitted regression and what it reads of both splits, [reviews, 2] each.
+        the fitted regression, and its inputs for both splits, [reviews, 2] each.
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -1,4 +1,4 @@
-"""The pairs that a part declares, tested together: which differ, which are equivalent."""
+"""Test the pairs of a part together: which differ, and which are equivalent."""
 
 import math
 from dataclasses import dataclass, replace
@@ -13,12 +13,12 @@ OUTCOMES = ("higher", "lower", "equivalent", "inconclusive", "untested")
 
 @dataclass(frozen=True)
 class Comparison(Pair):
-    """The test accuracies of two models, `Setting`s or others, on the same test reviews.
+    """The comparison of two models' test accuracies; the models are `Setting`s or `Baseline`s.
 
     Attributes:
         difference: first minus second, a `statistics.Estimate`.
-        p, p_equivalent: corrected by Holm's method for the comparisons made with it; NaN where a
-            single run would have to decide against a setting.
+        p, p_equivalent: p-values corrected by Holm's method for all comparisons made together; NaN
+            if a single run would decide against a setting.
     """
 
     difference: statistics.Estimate = statistics.NOT_RUN
@@ -27,7 +27,7 @@ class Comparison(Pair):
 
     @property
     def turned(self):
-        """The same comparison with its sides exchanged."""
+        """The same comparison with the two sides swapped."""
         difference = replace(self.difference, mean=-self.difference.mean)
         return replace(self, first=self.second, second=self.first, difference=difference)
 
@@ -41,7 +41,7 @@ class Comparison(Pair):
 
     @property
     def outcome(self):
-        """One of `OUTCOMES`; a significant difference may be below a point all the same."""
+        """One of `OUTCOMES`; a significant difference can also be smaller than 1 point."""
         if self.significant:
             return "higher" if self.difference.mean > 0 else "lower"
         if self.equivalent:
@@ -50,10 +50,10 @@ class Comparison(Pair):
 
 
 def compare(results):
-    """`Comparison`s of all pairs of a part that have trained runs, corrected together.
+    """Return the `Comparison`s of a part's pairs that have trained runs, corrected together.
 
-    Where a pair names no second setting it is the one that the validation reviews prefer, never
-    the test reviews. The best settings of the part's groups are chosen the same way.
+    A pair without a second setting is compared with the best setting on validation, never on the
+    test reviews. The best settings of the part's groups are selected in the same way.
     """
     lead = next(iter(results.by_validation()), None)
     pairs = [replace(pair, second=pair.second or lead) for pair in results.part.pairs()]
@@ -63,12 +63,12 @@ def compare(results):
 
 
 def tested(results, pairs):
-    """`Comparison`s of `Pair`s of models, corrected together by Holm."""
+    """Return the `Comparison`s of `Pair`s of models, corrected together by Holm's method."""
     return corrected((pair, results.difference(pair.first, pair.second)) for pair in pairs)
 
 
 def corrected(found):
-    """`Comparison`s of `Pair`s with an `Estimate` each, corrected together."""
+    """Return the `Comparison`s of (`Pair`, `Estimate`), corrected together by Holm's method."""
     found = [(pair, d) for pair, d in found if not math.isnan(d.mean)]
     p = statistics.holm([d.p for _, d in found])
     equal = statistics.holm([d.p_equivalent for _, d in found])
@@ -79,7 +79,7 @@ def corrected(found):
 
 
 def leaders(results):
-    """Name of a group -> its best setting on validation, the best of all first."""
+    """Return group name -> its best setting on validation, the best group first."""
     best = {
         name: chosen[0]
         for name, group in results.part.groups().items()
@@ -90,11 +90,11 @@ def leaders(results):
 
 
 def of_kind(compared, kind):
-    """Those comparisons that are of a kind."""
+    """Return the comparisons of one kind."""
     return [c for c in compared if c.kind == kind]
 
 
 def outcomes(compared):
-    """Outcome -> the comparisons that have it, those that occur."""
+    """Return outcome -> its comparisons, for the outcomes that occur."""
     groups = {name: [c for c in compared if c.outcome == name] for name in OUTCOMES}
     return {name: group for name, group in groups.items() if group}

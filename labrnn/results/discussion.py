@@ -1,7 +1,7 @@
-"""The discussions: a template a part, filled from the table of results.
+"""The discussions: one template per part, filled from the table of results.
 
 Each public function takes a part's `Results` and returns Markdown. The templates in
-`labrnn/results/templates` contain the sentences; this module computes what they are filled with.
+`labrnn/results/templates` contain the sentences; this module computes their values.
 """
 
 from dataclasses import replace
@@ -20,15 +20,15 @@ from labrnn.results.table import FALL, LN2
 from labrnn.results.tables import front
 from labrnn.results.verdicts import verdicts
 
-RISE = 0.02  # of the validation loss after its best epoch, from which overfitting is reported
+RISE = 0.02  # increase of the validation loss from which overfitting is reported
 
 
 def discuss(template, results, compared=None, settings=None, **more):
-    """A part's template, filled with what every discussion needs and with `more`.
+    """Render a part's template with the values of every discussion and with `more`.
 
     Args:
-        compared: `Comparison`s, those of the part's pairs if None.
-        settings: those that are discussed, the part's if None.
+        compared: `Comparison`s; those of the part's pairs if None.
+        settings: settings to discuss; the part's if None.
     """
     return render(
         template,
@@ -44,7 +44,7 @@ def discuss(template, results, compared=None, settings=None, **more):
 
 
 def _of_runs(discussion):
-    """The discussion of a part, or a sentence where nothing was run."""
+    """Decorate a part's discussion: return a fixed sentence if nothing was run."""
 
     @wraps(discussion)
     def function(results):
@@ -57,7 +57,7 @@ def _of_runs(discussion):
 
 @_of_runs
 def sgd(results):
-    """Lab 1 f and h: does the loss fall steadily under SGD, and if not, why?"""
+    """Discuss Lab 1 f and h: does the loss fall steadily with SGD, and if not, why?"""
     setting, probes = results.settings[0], results.run(results.part.probes())
     losses, _ = results.curves(setting, "train_loss")
     falls = [sum(b < a for a, b in pairwise(curve)) for curve in losses]
@@ -85,13 +85,13 @@ def sgd(results):
 
 
 def _more_train(results, first, second):
-    """One-sided p-value that no more of a setting's runs train than of another's."""
+    """Return the one-sided p-value: the first setting trains no more often than the second."""
     return statistics.fisher(*map(results.trained, (first, second)), "greater")
 
 
 @_of_runs
 def optimizers(results):
-    """Lab 2 a and b: which optimiser is best?"""
+    """Discuss Lab 2 a and b: which optimiser is best?"""
     able, rates = results.by_validation(), results.part.rates
     return discuss(
         "optimizers",
@@ -108,7 +108,7 @@ def optimizers(results):
 
 
 def cells(results):
-    """Lab 2 b: the GRU against the LSTM, in accuracy and in cost."""
+    """Discuss Lab 2 b: GRU and LSTM compared in accuracy and cost."""
     found = of_kind(comparison.compare(results), "cells")
     ratios = [results.seconds(c.first) / results.seconds(c.second) for c in found]
     rivals = results.run(results.part.rivals()[0])
@@ -124,7 +124,7 @@ def cells(results):
 
 @_of_runs
 def sweep(results):
-    """Lab 2 c to e: does a larger model do better, in one dimension?"""
+    """Discuss Lab 2 c to e: is a model that is larger in one dimension more accurate?"""
     able = results.able()
     reference = results.part.reference() or next(iter(results.by_validation()), None)
     rows = pd.concat([results.rows(s) for s in results.run()])
@@ -142,7 +142,7 @@ depth = width = embedding = sweep
 
 @_of_runs
 def compound(results):
-    """Lab 2 f: does compound scaling beat a single dimension, and which setting is best?"""
+    """Discuss Lab 2 f: does compound scaling beat a single dimension, and which setting is best?"""
     compared, best = comparison.compare(results), comparison.leaders(results)
     grid = best.get("the grid")
     others = {s.config: s for s in [*results.settings, *results.part.others()]}
@@ -162,15 +162,15 @@ def compound(results):
 
 @_of_runs
 def bidirectional(results):
-    """Lab 2 g: are bidirectional models better, and where are they to be read?"""
+    """Discuss Lab 2 g: are bidirectional models better, and which readout is?"""
     return discuss("bidirectional", results)
 
 
-# What several parts say
+# Shared by several parts
 
 
 def training(results, settings=None):
-    """Sentences on the settings of which some runs, or all, did not train."""
+    """Discuss the settings of which some or all runs did not train."""
     run, able = results.run(settings), results.able(settings)
     never = [s for s in run if s not in able]
     flat = [s for s in never if LN2 - results.rows(s)["lowest_loss"].min() <= FALL]
@@ -191,12 +191,12 @@ def training(results, settings=None):
 
 
 def notes(results):
-    """What was not run, and that a quick run is a reduced one."""
+    """Note the settings that were not run, and a reduced setting."""
     return render("notes", part=results.part, results=results, missing=results.missing())
 
 
 def overfitted(results, settings):
-    """(Setting, rise of its validation loss after the best epoch) where that is largest; or None."""
+    """Return (setting, rise of its validation loss) for the largest rise; None if below `RISE`."""
 
     def rise(setting):
         losses, able = results.curves(setting, "valid_loss")

@@ -1,7 +1,7 @@
-"""Every figure of the lab: functions from results to matplotlib figures, made to be printed.
+"""All figures of the lab: functions that return matplotlib figures for the printed page.
 
-Lines differ in dash and marker as well as in colour; sizes are those on the page, in inches. Runs
-that failed are grey lines, or counted in a strip under the data; no mean or interval contains them.
+Lines differ in dash, marker and colour; sizes are in inches on the page. Runs that failed are grey
+lines or counted in a strip below the data; means and intervals exclude them.
 """
 
 import math
@@ -25,18 +25,18 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#1f5a99", "#c8561b", "#2c7a4b", "#75459c", 
 SERIES = [(BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D")]
 BASELINE = {"color": PURPLE, "linestyle": (0, (6, 2)), "linewidth": 0.7, "zorder": 1}
 FAILED = {"color": GREY, "linewidth": 0.6, "alpha": 0.8}
-# Marks of settings: means with intervals, published values.
+# Styles of means with intervals, and of published values.
 MEAN = {"capsize": 2, "elinewidth": 0.8, "markersize": 4, "fillstyle": "none"}
 MEAN |= {"label": "ours, best epoch"}
 PUBLISHED = {"color": ORANGE, "fillstyle": "none", "markersize": 5, "linestyle": "none"}
 PUBLISHED |= {"marker": "D", "label": "published, one run, last epoch"}
-# How figures are to be read: `show` adds it to their captions.
+# Keys of figures, which `show` adds to their captions.
 POINTS = "Points: runs; bars: mean and 95 % CI of those that trained."
 FAILURES = "Under the line: {}."
 NO_BAR = "without a bar: a CI that is not known or extends more than 10 points to one side"
 ALONE = "points without a mean: runs that differ too much for a CI"
 BEST_BASELINE = "Dashed: the best linear baseline."
-# Changes of the lab's defaults in titles, in this order.
+# Differences from the lab's defaults in titles, in this order.
 TITLES = {"optim": "{}", "lr": "learning rate {:g}", "n_layers": "{} layers"}
 TITLES |= {"hidden_dim": "{} units", "embedding_dim": "{} dimensions"}
 TITLES |= {"dropout_rate": "dropout {:g}", "bidirectional": "bidirectional"}
@@ -44,7 +44,7 @@ WIDTH = 6.0  # inches of the text on a page
 FIRST_STEPS = "Moving average over five steps; dotted: ln 2, the loss of a chance prediction."
 BEST_VALIDATION = "Best validation: the highest validation accuracy of all epochs, mean over runs."
 ALL_FAILED = "Accuracies in titles: of the runs that trained, of all if none did."
-FRAME = 8  # points: how far the figure of the reproduction reaches
+FRAME = 8  # points: range of the y axis in the figure of the reproduction
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -67,7 +67,7 @@ STYLE = {
 
 @contextmanager
 def page(width, height, rows=1, columns=1, key="", **grid):
-    """A figure of this size and its axes, under the lab's style; `key` says how to read it."""
+    """Yield a figure and its axes in the lab's style; sizes in inches, `key` for the caption."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
         figure.set_label(key)
@@ -75,45 +75,45 @@ def page(width, height, rows=1, columns=1, key="", **grid):
 
 
 def _key(axes, text):
-    """Add to how a figure is to be read."""
+    """Append a text to the key of a figure."""
     axes.figure.set_label(f"{axes.figure.get_label()} {text}".strip())
 
 
 def _drawn(kinds):
-    """How a figure is to be read: the texts of what is drawn in it."""
+    """Return a key: the texts of `kinds` whose value is true."""
     text = "; ".join(text for text, drawn in kinds.items() if drawn)
     return capital(f"{text}." * bool(text))
 
 
 def look(k):
-    """Colour, dash and marker of the k-th of several series, however many there are."""
+    """Return colour, dash and marker of the k-th series; combinations repeat after 16."""
     color, _, _ = SERIES[k % len(SERIES)]
     _, dash, marker = SERIES[(k + k // len(SERIES)) % len(SERIES)]
     return color, dash, marker
 
 
 def note(axes, text, place, shift, **style):
-    """Put a small text `shift` points away from a place."""
+    """Add a small text, `shift` points away from a place."""
     axes.annotate(text, place, shift, textcoords="offset points", **{"fontsize": 6} | style)
 
 
 def training_curves(results, settings, columns=2, width=WIDTH):
     """Accuracy over the epochs in the lab's layout, loss below it (figures 1 to 7, 9 to 11).
 
-    One panel per setting: y from 0.45 to 1.05, the difference from the lab's defaults, the test
-    accuracy and the best validation accuracy in the titles; what all panels share is above
-    them, the legend below. A setting that was not run gives an empty panel that says so.
+    There is one panel per setting, with y from 0.45 to 1.05. Its title has the difference from the
+    lab's defaults, the test accuracy and the best validation accuracy; the figure's title has what
+    all settings share. The panel of a setting that was not run is empty.
     """
     rows = math.ceil(len(settings) / columns)
     shared, own = _differences(results, settings)
-    # Where no run trained, the loss shows how the curves move around chance.
+    # If no run trained, the loss is enlarged around ln 2.
     flat = not results.able(settings)
     grid = {"squeeze": False, "height_ratios": [2.2, 1] * rows, "key": _of_lines(results, settings)}
     height = 0.6 + (2.25 if columns < 3 else 2) * rows
     with page(width, height, 2 * rows, columns, **grid) as (figure, panels):
         done = results.run(settings)
         keys = {BEST_VALIDATION: done}
-        keys[ALL_FAILED] = any(not results.trained(setting).count for setting in done)
+        keys[ALL_FAILED] = any(not results.trained(s).count for s in done)
         for text in filter(keys.get, keys):
             _key(panels[0, 0], text)
         for k, setting in enumerate(settings):
@@ -125,7 +125,7 @@ def training_curves(results, settings, columns=2, width=WIDTH):
                 for axes in pair:
                     axes.set_ylabel("")
                     axes.tick_params(labelleft=flat and axes is pair[1])
-        for row in panels[1::2] if not flat else ():  # the axis on the left is that of all
+        for row in panels[1::2] if not flat else ():  # the panels of a row share an axis
             high = max(axes.get_ylim()[1] for axes in row if axes.has_data())
             for axes in row:
                 axes.set_ylim(0, high)
@@ -139,13 +139,13 @@ def training_curves(results, settings, columns=2, width=WIDTH):
 
 
 def _line(style, name, **more):
-    """An entry of a legend."""
+    """Return an entry of a legend."""
     color, dash, marker = style
     return Line2D([], [], color=color, linestyle=dash, marker=marker, label=name, **more)
 
 
 def _differences(results, settings):
-    """What all settings change of the lab's defaults, with the cell; and what each changes alone."""
+    """Return the differences from the lab's defaults that all settings share, and the others."""
     every = [[s.config.cell.upper(), *_changes(s.config, results.part.base)] for s in settings]
     shared = [word for word in every[0] if all(word in words for words in every)] if every else []
     own = [", ".join(w for w in words if w not in shared) for words in every]
@@ -154,7 +154,7 @@ def _differences(results, settings):
 
 
 def _changes(config, base):
-    """The fields that a configuration changes of another one, in words."""
+    """Return in words the fields in which a configuration differs from another one."""
     changed = re.findall(r"(\w+)=", config.difference(base).lower())
     values = config.model_dump() | {"optim": OPTIMIZERS[config.optim].name}
     order = [
@@ -187,14 +187,14 @@ def _panel(top, bottom, results, setting, title, flat):
 
 
 def _tested(results, setting):
-    """Test and best validation accuracy of the runs that trained, in a title; of all if none did."""
+    """Return test and best validation accuracy of the runs that trained, or of all if none did."""
     runs, estimate = results.trained(setting), results.accuracy(setting)
     mean = results.mean(setting, f"{results.tested}_accuracy")
     tested = f"{typical(estimate)} %" if estimate.ranges else percent(mean)
     validation, able = results.curves(setting, "valid_accuracy")
     best = validation[able if able.any() else ~able].max(axis=1).mean()
     text = f"test accuracy {tested} (n = {runs.n})"
-    if runs.count < runs.n:  # no room for more in a row of three
+    if runs.count < runs.n:  # shorter, for rows of three panels
         text = f"test {tested} ({runs.count} of {runs.n} trained)"
     return f"{text}\nbest validation {percent(best)}"
 
@@ -204,7 +204,7 @@ def _chance(axes, value):
 
 
 def _baseline(axes, results, kind="accuracy"):
-    """A thin line, named, at the best stored baseline."""
+    """Draw a thin, named line at the best stored baseline."""
     if results.baseline:
         value = getattr(results.baseline, kind)
         _key(axes, BEST_BASELINE)
@@ -218,7 +218,7 @@ def _named(baseline, kind="accuracy"):
 
 
 def _lines(axes, curves, able, style, label=None):
-    """A thin line a run, grey where it did not train, and the mean of the others."""
+    """Draw a thin line per run, grey if it did not train, and the mean of the others."""
     color, dash, marker = style
     epochs = np.arange(1, curves.shape[1] + 1)
     for curve, trained in zip(curves, able, strict=True):
@@ -231,7 +231,7 @@ def _lines(axes, curves, able, style, label=None):
 
 
 def _of_lines(results, settings):
-    """How the lines of some settings are to be read: what of it is drawn."""
+    """Return the key for the lines of some settings."""
     shares = [results.trained(s) for s in settings if len(results.rows(s))]
     kinds = {
         "thin lines: runs": any(share.n > 1 for share in shares),
@@ -243,7 +243,7 @@ def _of_lines(results, settings):
 
 
 def compare_curves(results, settings):
-    """Validation accuracy over the epochs for several settings, named at the end of their lines."""
+    """Plot the validation accuracy over the epochs for several settings, with names at the end."""
     with page(WIDTH, 2.6, key=_of_lines(results, settings)) as (figure, axes):
         _chance(axes, 0.5)
         if settings:
@@ -271,7 +271,7 @@ def compare_curves(results, settings):
 
 
 def _apart(values, least):
-    """Heights for labels: the values, those too close moved apart round their middle."""
+    """Return heights for labels: the values, moved apart to a distance of at least `least`."""
     order, heights = np.argsort(values), np.array(values, dtype=float)
     for _ in range(50):
         for lower, upper in pairwise(order):
@@ -281,7 +281,7 @@ def _apart(values, least):
 
 
 def one_dimension(results, label):
-    """Test accuracy and seconds an epoch against the dimension that a part changes (figure 8).
+    """Plot test accuracy and seconds per epoch against a part's dimension (figure 8).
 
     `label` names the x axis; hollow diamonds are the published accuracies.
     """
@@ -313,12 +313,12 @@ def one_dimension(results, label):
 
 
 def _runs(axes, results, places, known=None):
-    """Each run, with mean and interval of those that trained; a strip below counts the others.
+    """Draw each run that trained, their mean and interval; a strip below counts the others.
 
     Args:
-        places: (x, setting, colour, marker) of each.
-        known: x -> published accuracy; without it the settings stand close, and the strip marks
-            those with failed runs by crosses.
+        places: (x, setting, colour, marker) for each setting.
+        known: x -> published accuracy. Without it settings are close together, so the strip only
+            marks those with failed runs by a cross.
     """
     shown, failed = [], []
     for x, setting, color, marker in places:
@@ -352,11 +352,11 @@ def _runs(axes, results, places, known=None):
 
 
 def _strip(axes, rows):
-    """Rows under the data: what each is -> (its name, the (x, text, colour) in it)."""
+    """Draw rows below the data; rows: key text -> (name, [(x, text, colour)])."""
     if not rows:
         return
     _key(axes, FAILURES.format(" and ".join(rows)))
-    (low, high), tall = axes.get_ylim(), 0.09  # of a row, as a share of the axis
+    (low, high), tall = axes.get_ylim(), 0.09  # height of a row, as a share of the axis
     ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
     axes.set_ylim(low - (high - low) * tall * len(rows) / (1 - tall * len(rows)), high)
     axes.set_yticks(ticks)
@@ -370,7 +370,7 @@ def _strip(axes, rows):
 
 
 def _value_axis(axes, values):
-    """An axis with a mark at each value, on the scale that keeps them further apart."""
+    """Mark each value on the x axis, linear or logarithmic, whichever separates them better."""
     gaps = [np.diff(scale) / np.ptp(scale) for scale in (values, np.log(values)) if np.ptp(scale)]
     axes.set_xscale("log" if gaps and gaps[1].min() > gaps[0].min() else "linear")
     axes.xaxis.set_major_locator(FixedLocator(values))
@@ -380,9 +380,7 @@ def _value_axis(axes, values):
 
 
 def compound_scatter(results):
-    """Parameters against test accuracy: the grid, depth by marker and colour, and the single
-    dimensions in grey.
-    """
+    """Plot test accuracy against parameters: the grid by depth, sweeps of one dimension in grey."""
     with page(WIDTH, 3.8, key=POINTS) as (figure, axes):
         _baseline(axes, results)
         alone = {s.config: s for study in results.part.studies().values() for s in study.settings()}
@@ -403,7 +401,7 @@ def compound_scatter(results):
 
 
 def compound_heat(results):
-    """Test accuracy of the grid in per cent: a panel a depth, hidden units against embedding."""
+    """Plot the grid's test accuracy, %: one panel per depth, hidden units against embedding."""
     part = results.part
     cells = {
         (s.config.n_layers, s.config.hidden_dim, s.config.embedding_dim): results.accuracy(s).mean
@@ -437,7 +435,7 @@ def compound_heat(results):
 
 
 def forest(compared):
-    """Differences of `Comparison`s with their intervals, from the top; significant ones stand out."""
+    """Plot the differences of `Comparison`s with intervals; significant ones in blue."""
     kinds = {
         "bars: 95 % CI": True,
         NO_BAR: not all(c.difference.known for c in compared),
@@ -465,9 +463,9 @@ def forest(compared):
 
 
 def accuracies(results, models):
-    """Test accuracies of `Setting`s (hollow) and `Baseline`s (filled) with intervals, from the top.
+    """Plot test accuracies of `Setting`s (hollow) and `Baseline`s (filled), from the top.
 
-    Those near chance are left out.
+    Models below 60 % are left out.
     """
     shown = [(m, e) for m in models if (e := results.accuracy(m)).mean > 0.6]
     kinds = {
@@ -496,7 +494,7 @@ def accuracies(results, models):
 
 
 def first_steps(losses):
-    """The loss of the first steps (see `steps`), a line a seed, smoothed over five steps."""
+    """Plot the loss of the first steps (see `steps`), one line per seed."""
     with page(WIDTH, 2.6, key=FIRST_STEPS) as (figure, axes):
         _chance(axes, LN2)
         for k, (seed, values) in enumerate(losses.items()):
@@ -510,7 +508,7 @@ def first_steps(losses):
 
 
 def search(trials):
-    """The validation accuracy of each trial of `beyond.search` in its order, and the best so far."""
+    """Plot the validation accuracy of each trial of `beyond.search`, and the best so far."""
     with page(WIDTH, 2.4, key="Hollow: stopped early. Without a point: aborted.") as (figure, axes):
         places = np.arange(1, len(trials) + 1)
         whole = trials["epochs"] == trials["epochs"].max()
@@ -523,7 +521,7 @@ def search(trials):
 
 
 def review_lengths(lengths, max_tokens):
-    """How long reviews are: name -> lengths, and where the tokenizer cuts."""
+    """Plot histograms of review lengths (name -> lengths) and the limit `max_tokens`."""
     with page(WIDTH, 2.3) as (figure, axes):
         bins = np.append(np.arange(1, 610, 16), 625)  # with an edge behind 256
         for k, (name, values) in enumerate(lengths.items()):
@@ -541,7 +539,7 @@ def review_lengths(lengths, max_tokens):
 
 
 def word_frequencies(counts, min_count):
-    """Occurrences of each training word by rank, with the vocabulary's threshold `min_count`."""
+    """Plot the occurrences of training words by rank, with the threshold `min_count`."""
     with page(WIDTH, 2.3) as (figure, axes):
         ordered = np.sort(counts)[::-1]
         rank = np.unique(np.geomspace(1, len(ordered), 400).astype(int))
@@ -555,7 +553,7 @@ def word_frequencies(counts, min_count):
 
 
 def by_length(groups):
-    """Test accuracy from short to long reviews, see `insight.by_length`."""
+    """Plot the test accuracy from short to long reviews, see `insight.by_length`."""
     with page(3.1, 2.4) as (figure, axes):
         means, halves = zip(*((e.mean, e.half_width) for *_, e in groups), strict=True)
         axes.errorbar(range(len(groups)), means, halves, color=BLUE, fmt="o", capsize=2)
@@ -565,9 +563,9 @@ def by_length(groups):
 
 
 def calibration(points):
-    """How often a review is positive against the probability that the model gave it.
+    """Plot the share of positive reviews against their predicted probability.
 
-    A point of `insight.calibration` has the area of its share of the reviews.
+    The area of a point of `insight.calibration` is proportional to its number of reviews.
     """
     with page(3.1, 2.4) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=0.8)
@@ -579,9 +577,9 @@ def calibration(points):
 
 
 def agreement(rows):
-    """Our last-epoch test accuracy minus the published one, with prediction intervals.
+    """Plot our last-epoch test accuracy minus the published one, with prediction intervals.
 
-    Those `Row`s of `reproduction.compare` are drawn where both sides trained.
+    Only `Row`s of `reproduction.compare` in which both sides trained are drawn.
     """
     shown = [row for row in rows if row.compared]
     beyond = any(abs(100 * row.gap.mean) > FRAME for row in shown)

@@ -1,4 +1,4 @@
-"""Errors of a stored model: by length, by confidence, in hand-made sentences."""
+"""Analyse the errors of a stored model: by length, by confidence, on hand-made sentences."""
 
 import re
 from contextlib import suppress
@@ -16,11 +16,11 @@ from labrnn.results import prose, statistics
 from labrnn.reviews.description import remembered
 from labrnn.reviews.text import MARKUP, load_corpus
 
-FORMAT = 1  # of what is kept; another one when a change here changes figures
-# Slurs that reviews contain; no table prints them.
+FORMAT = 1  # of the stored data; raise it if a change here changes figures
+# Slurs in reviews, which tables do not print.
 SLURS = re.compile(r"\b(retard|fag|nigg|trann|spic\b|chink|kike)\w*", re.I)
-MISTAKES, EXCERPT = 8, 220  # how many are shown, and how many characters of each
-# A sentence and its negation, written for this: each pair differs in what turns the meaning.
+MISTAKES, EXCERPT = 8, 220  # number of mistakes shown, and characters of each
+# Sentences and their negations, written for this purpose.
 PAIRS = [
     ("The film is good.", "The film is not good."),
     ("The film is bad.", "The film is not bad."),
@@ -35,13 +35,13 @@ PAIRS = [
 
 @dataclass(frozen=True)
 class Insight:
-    """One trial's test reviews seen more closely; made by `find`.
+    """An analysis of one trial's test predictions, made by `find`.
 
     Attributes:
         predictions: as in `Trial.predictions`; `best` is the probability of `positive`.
         lengths: tokens that the model read of each test review, in the same order.
-        mistakes: its most confident ones: `text` (the beginning), `label`, `probability` of it.
-        pairs: probability of `positive` for the two sentences of each of `PAIRS`.
+        mistakes: the most confident ones: `text` (its beginning), `label`, `probability` of it.
+        pairs: probabilities of `positive` for the two sentences of each of `PAIRS`.
     """
 
     predictions: pd.DataFrame
@@ -51,18 +51,17 @@ class Insight:
 
     @cached_property
     def correct(self):
-        """Whether the model is right on each test review."""
+        """Whether each test review is classified correctly, bool [reviews]."""
         return ((self.predictions["best"] > 0.5) == (self.predictions["label"] == 1)).to_numpy()
 
 
 def find(part, trial, store):
-    """The `Insight` into a trial's best epoch, made now or earlier; None where neither is possible.
+    """Return the `Insight` into a trial's best epoch, stored or made now; None if not possible.
 
-    It takes the reviews and the trial's weights to make it.
+    Making it needs the reviews and the trial's weights.
     """
     if trial is None:
         return None
-
     look = partial(_look, trial, part.data)
     with suppress(LabError):
         seen = remembered("insight", [FORMAT, trial.key], part.data, trial.fingerprint, store, look)
@@ -73,7 +72,7 @@ def find(part, trial, store):
 
 
 def _look(trial, data, reviews):
-    """The values of an `Insight`, plain."""
+    """Return the stored values of an `Insight`."""
     corpus, table = load_corpus(trial.config, data), trial.predictions
     given = np.where(table["label"] == 1, table["best"], 1 - table["best"])
     rows, mistakes = table["row"], []
@@ -92,7 +91,7 @@ def _excerpt(text):
 
 
 def by_length(insight, groups=5):
-    """Accuracy in groups of about equally many test reviews, from short to long.
+    """Compute the accuracy in groups of about equal size, from short to long reviews.
 
     Returns:
         a list of (fewest tokens, most tokens, `statistics.Estimate`).
@@ -109,12 +108,12 @@ def by_length(insight, groups=5):
 
 
 def calibration(predictions, bins=10):
-    """How often a review is positive where the model predicts so with some probability.
+    """Compare the predicted probability of `positive` with the share of positive reviews.
 
     Returns:
-        a list of (mean probability, share of positive reviews, reviews), one a tenth of the range
-        that holds any; and the expected calibration error, the gap between the first two averaged
-        over reviews (Guo et al. 2017).
+        a list of (mean probability, share of positive reviews, number of reviews) for each
+        non-empty bin; and the expected calibration error, the mean gap of the first two over
+        reviews (Guo et al. 2017).
     """
     said, label = predictions["best"].to_numpy(), predictions["label"].to_numpy()
     place = np.minimum((said * bins).astype(int), bins - 1)
@@ -125,7 +124,7 @@ def calibration(predictions, bins=10):
 
 
 def mistakes_table(insight):
-    """The most confident mistakes, a line each."""
+    """Return the most confident mistakes, one row each."""
     rows = [
         (
             SLURS.sub("[…]", m["text"]),
@@ -138,7 +137,7 @@ def mistakes_table(insight):
 
 
 def negation_table(insight):
-    """Each hand-made sentence and its negation with the probability of `positive`."""
+    """Return each hand-made sentence and its negation with their probabilities of `positive`."""
     rows = []
     for (plain, negated), (before, after) in zip(PAIRS, insight.pairs, strict=True):
         shift = prose.points((after - before) / 100, 2)
@@ -148,7 +147,7 @@ def negation_table(insight):
 
 
 def discussion(insight):
-    """Lengths, calibration and negation in sentences."""
+    """Discuss lengths, calibration and negation."""
     if insight is None:
         return "The reviews and the weights of the model are needed for this section, but missing."
     groups, correct = by_length(insight), insight.correct

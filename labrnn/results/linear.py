@@ -1,4 +1,4 @@
-"""Fits of the linear baselines, see `labrnn.results.baselines`, with scikit-learn."""
+"""Fit the linear baselines of `labrnn.results.baselines` with scikit-learn."""
 
 import time
 from functools import partial
@@ -11,21 +11,21 @@ from sklearn.svm import LinearSVC
 from labrnn.reviews.text import log_count_ratios, spaced, words_of
 from labrnn.trials.kept import hex_of
 
-# liblinear's C, to choose from: what a training review on the wrong side costs.
+# Candidates for liblinear's C, the cost of a misclassified training review.
 STRENGTHS = (0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.1, 0.3)
 
 
 def measure(reviews, rows):
-    """Fit, choose and test every baseline.
+    """Fit, select and test every baseline.
 
     Args:
         reviews: `sources.Reviews`.
         rows: split -> row numbers, as in `Corpus`.
 
     Returns:
-        plain values: labels of the validation and test reviews, which of these are training reviews
-        too, and each model with its margins; arrays as hexadecimal digits. The majority is the only
-        one where the training reviews are too few for a linear model.
+        dict of plain values, arrays as hexadecimal digits: labels of the validation and test
+        reviews, whether a test review repeats a training review, and the models with their margins.
+        If the training reviews are too few for a linear model, the only model is the majority.
     """
     texts = {split: [reviews.texts[row] for row in rows[split]] for split in rows}
     labels = {split: reviews.labels[rows[split]] for split in rows}
@@ -43,7 +43,7 @@ def measure(reviews, rows):
 
 
 def _can_be_fitted(texts, labels):
-    """Whether there are both classes, and a token that two reviews have."""
+    """Whether both classes occur, and a token in two reviews."""
     seen = set()
     for words in (set(tokens(text)) for text in texts):
         if words & seen:
@@ -58,10 +58,10 @@ def tokens(text):
 
 
 def occurrences(longest):
-    """Make the vectoriser of tokens and of runs of up to `longest` tokens: texts -> 0/1, sparse.
+    """Make a vectoriser of n-grams of up to `longest` tokens: texts -> 0/1, sparse.
 
-    Those that only one training review has are left out: they are most of all runs, and teach
-    little.
+    N-grams that occur in one training review only are left out: they are the majority, and carry
+    little information.
     """
     return CountVectorizer(
         tokenizer=tokens,
@@ -75,7 +75,7 @@ def occurrences(longest):
 
 
 def ratios(present, labels):
-    """Log of how much larger each feature's share is in positive reviews (Wang and Manning 2012).
+    """Compute the log-count ratio of each feature, [features] (Wang and Manning 2012).
 
     Args:
         present: 0/1, sparse [reviews, features].
@@ -86,9 +86,9 @@ def ratios(present, labels):
 
 
 def _choose(name, longest, texts, labels, scaled=True):
-    """Fit a model with every strength; the one with the best validation accuracy is tested.
+    """Fit a model for each C of `STRENGTHS`, and test the one with the best validation accuracy.
 
-    With `scaled` features it is an NB-SVM, without the paper's mixing of weights.
+    With `scaled` features the model is an NB-SVM, without the paper's interpolation of weights.
     """
     start = time.process_time()
     features = occurrences(longest)
@@ -112,7 +112,7 @@ def _choose(name, longest, texts, labels, scaled=True):
 
 
 def _majority(labels):
-    """What the training reviews are more often, for every review."""
+    """Predict the more frequent class of the training reviews for every review."""
     side = 1.0 if 2 * labels["train"].mean() > 1 else -1.0
     return {
         "name": "majority",

@@ -1,4 +1,4 @@
-"""Numbers, estimates and comparisons in words, and the templates that the discussions fill."""
+"""Format numbers, estimates and comparisons as text, and render the templates of discussions."""
 
 import math
 import re
@@ -9,18 +9,18 @@ from labrnn.results.statistics import CONFIDENCE, WIDE
 
 WORDS = ["no", "one", "two", "three", "four", "five", "six"]
 WORDS += ["seven", "eight", "nine", "ten", "eleven", "twelve"]
-MANY = 4  # comparisons: from here on their figures are left to the table
-# No character of this set may reach a renderer: controls, lone surrogates, direction overrides.
+MANY = 4  # comparisons: from this number on, only the table shows their figures
+# Characters that are replaced before rendering: controls, surrogates, direction overrides.
 UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
 
 
 def quote(text):
-    """Text from outside, such as a review, as Markdown that prints it literally on one line.
+    """Quote untrusted text, such as a review, as Markdown that prints it literally on one line.
 
-    Dollar signs and backslashes are put in elements of their own: MathJax, which Jupyter runs
-    over the finished page, looks for pairs of them within one element only.
+    Each dollar sign and backslash gets its own HTML element: MathJax, which Jupyter runs on the
+    page, looks for pairs only within an element.
     """
     text = " ".join(UNPRINTABLE.sub("\ufffd", str(text)).split())
     text = re.sub(r"[!-/:-@\[-`{-~]", lambda sign: f"&#{ord(sign[0])};", text)
@@ -28,20 +28,20 @@ def quote(text):
 
 
 def render(template, **values):
-    """A template of `labrnn/results/templates`, filled; blank lines separate its paragraphs."""
+    """Render a template of `labrnn/results/templates` as paragraphs, separated by blank lines."""
     texts = re.split(r"\n\s*\n", page(template, **values))
     return "\n\n".join(" ".join(text.split()) for text in texts if text.strip())
 
 
 def page(template, **values):
-    """A template with headings, lists and tables, filled."""
+    """Render a template that has headings, lists and tables."""
     text = templates().get_template(f"{template}.md").render(**values)
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
 @lru_cache
 def templates():
-    """The environment of the templates; values are escaped in those that are HTML."""
+    """Return the environment of the templates; HTML templates escape their values."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -62,7 +62,7 @@ def templates():
 
 
 def number(n):
-    """A count in words up to twelve, in digits above."""
+    """Format a count: in words up to twelve, in digits above."""
     return WORDS[n] if n < len(WORDS) else f"{n:,}"
 
 
@@ -71,13 +71,13 @@ def counted(n, noun):
 
 
 def capital(text):
-    """The text with a capital first letter, after an asterisk as well."""
+    """Capitalise the first letter, also after an asterisk."""
     start = 1 if text[:1] == "*" else 0
     return text[:start] + text[start : start + 1].upper() + text[start + 1 :]
 
 
 def listing(words):
-    """`a, b and c`; semicolons where a comma stands within one of them, outside parentheses."""
+    """Join words as `a, b and c`; with semicolons if one has a comma outside parentheses."""
     words = list(words)
     bare = [re.sub(r"\(.*?\)|\[.*?\]", "", word) for word in words]
     comma = "; " if any(", " in word for word in bare) else ", "
@@ -85,7 +85,7 @@ def listing(words):
 
 
 def named(model):
-    """A setting or a baseline in running text."""
+    """Return the name of a setting or baseline in running text."""
     return model.title or model.name
 
 
@@ -94,23 +94,23 @@ def names(models):
 
 
 def verb(settings, one, many):
-    """The form of a verb that the names of some settings take."""
+    """Return the singular or plural verb form for some settings."""
     return many if len(settings) > 1 or getattr(settings[0], "many", False) else one
 
 
 def percent(value, digits=1):
-    """A fraction as per cent."""
+    """Format a fraction as per cent."""
     return f"{100 * value:.{digits}f} %"
 
 
 def points(fraction, digits=1):
-    """A difference of accuracies in percentage points, with its sign and without the unit."""
+    """Format a difference of accuracies in percentage points, with sign and without unit."""
     text = f"{100 * fraction:+.{digits}f}"
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def p_value(p):
-    """A p-value with two decimals, small ones with three."""
+    """Format a p-value with two decimals, or three if it is small."""
     if p < 0.001 or p > 0.99:
         return "p < 0.001" if p < 0.001 else "p > 0.99"
     return f"p = {p:.{2 if p >= 0.0095 else 3}f}"
@@ -120,7 +120,7 @@ def p_value(p):
 
 
 def interval(estimate, sign=""):
-    """`[87.6, 88.4]`, in per cent or points; empty where it is not known or too wide to be of use."""
+    """Format an interval as `[87.6, 88.4]`, in per cent or points; empty if unknown or too wide."""
     if not estimate.known:
         return ""
     bounds = (f"{100 * bound:.1f}".replace("-", "−") for bound in (estimate.low, estimate.high))
@@ -128,43 +128,43 @@ def interval(estimate, sign=""):
 
 
 def typical(estimate):
-    """`88.0`, or `70.0 to 88.6` where runs differ too much for an interval; in per cent."""
+    """Format a mean in per cent as `88.0`, or a range as `70.0 to 88.6` if runs differ too much."""
     if estimate.ranges:
         return f"{100 * min(estimate.runs):.1f} to {100 * max(estimate.runs):.1f}"
     return f"{100 * estimate.mean:.1f}"
 
 
 def accuracy(estimate):
-    """`88.0 % (95 % CI [87.6, 88.4], n = 10)`."""
+    """Format an accuracy as `88.0 % (95 % CI [87.6, 88.4], n = 10)`."""
     kinds = [f"{100 * CONFIDENCE:.0f} % CI {interval(estimate)}"] if estimate.known else []
     return f"{typical(estimate)} % ({', '.join([*kinds, f'n = {estimate.n}'])})"
 
 
 def difference(estimate, p=None):
-    """`+0.9 points [0.2, 1.6], p = 0.01`."""
+    """Format a difference as `+0.9 points [0.2, 1.6], p = 0.01`."""
     text = f"{points(estimate.mean)} points {interval(estimate)}".rstrip()
     return text if p is None or math.isnan(p) else f"{text}, {p_value(p)}"
 
 
 def share(runs):
-    """`8 of 10 runs trained (95 % CI [44 %, 97 %])`."""
+    """Format a `Share` as `8 of 10 runs trained (95 % CI [44 %, 97 %])`."""
     bounds = f"[{100 * runs.low:.0f} %, {100 * runs.high:.0f} %]"
     return trained(runs) + f" ({100 * CONFIDENCE:.0f} % CI {bounds})" * (runs.n > 1)
 
 
 def trained(runs):
-    """`8 of 10 runs trained`."""
+    """Format a `Share` as `8 of 10 runs trained`."""
     return f"{runs.count} of {runs.n} run{'s' * (runs.n != 1)} trained"
 
 
 def comparisons(compared, to=None, one=None, figures=True):
-    """Sentences on some comparisons, those of one outcome together.
+    """Describe comparisons in sentences, one for each outcome.
 
     Args:
         compared: `Comparison`s.
-        to: what all are compared with, in words; the second setting's name if None.
-        one: the first setting of all of them, in words; the sentences then list the second ones.
-        figures: whether to print the differences; False where a table shows them.
+        to: the name of what all are compared with; the second setting's name if None.
+        one: the name of the first setting, if all share it; the sentences list the second ones.
+        figures: whether to print the differences; False if a table shows them.
     """
     groups = outcomes(compared).values()
     return " ".join(_same_outcome(group, to, one, figures, len(groups) == 1) for group in groups)
@@ -211,7 +211,7 @@ def _same_outcome(group, to, one, figures, every):
 
 
 def verdicts(found):
-    """Some `Verdict`s, a sentence each."""
+    """Describe `Verdict`s, one sentence each."""
     return " ".join(
         f"The {'' if k else 'published '}conclusion that {v.claim.published} is "
         f"**{v.outcome}** ({v.evidence})"

@@ -1,6 +1,6 @@
-"""What the ten statements of section 1 share: a look into two trained models, and the figures.
+"""Code that the checks of the ten statements share: measurements of two models, and figures.
 
-The checks themselves are in the notebook: there the code is the argument.
+The checks themselves are in the notebook, where the code is the argument.
 """
 
 from contextlib import suppress
@@ -14,17 +14,17 @@ from labrnn.results.figures import BLUE, GREY, ORANGE, SERIES, page
 from labrnn.reviews.description import remembered
 from labrnn.reviews.text import load_corpus
 
-LOOK_FORMAT = 1  # of what `look` keeps; another one when a change here changes figures
+LOOK_FORMAT = 1  # of the stored data; raise it if a change here changes figures
 
 
 def look(lab, measure):
-    """What `measure` finds in the part's trained models, now or earlier; None where neither is there.
+    """Return what `measure` computes from the part's trained models; None if not possible.
 
-    It is kept beside the trials, for copies of the results that lack the weights or the reviews.
+    The result is stored beside the trials, for copies without the weights or the reviews.
 
     Args:
         lab: a `Lab` that was run.
-        measure: a function of the models by setting's name and of a `Corpus`; plain values.
+        measure: (dict of setting's name -> model, `Corpus`) -> plain values.
     """
     trials = {setting.name: lab.trial(setting.name) for setting in lab.results.settings}
     if not all(trials.values()):
@@ -42,7 +42,7 @@ def look(lab, measure):
 
 
 def longest_reviews(corpus, reviews=64, tokens=64):
-    """Token ids [B, T] without padding: the longest test reviews, cut to one length."""
+    """Return token ids [B, T] of the longest test reviews, cut to one length, without padding."""
     rows = corpus.rows["test"]
     rows = rows[np.argsort(-corpus.lengths[rows], kind="stable")[:reviews]]
     tokens = min(tokens, corpus.lengths[rows].min())
@@ -50,7 +50,7 @@ def longest_reviews(corpus, reviews=64, tokens=64):
 
 
 def sums_of_gates(sums):
-    """Plain figures on the sums of two gates, [T, B, H]."""
+    """Summarise the sums of two gates, [T, B, H], as plain values."""
     sums = sums.numpy()
     counts = np.histogram(sums, np.linspace(0, 2, 81))[0]
     return {
@@ -68,11 +68,11 @@ NOTE = {"textcoords": "offset points"}
 
 
 def cosine_figure(cosines, weights):
-    """Cosines and weights of the query on whose first key the two disagree most.
+    """Plot cosines and weights of the query for which the two measures disagree most.
 
     Args:
         cosines: [queries, keys].
-        weights: factor of the query's length -> attention weights, [queries, keys].
+        weights: factor of the query's length -> attention weights [queries, keys]; has factor 1.
     """
     chosen = weights[1].gather(1, cosines.argmax(-1, keepdim=True)).squeeze(1)
     query = int((weights[1].max(-1).values - chosen).argmax())
@@ -91,7 +91,7 @@ def cosine_figure(cosines, weights):
 
 
 def influence_figure(both_sides, left_only, place):
-    """L2 distance of each output, the token at index `place` replaced or not; logarithmic above 0.1."""
+    """Plot the L2 distance of each output before and after the token at `place` is replaced."""
     places = np.arange(1, len(both_sides) + 1)
     with page(5, 2) as (figure, axes):
         axes.plot(places - 0.1, both_sides, "o", color=BLUE, label="encoder")
@@ -105,7 +105,7 @@ def influence_figure(both_sides, left_only, place):
 
 
 def mask_figure(matrices, words):
-    """Attention matrices [T, T] by title; what a mask forbids is crossed out."""
+    """Plot attention matrices (title -> [T, T]); weights of 0 are crossed out."""
     with page(5.6, 2.7, 1, len(matrices), sharey=True) as (figure, panels):
         for axes, (title, weights) in zip(panels, matrices.items(), strict=True):
             axes.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=1)
@@ -120,7 +120,7 @@ def mask_figure(matrices, words):
 
 
 def clipping_figure(norms):
-    """Gradient norm at each step for some gains, before and after clipping."""
+    """Plot gradient norms at each step before and after clipping; norms: gain -> both."""
     with page(5.4, 2.4) as (figure, axes):
         for (gain, (before, after)), (color, *_) in zip(norms.items(), SERIES, strict=False):
             steps = np.arange(1, len(before) + 1)
@@ -137,13 +137,13 @@ def clipping_figure(norms):
 
 
 def embedding_figure(seen):
-    """Histograms of the models' embeddings, negative bars hatched, with the outermost words."""
+    """Plot histograms of the models' embeddings, with their extreme words."""
     with page(5.8, 2.2, 1, len(seen["words"]), sharey=True) as (figure, panels):
         for axes, (name, words) in zip(panels, seen["words"].items(), strict=True):
             edges = np.linspace(-1, 1, 31) * max(map(abs, words["reach"]))
             bars = axes.bar(edges[:-1], words["histogram"], np.diff(edges), align="edge", **EDGE)
             for bar, right in zip(bars, edges[1:], strict=True):
-                negative = right < edges[-1] / 60  # the edge at 0 may be off by rounding
+                negative = right < edges[-1] / 60  # with a tolerance for rounding at 0
                 bar.set(facecolor="white" if negative else PALE, hatch="/////" if negative else "")
             axes.set(title=name, xlabel="value of a word")
             low, high = map("\n".join, words["outermost"])
@@ -155,7 +155,7 @@ def embedding_figure(seen):
 
 
 def gate_figure(seen):
-    """Sums of the two gates of the LSTM, and where the weights of a GRU sum to."""
+    """Plot the sums of the LSTM's two gates; those of a GRU's weights are 1."""
     edges = np.linspace(0, 2, 81)
     with page(5, 2) as (figure, axes):
         shares = seen["gates"]["histogram"]

@@ -1,4 +1,4 @@
-"""A classifier watched while it reads: its opinion after every word, its gates, a page of both."""
+"""Show how a classifier reads a text: its prediction after every word, and its gates."""
 
 import base64
 import io
@@ -11,20 +11,20 @@ from matplotlib.textpath import TextPath
 from labrnn.results.figures import BLUE, GREY, ORANGE, WIDTH, page
 from labrnn.results.prose import UNPRINTABLE, templates
 
-READER_FORMAT = 1  # of what `pack_reader` makes
-LINE, SIZE, GAP, HEIGHT = 390, 8, 9, 23  # points: a line of words, type, space, line to line
-TINT = 0.7  # of the colour behind a word of which the classifier is sure
+READER_FORMAT = 1  # of the data that `pack_reader` returns
+LINE, SIZE, GAP, HEIGHT = 390, 8, 9, 23  # points: line width, font size, word gap, line height
+TINT = 0.7  # strength of the background colour at probability 0 or 1
 
 
 def short_review(corpus):
-    """The known words of a short test review, joined by spaces, and its label, a word."""
+    """Return the known words of a short test review, joined by spaces, and its label as a word."""
     row = min(corpus.rows["test"], key=lambda row: abs(corpus.lengths[row] - 30))
     words = corpus.vocabulary.words_at(corpus.example(row)["ids"])
     return [" ".join(words), ["negative", "positive"][corpus.labels[row]]]
 
 
 def pack_reader(weights, corpus):
-    """A trained model with its vocabulary and a test review, as plain values of half precision."""
+    """Pack a model's weights (in half precision), vocabulary and a test review as plain values."""
     from safetensors.torch import save
 
     half = save({name: tensor.half() for name, tensor in weights.items()})
@@ -36,7 +36,7 @@ def pack_reader(weights, corpus):
 
 
 def unpack_reader(packed):
-    """What `pack_reader` packed: `weights`, `vocab` and `review`, see `Lab.reader`."""
+    """Return what `pack_reader` packed: `weights`, `vocab` and `review`, see `Lab.reader`."""
     from safetensors.torch import load
 
     weights = load(base64.b64decode(packed["weights"]))
@@ -49,19 +49,19 @@ def unpack_reader(packed):
 
 
 def tint(probability):
-    """The colour behind a word: white at 0.5, blue towards 1, orange towards 0."""
+    """Return the background colour of a word: white at 0.5, blue towards 1, orange towards 0."""
     strength = TINT * min(1.0, 2 * abs(probability - 0.5))
     color = np.array(mpl.colors.to_rgb(BLUE if probability > 0.5 else ORANGE))
     return mpl.colors.to_hex(1 - strength * (1 - color))
 
 
 def _plain(words):
-    """The words without what no font has."""
+    """Return the words with unprintable characters replaced."""
     return [UNPRINTABLE.sub("\ufffd", word) for word in words]
 
 
 def _lines(words):
-    """The place of each word: (x in points, line), broken where a line is full."""
+    """Return the place of each word, (x in points, line), with line breaks."""
     places, x, line = [], 0.0, 0
     for word in words:
         wide = max(TextPath((0, 0), word, size=SIZE).get_extents().width, 14)
@@ -73,11 +73,11 @@ def _lines(words):
 
 
 def opinion_figure(words, opinions):
-    """The words of a text on the colour of the opinion after each, and the opinion as a curve.
+    """Plot the words of a text on a background that shows the prediction after each, and a curve.
 
     Args:
-        words: those that the classifier read, in order.
-        opinions: its probability of `positive` after each of them, one a word.
+        words: words that the classifier read, in order.
+        opinions: predicted probability of `positive` after each word.
     """
     words = _plain(words) or ["(no known word)"]
     opinions = [float(p) for p in opinions] or [0.5]
@@ -100,11 +100,11 @@ def opinion_figure(words, opinions):
 
 
 def gates_figure(words, gates, units=5):
-    """Heat maps of a few units over the words of a text: those whose first gate varies most.
+    """Plot heat maps of the `units` units whose first gate varies most, over the words of a text.
 
     Args:
-        words: T of them.
-        gates: name -> values, each [T, H]; those between 0 and 1 are gates.
+        words: list of T words.
+        gates: name -> values [T, H], either in [0, 1] or of both signs.
     """
     gates = {name: np.asarray(values) for name, values in gates.items()}
     chosen = np.argsort(-next(iter(gates.values())).std(axis=0), kind="stable")[:units]
@@ -126,19 +126,20 @@ def gates_figure(words, gates, units=5):
 
 
 def explanation(text, answer, opinions, model):
-    """A page and a picture of what a model made of a text.
+    """Return a page and a picture that explain a prediction.
 
     Args:
-        answer: a `prediction.Answer`.
-        opinions: probability of `positive` after each of `answer.known`.
-        model: what is said of the model.
+        text: the text.
+        answer: its `prediction.Answer`.
+        opinions: predicted probability of `positive` after each word of `answer.known`.
+        model: description of the model.
 
     Returns:
         (HTML, PNG), both as bytes.
     """
     picture = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # glyphs that the font lacks are drawn as boxes
+        warnings.simplefilter("ignore")  # missing glyphs are drawn as boxes
         opinion_figure(answer.known, opinions).savefig(picture, format="png", dpi=144)
     content = (
         templates()

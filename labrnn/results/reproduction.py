@@ -1,4 +1,4 @@
-"""Our runs beside the published ones, run by run, and how much their agreement means."""
+"""Compare our runs with the published ones, and quantify what their agreement shows."""
 
 from dataclasses import dataclass, replace
 
@@ -15,16 +15,16 @@ from labrnn.results.tables import accuracy_cell, printed
 
 @dataclass(frozen=True)
 class Row:
-    """One published run and ours of the same setting.
+    """One published run and our runs of the same setting.
 
     Attributes:
-        published: the row of the published table.
-        setting: ours, read as published.
-        parameters: at the published vocabulary.
-        runs: how many of ours trained.
-        gap: our mean test accuracy after the last epoch, a mean over batches, minus the published
-            one, with the error of predicting a single run on other test reviews.
-        best: our accuracy at the best epoch with the corrected readout.
+        published: row of the published table.
+        setting: our setting, with the published readout.
+        parameters: number of parameters with the published vocabulary.
+        runs: how many of our runs trained, a `Share`.
+        gap: our mean test accuracy after the last epoch (mean over batches) minus the published
+            one; its error is that of predicting a single run on other test reviews.
+        best: our test accuracy after the best epoch with the corrected readout.
     """
 
     published: object
@@ -36,7 +36,7 @@ class Row:
 
     @property
     def compared(self):
-        """Whether a run trained on both sides, and the interval is narrow enough to be of use."""
+        """Whether a run trained in both studies, and the prediction interval is known."""
         return self.gap.known and self.both
 
     @property
@@ -50,12 +50,12 @@ class Row:
 
     @property
     def section(self):
-        """The lab's part, both runs of Lab 1 as one."""
+        """The part of the lab; Lab 1 counts as one part."""
         return "1" if self.published.part.startswith("1") else self.published.part
 
 
 def compare(results):
-    """A `Row` for each published run, in their order."""
+    """Return a `Row` for each published run, in their order."""
     last, rows = results.at("last"), []
     for known, setting in zip(published().itertuples(), results.settings, strict=True):
         gap, best = NOT_RUN, results.accuracy(results.part.corrected(setting))
@@ -71,7 +71,7 @@ def compare(results):
 
 
 def table(rows):
-    """The comparison, one line per published run that was repeated; all of them if none was."""
+    """Return one table row per published run that was repeated, or of all if none was."""
     lines = []
     for row in [row for row in rows if row.runs.n] or rows:
         line = {
@@ -83,7 +83,7 @@ def table(rows):
         }
         if row.gap.n:
             ours = row.gap.mean + row.published.test_acc
-            # The corrected readout has runs of its own.
+            # With the corrected readout these are other runs.
             n = f" (n = {row.best.n})" * (row.best.n not in (0, row.runs.count))
             line |= {
                 "last epoch, %": f"{100 * ours:.1f}",
@@ -105,7 +105,7 @@ def table(rows):
 
 
 def summary(rows, results):
-    """How many runs agree, and how much that means."""
+    """Describe how many runs agree, and what this shows."""
     run = [row for row in rows if row.runs.n]
     both = [row for row in run if row.both]
     shown = distinct(rows)
@@ -131,22 +131,22 @@ def summary(rows, results):
 
 
 def distinct(rows):
-    """The rows that are compared; the published run that two figures of the lab show counts once."""
+    """Return the compared rows; a published run that two figures of the lab show counts once."""
     return [*{row.setting.config: row for row in rows if row.compared}.values()]
 
 
 def agreement_means(shown, last):
-    """What the agreement of some rows is worth, by name.
-
-    `constant` and `guessed`: the accuracy that, guessed for every row, agrees with most published
-    values, and with how many; `correlation`: Pearson's, of ours and published;
-    `correlations`: its range with any one row left out; `gap`: the mean of all gaps; `joint_p`: of
-    the joint test that all gaps are prediction error; `detectable`: the smallest gaps that the
-    rows could have shown, sorted.
+    """Quantify the agreement of rows.
 
     Args:
         shown: `Row`s, three or more.
         last: `Results` after the last epoch.
+
+    Returns:
+        dict of `constant`, the one accuracy that agrees with most published values if guessed for
+        all, and `guessed`, with how many; `correlation`, Pearson's; `correlations`, its range if
+        one row is left out; `gap`, the mean gap; `joint_p` of the test that all gaps are prediction
+        errors; `detectable`, the rows' smallest detectable gaps.
     """
     known = np.array([row.published.test_acc for row in shown])
     gaps = np.array([row.gap.mean for row in shown])
@@ -169,13 +169,13 @@ def agreement_means(shown, last):
 
 
 def _correlation(ours, known):
-    """Pearson's r; NaN where one side does not vary."""
+    """Return Pearson's r; NaN if one side is constant."""
     varies = np.ptp(known) > 0 and np.ptp(ours) > 0
     return float(np.corrcoef(ours, known)[0, 1]) if varies else np.nan
 
 
 def setting_name(config):
-    """A configuration in one short line: E dimensions, H units, L layers, D dropout."""
+    """Return a short name of a configuration: E dimensions, H units, L layers, D dropout."""
     words = f"{config.cell.upper()} {OPTIMIZERS[config.optim].name}"
     size = f"E{config.embedding_dim} H{config.hidden_dim} L{config.n_layers}"
     dropout = f" D{config.dropout_rate:g}" if config.dropout_rate else ""

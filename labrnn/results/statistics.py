@@ -1,9 +1,9 @@
-"""Estimates, intervals and tests for test accuracies, over seeds and test reviews at once.
+"""Estimates, intervals and tests of accuracies that vary over seeds and over test reviews.
 
-A measured accuracy varies because another seed gives another model and because another sample of
-reviews gives another score. Both shares enter every interval. The spread over seeds is pooled
-over the settings of a family, so that it rests on many runs; the degrees of freedom follow the two
-shares (Satterthwaite 1946). docs/verdicts.md has the methods in words.
+A measured accuracy varies with the seed and with the sample of test reviews. Every interval
+includes both shares of the variance. The variance over seeds is pooled over the settings of a
+family, for more degrees of freedom; those of the total follow Satterthwaite (1946).
+docs/verdicts.md describes the methods.
 """
 
 import math
@@ -14,21 +14,21 @@ import scipy
 
 CONFIDENCE = 0.95
 LEVEL = 0.05
-MARGIN = 0.01  # accuracies less than a point apart are equivalent
-POWER = 0.8  # of the smallest difference that a test can detect
-WIDE = 0.1  # an interval that extends further to one side says nothing: it is left out
-DOUBTLESS = 1e-6  # McNemar's p-values below this on every run decide, whatever the seeds' spread
-UNSTABLE = 0.001  # level of the F test by which a setting's seeds differ more than others'
+MARGIN = 0.01  # margin of the equivalence tests
+POWER = 0.8  # power that defines the smallest detectable difference
+WIDE = 0.1  # an interval that extends further to one side is not reported
+DOUBTLESS = 1e-6  # McNemar's p-values below this on all runs decide alone
+UNSTABLE = 0.001  # level of the F test for settings with a larger variance
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The spread of the runs of one setting on the same test reviews.
+    """The variance over seeds of a setting's accuracy on fixed test reviews.
 
     Attributes:
-        variance: of a run's accuracy over seeds.
+        variance: variance of a run's accuracy.
         freedom: degrees of freedom of that variance.
-        within: variance over seeds of being right on one review, the mean over reviews.
+        within: variance over seeds of the correctness of one review, mean over reviews.
     """
 
     variance: float
@@ -36,26 +36,25 @@ class Spread:
     within: float
 
 
-EXACT = Spread(0.0, math.inf, 0.0)  # of a model that has no seed
+EXACT = Spread(0.0, math.inf, 0.0)  # for a model without a seed
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """An accuracy, or a difference of two, with what its interval and tests rest on.
+    """An accuracy or a difference of accuracies, with its interval and tests.
 
     Attributes:
-        mean: a fraction, not per cent; NaN where no run counts.
-        error: its standard error; NaN where the spread over seeds is not known.
+        mean: a fraction, not per cent; NaN without runs.
+        error: standard error of the mean; NaN if the variance over seeds is unknown.
         freedom: degrees of freedom of the error.
-        n: runs behind it; of a difference the fewer.
-        reviews: test reviews behind it.
-        bounds: what the quantity can be at least and at most.
-        mcnemar: of a difference between a model without a seed and three runs or more: McNemar's
-            exact p-value on the run on which it is least clear; NaN where that leaves a doubt.
+        n: number of runs; for a difference the smaller number.
+        reviews: number of test reviews.
+        bounds: smallest and largest possible value.
+        mcnemar: for the difference of a model without a seed and three runs or more, the largest
+            of the exact McNemar p-values; NaN unless all agree and are below `DOUBTLESS`.
         lone: whether the lower side of a difference is a single run of a setting. Such a run may
-            have failed by chance, so it does not decide against the setting: p-values that would
-            are NaN.
-        runs: of an accuracy that of each run.
+            have failed by chance, so p-values that would decide against the setting are NaN.
+        runs: accuracy of each run, if the estimate is of a setting.
     """
 
     mean: float
@@ -70,7 +69,7 @@ class Estimate:
 
     @property
     def half_width(self):
-        """Half of the interval's width, before it is cut at the bounds; NaN if that is `WIDE`."""
+        """Half of the interval's width, before it is clipped to the bounds; NaN if above `WIDE`."""
         half = self._quantile((1 + CONFIDENCE) / 2) * self.error
         return half if half <= WIDE else math.nan
 
@@ -84,12 +83,12 @@ class Estimate:
 
     @property
     def known(self):
-        """Whether there is an interval that says something."""
+        """Whether an interval is reported."""
         return not math.isnan(self.half_width)
 
     @property
     def ranges(self):
-        """Whether its runs differ too much for an interval, so that their range says more."""
+        """Whether the range of the runs is reported, since they differ too much for an interval."""
         return not self.known and len(self.runs) > 1
 
     def p_above(self, value):
@@ -115,12 +114,12 @@ class Estimate:
 
     @property
     def p_equivalent(self):
-        """p-value of two one-sided tests: the true mean lies `MARGIN` or more from 0."""
+        """p-value of two one-sided tests; hypothesis: the mean is `MARGIN` or further from 0."""
         return float(np.maximum(self.p_above(-MARGIN), self.p_below(MARGIN)))
 
     @property
     def detectable(self):
-        """The smallest true difference from 0 that the two-sided test finds with `POWER`."""
+        """The smallest true difference from 0 that the two-sided test detects with `POWER`."""
         return (self._quantile((1 + CONFIDENCE) / 2) + self._quantile(POWER)) * self.error
 
     def _quantile(self, share):
@@ -131,11 +130,11 @@ NOT_RUN = Estimate(math.nan, math.nan, math.nan, 0, 0)
 
 
 def spread(groups):
-    """The `Spread` pooled over some settings, or None where no setting has two runs.
+    """Return the `Spread` pooled over settings; None if no setting has two runs.
 
     Args:
-        groups: for each setting whether each run is right on each test review, [runs, reviews]; or
-            what a change makes of that: 1 a review gained, -1 one lost.
+        groups: for each setting the correctness of each test review in each run, [runs, reviews];
+            or its change between two checkpoints: 1, 0 or -1.
     """
     squares, interaction, freedom = 0.0, 0.0, 0
     for correct in groups:
@@ -152,19 +151,18 @@ def spread(groups):
 
 
 def pool(groups):
-    """The pooled `Spread` of a family, and the own one of each setting that is less stable.
+    """Return the pooled `Spread` of a family, and a separate one for each unstable setting.
 
-    The settings leave the pool one by one, down to half of the degrees of freedom: each time the one
-    whose variance over seeds exceeds that of the others most clearly (F test). All that left up to
-    the last one with a p-value below `UNSTABLE` are unstable and keep a spread of their own (the
-    generalised outlier test of Rosner 1983). Testing goes on after a p-value that is not, since two unstable
-    settings hide each other: each is compared with a pool that holds the other.
+    The setting with the most significantly larger variance (F test) is removed, one at a time, down
+    to half of the degrees of freedom. All settings up to the last p-value below `UNSTABLE` are
+    unstable (generalised outlier test of Rosner 1983). Testing continues after a larger p-value,
+    since two unstable settings mask each other: the pool of each contains the other.
 
     Args:
         groups: setting -> bool [runs, reviews].
 
     Returns:
-        the pooled `Spread` or None, and setting -> own `Spread`.
+        the pooled `Spread` or None, and setting -> `Spread` of each unstable setting.
     """
     own = {name: spread([runs]) for name, runs in groups.items() if len(runs) > 1}
     left, removed, unstable = dict(own), [], []
@@ -182,7 +180,7 @@ def pool(groups):
 
 
 def _least_stable(spreads):
-    """The setting whose variance exceeds that of the others most clearly, with its p-value."""
+    """Return the setting with the most significantly larger variance, and its p-value."""
     freedom = sum(s.freedom for s in spreads.values())
     squares = sum(s.variance * s.freedom for s in spreads.values())
     p_values = {}
@@ -195,12 +193,12 @@ def _least_stable(spreads):
 
 
 def accuracy(correct, over_seeds, bounds=(0.0, 1.0)):
-    """Accuracy of a setting, an `Estimate`.
+    """Estimate the accuracy of a setting, an `Estimate`.
 
     Args:
-        correct: whether each run is right on each test review, bool [runs, reviews].
-        over_seeds: the setting's `Spread`, or None where it is not known.
-        bounds: what the mean can be; (-1, 1) where `correct` holds changes.
+        correct: correctness of each test review in each run, bool [runs, reviews].
+        over_seeds: the setting's `Spread`, or None if unknown.
+        bounds: range of the mean; (-1, 1) if `correct` contains changes.
     """
     runs, reviews = correct.shape
     shares = _shares([(over_seeds, runs)]) + _of_reviews(correct.mean(axis=0), [(over_seeds, runs)])
@@ -209,14 +207,14 @@ def accuracy(correct, over_seeds, bounds=(0.0, 1.0)):
 
 
 def difference(correct, other, over_seeds, others, paired=True):
-    """Accuracy of a setting minus another's, an `Estimate`.
+    """Estimate the accuracy of one setting minus that of another, an `Estimate`.
 
-    Reviews are paired, seeds are not: a seed has nothing in common in two settings.
+    Reviews are paired. Seeds are not: equal seeds do not make two settings more alike.
 
     Args:
         correct, other: bool [runs, reviews]; the numbers of runs may differ.
-        over_seeds, others: the `Spread` of each, `EXACT` for a model without a seed, None where it
-            is not known.
+        over_seeds, others: the `Spread` of each: `EXACT` for a model without a seed, None if
+            unknown.
         paired: whether both are tested on the same reviews.
     """
     sides = [(over_seeds, len(correct)), (others, len(other))]
@@ -238,7 +236,7 @@ def difference(correct, other, over_seeds, others, paired=True):
 
 
 def welch(values, other):
-    """Mean of some values minus that of others (Welch's t-test), an `Estimate`."""
+    """Estimate the mean of some values minus that of others (Welch's t-test), an `Estimate`."""
     mine, theirs = mean_of(values), mean_of(other)
     shares = [(side.error**2, side.freedom) for side in (mine, theirs)]
     runs = min(mine.n, theirs.n)
@@ -246,7 +244,7 @@ def welch(values, other):
 
 
 def mean_of(values):
-    """Mean of some values with its t interval, an `Estimate`."""
+    """Estimate the mean of some values with a t interval, an `Estimate`."""
     values = np.asarray(values, dtype=float)
     n = len(values)
     share = (values.var(ddof=1) / n, n - 1) if n > 1 else (math.nan, 1)
@@ -254,12 +252,12 @@ def mean_of(values):
 
 
 def prediction(estimate, over_seeds, reviews):
-    """Predict a single further run, tested on other reviews: the estimate with that error.
+    """Predict the accuracy of one further run on other test reviews, an `Estimate`.
 
     Args:
-        estimate: of the setting's accuracy.
+        estimate: `Estimate` of the setting's accuracy.
         over_seeds: its `Spread`, or None.
-        reviews: on which the single run is tested.
+        reviews: number of test reviews of the further run.
     """
     if over_seeds is None:
         return Estimate(estimate.mean, math.nan, 1, estimate.n, reviews, (0.0, 1.0))
@@ -270,17 +268,18 @@ def prediction(estimate, over_seeds, reviews):
 
 
 def joint_gaps(gaps, models, reviews):
-    """The gaps between models and one further run of each, which other reviews test, together.
+    """Test the gaps between models and one further run of each on other test reviews.
 
-    The models share their test reviews, and the further runs share theirs, so gaps are correlated.
+    All models share their test reviews, and all further runs share theirs, so gaps are correlated.
 
     Args:
-        gaps: of each model, ours minus the further run's.
-        models: for each bool [runs, test reviews] and its `Spread`.
-        reviews: on which the further runs are tested; models err on them together as on ours.
+        gaps: for each model its accuracy minus that of the further run.
+        models: for each model (bool [runs, test reviews], `Spread`).
+        reviews: number of test reviews of the further runs; the models' errors on them are assumed
+            to be correlated as on ours.
 
     Returns:
-        the mean, an `Estimate`, and the p-value of the hypothesis that all gaps are chance (F test).
+        the mean gap, an `Estimate`, and the F test's p-value that all gaps are prediction errors.
     """
     means = np.array([correct.mean(axis=0) for correct, _ in models])
     runs = np.array([len(correct) for correct, _ in models])
@@ -299,7 +298,7 @@ def joint_gaps(gaps, models, reviews):
 
 @dataclass(frozen=True)
 class Share:
-    """How many of some runs trained, with the exact interval of Clopper and Pearson."""
+    """The number of runs that trained, with the exact interval of Clopper and Pearson."""
 
     count: int
     n: int
@@ -314,31 +313,31 @@ class Share:
 
     @property
     def p_fewer(self):
-        """One-sided p-value of the hypothesis that half of all seeds train, or more."""
+        """One-sided p-value of the hypothesis that at least half of all seeds train."""
         return float(scipy.stats.binom.cdf(self.count, self.n, 0.5))
 
     @property
     def p_more(self):
-        """One-sided p-value of the hypothesis that half of all seeds train, or fewer."""
+        """One-sided p-value of the hypothesis that at most half of all seeds train."""
         return float(scipy.stats.binom.sf(self.count - 1, self.n, 0.5))
 
 
 def _bound(a, b, share, end):
-    """A quantile of a beta distribution; the end of its range where that is not defined."""
+    """Return a quantile of a beta distribution, or `end` if it is undefined."""
     return float(scipy.special.betaincinv(a, b, share)) if a and b else end
 
 
 def fisher(first, second, alternative="two-sided"):
-    """Fisher's exact p-value that two `Share`s differ, or that the first is the `greater` one."""
+    """Return Fisher's exact p-value for a difference of two `Share`s; `greater`: the first is."""
     table = [(share.count, share.n - share.count) for share in (first, second)]
     return float(scipy.stats.fisher_exact(table, alternative=alternative).pvalue)
 
 
 def trend(values, trained):
-    """One-sided p-value of a permutation test: runs with larger values train less often.
+    """Return the p-value of a permutation test that runs with larger values train less often.
 
     Args:
-        values, trained: of each run.
+        values, trained: value and success of each run.
     """
     if len(values) < 2:
         return 1.0
@@ -360,7 +359,7 @@ def trend(values, trained):
 
 
 def mcnemar(correct, other):
-    """McNemar's exact p-value for two models on the same reviews."""
+    """Return McNemar's exact p-value for two models, bool [reviews] each, on the same reviews."""
     only_first, only_second = int((correct & ~other).sum()), int((~correct & other).sum())
     if only_first + only_second == 0:
         return 1.0
@@ -368,9 +367,9 @@ def mcnemar(correct, other):
 
 
 def holm(p_values):
-    """p-values corrected for their number by Holm's step-down method, in the same order.
+    """Correct p-values by Holm's step-down method; return them in the same order.
 
-    NaN, of a comparison that cannot be tested, stays NaN and does not count.
+    NaN, for a comparison that cannot be tested, stays NaN and does not count.
     """
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p)
@@ -382,7 +381,7 @@ def holm(p_values):
 
 
 def _on_every_run(correct, other):
-    """The largest of McNemar's p-values over three pairs of runs or more; NaN if one leaves a doubt."""
+    """Return the largest McNemar p-value of three pairs of runs or more; NaN if not `DOUBTLESS`."""
     pairs = [(a, b) for a in correct for b in other]
     signs = {np.sign(a.sum(dtype=int) - b.sum(dtype=int)) for a, b in pairs}
     worst = max(mcnemar(a, b) for a, b in pairs)
@@ -390,7 +389,7 @@ def _on_every_run(correct, other):
 
 
 def _shares(sides):
-    """The seeds' shares of a variance, a (variance, degrees of freedom) pair each."""
+    """Return the seeds' shares of a variance as (variance, degrees of freedom) pairs."""
     total = {}
     for over_seeds, runs in sides:
         known = over_seeds or Spread(math.nan, 1, math.nan)
@@ -401,14 +400,14 @@ def _shares(sides):
 
 
 def _of_reviews(values, sides):
-    """The reviews' share: the variance of a mean over reviews, less what seeds give it."""
+    """Return the reviews' share: the variance of a mean over reviews, less the seeds' part."""
     reviews = len(values)
     from_seeds = sum(s.within / runs for s, runs in sides if s)
     return [(max(0.0, values.var(ddof=1) - from_seeds) / reviews, reviews - 1)]
 
 
 def combined(mean, shares, runs, reviews, bounds=(-1.0, 1.0), mcnemar=math.nan):
-    """An `Estimate` from its shares of variance; degrees of freedom after Satterthwaite.
+    """Return an `Estimate` from its shares of variance; degrees of freedom as in Satterthwaite.
 
     Args:
         shares: (variance of the mean, its degrees of freedom) of each source of variance.

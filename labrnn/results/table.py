@@ -1,7 +1,7 @@
-"""One table of results: a row a run, a row a setting, from every run stored for the same reviews.
+"""The table of results: one row per run and per setting, from all stored runs on the same reviews.
 
-Whatever is shown or said of runs is read from here, so that a setting has the same runs, mean and
-interval in every part. What counts as trained, and how seeds are pooled, is defined here alone.
+All figures, tables and sentences read it, so a setting has the same runs, mean and interval in
+every part. This module alone defines which runs trained, and which settings share a variance.
 """
 
 import math
@@ -19,23 +19,23 @@ from labrnn.results import statistics
 from labrnn.results.statistics import EXACT, NOT_RUN, Share
 
 LN2 = math.log(2)
-FALL = 0.03  # a run's training loss fell if its lowest is below ln 2 by more than this
-ABOVE = 0.65  # and it is above chance if its validation accuracy reaches this; 1/2 is chance
-# Settings alike in these share a seed variance.
+FALL = 0.03  # a run trained if its lowest training loss is below ln 2 by more than this,
+ABOVE = 0.65  # and its validation accuracy is at least this (chance is 1/2)
+# Settings that agree in these fields share a variance over seeds.
 FAMILY = ["train_reviews", "epochs", "batch_size", "cell", "optim"]
 TESTED = ("best", "last")
-NO_RUNS = ["run", "setting", "family", "trained", *TrialConfig.model_fields]  # an empty table's
+NO_RUNS = ["run", "setting", "family", "trained", *TrialConfig.model_fields]  # of an empty table
 
 
 class Runs:
-    """Every run on the same reviews: `trials` is configuration -> `Trial`."""
+    """All runs on the same reviews; `trials` maps configurations to `Trial`s."""
 
     def __init__(self, trials):
         self.trials = {trial.config: trial for trial in trials}
 
     @cached_property
     def table(self):
-        """A row a run: its setting, the fields of its configuration, metrics, size and time."""
+        """One row per run: setting, fields of the configuration, metrics, size and time."""
         rows = [_row(trial) for trial in self.trials.values()]
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=NO_RUNS)
 
@@ -48,47 +48,47 @@ class Runs:
         }
 
     def of(self, config):
-        """The rows of a setting, by seed; none where it was not run."""
+        """Return the rows of a setting, sorted by seed; empty if it was not run."""
         return self._by_setting.get(config, self.table.iloc[:0])
 
-    @lru_cache  # noqa: B019 - one table a process
+    @lru_cache  # noqa: B019 - one table per process
     def correct(self, config, tested):
-        """Whether each run that trained is right on each test review, bool [runs, reviews]."""
+        """Return the correctness of each review in runs that trained, bool [runs, reviews]."""
         rows = self.of(config)
         rows = rows[rows["trained"].astype(bool)]
         return np.array([_correct(self.trials[run], tested) for run in rows["run"]], bool)
 
     @lru_cache  # noqa: B019
     def pooled(self, family, tested):
-        """`Spread`s over seeds: of a family's stable settings, of each unstable one, of all."""
+        """Return the `Spread`s of a family: of its stable settings, each unstable one, and all."""
         table = self.table[self.table["family"] == family]
         groups = {s: self.correct(s, tested) for s in table["setting"].unique()}
         groups = {s: rows for s, rows in groups.items() if len(rows)}
         return *statistics.pool(groups), statistics.spread(groups.values())
 
     def spread(self, config, tested):
-        """The setting's `Spread` over seeds: that of its family, or its own if it is less stable.
+        """Return the `Spread` of a setting: that of its family, or its own if it is unstable.
 
-        A single run does not show whether its setting is stable: it has the spread of all.
+        A single run does not show whether its setting is stable, so it has the spread of all.
         """
         stable, unstable, every = self.pooled(_family(config), tested)
         single = len(self.correct(config, tested)) == 1
         return every if single else unstable.get(config, stable)
 
     def has_own_spread(self, config, tested):
-        """Whether the setting is less stable than its family."""
+        """Whether the setting is unstable, so that it has its own `Spread`."""
         return config in self.pooled(_family(config), tested)[1]
 
     @lru_cache  # noqa: B019
     def accuracy(self, config, tested):
-        """Test accuracy of the runs that trained, an `Estimate`."""
+        """Return the test accuracy of the runs that trained, an `Estimate`."""
         correct = self.correct(config, tested)
         if not len(correct):
             return NOT_RUN
         return statistics.accuracy(correct, self.spread(config, tested))
 
     def settings(self, tested="best"):
-        """A row a setting that was run: fields, runs, how many trained, accuracy and its interval."""
+        """Return one row per setting that was run: fields, runs, accuracy and its interval."""
         rows = []
         for config, runs in self._by_setting.items():
             e, share = self.accuracy(config, tested), trained(runs)
@@ -99,10 +99,10 @@ class Runs:
 
 
 def counted(part, configs):
-    """Those of some configurations, stored or to come, that a part's results are made of.
+    """Select the configurations, stored or missing, that a part's results depend on.
 
-    They are every seed of its settings, and the settings of several seeds that belong to the same
-    families, since the spread over seeds is pooled over them.
+    These are all seeds of its settings, and settings of the same families with several seeds, over
+    which the variance over seeds is pooled.
     """
     seeds = Counter(map(_setting, configs))
     own = {setting.config for setting in (*part.settings(), *part.others())}
@@ -116,9 +116,9 @@ def counted(part, configs):
 
 
 def stored(part, store, trials):
-    """The stored trials that a part's results are made of, see `counted`.
+    """Return the stored trials that a part's results depend on, see `counted`.
 
-    `trials` are the part's own. Another one that cannot be read is left out.
+    `trials` are those of the part. Other trials that cannot be read are left out.
     """
     found = {trial.key: trial for trial in trials}
     fingerprint = next((trial.fingerprint for trial in found.values()), part.fingerprint)
@@ -132,19 +132,19 @@ def stored(part, store, trials):
 
 @cache
 def _readable(trial):
-    """The trial, read once a process. Raises LabError if it cannot be read."""
+    """Read a trial, once per process, and return it. Raises LabError if it cannot be read."""
     _row(trial)
     return trial
 
 
 def trained(rows):
-    """How many of some runs trained, a `Share`."""
+    """Return how many runs trained, a `Share`."""
     return Share(int(rows["trained"].sum()) if len(rows) else 0, len(rows))
 
 
 @cache
 def _setting(config):
-    """A configuration without its seed."""
+    """Return a configuration with the default seed."""
     return config.replace(seed=TrialConfig.model_fields["seed"].default)
 
 
@@ -161,7 +161,7 @@ def _row(trial):
     for tested in TESTED:
         epoch = history[trial.metrics[tested]["epoch"] - 1]
         row[f"{tested}_validation"] = epoch["valid_accuracy"]
-    # Runs that do not name their clock measured the wall's, on a CPU that did other work as well.
+    # Older runs recorded wall time on a CPU that did other work; they do not name their clock.
     known = trial.environment.get("clock")
     per_epoch = [epoch["train_seconds"] for epoch in history] if known else [math.nan]
     return row | {
@@ -183,11 +183,11 @@ def _correct(trial, tested):
 
 
 class Results:
-    """A part's settings with their runs; what was not run or failed is absent.
+    """A part's settings with their runs.
 
     Args:
         part: a `Part`.
-        runs: the `Runs` of its reviews.
+        runs: the `Runs` on its reviews.
         baseline: the best stored `Baseline` for the same reviews, if any.
     """
 
@@ -197,7 +197,7 @@ class Results:
         self.tested = part.checkpoint
 
     def __getitem__(self, name):
-        """The setting of that name; LabError if the parameters leave it out."""
+        """Return the setting with this name; LabError if the parameters leave it out."""
         known = {setting.name: setting for setting in self.settings}
         if name not in known:
             raise LabError(
@@ -207,59 +207,59 @@ class Results:
         return known[name]
 
     def of(self, part):
-        """`Results` of another part on the same reviews."""
+        """Return the `Results` of another part on the same reviews."""
         return Results(part, self.runs, self.baseline)
 
     def at(self, tested):
-        """The same results, tested after the `best` or the `last` epoch."""
+        """Return the same results, tested after the `best` or the `last` epoch."""
         return self.of(self.part.model_copy(update={"checkpoint": tested}))
 
     def rows(self, setting):
-        """The setting's runs in the table, by seed."""
+        """Return the setting's rows of the table, sorted by seed."""
         return self.runs.of(setting.config)
 
     def run(self, settings=None):
-        """Those of some settings, else of the part's, that have a run."""
+        """Return those of `settings`, by default the part's, that have a run."""
         wanted = self.settings if settings is None else settings
         return [s for s in wanted if len(self.rows(s))]
 
     def missing(self):
-        """The settings without a run."""
+        """Return the part's settings without a run."""
         return [s for s in self.settings if not len(self.rows(s))]
 
     def trained(self, setting):
-        """How many of the setting's runs trained, a `Share`."""
+        """Return how many of the setting's runs trained, a `Share`."""
         return trained(self.rows(setting))
 
     def able(self, settings=None):
-        """Those of some settings, else of the part's, of which at least one run trained."""
+        """Return those of `settings`, by default the part's, of which a run trained."""
         return [s for s in self.run(settings) if self.trained(s).count]
 
     def first(self, setting):
-        """The trial of a setting with the lowest seed, or None."""
+        """Return the trial of a setting with the lowest seed, or None."""
         rows = self.rows(setting)
         return self.runs.trials[rows["run"].iloc[0]] if len(rows) else None
 
     def correct(self, model):
-        """Whether each run that trained is right on each test review, bool [runs, reviews]."""
+        """Return the correctness of each review in runs that trained, bool [runs, reviews]."""
         if hasattr(model, "correct"):
             return np.atleast_2d(model.correct)
         return self.runs.correct(model.config, self.tested)
 
     def spread(self, model):
-        """Of a setting or a sum over seeds; a `Baseline` has none."""
+        """Return the `Spread` of a model; `EXACT` for a baseline, which has no seed."""
         if hasattr(model, "correct"):
             return EXACT if model.correct.ndim == 1 else statistics.spread([model.correct])
         return self.runs.spread(model.config, self.tested)
 
     def accuracy(self, model):
-        """Test accuracy of a setting's runs that trained, or of another model: an `Estimate`."""
+        """Return the test accuracy of a model, an `Estimate`; runs that failed are excluded."""
         if hasattr(model, "correct"):
             return statistics.accuracy(self.correct(model), self.spread(model))
         return self.runs.accuracy(model.config, self.tested)
 
     def difference(self, first, second):
-        """Test accuracy of a model minus another's: an `Estimate`; `NOT_RUN` without runs."""
+        """Return the test accuracy of `first` minus `second`, an `Estimate`, or `NOT_RUN`."""
         sides = self.correct(first), self.correct(second)
         if not all(map(len, sides)):
             return NOT_RUN
@@ -269,30 +269,30 @@ class Results:
         return statistics.difference(*sides, *spreads, paired=same_reviews)
 
     def mean(self, setting, column):
-        """Mean of a column over the setting's runs that trained, else over all of them."""
+        """Return a column's mean over the setting's runs that trained, or over all if none did."""
         rows = self.rows(setting)
         return (
             rows[rows["trained"]][column].mean() if rows["trained"].any() else rows[column].mean()
         )
 
     def validation(self, setting):
-        """Validation accuracy of the tested epoch, mean over runs."""
+        """Return the validation accuracy of the tested epoch, mean over runs."""
         return self.mean(setting, f"{self.tested}_validation")
 
     def by_validation(self, settings=None):
-        """The settings of which a run trained, best on validation first."""
+        """Return the settings of which a run trained, best on validation first."""
         return sorted(self.able(settings), key=self.validation, reverse=True)
 
     def parameters(self, setting):
-        """Trainable parameters of a setting that was run."""
+        """Return the number of parameters of a setting that was run."""
         return int(self.rows(setting)["parameters"].iloc[0])
 
     def seconds(self, setting):
-        """Training seconds of an epoch, the median over runs; NaN where not known."""
+        """Return the training seconds per epoch, median over runs; NaN if unknown."""
         return float(self.rows(setting)["epoch_seconds"].median())
 
     def curves(self, setting, name):
-        """A quantity of the history over the epochs, [runs, epochs], and whether each run trained."""
+        """Return a quantity of the history [runs, epochs], and whether each run trained [runs]."""
         rows = self.rows(setting)
         trials = [self.runs.trials[run] for run in rows["run"]]
         curves = [[epoch[name] for epoch in trial.history] for trial in trials]
@@ -300,5 +300,5 @@ class Results:
 
     @property
     def vocabulary_size(self):
-        """Rows of the embedding; None where nothing was run."""
+        """Rows of the embedding; None without runs."""
         return next((t.vocabulary_size for t in self.runs.trials.values()), None)

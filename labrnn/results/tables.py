@@ -1,4 +1,4 @@
-"""Printed tables: of results, and of the data with the sentences beside them (Lab 1 a-d)."""
+"""Tables of results, and tables and sentences on the data (Lab 1 a-d)."""
 
 import math
 
@@ -25,13 +25,13 @@ COMPARED = (
 
 
 def accuracy_cell(estimate):
-    """An accuracy and its interval, per cent."""
+    """Format an accuracy with its interval, in per cent."""
     mean = "–" if math.isnan(estimate.mean) else typical(estimate)
     return f"{mean} {interval(estimate)}".rstrip()
 
 
 def columns(results, setting, *names):
-    """Some of the columns that tables have for a setting that was run."""
+    """Return the named cells for a setting that was run."""
     runs, estimate = results.trained(setting), results.accuracy(setting)
     seconds, rows = results.seconds(setting), results.rows(setting)
     cells = {
@@ -47,7 +47,7 @@ def columns(results, setting, *names):
 
 
 def compared_cells(c):
-    """The cells of a `Comparison`: the difference, its corrected p-value and what it means."""
+    """Return the cells of a `Comparison`: difference, corrected p-value and outcome."""
     return {
         "Δ points": f"{points(c.difference.mean)} {interval(c.difference)}".rstrip(),
         "p": "–" if math.isnan(c.p) else p_value(c.p).removeprefix("p ").removeprefix("= "),
@@ -56,7 +56,7 @@ def compared_cells(c):
 
 
 def printed(lines, key=""):
-    """A table with a dash where a line has no value."""
+    """Return rows as a DataFrame of text, with a dash for missing values and a key."""
     table = pd.DataFrame(lines).fillna("–").astype(str)
     table.attrs["key"] = key
     return table
@@ -66,10 +66,10 @@ def printed(lines, key=""):
 
 
 def results_table(results, compared=(), name="setting"):
-    """A line a setting: size, runs that trained, test accuracy, time, difference.
+    """Return one row per setting: size, runs that trained, test accuracy, time, difference.
 
     Args:
-        compared: `Comparison`s; a setting's own difference is that in which it is the first one.
+        compared: `Comparison`s; a setting's row shows the one in which it is the first.
         name: heading of the first column.
     """
     found = {c.second: REFERENCE for c in compared}
@@ -84,7 +84,7 @@ def results_table(results, compared=(), name="setting"):
 
 
 def pairs_table(results, compared, first="first", second="second"):
-    """A line a comparison, both sides with their accuracy."""
+    """Return one row per comparison, with the accuracies of both sides."""
     lines = []
     for c in compared:
         mine = results.accuracy(c.first)
@@ -98,7 +98,7 @@ def pairs_table(results, compared, first="first", second="second"):
 
 
 def cells_table(results, compared):
-    """GRU beside LSTM under each optimiser."""
+    """Return one row per optimiser: LSTM and GRU."""
     lines = []
     for c in of_kind(compared, "cells"):
         gru, lstm = (
@@ -111,10 +111,10 @@ def cells_table(results, compared):
 
 
 def ranking(results, settings, compared=()):
-    """Settings that trained, best first by test accuracy.
+    """Return one row per setting that trained, best test accuracy first.
 
-    A setting is on the front if none with at most its parameters has a higher test accuracy, among
-    these settings and the others that the part trains.
+    A setting is on the Pareto front if no setting of the part with at most as many parameters has a
+    higher test accuracy.
     """
     ranked = sorted(settings, key=lambda s: -results.accuracy(s).mean)
     best = front(results, [*settings, *results.able(results.part.others())])
@@ -133,7 +133,7 @@ def ranking(results, settings, compared=()):
 
 
 def ranking_by_ratio(results, settings):
-    """Settings that trained by test accuracy divided by parameters, the lab's second ranking."""
+    """Rank settings by test accuracy divided by parameters, as the lab asks."""
 
     def ratio(setting):
         return results.accuracy(setting).mean / results.parameters(setting)
@@ -148,7 +148,7 @@ def ranking_by_ratio(results, settings):
 
 
 def rates_table(results, settings):
-    """A line a learning rate of an optimiser, with what validation says of it."""
+    """Return one row per optimiser and learning rate, with the selected rate."""
     best = comparison.leaders(results).values()
     lines = [
         {"optimiser": s.name}
@@ -160,7 +160,7 @@ def rates_table(results, settings):
 
 
 def front(results, settings):
-    """The Pareto front of parameters and test accuracy, the smallest setting first."""
+    """Return the Pareto front of parameters and test accuracy, smallest setting first."""
     best, chosen = -math.inf, []
     for s in sorted(settings, key=lambda s: (results.parameters(s), -results.accuracy(s).mean)):
         if results.accuracy(s).mean > best:
@@ -170,7 +170,7 @@ def front(results, settings):
 
 
 def settings_of(part):
-    """A line a parameter that the part itself declares: what it is, and its value."""
+    """Return one row per parameter of the part's own: description and value."""
     fields = type(part).model_fields
     names = [name for name in type(part).__annotations__ if name in fields and name != "seeds"]
     rows = [("optimiser", OPTIMIZERS[(config := part.whole().config).optim].name)]
@@ -180,7 +180,7 @@ def settings_of(part):
 
 
 def parameter_table(results, setting):
-    """Where a model's parameters are, by the lab's formula at the vocabulary of the trials."""
+    """Count a model's parameters by layer with the lab's formula, for the runs' vocabulary."""
     config, words = setting.config, results.vocabulary_size
     if words is None:
         return pd.DataFrame({"part": ["not run, so the vocabulary's size is not known"]})
@@ -203,7 +203,7 @@ def parameter_table(results, setting):
 
 
 def source(data):
-    """Name, size and balance of the reviews in use."""
+    """Return name, size and balance of the reviews in use."""
     facts, words = data["facts"], data["facts"]["words"]
     rows = {
         "source": facts["name"],
@@ -218,7 +218,7 @@ def source(data):
 
 
 def frequent(data):
-    """The most frequent words, stop words in brackets."""
+    """Return the most frequent words, stop words in brackets."""
     cells = [
         f"({word}) {count:,}" if stop else f"{word} {count:,}"
         for word, count, stop in data["frequent"]
@@ -235,9 +235,9 @@ def frequent(data):
 
 
 def splits(data):
-    """Sizes of the splits, what of them is in use, and the share of positive reviews in that."""
+    """Return the sizes of the splits, the reviews in use, and their share of positive ones."""
     rows, lines = data["facts"]["rows"], []
-    cut = rows - sum(used for used, _ in data["splits"].values())  # of the training reviews alone
+    cut = rows - sum(used for used, _ in data["splits"].values())  # only training reviews are cut
     for name, (used, positive) in data["splits"].items():
         size = used + cut * (name == "train")
         lines.append(
@@ -253,5 +253,5 @@ def splits(data):
 
 
 def on(topic, data, part=None):
-    """Sentences on the data's `duplicates`, `splits`, `vocabulary` or `lengths`."""
+    """Discuss the data's `duplicates`, `splits`, `vocabulary` or `lengths`."""
     return render("data", topic=topic, data=data, part=part)

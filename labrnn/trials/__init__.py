@@ -1,1 +1,1 @@
-"""Trials: a training stored once, and many trained here or elsewhere."""
+"""The trials: training runs, their store, and their execution here or on a cluster."""

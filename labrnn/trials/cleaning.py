@@ -1,4 +1,4 @@
-"""`labrnn trials gc`: leftovers of interrupted writes in a store, and damaged trials."""
+"""`labrnn trials gc`: find and remove leftovers of interrupted writes, and damaged trials."""
 
 import os
 import re
@@ -12,31 +12,32 @@ from labrnn.trials.ours import (
     NAMES,
     data_folders,
     discard,
+    foreign_path,
     inside,
     is_file,
     is_folder,
     ours,
-    stranger,
 )
 from labrnn.trials.store import epoch_of, locked
 from labrnn.trials.trial import HEX, Trial, UnreadableError
 
 
 def stale(store, unfinished=False, damaged=False):
-    """Find leftovers of interrupted writes in the root that no process holds; change nothing.
+    """Find leftovers of interrupted writes that no process holds; change nothing.
 
     Args:
-        unfinished: also the checkpoints of unfinished runs, from which they could resume.
-        damaged: also damaged or incomplete trials, and damaged derived data.
+        store: a `Store`; only its root is searched.
+        unfinished: also find the checkpoints of unfinished runs, from which they could resume.
+        damaged: also find damaged or incomplete trials, and damaged derived data.
 
     Returns:
-        dict from paths, each with our names and nothing else in it, to the fingerprint and name by
-        which `Store.claim` holds them.
+        dict of path -> (fingerprint, name), by which `Store.claim` locks it. Every path contains
+        only files that labrnn wrote.
 
     Raises:
         LabError: the root is not marked as a store, and contains other files.
     """
-    if not is_file(store.root / MARK) and (found := stranger(store.root)):
+    if not is_file(store.root / MARK) and (found := foreign_path(store.root)):
         raise LabError(
             f"{store.root}: is not marked as a run store and contains {found.name}, which labrnn "
             "did not write; nothing is removed. Name a store; if this is one, make an empty "
@@ -68,8 +69,8 @@ def _leftovers(data, name, unfinished, damaged):
                         yield path
         return
     trial, partial = Trial(data / name), data / ".partial" / name
-    with suppress(LabError):  # what cannot be read, or is another version's, is not judged
-        if is_folder(partial.parent) and ours(partial):  # a link to a folder is none
+    with suppress(LabError):  # unreadable, or of another version: leave it
+        if is_folder(partial.parent) and ours(partial):  # False for a link to a folder
             begun = inside(partial)
             if any(map(epoch_of, begun)) and not (unfinished or trial.finished):
                 yield from (path for path in begun if path.name.endswith(".writing"))
@@ -81,8 +82,8 @@ def _leftovers(data, name, unfinished, damaged):
                 yield trial.folder
 
 
-def spared(store):
-    """Folders of damaged trials that `stale` leaves out, since they contain other files."""
+def not_removable(store):
+    """Return the folders of damaged trials that `stale` skips since they contain other files."""
     left = []
     for folder in (p for data in data_folders(store.root) for p in inside(data)):
         trial = Trial(folder)
@@ -94,16 +95,16 @@ def spared(store):
 
 
 def remove(store, agreed, unfinished=False, damaged=False):
-    """Remove what `stale` found under the same options, as far as it is still so.
+    """Remove the paths that `stale` found with the same options, if they are still stale.
 
     Args:
-        agreed: what `stale` returned, or a part of it.
+        agreed: the result of `stale`, or a part of it.
 
     Returns:
-        list of the paths removed.
+        list of the removed paths.
     """
     for fingerprint, name in dict.fromkeys(agreed.values()):
-        with store.claim(fingerprint, name) as mine:  # a stale lock goes with the claim
+        with store.claim(fingerprint, name) as mine:  # releasing the claim removes its lock
             left = _leftovers(store.root / fingerprint, name, unfinished, damaged) if mine else ()
             for path in list(left):
                 if path in agreed:

@@ -1,7 +1,7 @@
-"""An executor of Dask workers: on this machine, of any scheduler, or in SLURM jobs.
+"""An executor with Dask workers: on this machine, of any scheduler, or in SLURM jobs.
 
-A worker trains one trial at a time, whatever its threads. Its trials go through the store, which
-must be on a disk that all machines share: a task that Dask runs again resumes from there.
+A worker trains one trial at a time, even if it has several threads. The store must be on a disk
+that all machines share; a task that Dask repeats resumes from the state there.
 """
 
 import json
@@ -23,10 +23,10 @@ from labrnn.config import Strict, read_yaml, validated
 from labrnn.errors import LabError
 from labrnn.trials.job import run_job
 
-COUNT_AGAIN = 0.5  # seconds between two counts of the workers
-PATIENCE = 30  # seconds until a scheduler counts as unreachable
+RECOUNT_SECONDS = 0.5  # between two counts of the workers
+PATIENCE = 30  # seconds to wait for a scheduler
 QUIET = "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED"
-_alone = threading.Lock()  # training draws from the process's random numbers
+_training = threading.Lock()  # training uses the process's random generators
 
 
 class Slurm(Strict):
@@ -48,19 +48,19 @@ def _task(job, topic, name):
     from distributed import get_worker
 
     report = get_worker().log_event
-    with _alone:
+    with _training:
         return run_job(job, lambda event: report(topic, [name, event]))
 
 
 class Cluster:
-    """An executor (see `running`) of Dask workers.
+    """An executor (see `running`) with Dask workers.
 
     Args:
         scheduler: `local`, an address like `tcp://host:8786`, a scheduler file (JSON), or a YAML
             file that describes a SLURM cluster.
         job: the fields that all jobs share, see `job.run_job`.
-        jobs: workers of `local` without GPUs; with GPUs there is one for each.
-        most: trials to train, and so the most workers.
+        jobs: number of workers of `local` without GPUs; with GPUs there is one per GPU.
+        most: number of trials to train, which limits the number of workers.
         logs: folder for the output of SLURM jobs.
 
     Raises:
@@ -88,7 +88,7 @@ class Cluster:
                 "a scheduler file (.json) or a SLURM cluster's description (.yaml)"
             )
         try:
-            # Dask would wait for a missing file for ever.
+            # Dask would wait forever for a missing file.
             file = json.loads(Path(scheduler).read_text()) if kind == ".json" else {}
             where = self.cluster or file.get("address", scheduler)
             self.client = distributed.Client(where, timeout=PATIENCE, set_as_default=False)
@@ -98,24 +98,24 @@ class Cluster:
             raise LabError(
                 f"--scheduler {scheduler}: cannot be reached ({error}); start it or correct the address"
             ) from None
-        self.counted, self.workers = -COUNT_AGAIN, 0
+        self.counted, self.workers = -RECOUNT_SECONDS, 0
         self.topic = f"labrnn-{uuid.uuid4().hex}"
-        self.client.subscribe_topic(self.topic, lambda event: self._heard(*event[1]))
+        self.client.subscribe_topic(self.topic, lambda event: self._receive(*event[1]))
 
     def capacity(self):
         if self.client.status == "closed":
             raise LabError(f"--scheduler {self.scheduler}: gone; run the same command to continue")
-        if time.monotonic() > self.counted + COUNT_AGAIN:
+        if time.monotonic() > self.counted + RECOUNT_SECONDS:
             self.counted, self.workers = time.monotonic(), self._count()
-        # Some wait at the scheduler, so that a worker that ends has the next one at once.
+        # Some trials wait at the scheduler, so that a free worker gets the next one at once.
         return self.workers + self.workers // 4 - len(self.tasks)
 
     def _count(self):
         if self.slurm_jobs:
-            self.cluster.scale(self.slurm_jobs)  # also asks for a job in place of one that ended
+            self.cluster.scale(self.slurm_jobs)  # also requests a job to replace one that ended
         try:
             workers = self.client.scheduler_info().get("workers", {}).values()
-        except OSError:  # it may come back; until then there is no capacity
+        except OSError:  # no capacity until the connection is back
             return 0
         return sum("GPU" in worker["resources"] or not self.gpu for worker in workers)
 
@@ -125,9 +125,9 @@ class Cluster:
         options = {"key": name, "pure": False, "resources": {"GPU": 1} if self.gpu else None}
         task = self.client.submit(self.task, job, self.topic, name, **options)
         self.tasks[name] = config, task
-        task.add_done_callback(lambda task: self._heard(name, _ending(task)))
+        task.add_done_callback(lambda task: self._receive(name, _ending(task)))
 
-    def _heard(self, name, event):
+    def _receive(self, name, event):
         if name in self.tasks:
             self.events.put((name, event))
 
@@ -148,7 +148,7 @@ class Cluster:
 
 
 def job_script(file):
-    """The SLURM cluster of a YAML file: the number of its jobs, and the script of each."""
+    """Return the number of jobs of a SLURM cluster in a YAML file, and the script of each job."""
     site = _site(file)
     with _slurm(site, None) as cluster:
         return site.jobs, cluster.job_script()
@@ -159,7 +159,7 @@ def _site(file):
 
 
 def _check(script, file):
-    """Raise LabError if SLURM would refuse the job: Dask would wait for it without a message."""
+    """Raise a LabError if SLURM refuses the job, for which Dask would wait without a message."""
     command = ["sbatch", "--test-only"]
     try:
         test = subprocess.run(command, input=script, capture_output=True, text=True)
@@ -173,7 +173,7 @@ def _check(script, file):
 
 
 def _ending(task):
-    """The event of a task that has ended, however it did."""
+    """Return the event of a task that has ended."""
     from distributed import KilledWorker
 
     try:
@@ -197,7 +197,7 @@ def _imported(module):
 
 
 def _local(jobs, device):
-    """Whether there are GPUs, and a cluster with a worker for each, or with `jobs` workers."""
+    """Return whether there are GPUs, and a cluster with one worker per GPU, else `jobs` workers."""
     from distributed import Nanny, Scheduler, SpecCluster
 
     gpus = [] if device == "cpu" else _gpus()
@@ -212,7 +212,7 @@ def _local(jobs, device):
 
 
 def _gpus():
-    """The names by which CUDA_VISIBLE_DEVICES calls the GPUs of this machine."""
+    """Return the names of this machine's GPUs for CUDA_VISIBLE_DEVICES."""
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -223,7 +223,7 @@ def _gpus():
 def _slurm(site, logs):
     SLURMCluster = _imported("dask_jobqueue").SLURMCluster
     seconds = int(site.walltime.total_seconds())
-    last = seconds - min(300, seconds // 10)  # a worker that leaves in time loses less
+    last = seconds - min(300, seconds // 10)  # before SLURM kills the worker
     arguments = ["--lifetime", f"{last}s", "--no-dashboard"]
     return SLURMCluster(
         queue=site.queue or None,

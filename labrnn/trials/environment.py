@@ -1,4 +1,4 @@
-"""Provenance of a result: versions, device, commit."""
+"""The provenance of a run: versions, device, commit."""
 
 import os
 import platform
@@ -15,12 +15,12 @@ CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def environment(device, seconds, precision="float32"):
-    """Return the record of provenance of a trial.
+    """Return the provenance of a trial as a dict of plain values.
 
     Args:
-        device: the `torch.device` that trained.
-        seconds: time of the epochs, validation included.
-        precision: of the training's matrix products.
+        device: the `torch.device` of the training run.
+        seconds: time of all epochs, with validation.
+        precision: precision of the matrix products.
     """
     import torch
 
@@ -43,7 +43,7 @@ def environment(device, seconds, precision="float32"):
 
 
 def versions():
-    """Versions of the installed packages that decide the figures."""
+    """Return the installed versions of the packages that affect the figures."""
     found = {}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -53,12 +53,12 @@ def versions():
 
 @lru_cache
 def commit():
-    """The project's own commit, with `+` where tracked files differ from it.
+    """Return the project's commit, with `+` if tracked files differ from it.
 
-    Empty without git, and where the project lies inside another repository.
+    It is empty without git, or if the project is inside another repository.
     """
     root = Path(__file__).resolve().parents[2]
-    # A caller's GIT_DIR and GIT_WORK_TREE name another repository.
+    # The caller's GIT_DIR and GIT_WORK_TREE may name another repository.
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*words):
@@ -76,13 +76,13 @@ def commit():
 
 
 def device_name(device):
-    """The processor's or the card's name."""
+    """Return the name of the processor or GPU."""
     if device.type == "cuda":
         import torch
 
         return torch.cuda.get_device_name(device)
     names = []
     if device.type == "cpu":
-        with suppress(OSError):  # Linux names the processor there, except on ARM
+        with suppress(OSError):  # Linux only, and not on ARM
             names = re.findall(r"^model name\s*: (.+)", CPU_FACTS.read_text(), re.M)
     return f"{device.type}: {(names or [platform.processor() or platform.machine()])[0]}"

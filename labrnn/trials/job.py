@@ -1,4 +1,4 @@
-"""One job: train a trial and store it.
+"""A job: train a trial and store it.
 
 As a program (`python -m labrnn.trials.job`) it is a worker: it reads one JSON job per line from
 stdin and writes one JSON event per line to stdout.
@@ -21,18 +21,21 @@ from labrnn.trials.trial import trial_key
 
 
 def train_and_store(config, data="", store=None, device="", on_epoch=None, fingerprint=""):
-    """Train one trial unless it is stored; an interrupted one resumes from its last epoch.
+    """Train a trial unless it is stored; an interrupted run resumes from its last epoch.
 
     Args:
+        config: the `TrialConfig`.
         data: source of the reviews, as in `text.load_corpus`.
+        store: a `Store`; the default store if None.
+        device: name of a device; the fastest if empty.
         on_epoch: called with each epoch's history entry.
-        fingerprint: the data's expected fingerprint, empty for any.
+        fingerprint: the reviews' expected fingerprint, empty for any.
 
     Returns:
-        the stored `Trial`; None if another process is training it at this moment.
+        the stored `Trial`; None if another process is training it.
 
     Raises:
-        LabError: other data, a loss that is not finite, a store that cannot be written.
+        LabError: the reviews differ, the loss is not finite, or the store cannot be written.
     """
     from labrnn.network.models import find_device
     from labrnn.network.training import test, train
@@ -62,9 +65,9 @@ def train_and_store(config, data="", store=None, device="", on_epoch=None, finge
 
 
 def set_up(device):
-    """Make results the same to the last bit each time: on a CPU by using one thread.
+    """Make training deterministic: with one thread on a CPU, by PyTorch's option on CUDA.
 
-    On CUDA only if LABRNN_DETERMINISTIC is 1, since it costs time.
+    On CUDA it takes longer, so only LABRNN_DETERMINISTIC=1 turns it on.
     """
     import torch
 
@@ -81,11 +84,11 @@ def run_job(job, report):
     """Train a trial and report each epoch.
 
     Args:
-        job: dict of `config`, `data`, `fingerprint`, `root` and `shelves` of the store, `device`.
+        job: dict of `config`, `data`, `fingerprint`, `device`, and `root` and `shelves` of `Store`.
         report: called with the event of each epoch.
 
     Returns:
-        the last event: how the run ended.
+        the last event, a dict: its `event` is `done`, `failed` or `busy` (trained elsewhere).
     """
     try:
         trial = train_and_store(
@@ -108,10 +111,10 @@ def run_job(job, report):
 
 
 def main():
-    """Run jobs until stdin closes; the end of the parent closes it, and ends this process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    """Run jobs until stdin closes, at the latest when the parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # a stray print must not be read as an event
+    os.dup2(2, 1)  # so that a stray print is not read as an event
 
     def report(event):
         print(json.dumps(event), file=events, flush=True)

@@ -1,7 +1,7 @@
-"""Derived data beside the trials, computed from reviews or weights: the form of each file.
+"""Derived data, computed from reviews or weights and stored beside the trials: file formats.
 
-A file holds `{"sha256": ..., "value": ...}`; its name is `<kind>-<16 hexadecimal digits>.json`.
-The digest shows that nothing changed, the form here that it was right from the beginning.
+A file contains `{"sha256": ..., "value": ...}` and is named `<kind>-<16 hexadecimal digits>.json`.
+The digest detects changes to the file; the models below detect values that were wrong when written.
 """
 
 import base64
@@ -45,13 +45,11 @@ def _tensors(text):
     try:
         deserialize(base64.b64decode(text, validate=True))
     except (ValueError, SafetensorError) as error:
-        raise ValueError(f"no base64 of a safetensors file: {error}") from None
+        raise ValueError(f"not base64 of a safetensors file: {error}") from None
     return text
 
 
 Compact = Annotated[Two[Some[Count]], AfterValidator(_of_one_length)]
-
-
 Tensors = Annotated[str, AfterValidator(_tensors)]
 Loss = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[str, Field(pattern="^[0-9]+$")]
@@ -59,7 +57,7 @@ FACTS = ("rows", "positives", "negatives", "distinct_texts", "duplicate_rows", "
 
 
 def _form(**fields):
-    """A model of a mapping with at least these fields."""
+    """Make a pydantic model of a mapping with at least these fields."""
     return create_model("form", __base__=Plain, **{n: (kind, ...) for n, kind in fields.items()})
 
 
@@ -106,19 +104,19 @@ KINDS = {
 
 
 def pack(value):
-    """The bytes of a file that keeps a value."""
+    """Return the content of a file with a value, as bytes."""
     content = json.dumps({"sha256": digest(value), "value": value}, ensure_ascii=False)
     return (content + "\n").encode()
 
 
 def unpack(path):
-    """The value that a file keeps, and what is wrong with it: one of both is None.
+    """Return (value, None) for a valid file, else (None, description of the fault).
 
     Args:
-        path: in a folder that is named by the reviews' fingerprint.
+        path: path of the file, in a folder named by the reviews' fingerprint.
 
     Raises:
-        UnreadableError: the file cannot be read; it may be sound.
+        UnreadableError: the file cannot be read; it may be undamaged.
     """
     if (content := content_of(path)) is None:
         return None, MISSING
@@ -129,17 +127,17 @@ def unpack(path):
         sound = False
     if not sound:
         return None, CHANGED
-    if fault := _misfit(path, stored["value"]):
+    if fault := _format_fault(path, stored["value"]):
         return None, f"not the content of a {path.name.partition('-')[0]} file: {fault}"
     return stored["value"], None
 
 
 def digest(value):
-    """The digest of a value, the same in every file."""
+    """Return the digest of a value, which is independent of the file."""
     return sha256(json.dumps(value).encode())
 
 
-def _misfit(path, value):
+def _format_fault(path, value):
     kind = path.name.partition("-")[0]
     if kind not in KINDS:
         return ""
@@ -150,11 +148,11 @@ def _misfit(path, value):
     if kind == "data":
         facts = value["facts"]
         if facts["fingerprint"] != path.parent.name:
-            return f"its fingerprint is {facts['fingerprint']}, its folder's another"
+            return f"its fingerprint is {facts['fingerprint']}, which is not its folder's"
         if facts["rows"] != facts["positives"] + facts["negatives"]:
-            return "its rows are not its positives and negatives"
+            return "its rows are not the sum of its positives and negatives"
         if (reviews := _reviews_beside(path)) not in (None, facts["rows"]):
-            return f"{facts['rows']} rows, but the trials beside it are of {reviews} reviews"
+            return f"{facts['rows']} rows, but the trials beside it have {reviews} reviews"
     if kind == "baselines":
         *sizes, test = (len(digits) for digits in (*value["labels"], value["repeated"]))
         sizes = [2 * size for size in sizes]  # one byte per label, two per margin
@@ -164,7 +162,7 @@ def _misfit(path, value):
 
 
 def _reviews_beside(path):
-    """The number of reviews of the trials beside a file, by the first that can be read."""
+    """Return the number of reviews of the first readable trial beside a file, or None."""
     with suppress(OSError):
         for name in sorted(os.listdir(path.parent)):
             with suppress(LabError):
@@ -173,10 +171,10 @@ def _reviews_beside(path):
 
 
 def hex_of(values, kind):
-    """Return an array's bytes, little-endian, as hexadecimal digits."""
+    """Return an array of dtype `kind` as hexadecimal digits, little-endian."""
     return np.asarray(values).astype(np.dtype(kind).newbyteorder("<")).tobytes().hex()
 
 
 def array_of(digits, kind):
-    """Return the array that `hex_of` wrote."""
+    """Return the array that `hex_of` encoded."""
     return np.frombuffer(bytes.fromhex(digits), np.dtype(kind).newbyteorder("<"))

@@ -1,4 +1,4 @@
-"""Names and kinds of all files that labrnn writes to a store; links are never followed."""
+"""Recognise the files that labrnn writes to a store, by name and kind; links are not followed."""
 
 import os
 import re
@@ -7,12 +7,12 @@ from contextlib import suppress
 
 from labrnn.trials.trial import HEX, TEXTS, WEIGHTS
 
-# A training's state after an epoch, by attribute of `TrainingState`.
+# Files of a run's state after an epoch, by attribute of `TrainingState`.
 TENSORS = {name: f"{name}.safetensors" for name in ("last", "best", "optimizer")}
 
 MARK = "labrnn-store"  # a file that marks a folder as a store
-NAMES = re.compile(f"(([a-z]+-)?{HEX})")  # by which `Store.claim` locks trials and derived data
-_ASIDE = r"[.]\d+[.]writing"  # what `replace_file` writes to
+NAMES = re.compile(f"(([a-z]+-)?{HEX})")  # the names of locks, see `Store.claim`
+_ASIDE = r"[.]\d+[.]writing"  # temporary files of `replace_file`
 KEPT = re.compile(f"([a-z]+-{HEX}[.]json)({_ASIDE})?")
 _FILES = re.compile(f"({'|'.join([*TEXTS, WEIGHTS, *TENSORS.values(), 'DONE'])})({_ASIDE})?")
 _STATES = re.compile(r"(epoch-)?\d+([.]writing)?|done[.]writing")
@@ -20,12 +20,12 @@ _DATA_FOLDERS = re.compile(f"{HEX}|[.]locks|[.]partial")
 
 
 def data_folders(root):
-    """Folders of a store that are named by a fingerprint."""
+    """Return the folders of a store that are named by a fingerprint."""
     return [p for p in inside(root) if is_folder(p) and re.fullmatch(HEX, p.name)]
 
 
-def stranger(root):
-    """A path in a folder that labrnn did not write; None if there is none."""
+def foreign_path(root):
+    """Return a path in a folder that labrnn did not write, or None."""
     data = data_folders(root)
     for path in inside(root):
         if path.name not in (MARK, ".logs") and path not in data:
@@ -37,7 +37,7 @@ def stranger(root):
 
 
 def is_file(path):
-    """Whether the path is a regular file; a link to one is not."""
+    """Whether the path is a regular file; False for a link."""
     return _kind(path) == stat.S_IFREG
 
 
@@ -52,7 +52,7 @@ def _kind(path):
 
 
 def inside(folder):
-    """The paths in a folder, by name; none if it is a link or cannot be listed."""
+    """Return the sorted paths in a folder; empty if it is a link or cannot be listed."""
     try:
         return [folder / name for name in sorted(os.listdir(folder))] if is_folder(folder) else []
     except OSError:
@@ -60,7 +60,7 @@ def inside(folder):
 
 
 def _known(path):
-    """Whether name and kind are those of a file in the folder of a trial or of a state."""
+    """Whether name and kind fit a file in the folder of a trial or of a run's state."""
     return bool(
         (is_file(path) and _FILES.fullmatch(path.name))
         or (is_folder(path) and _STATES.fullmatch(path.name))
@@ -68,7 +68,7 @@ def _known(path):
 
 
 def ours(folder):
-    """Whether a folder exists, can be listed, and contains only files that labrnn writes."""
+    """Whether a folder can be listed and contains only files that labrnn writes."""
     try:
         found = [folder / name for name in os.listdir(folder)] if is_folder(folder) else [folder]
     except OSError:
@@ -77,7 +77,7 @@ def ours(folder):
 
 
 def discard(path):
-    """Remove a file of ours, or a folder with our files; it stays if there are others."""
+    """Remove a file, or a folder and the files that labrnn wrote; other files stay."""
     if is_file(path):
         os.unlink(path)
     for inner in filter(_known, inside(path)):

@@ -1,4 +1,4 @@
-"""An executor of worker processes on this machine; each trains one trial at a time."""
+"""An executor with worker processes on this machine; each trains one trial at a time."""
 
 import json
 import os
@@ -12,17 +12,17 @@ from labrnn.errors import LabError
 
 WORKER = [sys.executable, "-m", "labrnn.trials.job"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-STARTS = 3  # further processes that may end as they start, one after the other
+STARTS = 3  # failed starts in a row that are tolerated, beyond the number of jobs
 
 
 class Pool:
-    """An executor (see `running`) of processes that take jobs over a pipe.
+    """An executor (see `running`) with processes that receive jobs over a pipe.
 
-    The main thread has all state; each worker has a thread that only passes on its lines.
+    The main thread owns all state; one thread per worker only forwards its output lines.
 
     Args:
         job: the fields that all jobs share, see `job.run_job`.
-        jobs: processes at once.
+        jobs: number of processes at once.
         log: open file for the output of the processes.
     """
 
@@ -38,7 +38,7 @@ class Pool:
         worker = self.idle.pop() if self.idle else self._start()
         worker.config = config
         job = self.job | {"config": config.model_dump(mode="json")}
-        with suppress(OSError):  # it has died: `next` reports it
+        with suppress(OSError):  # the worker has died: `next` reports it
             os.write(worker.stdin.fileno(), json.dumps(job).encode() + b"\n")
 
     def next(self, seconds):
@@ -68,12 +68,12 @@ class Pool:
     def _listen(self, worker):
         with worker.stdout:
             for line in worker.stdout:
-                if line.endswith(b"\n"):  # else it died while it wrote
+                if line.endswith(b"\n"):  # else it died while writing
                     self.inbox.put((worker, line))
         self.inbox.put((worker, b""))
 
     def _ended(self, worker):
-        """The event of a worker's end. Raises LabError if no worker comes to its work."""
+        """Return the event of a worker's end. Raises LabError if too many starts failed."""
         code = worker.wait()
         worker.stdin.close()
         self.workers.remove(worker)

@@ -1,4 +1,4 @@
-"""Progress of training: on a terminal, in a pipe, in a notebook."""
+"""Show the progress of training on a terminal, in a pipe, or in a notebook."""
 
 import sys
 from collections import Counter
@@ -13,8 +13,8 @@ from labrnn.config import DEFAULTS, PRINTED
 from labrnn.errors import printable
 from labrnn.trials.plan import Estimate, cost
 
-START_SECONDS = 1.0  # of a run before its first epoch and after its last
-# Fields in words; the others are shown by their names.
+START_SECONDS = 1.0  # a run's time before its first and after its last epoch
+# Formats of fields; other fields are shown by name.
 WORDS = {
     "optim": "{}",
     "n_layers": "{} layers",
@@ -30,12 +30,12 @@ WORDS = {
 
 
 def describe(config, usual=None):
-    """A trial in words: cell, fields that differ from the usual ones (or the defaults), seed."""
+    """Describe a trial: cell, fields that differ from `usual` (the defaults if None), seed."""
     usual = DEFAULTS if usual is None else usual
     words = [config.cell.upper()]
     for name, value in config.model_dump(exclude={"cell", "seed"}).items():
         if value != usual[name]:
-            # A switch that is usually on, and other fields, have no words of their own.
+            # Fields without a format, and a switch that is off here.
             plain = name not in WORDS or (isinstance(value, bool) and not value)
             value = PRINTED.get(value, value)
             shown = f"{name.replace('_', ' ')} {value}" if plain else WORDS[name].format(value)
@@ -44,24 +44,24 @@ def describe(config, usual=None):
 
 
 def usual_fields(configs):
-    """The most frequent value of each field."""
+    """Return the most frequent value of each field."""
     rows = [config.model_dump() for config in configs]
     return {name: Counter(row[name] for row in rows).most_common(1)[0][0] for name in rows[0]}
 
 
 class Display:
-    """Count trials and estimate the end; write one plain line per event, here and to the log.
+    """Count trials and estimate the remaining time; write a line per event to stream and log.
 
     Args:
-        stream: for the lines; standard error if None.
-        estimate: the `Estimate` of a command that does more than train.
+        stream: text stream for the lines; standard error if None.
+        estimate: the `Estimate` of a command that also does other work.
     """
 
     def __init__(self, stream=None, estimate=None):
         self.stream, self.estimate = stream or sys.stderr, estimate
 
     def begin(self, plan, log, jobs, pace):
-        """Begin to show the runs of a `Plan`: `jobs` at once, each at this `plan.speed`."""
+        """Start to show the runs of a `Plan`; `jobs` run at once, `pace` is from `plan.speed`."""
         self.log, self.running, self.done, self.failed = log, {}, 0, 0
         self.count, self.pace = len(plan.missing), pace
         self.usual = usual_fields(plan.missing)
@@ -95,7 +95,7 @@ class Display:
             self.show(f"{name}: {event['message']}; it resumes from its last epoch")
 
     def summary(self):
-        """Trials done and the estimated time to the end."""
+        """Return the number of finished trials and the estimated time to the end."""
         text = f"{self.done} of {self.count} trained"
         if self.failed:
             text += f", {self.failed} failed"
@@ -103,22 +103,22 @@ class Display:
         return f"{text}, about {clock(left)} left" if left else text
 
     def show(self, text, more="", brief=True):
-        """Write a line; a display that shows it otherwise leaves out what is not `brief`."""
+        """Write a line to log and display; live displays omit lines that are not `brief`."""
         text = printable(text)
-        with suppress(OSError):  # a full disk must not stop what needs none
+        with suppress(OSError):  # a full disk must not stop the training
             self.log.write(f"{datetime.now():%H:%M:%S} {text}\n{more}")
         self.line(text, brief)
 
     def line(self, text, brief=True):
-        with suppress(OSError):  # the reader is gone
+        with suppress(OSError):  # the reader has closed the stream
             print(text, file=self.stream, flush=True)
 
     def end(self):
-        """End the display, whatever the outcome."""
+        """End the display, also after an error."""
 
 
 class TerminalDisplay(Display):
-    """On a terminal: the running trials and the summary, live below the other lines."""
+    """A display for a terminal: running trials and a summary, live below the other lines."""
 
     def begin(self, plan, log, jobs, pace):
         self.live = Live(console=Console(stderr=True), redirect_stdout=sys.stdout.isatty())
@@ -139,7 +139,7 @@ class TerminalDisplay(Display):
 
 
 class NotebookDisplay(Display):
-    """One line under the cell, replaced at each event and cleared at the end."""
+    """A display for a notebook: one line below the cell, replaced at each event."""
 
     def begin(self, plan, log, jobs, pace):
         from IPython.display import Markdown, display
@@ -158,12 +158,12 @@ class NotebookDisplay(Display):
 
 
 def display_for_terminal(estimate=None):
-    """Live lines on a terminal, plain ones elsewhere."""
+    """Return a display with live lines on a terminal, else with plain lines."""
     return (TerminalDisplay if sys.stderr.isatty() else Display)(estimate=estimate)
 
 
 def clock(seconds):
-    """Seconds as `1 h 05 min`, `12 min` or `40 s`."""
+    """Format seconds as `1 h 05 min`, `12 min` or `40 s`."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{round(seconds)} s"

@@ -1,7 +1,7 @@
-"""Many trials: stored ones are read, the others are trained, several at once, each exactly once.
+"""Run many trials: read the stored ones and train the others, several at once, each once.
 
-An executor (`pool.Pool`, `cluster.Cluster`) has a `capacity()` for more trials, takes one by
-`submit(config)`, returns from `next(seconds)` a (config, event) or None, and ends with `close()`.
+An executor (`pool.Pool`, `cluster.Cluster`) has the methods `capacity()`, the number of trials it
+can take; `submit(config)`; `next(seconds)`, which returns (config, event) or None; and `close()`.
 """
 
 import os
@@ -16,25 +16,26 @@ from labrnn.trials.pool import Pool
 from labrnn.trials.store import default_store
 from labrnn.trials.trial import Trial, trial_key
 
-ATTEMPTS = 3  # of a trial whose process dies before its next epoch
-LOOK_AGAIN = 2  # seconds between looks at a trial that another process holds
+ATTEMPTS = 3  # for a trial whose process dies before it finishes an epoch
+LOOK_AGAIN = 2  # seconds between checks of trials that another process holds
 
 
 def run_trials(configs, data="", fingerprint="", store=None, train=True, **how):
     """Find or train every configuration.
 
     Args:
-        configs: `TrialConfig`s; one named twice is trained once.
+        configs: `TrialConfig`s; duplicates are trained once.
         data: source of the reviews.
-        fingerprint: the data's expected fingerprint, see `plan_trials`.
-        train: False leaves what is not stored untrained.
-        how: see `train_missing`.
+        fingerprint: the reviews' expected fingerprint, see `plan_trials`.
+        store: a `Store`; the default store if None.
+        train: whether to train missing trials.
+        how: arguments of `train_missing`.
 
     Returns:
-        the `Plan` after the training; a failed trial does not stop the others.
+        the `Plan` after training; a failed trial does not stop the others.
 
     Raises:
-        LabError: no data, no store to write to, no process that can train.
+        LabError: the reviews are missing, the store is not writable, or no process can train.
     """
     store = store or default_store()
     plan = plan_trials(configs, data, fingerprint, store, train)
@@ -44,22 +45,26 @@ def run_trials(configs, data="", fingerprint="", store=None, train=True, **how):
 
 
 def train_missing(plan, data, store, jobs=0, device="", display=None, scheduler="", on_end=None):
-    """Train the missing trials of a plan, in its order; they move to its trials or failures.
+    """Train the missing trials of a `Plan` in order; they move to its trials or failures.
 
     Args:
-        jobs: runs at once, one process with one thread each; 0 for the number of cores.
-        display: gets every event (see `labrnn.trials.progress`).
-        scheduler: of Dask workers, in place of processes here (see `labrnn.trials.cluster`).
+        plan: the `Plan`, which is updated.
+        data: source of the reviews.
+        store: the `Store` for the trials.
+        jobs: runs at once, in one process with one thread each; 0 for the number of cores.
+        device: name of a device; the fastest if empty.
+        display: receives every event, see `labrnn.trials.progress`.
+        scheduler: Dask scheduler to use instead of local processes, see `labrnn.trials.cluster`.
         on_end: called with each configuration that is stored or has failed.
 
     Raises:
-        LabError: no data, no store to write to, no process that can train.
+        LabError: the reviews are missing, the store is not writable, or no process can train.
     """
     if not plan.missing:
         return
     jobs = jobs or cores()
     for config in {tuple(getattr(c, f) for f in DATA_FIELDS): c for c in plan.missing}.values():
-        load_corpus(config, data, plan.fingerprint)  # encoded once here, not by each worker
+        load_corpus(config, data, plan.fingerprint)  # encode once here, not in each worker
     named = data or os.environ.get("LABRNN_DATA")
     job = {
         "data": str(find_source(data)) if named else "",
@@ -71,7 +76,7 @@ def train_missing(plan, data, store, jobs=0, device="", display=None, scheduler=
     if device and not scheduler:
         from labrnn.network.models import find_device
 
-        find_device(device)  # one message now, not one per trial
+        find_device(device)  # one error now, not one per trial
     with store.open_log() as log:
         if scheduler:
             from labrnn.trials.cluster import Cluster
@@ -100,7 +105,7 @@ def execute(executor, plan, store, display=None, on_end=None):
             executor.submit(config)
             show(config, {"event": "started"})
         config, event = executor.next(LOOK_AGAIN / 2) or (None, {})
-        if config in running:  # an event can come late, after the end of its trial
+        if config in running:  # an event may arrive after the end of its trial
             if event["event"] == "died":
                 deaths[config] += 1
                 if deaths[config] == ATTEMPTS:
@@ -125,4 +130,4 @@ def execute(executor, plan, store, display=None, on_end=None):
             looked = time.monotonic()
             free = {c for c in held if not store.held(plan.fingerprint, trial_key(c))}
             held -= free
-            waiting.extendleft(free)  # finished or given up there: a worker finds out
+            waiting.extendleft(free)  # finished or given up: a worker checks

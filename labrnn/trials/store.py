@@ -1,17 +1,17 @@
-"""The store of trials: one folder per training run, written aside, complete or missing.
+"""The run store: one folder per training run, which is either complete or missing.
 
-    <root>/labrnn-store             marks the folder as a store: `trials gc` touches no other
+    <root>/labrnn-store             marks the folder as a store; `trials gc` needs it
     <root>/<data fingerprint>/<key>/
         trial.json        configuration, fingerprint, format
         history.json      one entry per epoch
         metrics.json      test metrics of the best and of the last epoch
         predictions.csv   test reviews: row, label, probability of positive (best, last)
         environment.json  versions, device, seconds, commit
-        model.safetensors weights of the best epoch; may be left out of a copy
-        DONE              written last: a digest of each file above
+        model.safetensors weights of the best epoch; copies may omit it
+        DONE              digests of the files above, written last
 
 Beside the trials are `.partial` (one folder per run in training), `.locks`, `.logs`, and derived
-data, computed from the reviews or weights (`<kind>-<digest>.json`, see `kept`).
+data (`<kind>-<digest>.json`, see `kept`).
 """
 
 import json
@@ -30,7 +30,7 @@ from labrnn.errors import LabError
 from labrnn.files import make_folder, publish_folder, replace_file
 from labrnn.folders import absolute
 from labrnn.trials import kept
-from labrnn.trials.ours import KEPT, MARK, TENSORS, discard, inside, is_file, ours, stranger
+from labrnn.trials.ours import KEPT, MARK, TENSORS, discard, foreign_path, inside, is_file, ours
 from labrnn.trials.tables import DESCRIPTIONS, TRIALS, opened
 from labrnn.trials.trial import (
     CHANGED,
@@ -51,7 +51,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def _writes(method):
-    """Turn the OSError of a store that cannot be written into a LabError."""
+    """Decorate a method that writes to the store: an OSError becomes a LabError."""
 
     @wraps(method)
     def guarded(self, *args, **kwargs):
@@ -70,8 +70,8 @@ class Store:
     """Trials under a root folder, and in read-only folders.
 
     Args:
-        root: where new trials go.
-        shelves: folders that are read and never written, stores or tables.
+        root: folder for new trials.
+        shelves: read-only folders, stores or tables.
     """
 
     def __init__(self, root, shelves=()):
@@ -80,7 +80,7 @@ class Store:
         self._tables = {
             root: opened(root) for root in (self.root, *self.shelves) if is_file(root / TRIALS)
         }
-        # Folders of derived data, by fingerprint; the root's first.
+        # Folders of derived data, the root's first.
         self._keepers = [
             root / DESCRIPTIONS if root in self._tables else root
             for root in (self.root, *self.shelves)
@@ -89,12 +89,12 @@ class Store:
     # Reading
 
     def find(self, config, fingerprint):
-        """The finished trial of a configuration on some data, or None.
+        """Return the finished trial of a configuration on some reviews, or None.
 
-        Its files agree with their digests and with each other; weights are not looked at.
+        Its files except the weights are compared with their digests and with each other.
 
         Raises:
-            LabError: it is damaged, cannot be read, or another version wrote it.
+            LabError: the trial is damaged, unreadable, or of another version.
         """
         faults = []
         for root in (self.root, *self.shelves):
@@ -114,7 +114,7 @@ class Store:
         return None
 
     def places(self):
-        """Every folder in the place of a trial, as a `Trial`, finished or not; the root's first."""
+        """Yield a `Trial` for every folder of a trial, finished or not, the root's first."""
         for root in (self.root, *self.shelves):
             if root in self._tables:
                 yield from self._tables[root].trials()
@@ -123,7 +123,7 @@ class Store:
                     yield from map(Trial, _subfolders(data))
 
     def trials(self):
-        """All finished trials; one that is in several folders comes once."""
+        """Yield all finished trials; a trial in several folders is yielded once."""
         seen = set()
         for trial in self.places():
             name = (trial.fingerprint, trial.key)
@@ -135,7 +135,7 @@ class Store:
     # Derived data beside the trials
 
     def recall(self, fingerprint, name):
-        """The sound value that is kept for some reviews under this name, else None."""
+        """Return the derived data with this name for some reviews; None if missing or damaged."""
         for root in self._keepers:
             if (value := kept.unpack(root / fingerprint / name)[0]) is not None:
                 return value
@@ -143,14 +143,14 @@ class Store:
 
     @_writes
     def keep(self, fingerprint, name, value):
-        """Keep plain values for some reviews; a sound file of that name stays."""
+        """Store plain values as derived data of some reviews; an undamaged file stays."""
         path = self.root / fingerprint / name
-        with self.claim(fingerprint, path.stem) as mine:  # if not, another process keeps the same
+        with self.claim(fingerprint, path.stem) as mine:  # else another process does it
             if mine and kept.unpack(path)[0] is None:
                 replace_file(path, kept.pack(value))
 
     def kept(self, fingerprint):
-        """Path, value and fault of each file of derived data for some reviews, the root's first."""
+        """Yield path, value and fault of each file of derived data for some reviews."""
         for path in (path for root in self._keepers for path in inside(root / fingerprint)):
             if (match := KEPT.fullmatch(path.name)) and not match[2]:
                 try:
@@ -159,7 +159,7 @@ class Store:
                     yield path, None, str(error).removeprefix(f"{path}: ")
 
     def kept_digests(self, fingerprint):
-        """Name -> digest of each value that `recall` gives for some reviews, for a report's record."""
+        """Return name -> digest of the values that `recall` returns for some reviews."""
         digests = {}
         for path, value, fault in self.kept(fingerprint):
             if not fault:
@@ -167,17 +167,17 @@ class Store:
         return digests
 
     def damaged(self):
-        """Path and fault of every damaged file of derived data, the root's first."""
+        """Yield path and fault of every damaged file of derived data, the root's first."""
         data = {folder.name for root in self._keepers for folder in _subfolders(root)}
         for path, _, fault in (found for name in sorted(data) for found in self.kept(name)):
             if fault:
                 yield path, fault
 
     def copy_kept(self, fingerprint, keep):
-        """Pass name and value of each file of derived data for some reviews to `keep`.
+        """Call `keep` with name and value of each file of derived data for some reviews.
 
         Returns:
-            list of (path, fault) of the damaged files, which are not copied.
+            list of (path, fault) of damaged files, which are not copied.
         """
         faults = []
         for path, value, fault in self.kept(fingerprint):
@@ -193,29 +193,29 @@ class Store:
         """Make the root and mark it as a store, unless it contains other files.
 
         Raises:
-            LabError: the root holds tables.
+            LabError: the root contains tables.
         """
         if self.root in self._tables:
             raise LabError(
                 f"{self.root}: contains tables of trials, which are read-only; name another folder "
                 f"with LABRNN_STORE, or import them: `labrnn trials import {self.root}`"
             )
-        if not is_file(self.root / MARK) and not stranger(self.root):
+        if not is_file(self.root / MARK) and not foreign_path(self.root):
             make_folder(self.root)
             (self.root / MARK).touch()
 
     @contextmanager
     def claim(self, fingerprint, key):
-        """Hold a trial while it is written; yields False if another process holds it.
+        """Lock a trial while it is written; yield False if another process holds the lock.
 
-        The lock ends with its process, however that ends.
+        The lock is released when its process ends in any way.
         """
         lock = self._lock(fingerprint, key)
         try:
             yield lock is not None
         finally:
             if lock:
-                with suppress(OSError):  # Windows keeps an open file: the rest is for `remove`
+                with suppress(OSError):  # Windows cannot delete an open file; `remove` will
                     os.unlink(lock.lock_file)
                 lock.release()
 
@@ -228,13 +228,13 @@ class Store:
         return locked(folder / f"{key}.lock")
 
     def held(self, fingerprint, key):
-        """Whether another process writes the trial at this moment."""
+        """Whether another process is writing the trial."""
         with self.claim(fingerprint, key) as mine:
             return not mine
 
     @_writes
     def open_log(self):
-        """A new file in `.logs` for the lines of a run, open for writing."""
+        """Open a new log file in `.logs`."""
         self._mark()
         self.logs.mkdir(parents=True, exist_ok=True)
         path = self.logs / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
@@ -244,19 +244,19 @@ class Store:
         return self.root / fingerprint / ".partial" / key
 
     def _states(self, config, fingerprint):
-        """Folders of an interrupted training's epochs, the newest first."""
+        """Return the folders of an interrupted run's states, newest first."""
         states = inside(self._partial(fingerprint, trial_key(config)))
         return sorted(filter(epoch_of, states), key=epoch_of, reverse=True)
 
     def epochs_kept(self, config, fingerprint):
-        """Epochs that a resumed training does not repeat."""
+        """Return the number of epochs that a resumed run does not repeat."""
         return max(map(epoch_of, self._states(config, fingerprint)), default=0)
 
     def load_progress(self, config, fingerprint):
-        """The newest sound state of an interrupted training, or None.
+        """Return the newest undamaged state of an interrupted run, a `TrainingState`, or None.
 
         Raises:
-            UnreadableError: a file cannot be read at this moment.
+            UnreadableError: a file cannot be read.
         """
         from safetensors.torch import load
 
@@ -269,13 +269,13 @@ class Store:
                 if list(map(sha256, files)) != json.loads(done):
                     raise ValueError(CHANGED)
                 return TrainingState(json.loads(files[0]), *map(load, files[1:]))
-            except Exception:  # damaged in any way: use an older state, or none
+            except Exception:  # damaged in some way: use an older state, or none
                 discard(folder)
         return None
 
     @_writes
     def save_progress(self, config, fingerprint, progress):
-        """Keep a training's state after an epoch; the state before is removed afterwards."""
+        """Store a run's `TrainingState` after an epoch, then remove the earlier one."""
         from safetensors.torch import save
 
         partial = self._partial(fingerprint, trial_key(config))
@@ -291,7 +291,7 @@ class Store:
 
     @_writes
     def save(self, config, corpus, progress, tested, environment):
-        """Turn a finished training into a stored trial; the folder appears whole or not at all."""
+        """Store a finished run and return its `Trial`; the folder appears atomically."""
         from safetensors.torch import save
 
         stored = {
@@ -318,7 +318,7 @@ class Store:
         return self._place(corpus.fingerprint, trial_key(config), files, digests)
 
     def _place(self, fingerprint, key, files, digests):
-        """Write a trial's files aside and let them appear at once; what is finished there stays."""
+        """Publish a trial's folder atomically; a finished trial there stays."""
         partial, trial = self._partial(fingerprint, key), Trial(self.root / fingerprint / key)
         if not trial.finished:
             files = files | {"DONE": dump(digests)}
@@ -327,7 +327,7 @@ class Store:
         return trial
 
     def _publish(self, files, aside, final):
-        """Write a folder aside and rename it to its place; an incomplete one there is removed."""
+        """Write a folder aside and rename it to its place, where an incomplete one is removed."""
         self._mark()
         make_folder(aside.parent.parent)
         make_folder(aside.parent)
@@ -343,11 +343,11 @@ class Store:
         """Copy a trial of another store to this one, with its weights if it has them.
 
         Returns:
-            `copied`; `there already`; `differs` if the trial here has other figures, it stays;
-            `busy` if it is being trained.
+            `copied`; `there already`; `differs`, if this store's trial has other figures and
+            stays; `busy`, if another process trains it.
 
         Raises:
-            LabError: the trial is damaged, or another version's.
+            LabError: the trial is damaged or of another version.
         """
         if faults := trial.damage():
             raise LabError(f"{trial.folder}: {'; '.join(faults)}; not copied")
@@ -356,7 +356,7 @@ class Store:
             mine = Trial(self.root / trial.fingerprint / trial.key)
             if mine.finished and (mine.history, mine.metrics) != (trial.history, trial.metrics):
                 return "differs"
-            # A copy that came from tables knows no digest of weights and stays without them.
+            # A copy from tables has no digest of the weights, so it stays without them.
             if mine.finished and (mine.has_weights or mine.digests.get(WEIGHTS) != weights):
                 return "there already"
             if not held:
@@ -371,15 +371,16 @@ class Store:
 
 
 def default_store(root=""):
-    """The store at `root`, else `LABRNN_STORE`, else `trials/` of the project, with the full lab's
-    committed runs as a read-only store.
+    """Return the store at `root`, else at LABRNN_STORE, else at `trials/` of the project.
+
+    The committed runs of the full lab are its read-only store.
     """
     root = root or os.environ.get("LABRNN_STORE") or PROJECT / "trials"
     return Store(root, shelves=[PROJECT / "reports" / "full"])
 
 
 def _absolute(folder):
-    """The folder itself where a link to it is named, since no link inside it is followed."""
+    """Return the absolute folder with links resolved; links inside a store are not followed."""
     try:
         return Path(os.path.realpath(absolute(folder)))
     except (RuntimeError, ValueError) as error:
@@ -387,7 +388,7 @@ def _absolute(folder):
 
 
 def locked(path):
-    """The lock on a file, or None if another process holds it."""
+    """Acquire and return the lock on a file; None if another process holds it."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -411,12 +412,12 @@ def _subfolders(folder):
 
 
 def epoch_of(state):
-    """The epoch of a state's folder, 0 for another folder."""
+    """Return the epoch of a state's folder; 0 for other folders."""
     match = re.fullmatch(r"epoch-(\d+)", state.name)
     return int(match[1]) if match else 0
 
 
 def _rounded(probabilities):
-    """Four decimals on the same side of one half, so that the predicted classes stay."""
+    """Round to four decimals, but never across one half: predicted classes stay the same."""
     rounded = probabilities.round(4)
     return np.where(probabilities > 0.5, np.maximum(rounded, 0.5001), np.minimum(rounded, 0.5))

@@ -1,12 +1,12 @@
-"""Stored trials as tables that any tool reads.
+"""Stored trials as CSV and Parquet tables.
 
     <folder>/trials.csv           one row per trial: configuration, metrics, environment, digest
     <folder>/history.csv          one row per epoch of a trial
     <folder>/predictions.parquet  one row per test review: label, and for each trial the probability
                                   of `positive` after the best and the last epoch, half precision
-    <folder>/descriptions/        derived data, as `store.keep` keeps it
+    <folder>/descriptions/        derived data, as `store.keep` writes it
 
-`docs/trials.md` describes each column. `Tables` reads them as a read-only store.
+`docs/trials.md` describes each column. `Tables` reads the files as a read-only store.
 """
 
 import csv
@@ -20,11 +20,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from pydantic import ValidationError
 
 from labrnn.config import TrialConfig
 from labrnn.errors import LabError
 from labrnn.files import make_folder, read_file, replace_file
+from labrnn.network.registry import count_parameters
 from labrnn.trials.kept import pack
 from labrnn.trials.ours import MARK, is_file
 from labrnn.trials.trial import (
@@ -50,14 +52,14 @@ CHECKPOINTS = ("best", "last")
 
 @dataclass(frozen=True, eq=False)
 class TableTrial(Trial):
-    """A trial in the tables; its files are made from its rows when they are read."""
+    """A trial in tables; the content of its files is computed from its rows."""
 
     tables: "Tables"
 
     has_weights = False
 
     def __reduce__(self):
-        # Without the tables, 100 MB: a process that is given trials opens them itself, once.
+        # Without the tables (100 MB): a process that receives trials opens them once itself.
         return _reopened, (self.tables.folder, self.fingerprint, self.key)
 
     @property
@@ -102,18 +104,18 @@ class TableTrial(Trial):
 
     @cached_property
     def predictions(self):
-        """One line per test review: row, label, best, last (probabilities of `positive`)."""
+        """One row per test review: row, label, best, last (probabilities of `positive`)."""
         return self.tables.predictions(self.fingerprint, self.key)
 
 
 class Tables:
-    """The trials of a folder that `write` has filled.
+    """The trials in the tables of a folder, as `write` writes them.
 
     Args:
-        folder: holds the files that the module names.
+        folder: folder of the tables.
 
     Raises:
-        LabError: a file is missing or does not have the columns of such a table.
+        LabError: a file is missing or lacks columns; raised when a table is read.
     """
 
     def __init__(self, folder):
@@ -121,7 +123,7 @@ class Tables:
 
     @cached_property
     def lines(self):
-        """(fingerprint, key) -> (line of `trials.csv`, lines of `history.csv`), in their order."""
+        """(fingerprint, key) -> (row of `trials.csv`, rows of `history.csv`), dicts of texts."""
         found = {(line["fingerprint"], line["key"]): (line, []) for line in self._read(TRIALS)}
         for name in (name for names in found for name in names):
             if not re.fullmatch(HEX, name):
@@ -131,7 +133,7 @@ class Tables:
                 )
         for line in self._read(HISTORY):
             name = line.pop("fingerprint"), line.pop("key")
-            if name in found:  # else an export that was stopped before it wrote `trials.csv`
+            if name in found:  # else an export stopped before it wrote `trials.csv`
                 found[name][1].append(line)
         return found
 
@@ -151,8 +153,6 @@ class Tables:
 
     @cached_property
     def _predictions(self):
-        import pandas as pd
-
         path = self.folder / PREDICTIONS
         try:
             table = pd.read_parquet(io.BytesIO(read_file(path, MOST_WEIGHTS)))
@@ -162,18 +162,18 @@ class Tables:
             raise LabError(f"{path}: cannot be read ({message}); export the trials again") from None
 
     def predictions(self, fingerprint, key):
-        """A trial's data frame of row, label, best, last; LabError where it has none."""
+        """Return a trial's DataFrame of row, label, best, last; LabError if there is none."""
         if not all(f"{key}_{which}" in self._predictions for which in CHECKPOINTS):
             raise LabError(f"{self.folder / PREDICTIONS}: no columns {key}_...; export it again")
         return _of(self._predictions, fingerprint, key)
 
     def trial(self, fingerprint, key):
-        """The trial of that name; it is not `finished` if the tables lack it."""
+        """Return the trial with this name; it is not `finished` if the tables do not contain it."""
         name = fingerprint, key
         return self._trials.get(name) or TableTrial(self.folder.joinpath(*name), self)
 
     def trials(self):
-        """All trials, in the order of the table."""
+        """Yield all trials in the order of the table."""
         yield from self._trials.values()
 
     @cached_property
@@ -182,7 +182,7 @@ class Tables:
 
 
 def opened(folder):
-    """The `Tables` of a folder, read once per process as long as its files stay the same."""
+    """Return the `Tables` of a folder, cached until its files change."""
     paths = (folder / name for name in (TRIALS, HISTORY, PREDICTIONS))
     files = [os.stat(path) for path in paths if path.exists()]
     return _opened(folder, tuple((file.st_ino, file.st_size, file.st_mtime_ns) for file in files))
@@ -198,7 +198,7 @@ def _reopened(folder, fingerprint, key):
 
 
 def keep(folder, fingerprint, name, value):
-    """Keep derived data in a folder of tables; an existing file stays."""
+    """Store derived data in a folder of tables; an existing file stays."""
     path = Path(folder, DESCRIPTIONS, fingerprint, name)
     if not path.exists():
         make_folder(path.parent)
@@ -206,17 +206,17 @@ def keep(folder, fingerprint, name, value):
 
 
 def write(folder, trials):
-    """Add trials to the tables of a folder; those that they contain stay as they are.
+    """Add trials to the tables of a folder; trials already there stay unchanged.
 
     Args:
-        folder: made if it is missing.
+        folder: folder of the tables, made if missing.
         trials: finished `Trial`s.
 
     Returns:
         the number of trials added.
 
     Raises:
-        LabError: a trial is damaged, or the tables cannot be read.
+        LabError: a trial is damaged, or the folder has files that are not such tables.
     """
     folder = Path(folder)
     there = Tables(folder)
@@ -232,7 +232,7 @@ def write(folder, trials):
         epochs = [_texts(epoch) for epoch in trial.history]
         predictions = _of(table, trial.fingerprint, trial.key)
         line["digest"] = _digest(_texts(line), epochs, predictions)
-    # History and predictions of trials that `trials.csv` does not name do no harm: it comes last.
+    # `trials.csv` comes last: rows of the other tables without a trial in it are ignored.
     replace_file(folder / PREDICTIONS, table.to_parquet(index=False, compression="zstd"))
     names = {trial: {"fingerprint": trial.fingerprint, "key": trial.key} for trial in ordered}
     history = [name | epoch for trial, name in names.items() for epoch in trial.history]
@@ -242,7 +242,7 @@ def write(folder, trials):
 
 
 def _refuse_foreign(tables):
-    """Raise a LabError if the folder is a store, or a file of one of our names is not ours."""
+    """Raise a LabError if the folder is a store, or has other files with the tables' names."""
     folder = tables.folder
     if is_file(folder / MARK):
         raise LabError(f"{folder}: is a store of trials; name another folder for their tables")
@@ -263,9 +263,7 @@ def _order(trial):
 
 
 def _line(trial):
-    """A trial's line of `trials.csv`, without its digest."""
-    from labrnn.network.registry import count_parameters
-
+    """Return a trial's row of `trials.csv`, without its digest."""
     config, environment = trial.config, dict(trial.environment)
     line = {name: trial.stored[name] for name in ("fingerprint", "format", "code_version")}
     line |= {"key": trial.key, **config.model_dump(mode="json")}
@@ -282,18 +280,18 @@ def _line(trial):
 
 
 def _texts(line):
-    """A line as it is read back: texts, empty where there is no value."""
+    """Convert a row to texts, as it is read back; None becomes an empty text."""
     return {name: "" if value is None else str(value) for name, value in line.items()}
 
 
 def _below(line, prefix):
-    """The values of the columns that begin with a prefix, by the rest of their names."""
+    """Return the values of the columns with a prefix, by name without the prefix."""
     prefix += "_"
     return {n.removeprefix(prefix): v for n, v in line.items() if v and n.startswith(prefix)}
 
 
 def _files(line, epochs):
-    """The files of a trial's folder but for its predictions, from its lines of texts."""
+    """Return a trial's files except the predictions, from its rows of texts."""
 
     def values(model, texts):
         known = {name: texts[name] for name in model.model_fields if texts.get(name)}
@@ -321,7 +319,7 @@ def _files(line, epochs):
 
 
 def _digest(line, epochs, predictions):
-    """The digest of all that the tables hold of a trial."""
+    """Return the digest of a trial's content in all tables."""
     texts = {n: text for n, text in sorted(line.items()) if text and n != "digest"}
     epochs = [{n: text for n, text in epoch.items() if text} for epoch in epochs]
     digest = hashlib.sha256(json.dumps([texts, epochs]).encode())
@@ -331,9 +329,7 @@ def _digest(line, epochs, predictions):
 
 
 def _of(table, fingerprint, key):
-    """The predictions of one trial: row, label, best, last, to four decimals."""
-    import pandas as pd
-
+    """Return the predictions of one trial: row, label, best, last, with four decimals."""
     best, last = (table[f"{key}_{which}"].to_numpy() for which in CHECKPOINTS)
     mine = ~np.isnan(best) & (table["fingerprint"] == fingerprint).to_numpy()
     found = {name: table[name].to_numpy()[mine].astype(int) for name in ("row", "label")}
@@ -342,14 +338,12 @@ def _of(table, fingerprint, key):
 
 
 def _csv(lines):
-    """Lines as CSV; a column that only some lines have is empty in the others."""
-    import pandas as pd
-
+    """Return rows as CSV bytes; a column that a row lacks is empty."""
     return pd.DataFrame(map(_texts, lines)).to_csv(index=False, lineterminator="\n").encode()
 
 
 def _half(probabilities):
-    """Half precision, on the same side of one half: no prediction changes."""
+    """Round to half precision, but never across one half: predicted classes stay the same."""
     half = np.asarray(probabilities, np.float16)
     above = np.nextafter(np.float16(0.5), np.float16(1))
     right = np.asarray(probabilities) > 0.5
@@ -357,9 +351,7 @@ def _half(probabilities):
 
 
 def _prediction_table(trials):
-    """A data frame of all predictions: one row per test review, two columns per trial."""
-    import pandas as pd
-
+    """Return a DataFrame of all predictions: one row per test review, two columns per trial."""
     names = ["fingerprint", "row"]
     tests = [t.predictions[["row", "label"]].assign(fingerprint=t.fingerprint) for t in trials]
     reviews = pd.concat(tests).drop_duplicates(names)[[*names, "label"]]

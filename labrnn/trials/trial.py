@@ -1,4 +1,4 @@
-"""One trial on disk: its name, its files, and the checks of their digests and consistency."""
+"""A trial on disk: its name, its files, and checks of their digests and consistency."""
 
 import errno
 import hashlib
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+import pandas as pd
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from labrnn.config import TrialConfig, validated
@@ -20,16 +21,16 @@ from labrnn.errors import LabError
 from labrnn.files import MOST_BYTES, read_file
 
 FORMAT = 1
-# Raised by hand when a change to the training changes its figures: older trials stay, unused.
+# Raise by hand if a change to the training changes figures; older trials are then not used.
 CODE_VERSION = 1
 WEIGHTS = "model.safetensors"
-MOST_WEIGHTS = 1 << 32  # bytes; the largest vocabulary and widths of the lab need a tenth
+MOST_WEIGHTS = 1 << 32  # bytes; the largest model of the lab needs a tenth
 TEXTS = ("trial.json", "history.json", "metrics.json", "environment.json", "predictions.csv")
 HEX = "[0-9a-f]{16}"  # a fingerprint or a key
-# Values of a configuration that older versions knew, and fields of theirs without another value.
+# Configuration values of older versions, and removed fields that had a neutral value too.
 GONE = {"linear_path": (True,), "readout": ("mean",)}
 NEUTRAL = GONE.keys() - TrialConfig.model_fields.keys()
-# What can be wrong with a file as a whole.
+# Faults of a whole file.
 MISSING, CHANGED = "is missing or not a regular file", "does not match its stored SHA-256"
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -38,13 +39,13 @@ Epoch = Annotated[int, Field(ge=1)]
 
 
 class Plain(BaseModel):
-    """The fields that a file has at least; numbers are numbers, and finite."""
+    """A strict model of the fields that a file must have; numbers are finite."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class _Columns(Plain):
-    """Values that an export makes columns of, in this order: no others, and no endless texts."""
+    """The fields that an export writes as columns, in this order; no others, and short texts."""
 
     model_config = ConfigDict(extra="forbid", str_max_length=1000)
 
@@ -103,7 +104,7 @@ class _Stored(Plain):
     config: dict
     data: Data
     vocabulary_size: Annotated[int, Field(ge=2)]
-    half_precision: bool = False  # of the predictions: from the tables of an export
+    half_precision: bool = False  # of the predictions, if the trial is from tables
 
 
 SHAPES = {
@@ -114,12 +115,12 @@ SHAPES = {
 }
 
 
-# Errors that mean that no such regular file exists; after any other the file may exist.
+# Errors that mean that no such regular file exists; after other errors it may exist.
 NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ELOOP}
 
 
 class UnreadableError(LabError):
-    """A file that cannot be read at this moment, so that it is not known whether it is damaged."""
+    """Raised for a file that cannot be read now, and may or may not be damaged."""
 
     def __init__(self, path, error):
         super().__init__(
@@ -129,10 +130,10 @@ class UnreadableError(LabError):
 
 
 def content_of(path, most=MOST_BYTES):
-    """A regular file's bytes, at most so many; None if it does not exist.
+    """Return the bytes of a regular file of at most `most` bytes; None if it does not exist.
 
     Raises:
-        UnreadableError: the file cannot be read; it may be sound.
+        UnreadableError: the file cannot be read; it may be undamaged.
     """
     try:
         return read_file(path, most)
@@ -143,49 +144,49 @@ def content_of(path, most=MOST_BYTES):
 
 
 def sha256(content):
-    """The digest of some bytes, as hexadecimal digits."""
+    """Return the SHA-256 of bytes as hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def read_plain(content):
-    """The value of a JSON text in which every number is finite."""
+    """Parse a JSON text; ValueError if a number is not finite."""
 
     def finite(text):
         if not math.isfinite(value := float(text)):
-            raise ValueError(f"{text} is no finite number")
+            raise ValueError(f"{text} is not a finite number")
         return value
 
     return json.loads(content, parse_float=finite, parse_constant=finite)
 
 
 def removal(root):
-    """The command that removes what is damaged in a store."""
+    """Return the command that removes damaged trials and derived data from a store."""
     return f"labrnn trials --store {root} gc --damaged"
 
 
 def first_fault(error):
-    """Place and message of a pydantic error's first fault."""
+    """Return place and message of the first fault in a pydantic error."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
 
 
 def trial_key(config, code=CODE_VERSION):
-    """The name of a trial's folder: a digest of what decides its figures.
+    """Return the name of a trial's folder: a digest of the configuration and the code version.
 
-    Only fields that differ from their defaults count, so that a new field with a neutral default
-    leaves the stored trials valid; paths, devices and workers do not count.
+    Only fields that differ from their defaults enter it, so a new field with a neutral default
+    leaves stored trials valid. Paths, devices and workers do not enter it.
     """
     identity = {"code": code, **config.model_dump(mode="json", exclude_defaults=True)}
     return sha256(json.dumps(identity, sort_keys=True).encode())[:16]
 
 
 def dump(value):
-    """Plain values as the bytes of a JSON file."""
+    """Return plain values as the bytes of a JSON file."""
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def predictions_csv(table):
-    """The bytes of `predictions.csv` from a data frame of row, label, best, last."""
+    """Return `predictions.csv` as bytes, from a DataFrame of row, label, best, last."""
     columns = ["row", "label", "best", "last"]
     text = table[columns].to_csv(index=False, float_format="%.4f", lineterminator="\n")
     return text.encode()
@@ -193,8 +194,8 @@ def predictions_csv(table):
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial on disk. A file is read on demand and compared with its digest in `DONE`: a file
-    that was changed raises a `LabError` and never enters a figure.
+    """A trial on disk. Files are read on demand and compared with their digests in `DONE`; reading
+    a changed file raises a `LabError`.
     """
 
     folder: Path
@@ -216,10 +217,10 @@ class Trial:
         return self._there(WEIGHTS)
 
     def _there(self, name):
-        """Whether a path of that name exists, of any kind.
+        """Whether a path with this name exists, of any kind.
 
         Raises:
-            UnreadableError: the folder cannot be looked into.
+            UnreadableError: the folder cannot be read.
         """
         try:
             os.lstat(f"{self.folder}/{name}")
@@ -230,13 +231,13 @@ class Trial:
         return True
 
     def _raw(self, name):
-        """A file's bytes without a check, see `content_of`."""
+        """Return a file's bytes without a check, see `content_of`."""
         most = MOST_WEIGHTS if name == WEIGHTS else MOST_BYTES
         return content_of(f"{self.folder}/{name}", most)
 
     @cached_property
     def digests(self):
-        """File name -> digest in `DONE`; empty if that cannot be read."""
+        """File name -> digest in `DONE`; empty if `DONE` is invalid."""
         try:
             digests = json.loads(self._raw("DONE") or b"{}")
         except (ValueError, RecursionError):
@@ -245,17 +246,17 @@ class Trial:
 
     @property
     def identity(self):
-        """A text that differs where anything stored of the trial differs."""
+        """A text that changes if any file of the trial changes."""
         return json.dumps(self.digests, sort_keys=True)
 
     def check_format(self):
-        """Raise LabError for a trial that another version of labrnn wrote in its own way."""
+        """Raise a LabError if a version of labrnn with another format or other options wrote it."""
         try:
             stored = json.loads(self._raw("trial.json") or b"")
             written, config = stored["format"], stored.get("config", {})
             gone = [f"{name} = {config[name]}" for name in GONE if config.get(name) in GONE[name]]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return  # damaged, whatever its format
+            return  # damaged, so the format is unknown
         how = f"in store format {written}, this version reads {FORMAT}" if written != FORMAT else ""
         if gone:
             how = f"with options that this version does not have ({', '.join(gone)})"
@@ -266,7 +267,7 @@ class Trial:
             )
 
     def _examine(self, name):
-        """A file's bytes and its fault, empty if they are the bytes written."""
+        """Return a file's bytes and its fault, which is empty if they match the digest."""
         content = self._raw(name)
         if content is None:
             return b"", MISSING
@@ -274,11 +275,11 @@ class Trial:
 
     @property
     def cure(self):
-        """What to do if the trial is damaged."""
+        """The advice in messages on a damaged trial."""
         return f"`{removal(self.folder.parents[1])}` removes it, to be trained or imported again"
 
     def read(self, name):
-        """A file's bytes, or LabError if they are not those written."""
+        """Return a file's bytes; LabError if they do not match the digest."""
         content, fault = self._examine(name)
         if fault:
             self.check_format()
@@ -286,7 +287,7 @@ class Trial:
         return content
 
     def _parsed(self, name, parse):
-        """The parsed content of a file: its bytes are right, so a fault was written with it."""
+        """Parse a file that matches its digest; LabError if the content is invalid."""
         content = self.read(name)
         try:
             return parse(content)
@@ -320,7 +321,7 @@ class Trial:
 
     @property
     def data(self):
-        """Facts of the source: name, fingerprint, counts."""
+        """Facts of the reviews: name, fingerprint, counts."""
         return self.stored["data"]
 
     @property
@@ -341,8 +342,7 @@ class Trial:
 
     @cached_property
     def predictions(self):
-        """One line per test review: row, label, best, last (probabilities of `positive`)."""
-        import pandas as pd
+        """One row per test review: row, label, best, last (probabilities of `positive`)."""
 
         def parse(content):
             types = {"row": np.int64, "label": np.int64, "best": float, "last": float}
@@ -356,22 +356,21 @@ class Trial:
         return self._parsed("predictions.csv", parse)
 
     def weights(self):
-        """The model's tensors after the best epoch.
+        """Return the model's tensors after the best epoch, by name.
 
         Raises:
-            LabError: this copy was made without weights, or they are damaged.
+            LabError: this copy has no weights, or they are damaged.
         """
         from safetensors.torch import load
 
         if not self.has_weights:
             raise LabError(f"{self.folder}: this copy of the trial has no weights; train it again")
-
         return self._parsed(WEIGHTS, load)
 
     def row(self):
-        """The trial as a row of a table: plain values by name."""
+        """Return the trial as a row of `labrnn trials`: plain values by name."""
         if not self.finished:
-            raise LabError(f"{self.folder}: no finished trial (no DONE)")
+            raise LabError(f"{self.folder}: not a finished trial (no DONE)")
         config, best, how = self.config, self.metrics["best"], self.environment
         return {
             "key": self.key,
@@ -391,14 +390,13 @@ class Trial:
         """Compare the files with `DONE` and with each other.
 
         Args:
-            weights: also read the weights, most of a trial's bytes.
+            weights: whether to check the weights, most of a trial's bytes.
 
         Returns:
-            list of sentences; empty if sound.
+            list of faults; empty for an undamaged trial.
 
         Raises:
-            LabError: another version of labrnn wrote it, or a file cannot be read
-                (`UnreadableError`).
+            LabError: the trial is of another version, or unreadable (`UnreadableError`).
         """
         self.check_format()
         if not self.finished:
@@ -414,17 +412,17 @@ class Trial:
             return [" ".join(str(error).removeprefix(f"{self.folder}/").split())]
 
     def _changed(self, weights):
-        """Faults of files that do not match their digest."""
+        """Return the faults of files that do not match their digests."""
         names = (*TEXTS, WEIGHTS) if weights else TEXTS
         faults = [f"{name} {fault}" for name in names if (fault := self._examine(name)[1])]
         strange = {*self.digests} - {*TEXTS, WEIGHTS}
-        return faults + [f"DONE names a strange file, {name!r}" for name in strange]
+        return faults + [f"DONE names an unknown file, {name!r}" for name in strange]
 
     def _contradictions(self, weights):
-        """Contradictions between files that match their digests."""
+        """Yield contradictions between files that match their digests."""
         right = trial_key(self.config, self.stored["code_version"])
         if (place := (self.stored["fingerprint"], right)) != (self.fingerprint, self.key):
-            yield f"lies in the wrong folder, it belongs in {'/'.join(place)}"
+            yield f"is in the wrong folder; it belongs in {'/'.join(place)}"
         if self.data["fingerprint"] != self.fingerprint:
             found = self.data["fingerprint"]
             yield f"trial.json: fingerprint of its data is {found}, of its folder {self.fingerprint}"
@@ -442,9 +440,9 @@ class Trial:
             yield from self._weighed()
 
     def _predicted(self):
-        """Contradictions of the predictions to configuration and metrics."""
+        """Yield contradictions between the predictions and the configuration or metrics."""
         rows, reviews = self.predictions["row"].to_numpy(), self.data["reviews"]
-        tested = math.ceil(math.ceil(reviews * 0.3) * (2 / 3))  # as `text.split_rows` splits
+        tested = math.ceil(math.ceil(reviews * 0.3) * (2 / 3))  # rounded as in `text.split_rows`
         if not 0 < len(rows) <= tested or (len(rows) < tested and self.config.duplicates == "keep"):
             yield f"predictions.csv: {len(rows)} rows, expected {tested} (of {reviews} reviews)"
             return
@@ -454,7 +452,7 @@ class Trial:
         for which in ("best", "last"):
             probability, said = self.predictions[which].to_numpy(), self.metrics[which]
             hits = int(((probability > 0.5) == positive).sum())
-            ties = int((probability == 0.5).sum())  # rounded; the model knew which side
+            ties = int((probability == 0.5).sum())  # rounded probabilities, whose class is unknown
             accuracy = (hits - ties - 1e-6) / len(rows), (hits + ties + 1e-6) / len(rows)
             chances = np.where(positive, probability, 1 - probability)
             loss = _loss(chances, 2**-11 if self.stored.get("half_precision") else 0)
@@ -472,17 +470,17 @@ class Trial:
         if strange := [name for name, values in weights.items() if not np.isfinite(values).all()]:
             yield f"{WEIGHTS}: {strange[0]} is not finite"
         shape = (self.vocabulary_size, self.config.embedding_dim)
-        # An ensemble has one of each member.
+        # An ensemble has one embedding per member.
         if {w.shape for name, w in weights.items() if name.endswith("embedding.weight")} != {shape}:
             yield f"{WEIGHTS}: no embedding of {shape[0]} words in {shape[1]} dimensions"
 
 
 def _loss(chances, half=0):
-    """Least and largest mean loss for probabilities of the labels.
+    """Return the smallest and largest mean loss for rounded probabilities of the labels.
 
     Args:
-        chances: rounded by `store._rounded`.
-        half: the most by which they were then rounded to half precision.
+        chances: probabilities, rounded by `store._rounded`.
+        half: largest additional rounding error, of half precision.
     """
     room = np.where(np.abs(chances - 0.5) < 2e-4 + half, 1e-4, 5e-5) + 1e-7 + half
     low = -np.log(np.minimum(chances + room, 1)).mean()
