@@ -10,6 +10,7 @@ import pytest
 from labrnn.config import TrialConfig
 from labrnn.reviews.sources import Reviews, find_source, read_reviews
 from labrnn.reviews.text import encode
+from labrnn.trials.store import Store
 
 
 def pytest_configure():
@@ -64,6 +65,14 @@ def data(reviews, tmp_path_factory):
     from tiny import write_reviews
 
     return write_reviews(reviews, tmp_path_factory.mktemp("data") / "reviews.csv")
+
+
+@pytest.fixture
+def store(trained, tmp_path, monkeypatch):
+    """A copy of the store `trained` of the test's module, used as the default store."""
+    shutil.copytree(trained, tmp_path / "trials")
+    monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "trials"))
+    return Store(tmp_path / "trials")
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,11 @@ def rounding(terms, size=1.0):
     return 2 * EPS * math.sqrt(terms) * size
 
 
+def longest_sum(rnn, lengths):
+    """Return the terms of the longest sum, over the tokens of a batch or the gates of a step."""
+    return sum(lengths) + 4 * rnn.hidden_size
+
+
 def distance(one, other):
     """Return the largest difference between two tensors, computed in float64."""
     one, other = (torch.as_tensor(t).detach().double() for t in (one, other))

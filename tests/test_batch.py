@@ -319,16 +319,21 @@ def test_report_is_made_while_other_parts_train(tmp_path, data, monkeypatch):
 def test_changed_output_or_invalid_record_is_not_up_to_date(tmp_path):
     good = one_report(tmp_path, "print('fine')")
     good.run()
-    assert good.is_done()
-    pdf = good.outputs()[1]
-    pdf.write_bytes(pdf.read_bytes() + b"x")
-    assert not good.is_done()
-    record = good.record
-    record.write_text("{", "utf-8")
-    assert not good.is_done()
-    for content in ([], {"key": 1}, {"key": good.key(), "kept": [], "outputs": {}}):
-        record.write_text(json.dumps(content), "utf-8")
-    assert not good.is_done()
+    sound = good.record.read_text("utf-8")
+    for path in good.outputs():
+        content = path.read_bytes()
+        path.write_bytes(content + b"x")
+        assert not good.is_done()
+        path.write_bytes(content)
+        assert good.is_done()
+    record = json.loads(sound)
+    changed = [{other: record[other] for other in record if other != name} for name in record]
+    changed += [record | {"key": 1}, record | {"kept": []}, record | {"outputs": {}}]
+    for text in ("{", "[]", *map(json.dumps, changed)):
+        good.record.write_text(text, "utf-8")
+        assert not good.is_done(), text
+        good.record.write_text(sound, "utf-8")
+        assert good.is_done()
 
 
 def test_record_describes_rendered_output_not_files_on_disk(tmp_path, monkeypatch):

@@ -38,12 +38,13 @@ def test_log_count_ratios_match_hand_computation():
 
 
 def test_features_are_ngrams_shared_by_two_reviews():
+    """Punctuation is a token; markup is not."""
     features = linear.occurrences(3)
     matrix = features.fit_transform(
-        ["Not good at all!", "not good.<br />At", "NOT good at: good good"]
+        ["Not good at all!<br />", "not good.<br />At last!", "NOT good at: good good"]
     )
     names = features.get_feature_names_out()
-    assert set(names) == {"not", "good", "at", "not good", "good at", "not good at"}
+    assert set(names) == {"not", "good", "at", "!", "not good", "good at", "not good at"}
     assert matrix.toarray()[:, names == "good"].ravel().tolist() == [1, 1, 1]
 
 
@@ -123,7 +124,7 @@ def test_baselines_are_read_from_the_store_without_the_reviews(reviews, tmp_path
     assert baselines.find(BeyondBaselines(train_reviews=100, **gone), store) == []
 
 
-def test_other_parts_find_the_best_baseline_and_depend_on_it(reviews, tmp_path, monkeypatch):
+def test_other_parts_find_the_best_baseline_and_depend_on_it(reviews, tmp_path):
     data, store = write_reviews(reviews, tmp_path / "reviews.csv"), Store(tmp_path / "trials")
     part, kept = Depth(data=data, train_reviews=150), tmp_path / "trials"
     trials = [SimpleNamespace(fingerprint=read_reviews(data).fingerprint, folder=tmp_path)]

@@ -31,14 +31,6 @@ def trained(data, tmp_path_factory):
     return root / "trials"
 
 
-@pytest.fixture
-def store(trained, tmp_path, monkeypatch):
-    """A copy of that store, used as the default store."""
-    shutil.copytree(trained, tmp_path / "trials")
-    monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "trials"))
-    return Store(tmp_path / "trials")
-
-
 # Listing
 
 

@@ -12,8 +12,7 @@ import click
 import jsonschema
 import pytest
 import yaml
-from click.testing import CliRunner
-from tiny import TINY, train, write_params, write_reviews
+from tiny import TINY, run, train, write_params, write_reviews
 
 from labrnn.cli import Steady, main
 from labrnn.config import TrialConfig, find_params
@@ -25,12 +24,6 @@ from labrnn.trials.progress import Display
 from labrnn.trials.store import PROJECT
 
 PARAMS = [path for path in sorted(PROJECT.glob("params/*/*.yaml")) if path.stem in PARTS]
-
-
-def run(*arguments):
-    """Run a command; return exit code, standard output and standard error."""
-    result = CliRunner().invoke(main, arguments)
-    return result.exit_code, result.stdout, result.stderr
 
 
 def commands(group, *path):
@@ -126,7 +119,7 @@ def test_output_contains_no_terminal_escapes(tmp_path, words):
     assert "title" in out + err or words[0] == "predict"
 
 
-def test_displayed_failure_contains_no_terminal_escapes(tmp_path):
+def test_displayed_failure_contains_no_terminal_escapes():
     stream, log = io.StringIO(), io.StringIO()
     log.name = "log\x1b[31m"
     display, config = Display(stream), TrialConfig()

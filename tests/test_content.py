@@ -73,10 +73,19 @@ def dropped(*path):
     return change
 
 
-NUMBERS = [float("nan"), float("inf"), -0.1, "0.5", None, True, []]
+def invalid(field, *more):
+    """Return values that a field of numbers refuses, each with what the message says."""
+    infinite = [(float(text), f"({text} is no finite number)") for text in ("NaN", "Infinity")]
+    others = (-0.1, "0.5", None, True, [], *more)
+    return infinite + [(value, f"({field}: input should be ") for value in others]
+
+
 FORGERIES = [
-    *[("metrics.json", at("best", "accuracy", value=v), "accuracy") for v in [*NUMBERS, 1.1]],
-    *[("metrics.json", at("last", "loss", value=v), "loss") for v in NUMBERS],
+    *[
+        ("metrics.json", at("best", "accuracy", value=v), s)
+        for v, s in invalid("best.accuracy", 1.1)
+    ],
+    *[("metrics.json", at("last", "loss", value=v), s) for v, s in invalid("last.loss")],
     *[("metrics.json", at("best", "epoch", value=v), "epoch") for v in (0, 1, 3, 2.5, "2")],
     ("metrics.json", at("last", "epoch", value=2), "epoch of `last` is 2, history.json gives 3"),
     (
@@ -95,7 +104,7 @@ FORGERIES = [
     ("metrics.json", at("best", "accuracy_batch_mean", value=float("nan")), "finite"),
     ("metrics.json", at("best", "note", value=float("inf")), "finite"),
     ("metrics.json", dropped("last"), "last"),
-    *[("history.json", at(1, "valid_loss", value=v), "valid_loss") for v in NUMBERS],
+    *[("history.json", at(1, "valid_loss", value=v), s) for v, s in invalid("1.valid_loss")],
     *[("history.json", at(0, "train_accuracy", value=v), "train_accuracy") for v in (2, "x")],
     ("history.json", at(0, "epoch", value=2), "its epochs are not 1 to 3"),
     ("history.json", lambda entries: entries[:2], "its epochs are not 1 to 3"),
@@ -152,7 +161,7 @@ FORGERIES = [
 def test_forged_trial_is_detected_and_not_used_or_imported(store, tmp_path, name, change, says):
     trial = forge(store, name, change)
     (fault,) = trial.damage()[:1]
-    assert says in fault or " is not a finite number" in fault or says in trial.damage()[-1]
+    assert says in fault
     assert fault.startswith(
         (name, "metrics.json", "is in the", WEIGHTS, "environment", "predictions")
     )
@@ -253,7 +262,7 @@ def test_the_trials_of_the_repository_are_sound(tmp_path):
 
 @pytest.mark.parametrize("name", ["DONE", *TEXTS, WEIGHTS, MARK, "epoch"])
 @pytest.mark.parametrize("kind", ["pipe", "zero", "folder", "huge", "loop"])
-def test_non_regular_or_huge_files_are_not_read(store, tmp_path, name, kind):
+def test_non_regular_or_huge_files_are_not_read(store, name, kind):
     path = store.root / FINGERPRINT / KEY / name
     if name == MARK:
         path = store.root / MARK

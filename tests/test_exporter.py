@@ -685,7 +685,7 @@ TABLES = [
 
 
 @pytest.mark.parametrize("page", TABLES)
-def test_every_table_cell_appears_once(page, tmp_path):
+def test_every_table_cell_appears_once(page):
     wanted = sorted(re.findall(r"T\d", page))
     output = v4.new_output("display_data", {"text/html": page, "text/plain": "<object>"})
     notebooks = [notebook("# T", cell(outputs=[output]))]
@@ -807,6 +807,7 @@ def test_internal_links_resolve(caplog):
     while raw.FPDFLink_Enumerate(page.raw, ctypes.byref(place), ctypes.byref(link)):
         found += 1
     assert found >= 7 + 2  # plus the table of contents
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(
@@ -902,6 +903,7 @@ def test_citations_are_formatted_and_listed(shown, caplog):
         {"ref-holm1979", "ref-maas2011"} <= targets <= {tag["id"] for tag in page.find_all(id=True)}
     )
     assert "References" not in " ".join(texts_of(notebook("# T", "Nothing is cited.")))
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("size", ["50%", "200px", "wide", -5, float("nan")])

@@ -262,19 +262,27 @@ def test_compound_scatter_shows_the_grid_and_single_dimensions():
 
 
 @pytest.mark.parametrize(
-    "draw",
+    ("draw", "label", "notes"),
     [
-        figures.compound_heat,
-        figures.compound_scatter,
-        lambda r: figures.compare_curves(r, r.run()),
-        lambda r: figures.training_curves(r, r.settings[:3]),
-        lambda r: figures.accuracies(r, r.able()),
-        lambda r: figures.forest([]),
-        lambda r: figures.agreement([]),
+        (figures.compound_heat, "hidden units", ["–"] * 48),
+        (figures.compound_scatter, "trainable parameters", []),
+        (lambda r: figures.compare_curves(r, r.run()), "validation accuracy", []),
+        (lambda r: figures.training_curves(r, r.settings[:3]), "accuracy", ["not run"] * 3),
+        (lambda r: figures.accuracies(r, r.able()), "test accuracy, %", []),
+        (lambda r: figures.forest([]), "difference in test accuracy, points", []),
+        (lambda r: figures.agreement([]), "ours − published, points", []),
     ],
 )
-def test_figures_without_results_can_be_drawn(draw):
-    drawn(draw(results(Compound(), {})))
+def test_figures_without_results_show_labels_but_no_data(draw, label, notes):
+    figure = drawn(draw(results(Compound(), {})))
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert label in {name for axes in shown for name in (axes.get_xlabel(), axes.get_ylabel())}
+    # Reference lines, such as chance, span the axes and have another transform.
+    data = [line for axes in shown for line in axes.lines if line.get_transform() == axes.transData]
+    assert not any(len(line.get_xdata()) for line in data)
+    titles = [axes.get_title().split("\n") for axes in shown]
+    said = [*(t.get_text() for t in texts(figure)), *(line for _, *more in titles for line in more)]
+    assert said == notes
 
 
 # Differences and accuracies

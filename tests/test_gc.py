@@ -140,7 +140,7 @@ def create_leftovers(store):
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
-def test_stale_files_are_removed(store, tmp_path, flags):
+def test_stale_files_are_removed(store, flags):
     found = create_leftovers(store)
     expected = {path for path, flag in found.items() if not flag or flag in flags}
     if "--unfinished" in flags:
@@ -322,15 +322,17 @@ def test_tables_of_the_repository_are_not_cleaned(tmp_path, monkeypatch):
     assert run("trials", "gc", "--damaged")[:2] == (0, "nothing to remove\n")
 
 
-def test_damaged_trial_is_removed_only_on_request(tmp_path):
-    store = Store(tmp_path)
-    folder = write(store).folder
-    (folder / "metrics.json").write_text("{}")
+def test_damaged_trials_are_removed_only_on_request(store):
+    changed, empty = store.root / FINGERPRINT / KEY, store.root / FINGERPRINT / HEX
+    (changed / "metrics.json").write_text("{}")
+    empty.mkdir()
+    assert stale(store) == {}
     confirmed = stale(store, damaged=True)
-    assert list(confirmed) == [folder]
+    assert set(confirmed) == {changed, empty}
     assert remove(store, confirmed) == []
-    assert folder.exists()
-    assert remove(store, confirmed, damaged=True) == [folder]
+    assert len(list(store.places())) == 2
+    assert set(remove(store, confirmed, damaged=True)) == {changed, empty}
+    assert list(store.places()) == []
 
 
 # The mark

@@ -73,7 +73,7 @@ def test_unsupported_settings_are_refused(corpus, fields):
         gpu.Training(SMALL.replace(optim="adam", **fields), gpu.Reviews(arrays_of(corpus), CPU))
 
 
-def test_prepare_run_and_collect(corpus, tmp_path, monkeypatch, capsys):
+def test_prepare_run_and_collect(tmp_path, monkeypatch):
     """Results reach the store; a stored trial is not trained again."""
     monkeypatch.setenv("LABRNN_STORE", str(tmp_path / "trials"))
     params = tmp_path / "lab2d_width.yaml"

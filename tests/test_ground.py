@@ -370,7 +370,7 @@ def test_failed_update_keeps_the_environment(project):
 # Files read by other services
 
 
-def test_the_workflow_runs_the_ci(tmp_path):
+def test_the_workflow_runs_the_ci():
     """It uses the oldest and newest Python of the lock and uploads the PDFs."""
     text = (ROOT / ".github/workflows/ci.yml").read_text()
     found = yaml.safe_load(text)

@@ -84,7 +84,7 @@ def test_damaged_state_is_skipped(data, uninterrupted, tmp_path):
     assert content(trial) == content(uninterrupted)
 
 
-def test_no_disk_failure_loses_data(data, uninterrupted, tmp_path, monkeypatch):
+def test_no_disk_failure_loses_data(data, tmp_path, monkeypatch):
     """The n-th disk operation fails, for every n; afterwards the training completes."""
     config, failing = TINY.replace(epochs=2), {"left": 0}
     reference = content(train(config, data, Store(tmp_path / "reference")))

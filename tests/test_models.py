@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from exact import assert_equal_but_for_rounding, assert_exact
+from exact import assert_equal_but_for_rounding, assert_exact, longest_sum
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -79,11 +79,6 @@ def gradients(model, logits):
     return {name: p.grad.to_dense() for name, p in model.named_parameters()}
 
 
-def terms(model, rows):
-    """Return the terms of the longest sum, over the tokens of a batch or the gates of a step."""
-    return sum(map(len, rows)) + 4 * model.config.hidden_dim
-
-
 def assert_same(model, rows, backend):
     """Compare logits and gradients with plain PyTorch."""
     plain = [Plain(model, dtype) for dtype in (torch.float32, torch.float64)]
@@ -91,9 +86,9 @@ def assert_same(model, rows, backend):
     logits[-1].retain_grad()
     found = [gradients(*pair) for pair in zip((model, *plain), logits, strict=True)]
     assert found[0].keys() == found[-1].keys()
-    assert_exact(*([values] for values in logits), terms(model, rows))
+    assert_exact(*([values] for values in logits), longest_sum(model.rnn, map(len, rows)))
     entering = (logits[-1].grad @ plain[-1].output.weight).abs().max().item()
-    assert_exact(*(f.values() for f in found), terms(model, rows), entering)
+    assert_exact(*(f.values() for f in found), longest_sum(model.rnn, map(len, rows)), entering)
 
 
 ROWS = [[2, 3, 4, 5, 6], [7], [8, 9, 2, 2, 2, 2, 3], [4, 1, 5], [1], [3, 3, 9, 9, 8, 7, 5]]
@@ -139,7 +134,7 @@ def test_logits_do_not_depend_on_batch_or_order(real_corpus, cell):
     with torch.no_grad():
         plain = [[Plain(model, kind)(ids)] for kind in (torch.float32, torch.float64)]
     for found in (logits(len(rows), rows), logits(1, rows), logits(7, rows[::-1]).flip(0)):
-        assert_exact([found], *plain, terms(model, ids))
+        assert_exact([found], *plain, longest_sum(model.rnn, map(len, ids)))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -171,7 +166,7 @@ def test_the_sparse_embedding_has_the_same_gradient():
     )
     assert found.keys() == expected.keys()
     assert_equal_but_for_rounding(
-        found.values(), expected.values(), terms(model_of(10), ROWS), size=0
+        found.values(), expected.values(), longest_sum(model_of(10).rnn, map(len, ROWS)), size=0
     )
 
 

@@ -143,23 +143,33 @@ def test_model_updates_match_pytorch(name):
 
 
 def test_sparse_adam_is_adam_on_the_rows_of_the_batch():
-    """In float64, since the formula and PyTorch round small gradients differently."""
+    """Other rows keep their values and moments, and every other weight is updated by Adam.
+
+    In float64, since the formula and PyTorch round small gradients differently.
+    """
     (model, optimizer), (other, adam) = (
         new_pair(name, torch.float64) for name in ("sparse_adam", "adam")
     )
     table = model.embedding.weight.detach().numpy().copy()
     first, second = np.zeros_like(table), np.zeros_like(table)
     for step in range(1, 13):
+        before = model.embedding.weight.detach().clone()
         run_steps(model, optimizer, [step])
         run_steps(other, adam, [step])
         ids, slopes = synthetic(model, step)
         lr, rows = CONFIG.lr * min(1, step / 5), sorted(set(ids.tolist()))
+        changed = (model.embedding.weight != before).any(dim=1)
+        assert changed.nonzero().flatten().tolist() == rows
         gradient = slopes["embedding.weight"].to_dense().double().numpy()[rows]
         first[rows] = 0.9 * first[rows] + 0.1 * gradient
         second[rows] = 0.999 * second[rows] + 0.001 * gradient**2
         size = (np.sqrt(second[rows]) + 1e-8) / np.sqrt(1 - 0.999**step)  # eps placed as in PyTorch
         table[rows] -= lr * first[rows] / (1 - 0.9**step) / size
-    np.testing.assert_allclose(model.embedding.weight.detach(), table, rtol=1e-12, atol=1e-12)
+        found = optimizer.tensors()
+        moments = found["table.0.exp_avg"], found["table.0.exp_avg_sq"]
+        weights = model.embedding.weight.detach()
+        for one, expected in zip((weights, *moments), (table, first, second), strict=True):
+            np.testing.assert_allclose(one, expected, rtol=1e-12, atol=1e-12)
     for (name, mine), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(mine, theirs) == (name != "embedding.weight")
 

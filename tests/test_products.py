@@ -113,7 +113,7 @@ def kept(folder):
     return path
 
 
-def test_fastest_backend_is_chosen_and_kept(undecided, monkeypatch):
+def test_fastest_backend_is_chosen_and_kept(undecided):
     chosen = products.chosen("float32")
     facts = json.loads(kept(undecided).read_text())
     times = facts["milliseconds per weight"]

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from exact import assert_equal_but_for_rounding, assert_exact
+from exact import assert_equal_but_for_rounding, assert_exact, longest_sum
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -72,18 +72,13 @@ def gradients(rnn, x, lengths, backend, precision="float32"):
     return [out.detach(), x.grad, *(p.grad.clone() for p in rnn.parameters())]
 
 
-def terms(rnn, lengths):
-    """Return the terms of the longest sum, over the tokens of a batch or the gates of a step."""
-    return sum(lengths) + 4 * rnn.hidden_size
-
-
 def assert_matches_pytorch(rnn, x, lengths, backend, compared=slice(None)):
     """Compare outputs and gradients of an implementation with PyTorch's packed layers."""
     found, float32, float64 = (
         gradients(rnn, x, lengths, kind)[compared]
         for kind in (backend, torch.float32, torch.float64)
     )
-    assert_exact(found, float32, float64, terms(rnn, lengths))
+    assert_exact(found, float32, float64, longest_sum(rnn, lengths))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -124,7 +119,7 @@ def test_bound_rejects_lower_precision(cell, bits):
     found = gradients(rnn, x, lengths, "fused")
     for tensors in zip(found, float32, float64, strict=True):
         with pytest.raises(AssertionError):
-            assert_exact(*([t] for t in tensors), terms(rnn, lengths))
+            assert_exact(*([t] for t in tensors), longest_sum(rnn, lengths))
 
 
 def test_bound_accepts_sums_in_any_order():
@@ -151,7 +146,7 @@ def test_outputs_do_not_depend_on_order_batch_or_padding(backend, cell):
         among = moved[moved_packing.rows == order.index(k)]
         for found in (out[packing.rows == k], alone, among):
             rows = [found], [float32[k, :length]], [float64[k, :length]]
-            assert_exact(*rows, terms(rnn, lengths))
+            assert_exact(*rows, longest_sum(rnn, lengths))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -197,7 +192,7 @@ def test_dropout_acts_between_layers_and_only_in_training(backend, cell):
     torch.manual_seed(3)
     first = F.dropout(run_layers(layers[0], x[packing.rows, packing.steps], packing, backend), 0.5)
     second = run_layers(layers[1], first, packing, backend)
-    assert_equal_but_for_rounding([trained], [second], terms(rnn, lengths))
+    assert_equal_but_for_rounding([trained], [second], longest_sum(rnn, lengths))
     rnn.eval()
     assert_matches_pytorch(rnn, x, lengths, backend, slice(1))
     with torch.no_grad():
@@ -231,7 +226,7 @@ def test_interleaved_models_and_batches_are_independent(backend):
         (out * weight).sum().backward()
     for (rnn, *_), expected in zip(cases, separate, strict=True):
         found = [p.grad for p in rnn.parameters()]
-        assert_equal_but_for_rounding(found, expected, terms(rnn, LENGTHS["mixed"]))
+        assert_equal_but_for_rounding(found, expected, longest_sum(rnn, LENGTHS["mixed"]))
 
 
 def test_two_batches_before_one_backward_pass():
@@ -243,7 +238,7 @@ def test_two_batches_before_one_backward_pass():
     outs = [ours(rnn, x, lengths, "fused")[0] for x in inputs]
     sum((out * weight).sum() for out in outs).backward()
     found, expected = [p.grad for p in rnn.parameters()], list(map(torch.add, *separate))
-    assert_equal_but_for_rounding(found, expected, 2 * terms(rnn, lengths))
+    assert_equal_but_for_rounding(found, expected, 2 * longest_sum(rnn, lengths))
 
 
 def test_two_threads_are_independent():
@@ -263,7 +258,7 @@ def test_two_threads_are_independent():
     for (rnn, *_), results, expected in zip(cases, together, separate, strict=True):
         assert len(results) == 20
         for found in results:
-            assert_equal_but_for_rounding(found, expected, terms(rnn, lengths))
+            assert_equal_but_for_rounding(found, expected, longest_sum(rnn, lengths))
 
 
 def test_dense_backend_is_used_without_kernels(monkeypatch):

@@ -13,12 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import TINY, content, train, write_params, write_reviews
+from tiny import TINY, content, run, train, write_params
 
-from labrnn import cli
 from labrnn.config import MOST_BYTES, TrialConfig, read_yaml, validated
 from labrnn.errors import LabError
 from labrnn.lab import Lab
@@ -34,11 +32,6 @@ from labrnn.trials.trial import WEIGHTS
 
 
 @pytest.fixture(scope="module")
-def data(reviews, tmp_path_factory):
-    return write_reviews(reviews, tmp_path_factory.mktemp("data") / "reviews.csv")
-
-
-@pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     """A store with one trial."""
     root = tmp_path_factory.mktemp("trained")
@@ -46,21 +39,6 @@ def trained(data, tmp_path_factory):
         patch.setenv("LABRNN_CACHE", str(root / "cache"))
         train(TINY, data, Store(root / "trials"))
     return root / "trials"
-
-
-@pytest.fixture
-def store(trained, tmp_path, monkeypatch):
-    """A copy of that store, used as the default store."""
-    shutil.copytree(trained, tmp_path / "trials")
-    monkeypatch.setattr("labrnn.trials.store.default_store", lambda *_: Store(tmp_path / "trials"))
-    return Store(tmp_path / "trials")
-
-
-def run(*arguments, **options):
-    """Run a command; return exit code, standard output and standard error."""
-    result = CliRunner().invoke(cli.main, [str(a) for a in arguments], **options)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 # Params files
@@ -230,7 +208,7 @@ def test_too_many_jobs(tmp_path):
     assert "is not in the range 1<=x<=1000" in err
 
 
-def test_messages_contain_no_terminal_escapes(tmp_path, monkeypatch):
+def test_messages_contain_no_terminal_escapes(tmp_path):
     code, _, err = run("data", "--data", tmp_path / "\x1b[31mred\x07.csv")
     assert code == 2
     assert "\x1b" not in err
@@ -291,11 +269,11 @@ def test_predictions_and_weights_of_wrong_shape_are_refused(store, name, raw):
         _ = trial.weights() if name == WEIGHTS else trial.predictions
 
 
-def test_weights_of_another_model_are_not_used(store, data, monkeypatch):
+def test_weights_of_another_model_are_not_used(store, data):
     from safetensors.numpy import save
 
     forged(store, WEIGHTS, save({"embedding.weight": np.zeros((2, 2), np.float32)}))
-    code, out, err = run("predict", "good", "--data", data, env={"LABRNN_DATA": ""})
+    code, out, err = run("predict", "good", "--data", data)
     assert (code, out) == (2, "")
     assert "weights of another model" in err
 

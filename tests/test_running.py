@@ -201,9 +201,7 @@ def test_workers_that_cannot_start_are_reported_once(data, store, monkeypatch):
 
 
 @pytest.mark.parametrize("killed", [1, 4, 1000])
-def test_workers_killed_at_their_start_are_replaced(
-    behaviour, data, store, tmp_path, monkeypatch, killed
-):
+def test_workers_killed_at_their_start_are_replaced(behaviour, data, store, tmp_path, killed):
     """The number of concurrent workers is unchanged: both jobs wait until the other has started.
 
     Each worker counts by its own byte, so that simultaneous starts are distinguished.

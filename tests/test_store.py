@@ -411,7 +411,7 @@ def test_unwritable_store_is_reported(store, tmp_path, work):
     )
 
 
-def test_log_is_a_new_file_in_the_store(store, tmp_path):
+def test_log_is_a_new_file_in_the_store(tmp_path):
     new = Store(tmp_path / "new")
     with new.open_log() as log:
         log.write("é one\n")
@@ -568,16 +568,6 @@ def test_clean_removes_only_leftovers(store):
     assert store.epochs_kept(other, FINGERPRINT) == 0
     assert (folder / "notes").exists()
     assert only(store).damage() == []
-
-
-def test_clean_removes_damaged_trials_only_on_request(store):
-    damaged = only(store).folder
-    flip(damaged / "metrics.json")
-    broken = damaged.with_name("0123456789abcdef")
-    broken.mkdir()
-    assert clean(store) == []
-    assert set(clean(store, damaged=True)) == {damaged, broken}
-    assert list(store.places()) == []
 
 
 def test_predictions_csv_round_trips(store):

@@ -323,7 +323,7 @@ def test_flipped_bits_in_the_cache_are_detected(source):
         assert_equal(load_corpus(TrialConfig(), str(source)), expected)
 
 
-def test_unwritable_cache_is_ignored(source, tmp_path, monkeypatch):
+def test_unwritable_cache_is_ignored(source, monkeypatch):
     expected = load_corpus(TrialConfig(), str(source))
     monkeypatch.setenv("LABRNN_CACHE", str(source))  # a file, so the folder cannot be created
     assert_equal(load_corpus(TrialConfig(), str(source)), expected)

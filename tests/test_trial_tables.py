@@ -206,7 +206,7 @@ def test_tables_are_not_written_into_a_store(trained):
 
 
 @pytest.mark.parametrize("fingerprint", ["..", "con", "a\x1b[31mb"])
-def test_paths_as_names_in_tables_are_refused(trained, folder, tmp_path, fingerprint):
+def test_paths_as_names_in_tables_are_refused(trained, folder, fingerprint):
     for name in (TRIALS, HISTORY):
         text = (folder / name).read_text()
         (folder / name).write_text(text.replace(trained[0].fingerprint, fingerprint))
@@ -214,7 +214,7 @@ def test_paths_as_names_in_tables_are_refused(trained, folder, tmp_path, fingerp
         list(Tables(folder).trials())
 
 
-def test_differing_labels_for_the_same_reviews_are_refused(trained, tmp_path):
+def test_differing_labels_for_the_same_reviews_are_refused(trained):
     """Each trial is consistent, but together they cannot be correct."""
     first, second, *_ = trained
     inverted = second.predictions.assign(label=1 - second.predictions["label"])

@@ -25,7 +25,6 @@ from labrnn.results.verdicts import RULES, _Evidence, _weakness, judge, table, v
 
 FULL = {"train_reviews": 0, "max_tokens": 256, "batch_size": 96}
 TEN = list(range(10))
-ALL_WIDTHS = [10, 20, 100, 150, 200, 260, 285, 319]
 ALL_SIZES = [1, 2, 8, 32, 64, 128, 188, 256]
 GRID = {"widths": [20, 280, 290, 305], "sizes": [32, 188, 256]}
 
