@@ -75,7 +75,7 @@ def dropped(*path):
 
 def invalid(field, *more):
     """Return values that a field of numbers refuses, each with what the message says."""
-    infinite = [(float(text), f"({text} is no finite number)") for text in ("NaN", "Infinity")]
+    infinite = [(float(text), f"({text} is not a finite number)") for text in ("NaN", "Infinity")]
     others = (-0.1, "0.5", None, True, [], *more)
     return infinite + [(value, f"({field}: input should be ") for value in others]
 
@@ -321,7 +321,7 @@ MALFORMED = [
     ("data", at("word_counts", value=[[1, 2], [1]])),
     ("data", at("lengths", "all words", value=[])),
     ("data", at("frequent", 0, value=["the", "many", True])),
-    ("data", dropped("example")),
+    ("data", dropped("lengths")),
     ("baselines", at("labels", 0, value="7e")),
     ("baselines", at("labels", 1, value="no")),
     ("baselines", at("repeated", value="00")),

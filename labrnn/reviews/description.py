@@ -80,8 +80,6 @@ def _describe(reviews, corpus, config):
     train = corpus.rows["train"]
     counts = FreqDist(chain.from_iterable(words_of(reviews.texts[row]) for row in train))
     stop = stop_words(config.stop_words)
-    shortest = int(train[np.argmin(corpus.lengths[train])])
-    example = corpus.example(shortest)
     return {
         "facts": sources.describe(reviews),
         "splits": {
@@ -89,7 +87,6 @@ def _describe(reviews, corpus, config):
             for name in SPLITS
         },
         "vocabulary_size": corpus.vocabulary_size,
-        "first_words": corpus.words[:12],
         "frequent": [[word, n, word in stop] for word, n in counts.most_common(40)],
         "distinct_words": counts.B(),
         "kept_share": sum(counts[word] for word in corpus.words) / counts.N(),
@@ -100,11 +97,6 @@ def _describe(reviews, corpus, config):
         },
         "cut": float((corpus.lengths == config.max_tokens).mean()),
         "without_known_words": corpus.facts["without_known_words"],
-        "example": {
-            "text": reviews.texts[shortest][:400],
-            **example,
-            "words": corpus.vocabulary.words_at(example["ids"]),
-        },
     }
 
 

@@ -69,7 +69,6 @@ KINDS = {
         ),
         splits=Annotated[dict[Literal["train", "valid", "test"], Two[Count]], Field(min_length=3)],
         vocabulary_size=Count,
-        first_words=list[str],
         frequent=list[tuple[str, int, bool]],
         distinct_words=Count,
         kept_share=Share,
@@ -77,7 +76,6 @@ KINDS = {
         lengths=dict[str, Compact],
         cut=Share,
         without_known_words=Count,
-        example=_form(text=str, ids=Some[Count], words=Some[str], label=Class),
     ),
     "baselines": _form(
         labels=Two[Hex],
