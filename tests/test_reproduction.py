@@ -113,7 +113,7 @@ def test_single_runs_are_counted_separately():
     single = [row for row in rows if row.runs.count == 1]
     others = [row for row in rows if row.runs.count > 1]
     text = reproduction.summary(reproduction.compare(found), found)
-    assert f" {len(single)} of them rest on a single run of ours" in text
+    assert f"Of these, {len(single)} rest on a single run of ours" in text
     agreeing = sum(row.agrees for row in others)
     assert agreeing < len(others)
     assert f"of the other {len(others)}, {agreeing} agree." in text

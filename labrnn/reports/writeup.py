@@ -93,11 +93,8 @@ def _commits(notebooks):
     if not counts:
         return []
     lines = [f"| {commit} | {n} |" for commit, n in counts.most_common()]
-    text = "\n".join(["| commit | runs |", "|---|---:|", *lines])
-    heading = Block("computed", "# Code of the runs", "the write-up", level=2)
-    caption = "Commits of the code that trained the runs. Plus sign: with uncommitted changes."
-    table = {"label": "tbl-commits", "caption": caption}
-    return [Part("", [heading, Block("computed", text, "the write-up", **table)])]
+    text = "\n".join(["# Code of the runs", "", "| commit | runs |", "|---|---:|", *lines])
+    return [Part("", [Block("computed", text, "the write-up", level=2)])]
 
 
 def _runs(notebooks):
