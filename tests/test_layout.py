@@ -23,6 +23,7 @@ TOP, BOTTOM = 71, 842 - 66  # points from the top: begin and end of the text
 GAP = 48  # points: larger white runs are empty space, smaller ones separate paragraphs
 LINE = 40  # points: a heading and one line of text; more must follow
 EMPTY = 1 / 3
+CM = 72 / 2.54
 
 
 def inked(page):
@@ -102,6 +103,17 @@ def test_the_write_up_has_no_empty_pages_and_no_stranded_headings():
         assert len(shares) > 30
         assert {page: share for page, share in shares.items() if share > EMPTY} == {}
         assert stranded(document) == []
+
+
+def test_page_headers_name_the_section_at_the_top_of_the_page():
+    with pypdfium2.PdfDocument(PROJECT / "reports" / "full" / "write_up.pdf") as document:
+        levels = [mark.level for mark in document.get_toc()]
+        sections = [h for h, level in zip(headings(document), levels, strict=True) if level == 0]
+        assert len(sections) > 8
+        for page in range(1, len(document)):
+            begun = [t for t, at, top in sections if at < page or (at == page and top < 4 * CM)]
+            header = document[page].get_textpage().get_text_range().splitlines()[0]
+            assert header.endswith(re.sub(r"^(\d+|A) ", "", begun[-1])), page
 
 
 NAMES = ("one", "two", "three", "four")

@@ -108,7 +108,8 @@ def training_curves(results, settings, columns=2, width=WIDTH):
     shared, own = _differences(results, settings)
     # If no run trained, the loss is enlarged around ln 2.
     flat = not results.able(settings)
-    grid = {"squeeze": False, "height_ratios": [2.2, 1] * rows, "key": _of_lines(results, settings)}
+    grid = {"squeeze": False, "key": _of_lines(results, settings)}
+    grid["height_ratios"] = [2.2, 2.2 if flat else 1] * rows
     height = 0.6 + (2.25 if columns < 3 else 2) * rows
     with page(width, height, 2 * rows, columns, **grid) as (figure, panels):
         done = results.run(settings)
