@@ -506,9 +506,9 @@ class Bidirectional(_Tuned):
         return [*both[:2], both[2], single[2], both[3], single[3], *single[:2], *last]
 
     def pairs(self):
-        others = ("direction", 1, "unidirectional"), ("readout", 2, "at the last time step")
+        others = ("direction", 1, " − unidirectional"), ("readout", 2, ", final − last time step")
         return [
-            Pair(m[0], m[k], kind, f"{m[0].name} − {name}")
+            Pair(m[0], m[k], kind, m[0].name + name)
             for kind, k, name in others
             for m in self.models()
         ]

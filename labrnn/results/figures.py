@@ -438,7 +438,7 @@ def compound_heat(results):
 def forest(compared):
     """Plot the differences of `Comparison`s with intervals; significant ones in blue."""
     kinds = {
-        "bars: 95 % CI": True,
+        "bars: 95 % CI": bool(compared),
         NO_BAR: not all(c.difference.known for c in compared),
         "blue squares: significant": any(c.significant for c in compared),
         "grey: not significant": any(c.outcome in ("equivalent", "inconclusive") for c in compared),
@@ -459,7 +459,9 @@ def forest(compared):
         axes.set_xlim(min(shown) - edge, max(shown) + edge)
         axes.axvline(0, color="black", linewidth=0.6)
         axes.set_yticks(range(len(compared)), [c.name or capital(c.first.name) for c in compared])
-        axes.set(xlabel="difference in test accuracy, points", ylim=(len(compared) - 0.5, -0.5))
+        axes.set(
+            xlabel="difference in test accuracy, points", ylim=(max(1, len(compared)) - 0.5, -0.5)
+        )
         return figure
 
 
@@ -470,7 +472,7 @@ def accuracies(results, models):
     """
     shown = [(m, e) for m in models if (e := results.accuracy(m)).mean > 0.6]
     kinds = {
-        "bars: 95 % CI": True,
+        "bars: 95 % CI": bool(shown),
         NO_BAR: not all(e.known or e.ranges for _, e in shown),
         ALONE: any(e.ranges for _, e in shown),
         "dashed: the best linear baseline": bool(results.baseline),
@@ -490,7 +492,7 @@ def accuracies(results, models):
             place = {"xycoords": axes.get_xaxis_transform(), "ha": "right", "va": "bottom"}
             note(axes, _named(results.baseline), (best, 1), (0, 2), color=PURPLE, **place)
         axes.set_yticks(range(len(shown)), [capital(model.name) for model, _ in shown])
-        axes.set(xlabel="test accuracy, %", ylim=(len(shown) - 0.5, -0.5))
+        axes.set(xlabel="test accuracy, %", ylim=(max(1, len(shown)) - 0.5, -0.5))
         return figure
 
 
