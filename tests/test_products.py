@@ -118,7 +118,7 @@ def test_fastest_backend_is_chosen_and_kept(undecided):
     facts = json.loads(kept(undecided).read_text())
     times = facts["milliseconds per weight"]
     assert facts["chosen"] == chosen
-    assert times[chosen] <= 1.06 * min(times.values())
+    assert chosen == ("tiles" if 1.4 * times["tiles"] < times["library"] else "library")
     other = next(name for name in products.BACKENDS if name != chosen)
     kept(undecided).write_text(json.dumps({"chosen": other}))
     products.chosen.cache_clear()
