@@ -3,8 +3,8 @@
 --   template, as_source, references (BibTeX), parts: [{name, title, top, prefix, blocks: [Block of document.py]}]
 -- Out (JSON): out (text; lists of addresses, one per block, for 'images'), name,
 --   formulas: [{where, tex, out}], warnings: [text], problems: [text]
--- No text of a notebook becomes code: raw HTML passes through pandoc's reader, attributes are
--- dropped, words with special characters become Typst strings, links lead to http(s), mail or here.
+-- No text of a notebook becomes code: pandoc's reader parses raw HTML, attributes are dropped,
+-- words with special characters become Typst strings, links go to http(s), mail or this document.
 
 local job = pandoc.json.decode(io.read('a'), false)
 local List, stringify = pandoc.List, pandoc.utils.stringify
@@ -14,7 +14,7 @@ local reader = 'commonmark+pipe_tables+footnotes+tex_math_dollars+strikeout+task
 local plain_options = pandoc.WriterOptions{wrap_text = 'none', html_math_method = 'mathml', highlight_method = 'none'}
 local targets = {}   -- normalised name -> {id, title}
 local equations = {} -- label or tag of a formula -> what \ref prints
-local macros = List{} -- \newcommand{name}..., the last of each name
+local macros = List{} -- \newcommand{name}..., the last definition of each name
 local result = {formulas = List{}, warnings = List{}, problems = List{}}
 
 local function warn(where, text) result.warnings:insert(where .. ': ' .. text) end
@@ -27,7 +27,7 @@ local function literal(text)
   return '"' .. text:gsub('[\\"]', '\\%0'):gsub('\n', '\\n'):gsub('\r', '') .. '"'
 end
 
--- Runs of more than `longest` characters without a space may be broken, best behind punctuation.
+-- Allow line breaks in words of more than `longest` characters, preferably after punctuation.
 local function breakable(text, longest)
   return (text:gsub('%S+', function(word)
     if utf8.len(word) <= longest then return end
@@ -44,7 +44,7 @@ end
 
 local function raw(text) return pandoc.RawInline('typst', text) end
 
--- Blocks as the content of a call in Typst.
+-- Return blocks as a content argument of a Typst call.
 local function within(call, blocks)
   return List{pandoc.RawBlock('typst', call)} .. blocks .. List{pandoc.RawBlock('typst', ']')}
 end
@@ -61,8 +61,8 @@ end
 
 local media = {'video', 'audio', 'iframe', 'object', 'embed', 'canvas'}
 
--- Reads HTML without access to files or the network. Spans of cells are bounded: pandoc keeps a
--- cell in memory for each column.
+-- Read HTML without access to files or the network. Spans of cells are limited, because pandoc
+-- keeps a cell in memory for each column.
 local function read_html(text, where)
   local widest = 20
   for row in (text:gsub('<[tT][rR]', '\0')):gmatch('[^%z]+') do
@@ -81,7 +81,7 @@ local function read_html(text, where)
   return pandoc.read(text, 'html', pandoc.ReaderOptions{}, {})
 end
 
--- Where the code of a Markdown source stands, as pairs of byte offsets.
+-- Return the byte ranges of code in a Markdown source.
 local function code_ranges(source)
   local starts, ranges = {1}, List{}
   for at in source:gmatch('\n()') do starts[#starts + 1] = at end
@@ -107,7 +107,7 @@ local function code_ranges(source)
   return ranges
 end
 
--- The environment at the start of a text, with those of its name within it.
+-- Return the environment at the start of a text, including nested ones of the same name.
 local function environment(text)
   local name = text:match('^\\begin{(%a+%*?)}')
   if not name then return end
@@ -116,19 +116,19 @@ local function environment(text)
   return found and found:gsub('\1', '\\begin{' .. name .. '}'):gsub('\2', '\\end{' .. name .. '}')
 end
 
-local forms = List{ -- of formulas, and how pandoc has them
+local forms = List{ -- delimiters of formulas, and pandoc's math types
   {'^%$%$(%s*[^%s$].-)%$%$', '$$'}, {'^\\\\%[(.-)\\\\%]', '$$'}, {'^%$(%S[^$]-[^%s$])%$', '$'},
   {'^%$(%S)%$', '$'}, {'^\\\\%(%s*(.-)%s*\\\\%)', '$'}, {'^(\\e?q?ref{[^}]*})', '$'},
 }
 
--- The source with the mathematics that MathJax finds in Jupyter between dollar signs, which
--- pandoc reads: bare environments, \\( \\[, references outside of formulas. Code stays as it is.
+-- Put the mathematics that MathJax finds in Jupyter between dollar signs, which pandoc reads: bare
+-- environments, \\( \\[, references outside of formulas. Code is unchanged.
 local function mathematics(source)
   if not source:find('\\', 1, true) and not source:find('$$', 1, true) then return source end
   local ranges, out, at = code_ranges(source), {}, 1
   local function put(text, last) out[#out + 1], at = text, last + 1 end
   local function copy(last) put(source:sub(at, last), last) end
-  -- In one line: no line of a formula may look like a list. A quotation's marks go.
+  -- On one line, so that no line of a formula looks like a list item; quotation marks `>` are removed.
   local function dollars(text, last, mark)
     local quoted = source:sub(1, at - 1):match('[^\n]*$'):find('^%s*>')
     text = text:gsub('([^\\])%%[^\n]*', '%1'):gsub(quoted and '\n[%s>]*' or '\n%s*', ' ')
@@ -149,8 +149,8 @@ local function mathematics(source)
   return table.concat(out)
 end
 
--- HTML within Markdown goes through pandoc's HTML reader, the rest of the cell with it, so that
--- tags enclose what they enclose in a browser.
+-- Parse HTML within Markdown, and the rest of its cell, with pandoc's HTML reader, so that tags
+-- enclose the same content as in a browser.
 local function read_markdown(source, where)
   local has_html, kept = false, List{}
   local doc = pandoc.read(mathematics(source) .. '\n', reader, pandoc.ReaderOptions{}, {}):walk{
@@ -161,7 +161,7 @@ local function read_markdown(source, where)
     RawBlock = function() has_html = true end,
   }
   if not has_html then return doc end
-  local function keep(el) -- what HTML does not carry
+  local function keep(el) -- elements that HTML cannot represent
     kept:insert(el)
     return pandoc.Span({}, pandoc.Attr('', {'kept'}, {n = tostring(#kept)}))
   end
@@ -173,7 +173,7 @@ local function read_markdown(source, where)
   }
 end
 
--- Citations as in pandoc, Quarto and MyST: [@key], [@key;@other], and @key as part of a sentence.
+-- Parse citations as pandoc, Quarto and MyST do: [@key], [@key;@other], and @key in a sentence.
 local references = job.references and pandoc.read(job.references, 'bibtex').meta.references or {}
 local entries = {} -- keys of the bibliography
 for _, entry in ipairs(references) do entries[stringify(entry.id)] = true end
@@ -226,7 +226,7 @@ local function register(id, title, kind)
   return targets[key].id
 end
 
--- The first heading of level 1, else the first one if it is above all others; taken out.
+-- Remove and return the title: the first heading of level 1, else a first heading of the top level.
 local function take_title(part)
   local function each_header(action)
     for _, block in ipairs(part.blocks) do
@@ -264,7 +264,7 @@ local function take_macros(text)
   end))
 end
 
--- Rows of an environment, separated by \\ outside of braces and inner environments.
+-- Split an environment into rows at \\ outside of braces and inner environments.
 local function rows(body)
   local found, depth, start, at = List{}, 0, 1, 1
   while at <= #body do
@@ -284,7 +284,7 @@ local function rows(body)
 end
 
 local numbered_equations = 0
--- A formula's tags and labels as text at the end of their rows; the labels found.
+-- Move a formula's tags and labels to the end of their rows as text; return the labels too.
 local function number_equation(text)
   local labels = List{}
   local function number(row)
@@ -313,7 +313,7 @@ local function number_equation(text)
   return text, labels
 end
 
--- Titles, levels, names of headings and anchors, numbers of figures, tables and formulas.
+-- Collect titles, heading levels, anchors, and the numbers of figures, tables and formulas.
 local counters = {figure = 0, table = 0}
 local function enrol(part)
   take_title(part)
@@ -333,7 +333,7 @@ local function enrol(part)
   for _, block in ipairs(part.blocks) do
     block.tree = block.tree:walk{
       Span = anchor, Div = anchor,
-      Figure = function(figure) -- of HTML: without a number
+      Figure = function(figure) -- an HTML figure has no number
         local content = figure.content
         if figure.caption.long then content:extend(figure.caption.long) end
         return content
@@ -367,7 +367,7 @@ local function enrol(part)
       end
       counters[kind] = counters[kind] + 1
       if kind == 'figure' then part.first, part.last, part.rest = part.first or block, block, 0 end
-      if block.number then -- the lab's own
+      if block.number then -- the number in the lab sheet
         block.caption = pandoc.Inlines{pandoc.Emph('Lab figure ' .. block.number .. '.'), pandoc.Space()} .. block.caption
       end
       block.number = tostring(counters[kind])
@@ -385,8 +385,8 @@ end
 
 -- FORMULAS -----------------------------------------------------------------------------------
 
-local rewritten = List{} -- commands of MathJax that pandoc does not read
-local function rewrite(names, pattern, by) -- `@` is a name of the list
+local rewritten = List{} -- MathJax commands that pandoc does not read
+local function rewrite(names, pattern, by) -- `@` stands for each name of the list
   for name in names:gmatch('%S+') do rewritten:insert{pattern:gsub('@', name), (by:gsub('@', name))} end
 end
 rewrite('textcolor color bbox cfrac smash', '\\@%f[%A]%s*%b[]', '\\@')
@@ -405,7 +405,7 @@ rewritten:extend{{'{dcases}', '{cases}'}, {'\\fbox%s*(%b{})', '\\boxed{\\text%1}
   {'\\intertext%s*(%b{})', '\\\\ \\text%1 \\\\'},
   {'\\unicode%s*{x(%x+)}', function(hex) return utf8.char(tonumber(hex, 16)) end}}
 
-local mends = { -- what pandoc 3.9 writes, and what Typst 0.14 prints correctly
+local fixes = { -- output of pandoc 3.9 -> equivalent that Typst 0.14 prints correctly
   {'#h%(%-1em%)', '#h(-0.17em)'}, {'#h%(0em%)', 'thick'},
   {'dot%.circle', 'dot.o'}, {'times%.circle', 'times.o'}, {'plus%.circle', 'plus.o'},
   {'delim: "||"', 'delim: "|"'}, {'delim: "‖‖"', 'delim: "‖"'},
@@ -426,7 +426,7 @@ local function formula(el, where)
     if known.type == 'CouldNotConvertTeXMath' then problem = known.contents end
   end
   if typst then
-    for _, mend in ipairs(mends) do out = out:gsub(mend[1], mend[2]) end
+    for _, fix in ipairs(fixes) do out = out:gsub(fix[1], fix[2]) end
     out = out:gsub('cases%b()', function(cases) return (cases:gsub(' & ', ' quad & ')) end)
   end
   result.formulas:insert{where = where, tex = el.text, out = problem and '' or out}
@@ -451,7 +451,7 @@ local function is_blank(row)
   return blank
 end
 
--- Cells {x, y, w, h, blocks, text}; blank rows above the first that says something are no head.
+-- Return the cells {x, y, w, h, blocks, text}, without blank header rows.
 local function grid(tab)
   local cells, y, taken, columns, stub = List{}, 0, {}, 0, 0
   local function add(section)
@@ -485,7 +485,7 @@ local function grid(tab)
   return {cells = cells, columns = columns, head = head_rows, rows = y, stub = stub}
 end
 
--- Which columns hold numbers, and which texts so long that they wrap.
+-- Find the columns with numbers, and those with texts long enough to wrap.
 local function kinds(g)
   local numeric, long, some = {}, {}, {}
   for x = 0, g.columns - 1 do numeric[x] = true end
@@ -503,7 +503,7 @@ local function kinds(g)
 end
 
 
--- A table of the tree for its format. `text_of` writes the blocks of a cell as Typst.
+-- Write a table for the output format; `text_of` writes the blocks of a cell as Typst.
 local function write_table(tab, text_of, nested)
   local function inner(blocks)
     return blocks:walk{traverse = 'topdown', Table = function(t) return write_table(t, text_of, true), false end}
@@ -544,7 +544,7 @@ end
 
 -- WRITING ------------------------------------------------------------------------------------
 
-local function length(text) -- of an <img>: pixels, another unit, or a share of the line
+local function length(text) -- width of an <img>: pixels, another unit, or a share of the line
   local n, unit = (text or ''):match('^%s*([%d.]+)%s*(%S*)')
   local points = {[''] = 0.75, px = 0.75, pt = 1, cm = 28.35, mm = 2.835, ['in'] = 72, em = 10.5}
   n = tonumber(n)
@@ -570,7 +570,7 @@ local function right_to_left(content)
   end
 end
 
--- A number stays on a line with its unit, and a statistic with its value.
+-- Keep a number on one line with its unit, and a statistic with its value.
 local function together(content)
   for k = 2, #content - 1 do
     local before, after = content[k - 1].text, content[k + 1].text
@@ -584,7 +584,7 @@ local function together(content)
   return content
 end
 
--- Makes the tree of one block final: references resolved, everything safe for the format.
+-- Finish the tree of a block: resolve references and make everything safe for the format.
 local function finish(blocks, block, part)
   local rules, files = {}, block.files or {}
   function rules.Image(image)
@@ -601,7 +601,7 @@ local function finish(blocks, block, part)
     local name = link.target:match('^#(.*)$')
     if not name then
       local known = link.target:match('^https?://') or link.target:match('^mailto:')
-      local content = link.content:walk{Link = function(inner) return inner.content end} -- of a badge
+      local content = link.content:walk{Link = function(inner) return inner.content end} -- a link around a badge
       return known and pandoc.Link(content, link.target) or content
     end
     local target = targets[normal(part.prefix .. name)] or targets[normal(name)]
@@ -668,10 +668,10 @@ local function finish(blocks, block, part)
     end
     if typst and el.t ~= 'Plain' and right_to_left(el) then return pandoc.Div({el}, {class = 'rtl'}), false end
   end
-  if block.label then -- `show` puts the caption into the table as well
+  if block.label then -- `show` also puts the caption into the table
     blocks = blocks:walk{Table = function(tab) tab.caption = {}; return tab end}
   end
-  if typst then -- a short paragraph stays with what it introduces: what is under a heading, formulas, code
+  if typst then -- keep a short paragraph with what it introduces: headed content, formulas, code
     for k = #blocks, 1, -1 do
       local after, length = blocks[k + 1], blocks[k].t == 'Para' and #stringify(blocks[k]) or 999
       local display = after and after.t == 'Para' and after.content[1].mathtype == 'DisplayMath'
@@ -720,7 +720,7 @@ local function figure(block, part, caption)
   return pandoc.Figure(content, {long = caption and {pandoc.Plain(caption)} or {}}, pandoc.Attr(block.label or ''))
 end
 
--- Whether a table is so high that it may not fit on the rest of a page, but fits on one.
+-- Return whether a table may be too high for the rest of a page, but fits on a whole one.
 local function floats(tree)
   local rows, wraps = 0, false
   tree:walk{Table = function(tab)
@@ -734,7 +734,7 @@ local function floats(tree)
   return rows > 8 and rows <= 25 and not wraps
 end
 
--- A block of a notebook as final blocks of the document.
+-- Return a block of a notebook as finished blocks of the document.
 local function compose(block, part)
   local caption = block.caption and finish_inlines(block.caption, block, part)
   local full = caption and not typst and block.label
@@ -779,8 +779,8 @@ local function compose(block, part)
     body = '[' .. write(blocks) .. ']'
   end
   if not block.label then return {pandoc.RawBlock('typst', '#' .. body)} end
-  -- Figures float, but the last of a part only if enough text follows, and the first not above the
-  -- part's heading. Tables stand where they are, but for those that would be torn and fit a page.
+  -- Figures float; the last one of a part only if enough text follows, and the first one not above
+  -- the part's heading. Tables do not float, except those that would break but fit on a page.
   local ends = kind == 'image' and block == part.last and part.rest < 2500
   local stays = ends or kind == 'table' and not floats(block.tree)
   local placement = stays and 'none' or block == part.first and 'bottom' or 'auto'
@@ -801,7 +801,7 @@ local function read_all()
   end
 end
 
--- Headings go down one level at a time; below the third they have no number.
+-- Headings descend one level at a time; those below the third level have no number.
 local function level_headings(blocks)
   local last = 0
   return blocks:walk{Header = function(header)
@@ -812,7 +812,7 @@ local function level_headings(blocks)
   end}
 end
 
--- The blocks with their citations in words, and the entries cited; none where nothing is.
+-- Return the blocks with their citations in words, and the cited entries.
 local function cite(blocks)
   local found = false
   blocks:walk{Cite = function() found = true end}
@@ -846,7 +846,7 @@ local function document()
       local after = part.blocks[b + 1] or {}
       block.leads = after.kind == 'code'
       local done = compose(block, part)
-      -- Code stays with what its cell prints.
+      -- Keep code and printed output together.
       local prints = block.kind == 'code' and after.where == block.where and not after.label
       composed:extend(typst and prints and within('#block(sticky: true)[', done) or done)
     end
@@ -868,7 +868,7 @@ end
 
 local function write_typst(title, blocks)
   local authors = List(job.authors or {}):map(literal)
-  -- A mark keeps names that are written from right to left in their order.
+  -- A direction mark keeps right-to-left names in order.
   local by = by_line(function(name) return right_to_left(name) and name .. '\u{200e}' or name end)
   return table.concat({
     '#import "report.typ": *',
@@ -902,7 +902,7 @@ local function write_html(title, blocks)
     table_of_contents = true, toc_depth = 2, template = pandoc.template.compile(job.template), variables = variables})
 end
 
-local function capital(out) -- of a reference that begins a sentence
+local function capital(out) -- a reference that begins a sentence
   return (out:gsub('([.?!>\n]%s?)a (%a+ not shown here)', '%1A %2'))
 end
 
