@@ -111,7 +111,7 @@ def test_page_headers_name_the_section_at_the_top_of_the_page():
         sections = [h for h, level in zip(headings(document), levels, strict=True) if level == 0]
         assert len(sections) > 8
         for page in range(1, len(document)):
-            begun = [t for t, at, top in sections if at < page or (at == page and top < 4 * CM)]
+            begun = [t for t, at, top in sections if at < page or (at == page and top < 3.2 * CM)]
             header = document[page].get_textpage().get_text_range().splitlines()[0]
             assert header.endswith(re.sub(r"^(\d+|A) ", "", begun[-1])), page
 
