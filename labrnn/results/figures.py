@@ -113,8 +113,8 @@ def training_curves(results, settings, columns=2, width=WIDTH):
     height = 0.6 + (2.25 if columns < 3 else 2) * rows
     with page(width, height, 2 * rows, columns, **grid) as (figure, panels):
         done = results.run(settings)
-        keys = {BEST_VALIDATION: done}
-        keys[ALL_FAILED] = any(not results.trained(s).count for s in done)
+        failed = any(not results.trained(s).count for s in done)
+        keys = {BEST_VALIDATION: done, ALL_FAILED: failed}
         for text in filter(keys.get, keys):
             _key(panels[0, 0], text)
         for k, setting in enumerate(settings):

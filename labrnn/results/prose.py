@@ -172,19 +172,16 @@ def comparisons(compared, to=None, one=None, figures=True):
 
 def _same_outcome(group, to, one, figures, every):
     many, outcome, after = [c.second if one else c.first for c in group], group[0].outcome, ""
-    if figures and len(group) == 1 and not one:
-        p = None if outcome == "equivalent" else group[0].p
-        listed, after = named(many[0]), f" ({difference(group[0].difference, p)})"
-    elif not figures:
+    shown = [difference(c.difference, None if outcome == "equivalent" else c.p) for c in group]
+    if not figures:
         listed = "the others" if every and len(group) >= MANY and not to else names(many)
     elif len(group) >= MANY:
         ends = [points(f(c.difference.mean for c in group)) for f in (min, max)]
         listed = f"{names(many)} ({' to '.join(dict.fromkeys(ends))} points)"
+    elif len(group) == 1 and not one:
+        listed, after = named(many[0]), f" ({shown[0]})"
     else:
-        listed = listing(
-            f"{named(s)} ({difference(c.difference, None if outcome == 'equivalent' else c.p)})"
-            for s, c in zip(many, group, strict=True)
-        )
+        listed = listing(f"{named(s)} ({text})" for s, text in zip(many, shown, strict=True))
     who, to = (one, listed) if one else (listed, to or named(group[0].second))
     who, to, subjects = capital(who), to + after, [group[0].first] if one else many
     are = verb(subjects, "is", "are")

@@ -92,13 +92,13 @@ def cosine_figure(cosines, weights):
 
 def influence_figure(both_sides, left_only, place):
     """Plot the L2 distance of each output before and after the token at `place` is replaced."""
-    places = np.arange(1, len(both_sides) + 1)
+    places, ticks = np.arange(1, len(both_sides) + 1), [0, 0.1, 0.3, 1, 3]
     with page(5, 2) as (figure, axes):
         axes.plot(places - 0.1, both_sides, "o", color=BLUE, label="encoder")
         axes.plot(places + 0.1, left_only, "s", color=ORANGE, fillstyle="none", label="decoder")
         axes.set(xlabel=f"output at token (token {place + 1} is replaced)", ylabel="L2 distance")
         axes.set_yscale("symlog", linthresh=0.1)
-        axes.set(xticks=places, yticks=(values := [0, 0.1, 0.3, 1, 3]), yticklabels=values)
+        axes.set(xticks=places, yticks=ticks, yticklabels=ticks)
         axes.grid(visible=False, axis="x")
         figure.legend(loc="outside upper center", ncols=2)
         return figure

@@ -173,8 +173,8 @@ def settings_of(part):
     """Return one row per parameter of the part's own: description and value."""
     fields = type(part).model_fields
     names = [name for name in type(part).__annotations__ if name in fields and name != "seeds"]
-    rows = [("optimiser", OPTIMIZERS[(config := part.whole().config).optim].name)]
-    rows += [("layers", f"{config.n_layers}")]
+    config = part.whole().config
+    rows = [("optimiser", OPTIMIZERS[config.optim].name), ("layers", f"{config.n_layers}")]
     rows += [(fields[n].description, f"{getattr(part, n):g}") for n in [*names, "batch_size"]]
     return pd.DataFrame(rows, columns=["parameter", "value"])
 

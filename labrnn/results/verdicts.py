@@ -145,11 +145,11 @@ def _not_better(results, first, second):
     return _Evidence(support, [d.p_above(MARGIN)], _text(results, first, second, d))
 
 
-def _slower(results, first, second):
+def _slower(results, slow, fast):
     """Compare the validation accuracies of all runs, mean over the epochs."""
-    sides = [results.rows(setting)["mean_validation"] for setting in (second, first)]
+    sides = [results.rows(setting)["mean_validation"] for setting in (fast, slow)]
     d = statistics.welch(*sides)
-    names = [f"{s.config.cell.upper()} with {s.name}" for s in (second, first)]
+    names = [f"{s.config.cell.upper()} with {s.name}" for s in (fast, slow)]
     text = f"validation accuracy over all epochs, {names[0]} − {names[1]}: {difference(d)}"
     return _Evidence(d.p_above(MARGIN), [d.p_below(MARGIN)], text)
 
