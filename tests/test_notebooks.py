@@ -18,6 +18,7 @@ from tiny import write_reviews
 from labrnn import lab
 from labrnn.parts import PARTS
 from labrnn.reports.document import TEMPLATES
+from labrnn.reports.report import execute
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -238,6 +239,15 @@ def test_plain_papermill(tmp_path, reviews):
     assert [p["label"] for p in pictures] == ["fig-optimizers", "fig-together"]
     said = "\n".join(o.data.get("text/markdown", "") for o in outputs if "data" in o)
     assert "This is a reduced setting: 200 training reviews" in said
+
+
+def test_prints_that_arrive_in_pieces_are_one_output(tmp_path):
+    printing = nbformat.v4.new_code_cell("for k in range(3):\n    print(k, flush=True)")
+    parameters = nbformat.v4.new_code_cell("a = 1", metadata={"tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[parameters, printing])
+    nbformat.write(notebook, tmp_path / "pieces.ipynb")
+    done = execute(tmp_path / "pieces.ipynb", {})
+    assert [output.text for output in done.cells[-1].outputs] == ["0\n1\n2\n"]
 
 
 def test_a_misspelt_parameter_is_refused(tmp_path, reviews):
