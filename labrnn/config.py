@@ -58,7 +58,7 @@ class TrialConfig(Strict):
     # data
     train_reviews: int = Field(0, ge=0, description="training reviews in use, 0 for all")
     max_tokens: int = Field(
-        256, ge=1, le=4096, description="most known words of a review that are read"
+        256, ge=1, le=4096, description="maximum number of known words read per review"
     )
     min_count: int = Field(5, ge=1, description="fewest occurrences of a word in the training set")
     stop_words: Literal["drop", "keep_negations", "keep"] = "drop"

@@ -122,7 +122,7 @@ class Part(Strict):
     seeds: Several[int] = Field([5], description="every setting is trained once per seed")
     epochs: Epochs = Field(5, description="passes over the training reviews")
     train_reviews: int = Field(8000, ge=0, description="training reviews in use, 0 for all")
-    max_tokens: Length = Field(128, description="most known words of a review that are read")
+    max_tokens: Length = Field(128, description="maximum number of known words read per review")
     batch_size: int = Field(32, ge=1, le=4096, description="batch size (lab: 96)")
 
     @classmethod
@@ -587,7 +587,7 @@ class BeyondDefects(Part):
     seeds: Several[int] = Field([5, 6, 7], description="every setting is trained once per seed")
     epochs: Epochs = Field(4, description="passes over the training reviews")
     train_reviews: int = Field(3000, ge=0, description="training reviews in use, 0 for all")
-    max_tokens: Length = Field(64, description="most known words of a review that are read")
+    max_tokens: Length = Field(64, description="maximum number of known words read per review")
     optim: Optim = Field("adam", description="optimiser of all runs (lab: rmsprop)")
     lr: Rate = Field(0.003, description="learning rate (lab: 0.001)")
     hidden_dim: Units = Field(20, description="units of unidirectional models (lab: 100)")
@@ -639,7 +639,7 @@ class BeyondBest(Part):
 
     seeds: Several[int] = Field([5, 6, 7], description="every setting is trained once per seed")
     epochs: Epochs = Field(4, description="passes over the training reviews")
-    longest: Length = Field(400, description="most known words of a review that are read")
+    longest: Length = Field(400, description="maximum number of known words read per review")
     lr: Rate = Field(0.002, description="learning rate of Adam after the warm-up")
     hidden_dim: Units = Field(32, description="units of each direction")
     embedding_dim: Dimensions = Field(32, description="dimensions of word and n-gram vectors")

@@ -191,7 +191,7 @@ def test_optimisers_are_compared_with_the_best_on_validation():
     assert re.search(
         r"Adagrad \(−[78].*\) and RMSprop \(−\d.*\) are significantly less accurate", text
     )
-    assert "SGD (n = 5): no run trained; the training loss stayed at ln 2" in text
+    assert "With SGD, 0 of 5 runs trained (95 % CI [0 %, 52 %]): the training loss stayed at ln 2" in text
     assert (
         "RMSprop is at least as good as the other optimisers of the LSTM is **refuted** (RMSprop − Adam: −"
         in text
@@ -206,15 +206,18 @@ def test_equivalent_optimisers_are_reported():
 
 
 def test_untrained_settings_are_reported():
-    assert "no run trained" not in discussion.optimizers(optimizers(sgd=0.8))
+    assert " 0 of 5 " not in discussion.optimizers(optimizers(sgd=0.8))
     weak = optimizers(adagrad=0.55)
     assert (
-        "Adagrad (n = 5): no run trained; the training loss fell, but no test accuracy exceeds"
+        "With Adagrad, 0 of 5 runs trained (95 % CI [0 %, 52 %]): the training loss fell, but no"
         in (discussion.optimizers(weak))
     )
     nothing = optimizers(0.5, 0.5, 0.5, 0.5)
     text = discussion.optimizers(nothing)
-    assert text.startswith("Adagrad (n = 5), Adam (n = 5), RMSprop (n = 5) and SGD (n = 5): no run")
+    assert text.startswith("With Adagrad, 0 of 5 runs trained")
+    assert "; with SGD, 0 of 5 runs trained (95 % CI [0 %, 52 %]): the training loss stayed" in text
+    single = discussion.optimizers(optimizers(0.5, 0.5, 0.5, 0.5, seeds=[5]))
+    assert single.startswith("With Adagrad, the single run failed; with Adam, the single run")
 
 
 def test_learning_rates_are_chosen_on_validation():
@@ -258,8 +261,8 @@ def test_depth():
     accuracies = {"1 layer": 0.87, "2 layers": [0.87] * 8 + [0.5] * 2, "3 layers": 0.5}
     text = discussion.depth(results(part, accuracies, reviews=10_000))
     assert text.startswith("With 1 layer, the test accuracy is 8")
-    assert "2 layers: 8 of 10 runs trained (95 % CI [44 %, 97 %])" in text
-    assert "3 layers (n = 10): no run trained" in text
+    assert "With 2 layers, 8 of 10 runs trained (95 % CI [44 %, 97 %])." in text
+    assert "With 3 layers, 0 of 10 runs trained (95 % CI [0 %, 31 %]): the training loss" in text
     assert "4 layers were not run" in text
 
 
@@ -278,7 +281,7 @@ def test_width_with_several_runs():
 
 def test_untrained_reference_is_not_compared():
     text = discussion.width(widths(0.87, 0.5, 0.87))
-    assert text.startswith("100 units (n = 5): no run trained")
+    assert text.startswith("With 100 units, 0 of 5 runs trained")
     assert "accurate than 100 units" not in text
 
 
@@ -309,7 +312,8 @@ def test_compound_answers_its_three_questions():
     text = discussion.compound(
         grid(lambda c: 0.5 if c.n_layers == 4 and c.embedding_dim > 1 else 0.86)
     )
-    assert "36 of the 48 combinations that were run trained." in text
+    assert "Of the 48 combinations that we ran, 36 trained." in text
+    assert "prevent training: of the 24 settings with three layers or more, 12 trained in" in text
     assert "beats changing depth, width or embedding alone. The selected" in text
     assert (
         "differ from the selected one?** 35 other settings of the grid trained. 35 do not" in text
@@ -384,10 +388,10 @@ def test_bidirectional():
     assert re.search(
         r"^The bidirectional two-layer LSTM, .* are significantly more accurate than", text
     )
-    assert "more accurate than the unidirectional counterpart." in text
+    assert "more accurate than the unidirectional model of the same size." in text
     assert "**refuted**" in text
     text = discussion.bidirectional(both())
-    assert " are equivalent to the unidirectional counterpart within 1 point." in text
+    assert " are equivalent to the unidirectional model of the same size within 1 point." in text
     assert "significantly more accurate" not in text
     text = discussion.bidirectional(both(readout=0.06))
     assert "more accurate than the same model read at the last time step." in text

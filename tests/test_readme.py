@@ -98,9 +98,9 @@ def test_every_number_of_the_abstract_is_found_in_the_results():
     best = headline.results("beyond_best")
     rows = reproduction.compare(headline.results())
     models = baselines.find(best.part, headline.STORE)
-    network = best.part.whole()
-    both = combined.find(best, network, baselines.preferred(models), headline.STORE)
-    compared = beyond.baseline_comparisons(models, best, [network], both)
+    networks = best.part.settings()[:2]
+    both = combined.find(best, networks[0], baselines.preferred(models), headline.STORE)
+    compared = beyond.baseline_comparisons(models, best, networks, both)
     findings = [
         reproduction.summary(rows, headline.results()),
         beyond.on_components(best, comparison.compare(best), compared),

@@ -76,10 +76,11 @@ def block(found):
 def best():
     """Describe the accuracies of the best network, the best baseline, and their combination."""
     found = results("beyond_best")
-    network, models = found.part.whole(), baselines.find(found.part, STORE)
+    networks, models = found.part.settings()[:2], baselines.find(found.part, STORE)
+    network = networks[0]
     linear = baselines.preferred(models)
     both = combined.find(found, network, linear, STORE)
-    compared = beyond.baseline_comparisons(models, found, [network], both)
+    compared = beyond.baseline_comparisons(models, found, networks, both)
     c = next(c for c in compared if (c.first, c.second) == (both, linear))
     reached = [f"{accuracy_cell(found.accuracy(m))} %" for m in (network, linear, both)]
     return (

@@ -187,7 +187,8 @@ class Report(Target):
         )
         files, versions = {}, {}  # the same reviews may come from files with different names
         for trial in self.trials:
-            files.setdefault(trial.fingerprint, set()).add(trial.data["name"])
+            name = f"{trial.data['name']}, {trial.data['reviews']:,} reviews"
+            files.setdefault(trial.fingerprint, set()).add(name)
             for name, version in trial.environment["versions"].items():
                 versions.setdefault(name, set()).add(version)
         data = [f"{max(sorted(names), key=len)}, fingerprint {k}" for k, names in files.items()]

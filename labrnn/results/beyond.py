@@ -130,7 +130,6 @@ def on_choices(results, compared):
         "choices",
         results,
         compared,
-        changed={field for c in compared for field in _fields(c)},
         moved=max(moved, default=0.0),
         shares=_shares_that_train(results),
         level=statistics.LEVEL,
@@ -142,12 +141,6 @@ def _shares_that_train(results):
     sides = [(results.trained(p.first), results.trained(p.second)) for p in results.part.pairs()]
     p = [statistics.fisher(*pair) for pair in sides if min(s.n for s in pair)]
     return sorted(statistics.holm(p))
-
-
-def _fields(c):
-    """Return the fields in which the two settings of a comparison differ."""
-    mine, theirs = c.first.config.model_dump(), c.second.config.model_dump()
-    return [name for name in mine if mine[name] != theirs[name]]
 
 
 # The best classifier

@@ -180,7 +180,7 @@ def training(results, settings=None):
         "training",
         results=results,
         able=able,
-        flat=[f"{s.name} (n = {results.trained(s).n})" for s in flat],
+        flat=flat,
         fell=[s for s in never if s not in flat],
         some=[s for s in able if results.trained(s).count < results.trained(s).n],
         apart=[s for s in own if s not in wide],

@@ -153,8 +153,9 @@ def share(runs):
 
 
 def trained(runs):
-    """Format a `Share` as `8 of 10 runs trained`."""
-    return f"{runs.count} of {runs.n} run{'s' * (runs.n != 1)} trained"
+    """Format a `Share` as `8 of 10 runs trained`; a single run trained or failed."""
+    single = "the single run " + ("trained" if runs.count else "failed")
+    return single if runs.n == 1 else f"{runs.count} of {runs.n} runs trained"
 
 
 def comparisons(compared, to=None, one=None, figures=True):

@@ -73,7 +73,9 @@ def compare(results):
 def table(rows):
     """Return one table row per published run that was repeated, or of all if none was."""
     lines = []
-    for row in [row for row in rows if row.runs.n] or rows:
+    shown = [row for row in rows if row.runs.n] or rows
+    # Figure 3b before 10a; the grid has no figures and is last.
+    for row in sorted(shown, key=lambda row: row.published.figure.rjust(3).replace("   ", "~")):
         line = {
             "lab figure": row.published.figure,
             "setting": setting_name(row.setting.config),
@@ -99,8 +101,8 @@ def table(rows):
     return printed(
         lines,
         "Lab figure: its number in the lab sheet. Trained: our runs that trained, of all. Δ: ours "
-        "minus published; ± prediction: half of the 95 % prediction interval of Δ. Best epoch: with "
-        "the corrected readout, so for bidirectional models of other runs.",
+        "minus published; ± prediction: half of the 95 % prediction interval of Δ. Parameters: with "
+        "the published vocabulary. Best epoch: bidirectional models with the corrected readout.",
     )
 
 

@@ -76,19 +76,20 @@ def _judged(results, claim):
         return INCONCLUSIVE, "not run"
     against = iter(statistics.holm([p for e in found for p in e.against]))
     corrected = [_least([next(against) for _ in e.against]) for e in found]
+    measure = MEASURES.get(claim.rule, "")
     if min(corrected) < LEVEL:
-        return REFUTED, min(found, key=lambda e: _least(e.against)).text
+        return REFUTED, measure + min(found, key=lambda e: _least(e.against)).text
     weakest = max(found, key=_weakness)
-    alone = f"weakest of {len(found)} comparisons: " if len(found) > 1 else ""
+    alone = f"least clear of {len(found)} comparisons: " if len(found) > 1 else ""
     if all(e.support < LEVEL for e in found) and not missing:
-        return CONFIRMED, alone + weakest.text
+        return CONFIRMED, measure + alone + weakest.text
     texts = [
         f"{e.text}; against it: {p_value(p)} after correction" * (_least(e.against) < LEVEL)
         or e.text
         for e, p in zip(found, corrected, strict=True)
         if e is weakest or (e.shows and len(found) <= FEW)
     ]
-    return INCONCLUSIVE, alone * (len(texts) == 1) + "; ".join(texts) + note
+    return INCONCLUSIVE, measure + alone * (len(texts) == 1) + "; ".join(texts) + note
 
 
 def _weakness(evidence):
@@ -150,7 +151,7 @@ def _slower(results, slow, fast):
     sides = [results.rows(setting)["mean_validation"] for setting in (fast, slow)]
     d = statistics.welch(*sides)
     names = [f"{s.config.cell.upper()} with {s.name}" for s in (fast, slow)]
-    text = f"validation accuracy over all epochs, {names[0]} − {names[1]}: {difference(d)}"
+    text = f"{names[0]} − {names[1]}: {difference(d)}"
     return _Evidence(d.p_above(MARGIN), [d.p_below(MARGIN)], text)
 
 
@@ -179,7 +180,8 @@ def _highest_ratio(results, first, rival):
     text = f"{first.name} would need more than 100 % for the ratio of {rival.name}"
     if d.mean > -1:
         needed = percent(scale * theirs.mean())
-        text = f"{first.name} − the {needed} needed for the ratio of {rival.name}: {difference(d)}"
+        text = f"{first.name} minus the {needed} that match the ratio of {rival.name}: "
+        text += difference(d)
     return _Evidence(d.p_above(0.0), [d.p_below(0.0)], text)
 
 
@@ -199,4 +201,5 @@ RULES = {
     "smaller": _smaller,
     "highest ratio": _highest_ratio,
 }
+MEASURES = {"slower": "mean validation accuracy over all epochs; "}
 NEEDED = {_smaller: 0, _highest_ratio: 1}  # how many settings of a pair must have runs; default 2
