@@ -615,7 +615,7 @@ class BeyondDefects(Part):
         }
         pairs = [Pair(Setting("bidirectional, final hidden state", both), last_step, "readout")]
         pairs += [
-            Pair(Setting(f"{name}, {old.name}", old.config.replace(**start)), old, "start")
+            Pair(Setting(f"{old.name} and {name}", old.config.replace(**start)), old, "start")
             for old in (flat, deep)
             for name, start in starts.items()
         ]

@@ -235,15 +235,15 @@ def choices(accuracies, otherwise=0.85, **options):
 
 def test_texts_follow_the_runs():
     found, compared = choices(
-        {"forget bias 1, 3 layers": 0.90, "3 layers": 0.85, "negations kept": 0.9}
+        {"3 layers and forget bias 1": 0.90, "3 layers": 0.85, "negations kept": 0.9}
     )
     text = beyond.on_choices(found, compared)
     assert re.match(
         r"The accuracy differs significantly in two of \w+ comparisons\. The alternative is "
-        r"better: forget bias 1, 3 layers \(\+.*; negations kept \(\+[^)]*\)\.",
+        r"better: 3 layers and forget bias 1 \(\+.*; negations kept \(\+[^)]*\)\.",
         text,
     )
-    assert re.search(r"Equivalent within 1 point: .*forget bias 1, 1 layer|The other comp", text)
+    assert re.search(r"Equivalent within 1 point: .*1 layer and forget bias 1|The other comp", text)
     assert "changes a test accuracy by up to 0.10 points" in text
 
     found, compared = choices({"negations kept": 0.8})

@@ -192,7 +192,10 @@ def test_optimisers_are_compared_with_the_best_on_validation():
     assert re.search(
         r"Adagrad \(−[78].*\) and RMSprop \(−\d.*\) are significantly less accurate", text
     )
-    assert "With SGD, 0 of 5 runs trained (95 % CI [0 %, 52 %]): the training loss stayed at ln 2" in text
+    assert (
+        "With SGD, 0 of 5 runs trained (95 % CI [0 %, 52 %]): the training loss stayed at ln 2"
+        in text
+    )
     assert (
         "RMSprop is at least as good as the other optimisers of the LSTM is **refuted** (RMSprop − Adam: −"
         in text
@@ -389,10 +392,12 @@ def test_bidirectional():
     assert re.search(
         r"^The bidirectional two-layer LSTM, .* are significantly more accurate than", text
     )
-    assert "more accurate than the unidirectional model of the same size." in text
+    assert "more accurate than the unidirectional model with the same settings." in text
     assert "**refuted**" in text
     text = discussion.bidirectional(both())
-    assert " are equivalent to the unidirectional model of the same size within 1 point." in text
+    assert (
+        " are equivalent to the unidirectional model with the same settings within 1 point." in text
+    )
     assert "significantly more accurate" not in text
     text = discussion.bidirectional(both(readout=0.06))
     assert "more accurate than the same model read at the last time step." in text

@@ -84,9 +84,13 @@ def test_summary_explains_what_agreement_means():
     ours = np.where(known > 0.65, 0.868 + 0.003 * random.normal(size=79), known)
     found = results(accuracies=ours.tolist(), spread=0.008)
     text = reproduction.summary(reproduction.compare(found), found)
-    assert "**How much does this agreement mean?** Settings that train hardly differ, so" in text
-    guess = r"This agreement says little: if we had predicted 8[\d.]+ % for every run, \d+ published"
-    assert re.search(guess + " values would lie in the same intervals", text)
+    assert "**How much does this agreement mean?** Accuracies hardly differ among" in text
+    guess = (
+        r"This agreement says little: had we predicted 8[\d.]+ % for every run, with intervals of"
+    )
+    assert re.search(
+        guess + r" the same widths around it, \d+ published values would lie in them\.", text
+    )
     assert re.search(r"a single comparison detects differences of [\d.]+ to [\d.]+ points", text)
     assert "does not reject the hypothesis that all differences are chance" in text
     apart = reproduction.summary(reproduction.compare(results(shift=0.04)), results(shift=0.04))

@@ -188,10 +188,10 @@ class Report(Target):
         files, versions = {}, {}  # the same reviews may come from files with different names
         for trial in self.trials:
             name = f"{trial.data['name']}, {trial.data['reviews']:,} reviews"
-            files.setdefault(trial.fingerprint, set()).add(name)
+            files.setdefault(trial.fingerprint, []).append(name)
             for name, version in trial.environment["versions"].items():
                 versions.setdefault(name, set()).add(version)
-        data = [f"{max(sorted(names), key=len)}, fingerprint {k}" for k, names in files.items()]
+        data = [f"{max(sorted(n), key=n.count)}, fingerprint {k}" for k, n in files.items()]
         commits = list(dict.fromkeys(e["commit"] for e in newest_first if e["commit"]))
         more = len(commits) - COMMITS
         facts = {

@@ -160,7 +160,7 @@ def _values(notebooks):
     }
     return {
         "config": TrialConfig(**{name: first[name] for name in shared if name in first}),
-        "data": max((fact.get("data", "") for fact in facts), key=len, default=""),
+        "data": "".join(dict(Counter(f["data"] for f in facts if f.get("data")).most_common(1))),
         "devices": listing(sorted(device.removeprefix("cpu: ") for device in devices if device)),
         "finding": defaultdict(str, {name: finding_of(nb) for name, nb in notebooks.items()}),
         "hours": sum(run["seconds"] for run in runs.values()) / 3600,

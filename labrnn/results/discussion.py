@@ -62,7 +62,9 @@ def sgd(results):
     losses, _ = results.curves(setting, "train_loss")
     falls = [sum(b < a for a, b in pairwise(curve)) for curve in losses]
     ending = int((losses.argmin(axis=1) == losses.shape[1] - 1).sum())
-    helped = {s: p for s in probes if (p := _more_train(results, s, setting)) < statistics.LEVEL}
+    one_sided = [statistics.fisher(*map(results.trained, (s, setting)), "greater") for s in probes]
+    corrected = statistics.holm(one_sided)
+    helped = {s: p for s, p in zip(probes, corrected, strict=True) if p < statistics.LEVEL}
     return discuss(
         "sgd",
         results,
@@ -82,11 +84,6 @@ def sgd(results):
         ln2=LN2,
         words=results.vocabulary_size,
     )
-
-
-def _more_train(results, first, second):
-    """Return the one-sided p-value: the first setting trains no more often than the second."""
-    return statistics.fisher(*map(results.trained, (first, second)), "greater")
 
 
 @_of_runs

@@ -329,9 +329,10 @@ def _runs(axes, results, places, known=None):
             axes.plot([x] * len(able), able, ".", color=color, markersize=3, alpha=0.6)
             shown += able
             if not estimate.ranges:
-                half = estimate.half_width
+                bar = known is not None or estimate.n > 1  # those of single runs hide the others
+                half = estimate.half_width if bar else np.nan
                 axes.errorbar(x, estimate.mean, half, color=color, marker=marker, **MEAN)
-                shown += [estimate.low, estimate.high] * estimate.known
+                shown += [estimate.low, estimate.high] * (bar and estimate.known)
         if missed := len(rows) - len(able):
             failed.append((x, "×" if known is None else f"{missed}/{len(rows)}", color))
     least = min(shown, default=0.0) - 0.05
@@ -382,18 +383,19 @@ def _value_axis(axes, values):
 
 def compound_scatter(results):
     """Plot test accuracy against parameters: the grid by depth, sweeps of one dimension in grey."""
-    with page(WIDTH, 3.8, key=POINTS) as (figure, axes):
+    with page(WIDTH, 3.8, key=f"{POINTS} Without a bar: a single run.") as (figure, axes):
         _baseline(axes, results)
         alone = {s.config: s for study in results.part.studies().values() for s in study.settings()}
-        places = [(results.parameters(s), s, GREY, "o") for s in results.run(list(alone.values()))]
+        places = []
         for setting in results.run():
             color, _, marker = look(setting.config.n_layers - 1)
             places.append((results.parameters(setting), setting, color, marker))
+        places += [(results.parameters(s), s, GREY, "o") for s in results.run(list(alone.values()))]
         _runs(axes, results, places)
         axes.set_xscale("log")
         axes.set(xlabel="trainable parameters", ylabel="test accuracy")
         hollow = {"fillstyle": "none"}
-        handles = [_line((GREY, "none", "o"), "only one of them changed", **hollow)]
+        handles = [_line((GREY, "none", "o"), "Labs 2 c to e", **hollow)]
         for n in results.part.depths:
             color, _, marker = look(n - 1)
             handles.append(_line((color, "none", marker), f"{n} layer{'s' * (n > 1)}", **hollow))

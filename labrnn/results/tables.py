@@ -174,7 +174,9 @@ def settings_of(part):
     fields = type(part).model_fields
     names = [name for name in type(part).__annotations__ if name in fields and name != "seeds"]
     config = part.whole().config
-    rows = [("optimiser", OPTIMIZERS[config.optim].name), ("layers", f"{config.n_layers}")]
+    kind = OPTIMIZERS[config.optim]
+    optimiser = f"{kind.dense}; {kind.name} for the vectors"
+    rows = [("optimiser", optimiser), ("layers", f"{config.n_layers}")]
     rows += [(fields[n].description, f"{getattr(part, n):g}") for n in [*names, "batch_size"]]
     return pd.DataFrame(rows, columns=["parameter", "value"])
 

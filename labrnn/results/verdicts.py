@@ -180,8 +180,7 @@ def _highest_ratio(results, first, rival):
     text = f"{first.name} would need more than 100 % for the ratio of {rival.name}"
     if d.mean > -1:
         needed = percent(scale * theirs.mean())
-        text = f"{first.name} minus the {needed} that match the ratio of {rival.name}: "
-        text += difference(d)
+        text = f"{first.name} needs {needed} for the ratio of {rival.name}; difference: {difference(d)}"
     return _Evidence(d.p_above(0.0), [d.p_below(0.0)], text)
 
 

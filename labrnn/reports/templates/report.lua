@@ -355,6 +355,7 @@ local function enrol(part)
         return pandoc.Header(level, header.content, pandoc.Attr(id, classes))
       end,
     }
+    part.rest = (part.rest or 0) + #stringify(block.tree) + (block.kind == 'code' and #block.text or 0)
     block.caption = inlines(block.caption, block.where)
     for _, picture in ipairs(block.pictures or {}) do picture.sub = inlines(picture.sub, block.where) end
     if block.label then
@@ -365,7 +366,7 @@ local function enrol(part)
           .. 'figure and table of a notebook its own label')
       end
       counters[kind] = counters[kind] + 1
-      if kind == 'figure' then part.first = part.first or block end
+      if kind == 'figure' then part.first, part.last, part.rest = part.first or block, block, 0 end
       if block.number then -- the number in the lab sheet
         block.caption = pandoc.Inlines{pandoc.Emph('Lab figure ' .. block.number .. '.'), pandoc.Space()} .. block.caption
       end
@@ -778,11 +779,12 @@ local function compose(block, part)
     body = '[' .. write(blocks) .. ']'
   end
   if not block.label then return {pandoc.RawBlock('typst', '#' .. body)} end
-  -- Figures float, the first one of a part not above the part's heading. Tables do not float, except
-  -- those that would break but fit on a page.
-  local stays = kind == 'table' and not floats(block.tree)
-  local placement = stays and 'none' or block == part.first and 'bottom' or 'auto'
-  return {pandoc.RawBlock('typst', ('#numbered(%s, "%s", %s, %s, [%s], %s, %s)'):format(kind,
+  -- Figures float; the last one of a part only if enough follows, else it could get below the next
+  -- part's heading. Tables do not float, except those that would break but fit on a page.
+  local ends = kind == 'image' and block == part.last and part.rest < (block == part.first and 2500 or 1200)
+  local stays = ends or kind == 'table' and not floats(block.tree)
+  local placement = stays and 'none' or block == part.first and '"first"' or 'auto'
+  return {pandoc.RawBlock('typst', (ends and '#place.flush()\n' or '') .. ('#numbered(%s, "%s", %s, %s, [%s], %s, %s)'):format(kind,
     block.name:match('%a+'), literal(block.number), literal(block.label), write{pandoc.Plain(caption)},
     placement, body))}
 end
