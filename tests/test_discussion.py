@@ -144,9 +144,9 @@ def test_sgd_loss_stays_at_ln_2(part, cell, seeds):
         (
             0.8,
             "Significantly more runs train with a learning rate of 1 than with the lab's settings "
-            "(Fisher's exact test, p = 0.004), so",
+            "(Fisher's exact test with Holm's correction, p = 0.008), so",
         ),
-        (0.5, "None of these changes lets significantly more runs train (Fisher's exact test)."),
+        (0.5, "None of these changes lets significantly more runs train (Fisher's exact test with"),
     ],
 )
 def test_changes_that_let_sgd_train_are_tested(level, says):
