@@ -261,6 +261,20 @@ def test_compound_scatter_shows_the_grid_and_single_dimensions():
     assert colors.count(figures.GREY) == len(alone)
 
 
+def test_compound_scatter_has_no_bars_for_single_runs():
+    """Their intervals are so long that they would hide the others."""
+    part = Compound(seeds=[5, 6])
+    found = results(part, lambda c: [0.85, 0.87 if c.n_layers == 1 else None], reviews=500)
+    studied = [s for study in part.studies().values() for s in study.settings()]
+    shown = {s.config: found.accuracy(s) for s in [*found.settings, *studied]}.values()
+    assert all(estimate.known for estimate in shown)
+    single = [estimate for estimate in shown if estimate.n == 1]
+    assert 0 < len(single) < len(shown)
+    axes = drawn(figures.compound_scatter(found)).axes[0]
+    bars = [sum(map(len, c[2][0].get_segments())) > 0 for c in axes.containers]
+    assert bars.count(False) == len(single)
+
+
 @pytest.mark.parametrize(
     ("draw", "label", "notes"),
     [

@@ -192,6 +192,45 @@ def test_write_up_keeps_code_output_and_figures_together(
         assert stranded(document) == []
 
 
+def test_figures_keep_their_order_after_a_heading_low_on_a_page(monkeypatch):
+    outputs = []
+
+    def display(data, raw, metadata=None):
+        outputs.append(v4.new_output("display_data", data, metadata=metadata or {}))
+
+    monkeypatch.setattr(module, "display", display)
+    for k in range(2):
+        module.show(plt.subplots(figsize=(6, 3.5))[0], f"fig-{k}", f"Caption {k}.")
+    text = "Words that fill a line or two of the page. " * 12
+    words = [v4.new_markdown_cell(text) for _ in range(14)]
+    low = v4.new_markdown_cell("## Heading\n\nLow on the page: [Figure](#fig-0), [Figure](#fig-1).")
+    cells = [
+        v4.new_markdown_cell("# A report"),
+        *words,
+        low,
+        v4.new_code_cell("x", outputs=outputs),
+    ]
+    nb = v4.new_notebook(cells=[*cells, *words], metadata={"date": "2026-11-24"})
+    with pypdfium2.PdfDocument(LabPDFExporter().from_notebook_node(nb)[0]) as document:
+        places = [found(document, text) for text in ("Low on the page", "Caption 0.", "Caption 1.")]
+    assert places[0][1] > 15 * CM, places
+    assert places == sorted(places)
+
+
+def test_long_code_breaks_between_functions():
+    body = ["    x += 1"] * 9
+    functions = [
+        "\n".join([f"def first_{k}(x):", *body, f"    return last_{k}"]) for k in range(12)
+    ]
+    cells = [v4.new_markdown_cell("# A report"), v4.new_code_cell("\n\n\n".join(functions))]
+    nb = v4.new_notebook(cells=cells, metadata={"date": "2026-11-24"})
+    with pypdfium2.PdfDocument(LabPDFExporter().from_notebook_node(nb)[0]) as document:
+        ends = [[found(document, f"{end}_{k}")[0] for end in ("first", "last")] for k in range(12)]
+    assert ends.count([0, 0]) >= 4  # the code begins on the first page and fills it
+    assert ends[-1][0] > 0
+    assert all(first == last for first, last in ends)
+
+
 def alternatives(page):
     """Return (kind, alternative text) of the page's figures and formulas."""
     tree = raw.FPDF_StructTree_GetForPage(page.raw)

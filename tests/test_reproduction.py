@@ -55,6 +55,13 @@ def test_every_run_has_its_published_size(same):
     assert names == ["E32 H20 L1", "lab figure 10b"]
 
 
+def test_rows_are_in_the_order_of_the_lab_figures(same):
+    shown = reproduction.table(reproduction.compare(same))["lab figure"].tolist()
+    assert shown[:6] == ["1", "2", "3a", "3b", "3c", "4a"]
+    assert shown[25:32] == ["9a", "9b", "10a", "10b", "11a", "11b", ""]
+    assert set(shown[31:]) == {""}  # the grid
+
+
 def test_published_results_agree_with_themselves(same):
     rows = reproduction.compare(same)
     shown = [row for row in rows if row.compared]
