@@ -199,21 +199,22 @@ def test_figures_keep_their_order_after_a_heading_low_on_a_page(monkeypatch):
         outputs.append(v4.new_output("display_data", data, metadata=metadata or {}))
 
     monkeypatch.setattr(module, "display", display)
-    for k in range(2):
-        module.show(plt.subplots(figsize=(6, 3.5))[0], f"fig-{k}", f"Caption {k}.")
+    for k, height in enumerate((2.2, 3.8)):
+        module.show(plt.subplots(figsize=(6, height))[0], f"fig-{k}", f"Caption {k}.")
     text = "Words that fill a line or two of the page. " * 12
-    words = [v4.new_markdown_cell(text) for _ in range(14)]
+    words = [v4.new_markdown_cell(text) for _ in range(32)]
     low = v4.new_markdown_cell("## Heading\n\nLow on the page: [Figure](#fig-0), [Figure](#fig-1).")
     cells = [
         v4.new_markdown_cell("# A report"),
-        *words,
+        *words[:16],
         low,
         v4.new_code_cell("x", outputs=outputs),
+        *words[16:],
     ]
-    nb = v4.new_notebook(cells=[*cells, *words], metadata={"date": "2026-11-24"})
+    nb = v4.new_notebook(cells=cells, metadata={"date": "2026-11-24"})
     with pypdfium2.PdfDocument(LabPDFExporter().from_notebook_node(nb)[0]) as document:
         places = [found(document, text) for text in ("Low on the page", "Caption 0.", "Caption 1.")]
-    assert places[0][1] > 15 * CM, places
+    assert places[0][1] > 20 * CM, places  # no room for the first figure below it
     assert places == sorted(places)
 
 
