@@ -221,7 +221,7 @@ def test_untrained_settings_are_reported():
     assert text.startswith("With Adagrad, 0 of 5 runs trained")
     assert "; with SGD, 0 of 5 runs trained (95 % CI [0 %, 52 %]): the training loss stayed" in text
     single = discussion.optimizers(optimizers(0.5, 0.5, 0.5, 0.5, seeds=[5]))
-    assert single.startswith("With Adagrad, the single run failed; with Adam, the single run")
+    assert single.startswith("The single runs of Adagrad, Adam, RMSprop and SGD failed: the")
 
 
 def test_learning_rates_are_chosen_on_validation():
