@@ -404,6 +404,8 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path, data):
 
 
 def test_report_date_and_versions_come_from_its_trials(tmp_path):
+    data = {"reviews": 50_000}
+
     def trial(finished, commit, torch, name="a.csv"):
         made = {
             "finished": finished,
@@ -411,7 +413,7 @@ def test_report_date_and_versions_come_from_its_trials(tmp_path):
             "versions": {"torch": torch},
             "device": "cpu",
         }
-        return SimpleNamespace(environment=made, fingerprint="1" * 16, data={"name": name})
+        return SimpleNamespace(environment=made, fingerprint="1" * 16, data=data | {"name": name})
 
     trials = [
         trial("2026-01-02T10:00:00", "old", "2.1"),
@@ -421,7 +423,7 @@ def test_report_date_and_versions_come_from_its_trials(tmp_path):
     made = replace(one_report(tmp_path), trials=trials)
     assert made.day() == "2026-03-04"
     assert made.facts() == {
-        "data": f"a.csv, fingerprint {'1' * 16}",
+        "data": f"a.csv, 50,000 reviews, fingerprint {'1' * 16}",
         "runs read": 3,
         "device": "cpu",
         "versions": {"torch": "2.1, 2.2"},

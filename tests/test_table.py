@@ -241,7 +241,7 @@ def test_a_limited_training_set_is_reported_beside_the_split(reviews, tmp_path, 
     text = tables.on("splits", data)
     limited = "`train_reviews` limits the 210 training reviews to 150"
     assert text.startswith(limited if in_use else "All reviews are in use.")
-    assert "The vocabulary has 38 entries: the" in tables.on("vocabulary", data)
+    assert "The vocabulary has 38 entries: `<pad>`" in tables.on("vocabulary", data)
 
 
 def test_table_of_spreads_matches_the_stored_runs(capsys):
