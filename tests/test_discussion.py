@@ -353,6 +353,13 @@ def test_compound_with_one_setting_run():
     assert "47 of 48 settings were not run." in text
 
 
+def test_compound_with_two_settings_has_one_detectable_difference():
+    run = [(1, 10, 8), (1, 20, 8)]
+    found = grid(lambda c: 0.86 if (c.n_layers, c.hidden_dim, c.embedding_dim) in run else None)
+    which = discussion.compound(found).partition("**Which settings")[2]
+    assert re.search(r"The smallest detectable difference is [\d.]+ points\.", which)
+
+
 def test_ranking_marks_the_pareto_front():
     found = grid(lambda c: 0.90 if c.hidden_dim == 10 else 0.86)
     table = ranking(found, found.able(), compare(found))

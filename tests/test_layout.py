@@ -63,14 +63,20 @@ def body(document):
     return range(min(places.values()), last)
 
 
-def rendered(monkeypatch, figures, paragraphs, height=3.5, exporter=LabPDFExporter):
-    """Render a report with a sentence, a figure and a table under each heading."""
+def collected(monkeypatch):
+    """Return a list to which `show` then adds its outputs."""
     outputs = []
 
     def display(data, raw, metadata=None):
         outputs.append(v4.new_output("display_data", data, metadata=metadata or {}))
 
     monkeypatch.setattr(module, "display", display)
+    return outputs
+
+
+def rendered(monkeypatch, figures, paragraphs, height=3.5, exporter=LabPDFExporter):
+    """Render a report with a sentence, a figure and a table under each heading."""
+    outputs = collected(monkeypatch)
     equation = "$$" + " + ".join(f"W_{{{k}}} x_{{{k}}}" for k in range(40)) + "$$"
     cells = [v4.new_markdown_cell(f"# A report\n\n{equation}")]
     for k in range(figures):
@@ -193,12 +199,7 @@ def test_write_up_keeps_code_output_and_figures_together(
 
 
 def test_figures_keep_their_order_after_a_heading_low_on_a_page(monkeypatch):
-    outputs = []
-
-    def display(data, raw, metadata=None):
-        outputs.append(v4.new_output("display_data", data, metadata=metadata or {}))
-
-    monkeypatch.setattr(module, "display", display)
+    outputs = collected(monkeypatch)
     for k, height in enumerate((2.2, 3.8)):
         module.show(plt.subplots(figsize=(6, height))[0], f"fig-{k}", f"Caption {k}.")
     text = "Words that fill a line or two of the page. " * 12

@@ -187,8 +187,8 @@ class Report(Target):
         )
         files, versions = {}, {}  # the same reviews may come from files with different names
         for trial in self.trials:
-            name = f"{trial.data['name']}, {trial.data['reviews']:,} reviews"
-            files.setdefault(trial.fingerprint, []).append(name)
+            source = f"{trial.data['name']}, {trial.data['reviews']:,} reviews"
+            files.setdefault(trial.fingerprint, []).append(source)
             for name, version in trial.environment["versions"].items():
                 versions.setdefault(name, set()).add(version)
         data = [f"{max(sorted(n), key=n.count)}, fingerprint {k}" for k, n in files.items()]
