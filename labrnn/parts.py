@@ -640,7 +640,7 @@ class BeyondBest(Part):
     seeds: Several[int] = Field([5, 6, 7], description="every setting is trained once per seed")
     epochs: Epochs = Field(4, description="passes over the training reviews")
     longest: Length = Field(400, description="maximum number of known words read per review")
-    lr: Rate = Field(0.002, description="learning rate of Adam after the warm-up")
+    lr: Rate = Field(0.002, description="learning rate after the warm-up")
     hidden_dim: Units = Field(32, description="units of each direction")
     embedding_dim: Dimensions = Field(32, description="dimensions of word and n-gram vectors")
     min_bigram_count: int = Field(
@@ -648,7 +648,7 @@ class BeyondBest(Part):
     )
     min_trigram_count: int = Field(5, ge=1, description="minimum count of a trigram")
     members: int = Field(3, ge=2, le=8, description="networks in the ensemble")
-    adversarial: Share = Field(0.004, description="relative length of the adversarial perturbation")
+    adversarial: Share = Field(0.004, description="adversarial step relative to vector length")
     word_dropout: Share = Field(0.6, description="dropout of whole words and n-grams")
     embedding_dropout: Share = Field(0.6, description="dropout of the recurrent layer's input")
     dropout_rate: Share = Field(0.5, description="dropout before the linear layer")

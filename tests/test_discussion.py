@@ -155,9 +155,9 @@ def test_changes_that_let_sgd_train_are_tested(level, says):
     text = discussion.sgd(found)
     assert says in text
     assert (
-        "With a learning rate of 1, 5 of 5 runs trained (95 % CI [48 %, 100 %]), with" in text
+        "5 of 5 runs trained with a learning rate of 1 (95 % CI [48 %, 100 %]); their test" in text
     ) == (level == 0.8)
-    assert "With a forget bias of 1, 0 of 5 runs trained" in text
+    assert "0 of 5 runs trained with a forget bias of 1 (95 %" in text
     assert ("so few runs cannot exclude an effect" in text) == (level == 0.8)
     assert "a learning rate of 0.1" not in text  # it was not run
     assert [s.name for s in Gru(rates=[1.0]).probes()] == ["a learning rate of 1"]
@@ -193,7 +193,7 @@ def test_optimisers_are_compared_with_the_best_on_validation():
         r"Adagrad \(−[78].*\) and RMSprop \(−\d.*\) are significantly less accurate", text
     )
     assert (
-        "With SGD, 0 of 5 runs trained (95 % CI [0 %, 52 %]): the training loss stayed at ln 2"
+        "0 of 5 runs trained with SGD (95 % CI [0 %, 52 %]): the training loss stayed at ln 2"
         in text
     )
     assert (
@@ -213,12 +213,12 @@ def test_untrained_settings_are_reported():
     assert " 0 of 5 " not in discussion.optimizers(optimizers(sgd=0.8))
     weak = optimizers(adagrad=0.55)
     assert (
-        "With Adagrad, 0 of 5 runs trained (95 % CI [0 %, 52 %]): the training loss fell, but no"
+        "0 of 5 runs trained with Adagrad (95 % CI [0 %, 52 %]): the training loss fell, but no"
         in (discussion.optimizers(weak))
     )
     nothing = optimizers(0.5, 0.5, 0.5, 0.5)
     text = discussion.optimizers(nothing)
-    assert text.startswith("With Adagrad, 0 of 5 runs trained")
+    assert text.startswith("0 of 5 runs trained with Adagrad")
     assert "; with SGD, 0 of 5 runs trained (95 % CI [0 %, 52 %]): the training loss stayed" in text
     single = discussion.optimizers(optimizers(0.5, 0.5, 0.5, 0.5, seeds=[5]))
     assert single.startswith("The single runs of Adagrad, Adam, RMSprop and SGD failed: the")
@@ -250,7 +250,7 @@ def test_the_cells_are_compared():
     assert "and the GRU with SGD are significantly more accurate than the LSTM with the" in better
     assert "less accurate than the LSTM" in discussion.cells(cells(0.85, 0.90))
     assert "three blocks of weights instead of four" in better
-    assert "an epoch of the GRU takes 1.00 times the processor time of" in better
+    assert "an epoch of the GRU takes 1.00 times as much processor time as" in better
     assert "cannot be compared" in discussion.cells(results(GruOptimizers(**FULL), {}))
     table = cells_table(cells(0.90, 0.85), compare(cells(0.90, 0.85)))
     assert table["optimiser"].tolist() == ["Adagrad", "Adam", "RMSprop", "SGD"]
@@ -265,7 +265,7 @@ def test_depth():
     accuracies = {"1 layer": 0.87, "2 layers": [0.87] * 8 + [0.5] * 2, "3 layers": 0.5}
     text = discussion.depth(results(part, accuracies, reviews=10_000))
     assert text.startswith("With 1 layer, the test accuracy is 8")
-    assert "With 2 layers, 8 of 10 runs trained (95 % CI [44 %, 97 %])." in text
+    assert "8 of 10 runs trained with 2 layers (95 % CI [44 %, 97 %])." in text
     assert "With 3 layers, 0 of 10 runs trained (95 % CI [0 %, 31 %]): the training loss" in text
     assert "4 layers were not run" in text
 
@@ -285,7 +285,7 @@ def test_width_with_several_runs():
 
 def test_untrained_reference_is_not_compared():
     text = discussion.width(widths(0.87, 0.5, 0.87))
-    assert text.startswith("With 100 units, 0 of 5 runs trained")
+    assert text.startswith("0 of 5 runs trained with 100 units")
     assert "accurate than 100 units" not in text
 
 
@@ -322,7 +322,7 @@ def test_compound_answers_its_three_questions():
     assert (
         "differ from the selected one?** 35 other settings of the grid trained. 35 do not" in text
     )
-    assert "E32 H20 L1 would need more than 100 % for the ratio of E8 H10 L1" in text
+    assert "E32 H20 L1 needs more than 100.0 % for a higher ratio than E8 H10 L1" in text
     assert "**Which is best for its size?** The Pareto front" in text
 
 

@@ -219,6 +219,31 @@ def test_figures_keep_their_order_after_a_heading_low_on_a_page(monkeypatch):
     assert places == sorted(places)
 
 
+def test_tables_begin_with_several_rows_and_end_in_their_part(monkeypatch, tmp_path):
+    """A table of 40 rows breaks after some rows; one of 12 rows at the end of a part does not float."""
+    outputs, paths = collected(monkeypatch), []
+    text = "Words that fill a line or two of the page. " * 6
+    for name, paragraphs in zip("abcdef", [11, 10, 9, 9, 10, 14], strict=True):
+        outputs.clear()
+        for rows in (40, 12):
+            table = pd.DataFrame({"row": [f"{name} {rows} {k}." for k in range(rows)]})
+            module.show(table, f"tbl-{rows}", f"Caption {name} {rows}.")
+        cells = [v4.new_markdown_cell(f"# Part\n\nBegin {name}.")]
+        cells += [v4.new_markdown_cell(text) for _ in range(paragraphs)]
+        cells += [v4.new_code_cell("x", outputs=outputs)]
+        paths.append(tmp_path / f"{name}.ipynb")
+        nbformat.write(v4.new_notebook(cells=cells), paths[-1])
+    places = []
+    with pypdfium2.PdfDocument(build(paths, "Long", [])[0]) as document:
+        for name in "abcdef":
+            places += [found(document, f"Begin {name}.")]
+            for rows, together in ((40, 4), (12, 11)):
+                ends = [found(document, f"{name} {rows} {k}.") for k in (0, together, rows - 1)]
+                places += [found(document, f"Caption {name} {rows}."), *ends]
+                assert places[-4][0] == ends[1][0], (name, rows)
+    assert places == sorted(places)
+
+
 def test_long_code_breaks_between_functions():
     body = ["    x += 1"] * 9
     functions = [

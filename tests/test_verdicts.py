@@ -157,7 +157,7 @@ def test_every_pair_of_a_small_claim_is_shown():
     assert "against it" not in text
     text = evidence(near | {"Adam": list(0.865 + spread), "Adagrad": list(0.855 + spread)})
     assert "RMSprop − Adam: −1.5 points" in text
-    assert "against it: p = 0.17 after correction" in text
+    assert "evidence against the conclusion with p = 0.17 after correction" in text
     text = evidence({"RMSprop": 0.5, "Adam": 0.87, "Adagrad": 0.87, "SGD": 0.5})
     assert text.count("RMSprop: 0 of 5 runs trained") == 1
 

@@ -181,7 +181,7 @@ def test_front_matter_summarises_the_parts(tmp_path):
     assert "3 epochs, shuffled batches of 17 reviews, 2 seeds per setting" in front
     assert "at most 99 known words" in front
     assert "7 Conclusion Of two conclusions of the original study, our runs refute 1" in text
-    assert "Code of the runs commit runs abc 1 abc+ 1" in text
+    assert "with uncommitted changes. commit runs abc 1 abc+ 1" in text
     assert "Maas, Andrew L." in text.split("References", 1)[1]
     assert "less is more" in page.decode()
 

@@ -92,9 +92,7 @@ def _commits(notebooks):
     counts = Counter(run["commit"] or "not recorded" for run in _runs(notebooks).values())
     if not counts:
         return []
-    lines = [f"| {commit} | {n} |" for commit, n in counts.most_common()]
-    text = "\n".join(["# Code of the runs", "", "| commit | runs |", "|---|---:|", *lines])
-    return [Part("", [Block("computed", text, "the write-up", level=2)])]
+    return [Part("", [Block("computed", page("commits", counts=counts), "the write-up", level=2)])]
 
 
 def _runs(notebooks):

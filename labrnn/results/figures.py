@@ -589,7 +589,7 @@ def agreement(rows):
     shown = [row for row in rows if row.compared]
     beyond = any(abs(100 * row.gap.mean) > FRAME for row in shown)
     clipped = any(100 * (abs(row.gap.mean) + row.gap.half_width) > FRAME for row in shown)
-    key = "Bars: 95 % prediction interval of the difference."
+    key = "Bars: 95 % prediction interval; thin grey lines separate the parts of the lab."
     key += " Bars that reach the frame continue beyond it." * clipped
     key += " Arrows: points beyond the frame." * beyond
     with page(WIDTH, 2.6, key=key) as (figure, axes):

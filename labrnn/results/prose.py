@@ -146,10 +146,10 @@ def difference(estimate, p=None):
     return text if p is None or math.isnan(p) else f"{text}, {p_value(p)}"
 
 
-def share(runs):
-    """Format a `Share` as `8 of 10 runs trained (95 % CI [44 %, 97 %])`."""
+def share(runs, where=""):
+    """Format a `Share` as `8 of 10 runs trained (95 % CI [44 %, 97 %])`; `where` follows trained."""
     bounds = f"[{100 * runs.low:.0f} %, {100 * runs.high:.0f} %]"
-    return trained(runs) + f" ({100 * CONFIDENCE:.0f} % CI {bounds})" * (runs.n > 1)
+    return trained(runs) + where + f" ({100 * CONFIDENCE:.0f} % CI {bounds})" * (runs.n > 1)
 
 
 def trained(runs):

@@ -7,7 +7,7 @@ import numpy as np
 from labrnn.network.registry import OPTIMIZERS, count_parameters
 from labrnn.published import TEST_REVIEWS, VOCABULARY_SIZE, published
 from labrnn.results import statistics
-from labrnn.results.prose import points, render
+from labrnn.results.prose import percent, points, render
 from labrnn.results.statistics import CONFIDENCE, NOT_RUN, Estimate, Share
 from labrnn.results.table import ABOVE
 from labrnn.results.tables import accuracy_cell, printed
@@ -102,7 +102,8 @@ def table(rows):
         lines,
         "Lab figure: its number in the lab sheet. Trained: our runs that trained, of all. Δ: ours "
         "minus published; ± prediction: half of the 95 % prediction interval of Δ. Parameters: with "
-        "the published vocabulary. Best epoch: bidirectional models with the corrected readout.",
+        "the published vocabulary. –: not compared, since no run of one study trained (published: at "
+        f"least {percent(ABOVE, 0)}) or since the prediction interval is too wide.",
     )
 
 

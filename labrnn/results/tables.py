@@ -12,7 +12,7 @@ from labrnn.results.prose import capital, interval, p_value, points, render, typ
 ACCURACY = "test accuracy, %"
 KEY = (
     "Trained: runs that trained, of all; accuracy and 95 % CI of those, or their range. s/epoch: "
-    "processor seconds per epoch, which vary with the machine and its load."
+    "processor seconds per epoch (–: not recorded), which vary with the machine and its load."
 )
 REFERENCE = {"Δ points": "–", "p": "–", "result": "reference"}
 COMPARED = (
@@ -94,7 +94,7 @@ def pairs_table(results, compared, first="first", second="second"):
         sides[f"{ACCURACY} "] = accuracy_cell(tested.accuracy(c.second))
         runs = f"{mine.n}, {results.accuracy(c.second).n}"
         lines.append({**sides, "n": runs, **compared_cells(c)})
-    return printed(lines, "n: runs that trained on either side." + COMPARED)
+    return printed(lines, f"n: runs that trained ({first}, {second})." + COMPARED)
 
 
 def cells_table(results, compared):

@@ -84,7 +84,8 @@ def _judged(results, claim):
     if all(e.support < LEVEL for e in found) and not missing:
         return CONFIRMED, measure + alone + weakest.text
     texts = [
-        f"{e.text}; against it: {p_value(p)} after correction" * (_least(e.against) < LEVEL)
+        f"{e.text}, evidence against the conclusion with {p_value(p)} after correction"
+        * (_least(e.against) < LEVEL)
         or e.text
         for e, p in zip(found, corrected, strict=True)
         if e is weakest or (e.shows and len(found) <= FEW)
@@ -177,10 +178,10 @@ def _highest_ratio(results, first, rival):
     s = results.spread(rival)
     scaled = s and replace(s, variance=scale**2 * s.variance, within=scale**2 * s.within)
     d = statistics.difference(mine, scale * theirs, results.spread(first), scaled)
-    text = f"{first.name} would need more than 100 % for the ratio of {rival.name}"
+    needed = percent(min(1.0, scale * theirs.mean()))
+    text = f"{first.name} needs more than {needed} for a higher ratio than {rival.name}"
     if d.mean > -1:
-        needed = percent(scale * theirs.mean())
-        text = f"{first.name} needs {needed} for the ratio of {rival.name}; difference: {difference(d)}"
+        text += f"; its accuracy minus {needed}: {difference(d)}"
     return _Evidence(d.p_above(0.0), [d.p_below(0.0)], text)
 
 

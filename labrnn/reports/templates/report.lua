@@ -355,7 +355,8 @@ local function enrol(part)
         return pandoc.Header(level, header.content, pandoc.Attr(id, classes))
       end,
     }
-    part.rest = (part.rest or 0) + #stringify(block.tree) + (block.kind == 'code' and #block.text or 0)
+    local length = #stringify(block.tree) + (block.kind == 'code' and #block.text or 0)
+    part.rest, part.tail = (part.rest or 0) + length, (part.tail or 0) + length
     block.caption = inlines(block.caption, block.where)
     for _, picture in ipairs(block.pictures or {}) do picture.sub = inlines(picture.sub, block.where) end
     if block.label then
@@ -366,6 +367,7 @@ local function enrol(part)
           .. 'figure and table of a notebook its own label')
       end
       counters[kind] = counters[kind] + 1
+      part.final, part.tail = block, 0
       if kind == 'figure' then part.first, part.last, part.rest = part.first or block, block, 0 end
       if block.number then -- the number in the lab sheet
         block.caption = pandoc.Inlines{pandoc.Emph('Lab figure ' .. block.number .. '.'), pandoc.Space()} .. block.caption
@@ -720,8 +722,8 @@ local function figure(block, part, caption)
   return pandoc.Figure(content, {long = caption and {pandoc.Plain(caption)} or {}}, pandoc.Attr(block.label or ''))
 end
 
--- Return whether a table may be too high for the rest of a page, but fits on a whole one.
-local function floats(tree)
+-- Return 'short' if a table hardly ever breaks, 'page' if it fits on a whole page, else 'long'.
+local function extent(tree)
   local rows, wraps = 0, false
   tree:walk{Table = function(tab)
     for _, body in ipairs(tab.bodies) do
@@ -731,7 +733,7 @@ local function floats(tree)
       end
     end
   end}
-  return rows > 8 and rows <= 25 and not wraps
+  return wraps and 'long' or rows <= 8 and 'short' or rows <= 25 and 'page' or 'long'
 end
 
 -- Return a block of a notebook as finished blocks of the document.
@@ -753,7 +755,7 @@ local function compose(block, part)
   local blocks, body, kind = finish(block.tree, block, part), nil, 'table'
   if block.kind == 'references' and typst and #blocks > 0 then
     local heading = blocks:remove(1)
-    return List{heading} .. within('#[#set par(hanging-indent: 1.5em, justify: false)', blocks)
+    return List{heading} .. within('#[#set text(size: 9.5pt); #set par(hanging-indent: 1.5em, justify: false)', blocks)
   elseif block.kind == 'parameters' then
     local words = 'Parameters of this run'
     blocks:insert(1, typst and pandoc.RawBlock('typst', '#note(sticky: true)[' .. words .. ']') or note(pandoc.Str(words)))
@@ -780,11 +782,14 @@ local function compose(block, part)
   end
   if not block.label then return {pandoc.RawBlock('typst', '#' .. body)} end
   -- Figures float; the last one of a part only if enough follows, else it could get below the next
-  -- part's heading. Tables do not float, except those that would break but fit on a page.
+  -- part's heading. Tables do not float, except those that would break but fit on a page, unless they
+  -- end a part or are the write-up's own.
   local ends = kind == 'image' and block == part.last and part.rest < (block == part.first and 2500 or 1200)
-  local stays = ends or kind == 'table' and not floats(block.tree)
+  local closes = block == part.final and part.tail < 400 or block.kind == 'front'
+  local stays = ends or kind == 'table' and (closes or extent(block.tree) ~= 'page')
   local placement = stays and 'none' or block == part.first and '"first"' or 'auto'
-  return {pandoc.RawBlock('typst', (ends and '#place.flush()\n' or '') .. ('#numbered(%s, "%s", %s, %s, [%s], %s, %s)'):format(kind,
+  local before = ends and '#place.flush()\n' or kind == 'table' and stays and extent(block.tree) ~= 'short' and '#room\n' or ''
+  return {pandoc.RawBlock('typst', before .. ('#numbered(%s, "%s", %s, %s, [%s], %s, %s)'):format(kind,
     block.name:match('%a+'), literal(block.number), literal(block.label), write{pandoc.Plain(caption)},
     placement, body))}
 end
