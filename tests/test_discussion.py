@@ -219,7 +219,7 @@ def test_untrained_settings_are_reported():
     nothing = optimizers(0.5, 0.5, 0.5, 0.5)
     text = discussion.optimizers(nothing)
     assert text.startswith("0 of 5 runs trained with Adagrad")
-    assert "; with SGD, 0 of 5 runs trained (95 % CI [0 %, 52 %]): the training loss stayed" in text
+    assert "; 0 of 5 runs trained with SGD (95 % CI [0 %, 52 %]): the training loss stayed" in text
     single = discussion.optimizers(optimizers(0.5, 0.5, 0.5, 0.5, seeds=[5]))
     assert single.startswith("The single runs of Adagrad, Adam, RMSprop and SGD failed: the")
 
@@ -266,7 +266,7 @@ def test_depth():
     text = discussion.depth(results(part, accuracies, reviews=10_000))
     assert text.startswith("With 1 layer, the test accuracy is 8")
     assert "8 of 10 runs trained with 2 layers (95 % CI [44 %, 97 %])." in text
-    assert "With 3 layers, 0 of 10 runs trained (95 % CI [0 %, 31 %]): the training loss" in text
+    assert "0 of 10 runs trained with 3 layers (95 % CI [0 %, 31 %]): the training loss" in text
     assert "4 layers were not run" in text
 
 

@@ -34,6 +34,7 @@ def part(folder, name, number=None, text="", source="secret_code = 1"):
         v4.new_markdown_cell(
             f"# Part *{name[-4:]}*\n\n{text}\n\n## Result\n\n[](#result)Prose {name}."
         ),
+        v4.new_markdown_cell("Prose without a heading."),
         v4.new_code_cell(source, outputs=outputs),
         v4.new_code_cell("twice = 1", metadata={"tags": ["repeated"]}),
         v4.new_markdown_cell("Twice.", metadata={"tags": ["repeated"]}),
@@ -102,7 +103,7 @@ def test_sections_omit_code_and_appendix_omits_repetition(written):
     assert "secret_code" not in sections
     assert "printed by" not in sections
     assert "Said by mine, see Figure 4." in sections
-    assert appendix.count("secret_code = 1") == 4
+    assert appendix.count("Result secret_code = 1") == 4
     assert "printed by mine" in appendix
     assert "wice" not in text  # the tag `repeated`
     assert "Prose" not in appendix
@@ -134,7 +135,7 @@ def run(folder, name, verdicts=(), finding="", runs=None, parameters=""):
         }
         for claim, outcome in verdicts
     ]
-    nb.cells[1].outputs[3].metadata = {"report": {"verdicts": found, "finding": finding}}
+    nb.cells[2].outputs[3].metadata = {"report": {"verdicts": found, "finding": finding}}
     nb.cells.insert(1, v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
     nb.metadata["runs"] = runs or {}
     nbformat.write(nb, path)
@@ -253,7 +254,7 @@ def test_an_unreadable_notebook_is_named(tmp_path, content):
 def test_error_in_a_part_names_it(tmp_path):
     broken = part(tmp_path, "lab1_lstm")
     nb = nbformat.read(broken, as_version=4)
-    nb.cells.append(nbformat.from_dict({**nb.cells[1], "id": "again"}))  # duplicates its labels
+    nb.cells.append(nbformat.from_dict({**nb.cells[2], "id": "again"}))  # duplicates its labels
     nbformat.write(nb, broken)
-    with pytest.raises(LabError, match=r"lab1_lstm, cell 6: label 'lab1_lstm.fig-x' was used"):
+    with pytest.raises(LabError, match=r"lab1_lstm, cell 7: label 'lab1_lstm.fig-x' was used"):
         write(broken)

@@ -79,7 +79,8 @@ def _executed(whole):
     blocks, heading = [Block("computed", f"# `{whole.name}.ipynb`", level=2)], []
     for block in whole.blocks:
         if block.kind == "markdown":
-            heading = [Block("headings", block.text, block.where, level=4)]
+            if "\n#" in "\n" + block.text:
+                heading = [Block("headings", block.text, block.where, level=4)]
         elif block.kind != "computed" and "answer" not in block.tags:
             shown = Block("reference", block.label, block.where) if block.label else block
             blocks += [*heading, shown]

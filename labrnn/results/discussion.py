@@ -73,7 +73,6 @@ def sgd(results):
         runs=results.trained(setting),
         probes=probes,
         helped=helped,
-        rate_alone=any(s.config.forget_bias and s not in helped for s in probes),
         ending=ending,
         by_chance=float(scipy.stats.binom.sf(ending - 1, len(losses), 1 / losses.shape[1])),
         level=statistics.LEVEL,
