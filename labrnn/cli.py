@@ -166,7 +166,7 @@ jobs_option = click.option(
 @params_argument()
 @data_option
 @jobs_option
-@click.option("--device", default="", help="cpu, cuda or mps. [default: the fastest available]")
+@click.option("--device", default="", help="cpu, cuda or mps. [default: that of the params file]")
 @click.option(
     "--scheduler",
     default="",
@@ -301,7 +301,7 @@ def use_data(data):
     flag_value="",
     default=None,
     metavar="[FOLDER]",
-    help="Download Stanford's archive of 50,000 reviews. [default: to the user's cache]",
+    help="Download Stanford's archive of 50,000 reviews, by default to the user's cache.",
 )
 def data(data, as_json, download):
     """Describe the reviews in use, or download more.
@@ -439,8 +439,8 @@ def write_explanation(path, text, answer, trial, corpus, model):
 def schema(folder):
     """Write JSON schemas of the params files.
 
-    One file per part is written to FOLDER [default: params/schema]. An editor uses the schema that
-    the first line of a params file names to complete and check the file.
+    One file per part is written to FOLDER [default: params/schema]. The first
+    line of a params file names its schema; editors use it to complete and check the file.
 
     \b
     Example:
@@ -464,7 +464,7 @@ def schema(folder):
     "folder",
     default="",
     metavar="FOLDER",
-    help="Run store to use. [default: LABRNN_STORE, else trials/ and the full lab's reports]",
+    help="Run store to use. [default: LABRNN_STORE or else trials/, and reports/full]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_context
@@ -533,7 +533,7 @@ def verify(store):
 
 
 @trials.command()
-@click.option("--unfinished", is_flag=True, help="Also delete checkpoints of unfinished runs.")
+@click.option("--unfinished", is_flag=True, help="Also delete the saved states of unfinished runs.")
 @click.option("--damaged", is_flag=True, help="Also delete damaged and incomplete runs.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj

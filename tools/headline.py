@@ -66,9 +66,10 @@ def block(found):
     lines += [f"| {' | '.join(cells)} |" for cells in found[COLUMNS].to_numpy()]
     lines += [
         "",
-        "E: embedding dimensions, H: hidden units, L: layers. –: no run trained. *a to b*: the range of "
-        "the runs, if an interval would extend more than 10 points to one side "
-        "([verdicts](docs/verdicts.md)).",
+        "E: embedding dimensions, H: hidden units, L: layers; parameters with the published vocabulary. "
+        "–: no run trained. *a to b*: the range of the runs, if an interval would extend more than 10 "
+        "points to one side ([verdicts](docs/verdicts.md)). n: number of other runs, with the corrected "
+        "readout of bidirectional models.",
     ]
     return "\n".join([*lines, "", best(), "", speed(), ""])
 
@@ -84,9 +85,10 @@ def best():
     c = next(c for c in compared if (c.first, c.second) == (both, linear))
     reached = [f"{accuracy_cell(found.accuracy(m))} %" for m in (network, linear, both)]
     return (
-        f"Beyond the lab, the best recurrent classifier, an ensemble, reaches {reached[0]} on the "
-        f"test reviews ({counted(found.accuracy(network).n, 'run')}), the best linear baseline, "
-        f"{named(linear)}, {reached[1]}, and their combination {reached[2]}. "
+        "Beyond the lab, the best recurrent classifier is an ensemble. It reaches "
+        f"{reached[0]} on the test reviews ({counted(found.accuracy(network).n, 'run')}). The best "
+        f"linear baseline is {named(linear)}, with {reached[1]}. Their combination reaches "
+        f"{reached[2]}. "
         f"{comparisons([c], 'the baseline')}"
     )
 
