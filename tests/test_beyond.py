@@ -259,7 +259,7 @@ def test_texts_follow_the_runs():
 def test_untrained_settings_are_not_compared():
     found, compared = choices({"3 layers": 0.5})
     assert not any("3 layers" in (c.first.name + c.second.name) for c in compared)
-    assert "With 3 layers, 0 of 3 runs trained" in beyond.on_choices(found, compared)
+    assert "0 of 3 runs trained with 3 layers" in beyond.on_choices(found, compared)
     nothing = results(BeyondDefects(), {})
     assert "not run" in beyond.on_choices(nothing, beyond.choice_comparisons(nothing))
 

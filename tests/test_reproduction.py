@@ -99,10 +99,10 @@ def test_summary_explains_what_agreement_means():
         guess + r" the same widths around it, \d+ published values would lie in them\.", text
     )
     assert re.search(r"a single comparison detects differences of [\d.]+ to [\d.]+ points", text)
-    assert "does not reject the hypothesis that all differences are chance" in text
+    assert "does not reject the hypothesis that all differences are due to chance" in text
     apart = reproduction.summary(reproduction.compare(results(shift=0.04)), results(shift=0.04))
     assert (
-        "A joint test rejects the hypothesis that all differences are chance (F test, p < 0.001)"
+        "A joint test rejects the hypothesis that all differences are due to chance (F test, p < 0.001)"
         in apart
     )
     after = (
@@ -127,7 +127,10 @@ def test_single_runs_are_counted_separately():
     assert f"In {len(single)} comparisons we have a single run, and the interval (± " in text
     agreeing = sum(row.agrees for row in others)
     assert agreeing < len(others)
-    assert f"in the other {len(others)}, {agreeing} published values lie in the interval." in text
+    alone = sum(row.agrees for row in single)
+    which = "All" if alone == len(single) else alone
+    assert f"values. {which} of these intervals contain the published value." in text
+    assert f"With several runs, {agreeing} of {len(others)} intervals contain it." in text
 
 
 def test_constant_guess_is_optimal(same):
@@ -165,7 +168,8 @@ def test_a_run_without_a_useful_interval_is_named():
     assert row.both
     assert not row.compared
     text = reproduction.summary(rows, found)
-    assert "would extend more than 10 points to one side: lab figure 11b (" in text
+    assert "one is left out, because the prediction interval would extend more than 10" in text
+    assert "The run with a wide interval is lab figure 11b (" in text
 
 
 def test_untrained_runs_are_not_compared():
