@@ -355,8 +355,7 @@ local function enrol(part)
         return pandoc.Header(level, header.content, pandoc.Attr(id, classes))
       end,
     }
-    local length = #stringify(block.tree) + (block.kind == 'code' and #block.text or 0)
-    part.rest, part.tail = (part.rest or 0) + length, (part.tail or 0) + length
+    part.length = (part.length or 0) + #stringify(block.tree) + (block.kind == 'code' and #block.text or 0)
     block.caption = inlines(block.caption, block.where)
     for _, picture in ipairs(block.pictures or {}) do picture.sub = inlines(picture.sub, block.where) end
     if block.label then
@@ -367,8 +366,8 @@ local function enrol(part)
           .. 'figure and table of a notebook its own label')
       end
       counters[kind] = counters[kind] + 1
-      part.final, part.tail = block, 0
-      if kind == 'figure' then part.first, part.last, part.rest = part.first or block, block, 0 end
+      part.final, block.finish = block, part.length
+      if kind == 'figure' then part.first, part.last = part.first or block, block end
       if block.number then -- the number in the lab sheet
         block.caption = pandoc.Inlines{pandoc.Emph('Lab figure ' .. block.number .. '.'), pandoc.Space()} .. block.caption
       end
@@ -784,11 +783,13 @@ local function compose(block, part)
   -- Figures float; the last one of a part only if enough follows, else it could get below the next
   -- part's heading. Tables do not float, except those that would break but fit on a page, unless they
   -- end a part or are the write-up's own.
-  local ends = kind == 'image' and block == part.last and part.rest < (block == part.first and 2500 or 1200)
-  local closes = block == part.final and part.tail < 400 or block.kind == 'front'
-  local stays = ends or kind == 'table' and (closes or extent(block.tree) ~= 'page')
+  local rest = part.length - block.finish
+  local ends = kind == 'image' and block == part.last and rest < (block == part.first and 2500 or 1200)
+  local closes = block == part.final and rest < 400 or block.kind == 'front'
+  local size = kind == 'table' and extent(block.tree)
+  local stays = ends or size and (closes or size ~= 'page')
   local placement = stays and 'none' or block == part.first and '"first"' or 'auto'
-  local before = ends and '#place.flush()\n' or kind == 'table' and stays and extent(block.tree) ~= 'short' and '#room\n' or ''
+  local before = ends and '#place.flush()\n' or size and stays and size ~= 'short' and '#room\n' or ''
   return {pandoc.RawBlock('typst', before .. ('#numbered(%s, "%s", %s, %s, [%s], %s, %s)'):format(kind,
     block.name:match('%a+'), literal(block.number), literal(block.label), write{pandoc.Plain(caption)},
     placement, body))}
