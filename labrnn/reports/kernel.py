@@ -12,7 +12,7 @@ import sys
 import threading
 import uuid
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 from labrnn.errors import LabError
@@ -37,8 +37,6 @@ class Processes:
     def prepare(self):
         """Start the server and its imports, before the first call of `run`."""
         if FORKS:
-            from multiprocessing import forkserver
-
             with _without_interrupts():
                 forkserver.ensure_running()
 

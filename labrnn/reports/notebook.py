@@ -148,8 +148,5 @@ def _table(frame, caption):
 def _print_caption(label, caption, number=None):
     """Display the caption in Jupyter; the reports omit this output."""
     name = f"*Lab figure {number}.* " if number else ""
-    display(
-        {"text/markdown": name + caption, "text/plain": name + caption},
-        raw=True,
-        metadata={"report": {"repeats": label}},
-    )
+    texts = dict.fromkeys(("text/markdown", "text/plain"), name + caption)
+    display(texts, raw=True, metadata={"report": {"repeats": label}})
