@@ -341,8 +341,7 @@ class GruOptimizers(LstmOptimizers):
 
     def conclusions(self):
         adaptive = [(lstm, gru) for gru, lstm in self.rivals() if gru.config.optim != "sgd"]
-        own = {"gru_speed": adaptive, "gru_size": self.rivals()[:1]}
-        return super().conclusions() | own
+        return super().conclusions() | {"gru_speed": adaptive, "gru_size": self.rivals()[:1]}
 
 
 class _OneDimension(_Tuned):

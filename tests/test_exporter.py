@@ -25,7 +25,7 @@ from traitlets.config import Config
 from labrnn.errors import LabError
 from labrnn.reports import notebook as module
 from labrnn.reports.document import Block, Document, Part, as_terminal, document
-from labrnn.reports.exporter import LabHTMLExporter, LabPDFExporter, to_html, to_pdf
+from labrnn.reports.exporter import LabHTMLExporter, LabPDFExporter, to_html, to_pdf, write
 from labrnn.results.prose import UNPRINTABLE, quote
 
 HOSTILE = (
@@ -216,6 +216,17 @@ def test_same_bytes_for_the_same_notebook(shown):
     assert html(nb) == html(nb)
 
 
+def test_both_formats_written_at_once_equal_each_written_alone(shown):
+    """Neither changes what the other reads, in whichever order they are written."""
+    module.show(curve(), "fig-one", "A caption of $x$, see [Table](#tbl-one).", number=1)
+    module.show(pd.DataFrame({"a": [1], "b": ["x"]}), "tbl-one", "Values.")
+    short = "# T\n\n## Section\n\nShort.\n\n$$\nx = 1\n$$\n\nAs [@hochreiter1997] say:"
+    doc = document(notebook(short, cell("x = 1", shown)), "T")
+    alone = {to: write(doc, to)["out"][to] for to in ("typst", "html")}
+    assert write(doc, "typst", "html")["out"] == alone
+    assert write(doc, "html", "typst")["out"] == alone
+
+
 def test_parameters_in_use_are_shown_once():
     defaults = "epochs: int = 5  # passes over the data\nseed = 7"
     text = " ".join(pages(pdf(notebook("# T", cell(defaults, tags=["parameters"])))))
@@ -315,6 +326,23 @@ def test_figures_keep_their_size(shown):
     assert (black.sum(axis=0) > 50).sum() == pytest.approx(
         144, abs=2
     )  # columns of pixels in the figure
+
+
+def test_the_png_of_a_figure_shows_what_its_svg_shows(shown):
+    """Typst draws it from the SVG, without the transparent background of this figure."""
+    figure = curve()
+    figure.patch.set_alpha(0)
+    pixels = io.BytesIO()
+    figure.savefig(pixels, dpi=module.PNG_DPI, facecolor="white")
+    module.show(figure, "fig-one", "Caption.")
+    found = Image.open(io.BytesIO(base64.b64decode(shown[0].data["image/png"])))
+    expected = Image.open(pixels).convert("RGB")
+    assert found.mode == "RGB"
+    assert np.abs(np.subtract(found.size, expected.size)).max() <= 1  # Typst rounds up
+    box = (0, 0, *np.minimum(found.size, expected.size))
+    blocks = [picture.crop(box).reduce(8) for picture in (found, expected)]
+    gap = np.abs(np.subtract(*blocks, dtype=float))  # of 255
+    assert gap.mean() < 4  # text is smoothed differently; an empty picture differs by 9
 
 
 def test_a_grid_of_eight_fits_a_page(shown):
@@ -652,7 +680,7 @@ def test_formula_rejected_by_typst_does_not_stop_the_report(monkeypatch, caplog)
         for piece in result["formulas"]:
             if "q" in piece["tex"] and piece["out"]:
                 broken = piece["out"].replace("q", "qqqq")
-                result["out"] = result["out"].replace(piece["out"], broken)
+                result["out"]["typst"] = result["out"]["typst"].replace(piece["out"], broken)
                 piece["out"] = broken
         return result
 

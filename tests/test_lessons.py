@@ -377,6 +377,10 @@ def test_lstm_5_attention(lesson):
         torch.testing.assert_close(model(ids, length)[1], model.output(states.mean(dim=1))[0])
 
 
+def test_gru_3_the_gradient_is_too_small_to_clip(lesson):
+    assert 0 < solve(lesson("lab1_gru"), "lab1_gru", 3)["norm"] < 0.5
+
+
 def test_gru_4_bidirectional(lesson):
     mine = solve(lesson("lab1_gru"), "lab1_gru", 4)
     config = TrialConfig(cell="gru", bidirectional=True)

@@ -37,8 +37,7 @@ class Packing:
         offsets = np.concatenate(([0], np.cumsum(counts)[:-1]))
         self.counts, self.offsets = counts.tolist(), offsets.tolist()
         self.steps = np.repeat(np.arange(longest), counts)
-        rank = np.arange(self.steps.size) - offsets[self.steps]
-        self.rows = order[rank]
+        self.rows = order[np.arange(self.steps.size) - offsets[self.steps]]
         place = np.empty_like(order)
         place[order] = np.arange(order.size)
         self.first = torch.from_numpy(place)

@@ -32,8 +32,7 @@ def run_layers(rnn, x, packing, backend=None, precision="float32"):
     known({cell.mode: cell for cell in CELLS.values()}, rnn.mode, "cell")
     backend = backend or fastest_backend(rnn, x)
     if backend == "packed":
-        sizes = torch.tensor(packing.counts)
-        return rnn(PackedSequence(x, sizes))[0].data
+        return rnn(PackedSequence(x, torch.tensor(packing.counts)))[0].data
     layer = partial(_fused_layer, precision) if backend == "fused" else _dense_layer
     for k in range(rnn.num_layers):
         if k and rnn.dropout and rnn.training:

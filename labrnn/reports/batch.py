@@ -57,8 +57,7 @@ def with_trials(report, known):
 
     `known` maps configurations to trials found before; the trials found now are added.
     """
-    part = report.part
-    store = default_store(part.store)
+    part, store = report.part, default_store(report.part.store)
     found = plan_trials(part.trials(), part.data, part.fingerprint, store, part.train, known=known)
     known |= found.trials
     reviews = found.fingerprint

@@ -264,7 +264,7 @@ class _Reader:
         textual = [b for b in textual if re.search(r"!\[|<(img|svg)\b", b.text, re.I)]
         if not textual:
             return
-        images = pandoc("images", parts=[Part("", textual)])["out"]
+        images = pandoc(["images"], parts=[Part("", textual)])["out"]
         for block, addresses in zip(textual, images, strict=True):
             for address in addresses:
                 if re.match("https?://", address):
@@ -310,13 +310,12 @@ class _Reader:
                 return known
         if suffix not in PICTURES.values():
             return None
-        page = f'#set page(width: auto, height: auto, margin: 0pt)\n#image("{name}.{suffix}")'
         try:
-            drawn = compiled({"main.typ": page.encode(), f"{name}.{suffix}": raw}, format="svg")
+            shown = drawn(raw, suffix, format="svg")
         except typst.TypstError:
             return None
         if suffix == "pdf":  # browsers do not show a PDF as an image
-            suffix, raw = "svg", drawn
+            suffix, raw = "svg", shown
         self.pictures[f"{name}.{suffix}"] = raw
         return f"{name}.{suffix}"
 
@@ -420,7 +419,7 @@ def pandoc(to, parts, **more):
     if done.returncode:
         raise RuntimeError(done.stderr.decode(errors="replace"))
     result = json.loads(done.stdout)
-    for message in result["warnings"] if to != "images" else []:
+    for message in result["warnings"] if to != ["images"] else []:
         get_logger().warning("%s", message)
     return result
 
@@ -432,6 +431,12 @@ def compiled(files, system_fonts=False, **options):
             Path(folder, name).write_bytes(data)
         fonts = typst.Fonts(include_system_fonts=system_fonts, font_paths=[folder])
         return typst.compile(Path(folder, "main.typ"), root=folder, font_paths=fonts, **options)
+
+
+def drawn(raw, suffix, **options):
+    """Draw a picture in another format with Typst and return its bytes. Raises TypstError."""
+    page = f'#set page(width: auto, height: auto, margin: 0pt)\n#image("picture.{suffix}")'
+    return compiled({"main.typ": page.encode(), f"picture.{suffix}": raw}, **options)
 
 
 def _slim(entry):

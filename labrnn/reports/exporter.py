@@ -8,6 +8,7 @@ import base64
 import datetime
 import html
 import re
+from contextlib import suppress
 
 import typst
 from nbconvert.exporters import Exporter, TemplateExporter
@@ -25,13 +26,13 @@ CODE = HtmlFormatter(cssclass="code")
 DARK = HtmlFormatter(cssclass="code", style="github-dark")
 
 
-def to_pdf(doc):
-    """Return a document as PDF bytes; equal documents give equal bytes. Raises LabError."""
+def to_pdf(doc, written=None):
+    """Return a document as PDF, equal bytes for equal documents; `written`: result of `write`."""
     known = {name: (TEMPLATES / name).read_bytes() for name in ("report.typ", "code.tmTheme")}
     known |= {path.name: path.read_bytes() for path in FONTS} | doc.pictures
-    written = _written(doc, "typst")
+    written = written or write(doc, "typst")
     try:
-        return _compiled({**known, "main.typ": written["out"].encode()})
+        return _compiled({**known, "main.typ": written["out"]["typst"].encode()})
     except typst.TypstError as error:
         broken = {
             str(k): piece["tex"]
@@ -43,8 +44,8 @@ def to_pdf(doc):
                 f"report {written['name']!r}: Typst cannot make a PDF ({error.message}); use the "
                 "HTML report (--to labhtml)"
             ) from error
-    written = _written(doc, "typst", as_source=broken)
-    return _compiled({**known, "main.typ": written["out"].encode()})
+    written = write(doc, "typst", as_source=broken)
+    return _compiled({**known, "main.typ": written["out"]["typst"].encode()})
 
 
 def _compiles(formula):
@@ -79,12 +80,9 @@ def _compiled(files):
             options["pdf_standards"] = []
 
 
-def to_html(doc):
-    """Return a document as one HTML page without scripts or external files. Raises LabError."""
-    template = (TEMPLATES / "report.html").read_text("utf-8")
-    style = CODE.get_style_defs(".code")
-    style += f"\n@media (prefers-color-scheme: dark) {{ {DARK.get_style_defs('.code')} }}"
-    page = _written(doc, "html", template=template, code_style=style)["out"]
+def to_html(doc, written=None):
+    """Return a document as one page without scripts or files; `written`: result of `write`."""
+    page = (written or write(doc, "html"))["out"]["html"]
     page = re.sub(r'<pre class="([\w+-]+)"><code>(.*?)</code></pre>', _coloured, page, flags=re.S)
     return re.sub(
         r'src="picture:([0-9a-f]+\.\w+)"', lambda m: f'src="{address(doc.pictures, m[1])}"', page
@@ -105,13 +103,20 @@ def address(pictures, file):
     return f"data:{MIMES[file.rpartition('.')[2]]};base64,{data}"
 
 
-def _written(doc, to, **more):
-    day = _day(doc.date)
-    more["shown_date"] = f"{day.day} {day:%B %Y}" if day else clean(doc.date)
-    if day:
+def write(doc, *formats, **more):
+    """Return the result of `report.lua` for `typst`, `html` or both. Raises LabError."""
+    style = CODE.get_style_defs(".code")
+    style += f"\n@media (prefers-color-scheme: dark) {{ {DARK.get_style_defs('.code')} }}"
+    more |= {"template": (TEMPLATES / "report.html").read_text("utf-8"), "code_style": style}
+    more["shown_date"] = clean(doc.date)
+    with suppress(ValueError):
+        day = datetime.date.fromisoformat(doc.date)
+        more["shown_date"] = f"{day.day} {day:%B %Y}"
         more["date"] = f"datetime(year: {day.year}, month: {day.month}, day: {day.day})"
     more["references"] = (TEMPLATES / "references.bib").read_text("utf-8")
-    result = pandoc(to, doc.parts, title=doc.title, authors=doc.authors, cover=doc.cover, **more)
+    result = pandoc(
+        formats, doc.parts, title=doc.title, authors=doc.authors, cover=doc.cover, **more
+    )
     if result["problems"]:
         raise LabError(result["problems"][0])
     return result
@@ -150,10 +155,3 @@ class LabHTMLExporter(LabPDFExporter):
     output_mimetype = "text/html"
     file_extension = ".html"
     render = staticmethod(to_html)
-
-
-def _day(text):
-    try:
-        return datetime.date.fromisoformat(text)
-    except ValueError:
-        return None

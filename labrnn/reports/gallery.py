@@ -4,6 +4,7 @@ import re
 from urllib.parse import quote
 
 from jinja2 import Template
+from nbformat import NotebookNode
 from pypandoc import convert_text
 
 from labrnn.reports.document import TEMPLATES, clean, part
@@ -61,8 +62,12 @@ def _card(path):
         "said": said,
         "brief": " ".join(sentences[: 1 + (len(sentences[0]) < 80)]),
     }
-    nb.cells = [cell for cell in nb.cells if cell.cell_type == "code"]
-    figures = [b for b in part(nb, path.stem, pictures).blocks if b.kind == "figure"]
+    figures = []
+    for cell in (cell for cell in nb.cells if cell.cell_type == "code"):
+        blocks = part(NotebookNode(nb, cells=[cell]), path.stem, pictures).blocks
+        figures += [block for block in blocks if block.kind == "figure"]
+        if figures and not figures[-1].pictures[0]["sub"]:
+            break
     if figures:
         figure = min(figures, key=lambda block: bool(block.pictures[0]["sub"]))
         (shown, *_) = figure.pictures

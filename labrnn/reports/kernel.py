@@ -176,12 +176,24 @@ def manager(folder):
     """
     if os.name == "nt":
         return {}
+    from jupyter_client.channels import AsyncZMQSocketChannel
     from jupyter_client.manager import AsyncKernelManager
+
+    class Channel(AsyncZMQSocketChannel):
+        async def get_msg(self, timeout=None):
+            # A start waits 0.2 s for a message that does not come; these sockets are local.
+            return await super().get_msg(0.02 if timeout == 0.2 else timeout)
 
     class Manager(AsyncKernelManager):
         def __init__(self, **options):
             file = Path(folder, f"kernel-{uuid.uuid4().hex[:12]}.json")
             super().__init__(transport="ipc", connection_file=str(file), **options)
+
+        def client(self, **options):
+            return super().client(iopub_channel_class=Channel, **options)
+
+        async def _async_wait(self, pollinterval=0.1):
+            await super()._async_wait(pollinterval / 10)
 
         async def _async_launch_kernel(self, command, **options):
             global _waiting

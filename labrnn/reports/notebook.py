@@ -15,11 +15,13 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
+from PIL import Image
 
 from labrnn.errors import LabError
 from labrnn.reports.describe import description
+from labrnn.reports.document import drawn
 
-PNG_DPI = 144
+PNG_DPI = 144.0
 
 
 def show(obj, label, caption, number=None, alt=None):
@@ -118,17 +120,19 @@ def _figure(figure, entry):
     entry = {"alt": description(figure), **entry}
     # A figure with a layout engine keeps its exact size, so that grids line up.
     box = "tight" if figure.get_layout_engine() is None else None
-    vector, pixels = io.BytesIO(), io.BytesIO()
+    vector, small = io.BytesIO(), io.BytesIO()
     with plt.rc_context({"svg.hashsalt": entry["label"], "svg.fonttype": "path"}):
         figure.savefig(vector, format="svg", bbox_inches=box, metadata={"Date": None})
-    figure.set_layout_engine("none")  # keeps the positions, which need not be computed twice
-    figure.savefig(pixels, format="png", bbox_inches=box, dpi=PNG_DPI)
     plt.close(figure)
-    width, height = (int.from_bytes(pixels.getvalue()[k : k + 4], "big") for k in (16, 20))
+    # Typst draws the SVG faster than Matplotlib would draw the figure once more.
+    pixels = drawn(vector.getvalue(), "svg", format="png", ppi=PNG_DPI)
+    picture = Image.open(io.BytesIO(pixels)).convert("RGB")
+    picture.save(small, "png")
+    width, height = picture.size
     size = {"width": round(width * 96 / PNG_DPI), "height": round(height * 96 / PNG_DPI)}
     data = {
         "image/svg+xml": vector.getvalue().decode(),
-        "image/png": base64.b64encode(pixels.getvalue()).decode(),
+        "image/png": base64.b64encode(small.getvalue()).decode(),
         "text/plain": entry["caption"],
     }
     display(data, raw=True, metadata={"image/png": size, "report": entry})

@@ -48,8 +48,7 @@ class Target:
 
     def key(self):
         """Return a digest of the package and the inputs."""
-        pieces = [package_digest(), *self.inputs()]
-        return sha256("".join(map(sha256, pieces)).encode())
+        return sha256("".join(map(sha256, [package_digest(), *self.inputs()])).encode())
 
     def kept(self):
         """Return name -> digest of derived data that is read besides the inputs."""
@@ -351,11 +350,12 @@ def render(notebook, name):
     """Return the bytes of the notebook file, the PDF and the HTML page."""
     import nbformat
 
-    from labrnn.reports.exporter import LabPDFExporter, to_html, to_pdf
+    from labrnn.reports.exporter import LabPDFExporter, to_html, to_pdf, write
 
     source = nbformat.writes(notebook, 4)
     doc, _ = LabPDFExporter().read(nbformat.reads(source, 4), {"metadata": {"name": name}})
-    return [f"{source}\n".encode(), to_pdf(doc), to_html(doc).encode()]
+    written = write(doc, "typst", "html")
+    return [f"{source}\n".encode(), to_pdf(doc, written), to_html(doc, written).encode()]
 
 
 def explain(error):

@@ -110,8 +110,7 @@ def kept_file(part):
 
 
 def _identity(part):
-    fields = part.base.model_dump(include={"train_reviews", "duplicates"})
-    return [FORMAT, sorted(fields.items())]
+    return [FORMAT, sorted(part.base.model_dump(include={"train_reviews", "duplicates"}).items())]
 
 
 def _unpacked(stored):

@@ -92,9 +92,7 @@ def _of_best(compared):
 
 
 def _without_repeated(baseline, results, network):
-    """Count the test reviews that repeat a training review; also return the network's accuracy
-    without them, minus that with them.
-    """
+    """Count the test reviews that repeat a training one; return what excluding them adds, too."""
     correct = results.correct(network).mean(axis=0)
     return int(baseline.repeated.sum()), correct[~baseline.repeated].mean() - correct.mean()
 
@@ -126,21 +124,16 @@ def on_choices(results, compared):
     columns = [f"{tested}_accuracy" for tested in ("best", "last")]
     rows = [results.rows(setting) for setting in results.run()]
     moved = [(r[c] - r[f"{c}_batch_mean"]).abs().max() for r in rows for c in columns]
+    sides = [(results.trained(p.first), results.trained(p.second)) for p in results.part.pairs()]
+    p = [statistics.fisher(*pair) for pair in sides if min(s.n for s in pair)]  # runs that train
     return discuss(
         "choices",
         results,
         compared,
         moved=max(moved, default=0.0),
-        shares=_shares_that_train(results),
+        shares=sorted(statistics.holm(p)),
         level=statistics.LEVEL,
     )
-
-
-def _shares_that_train(results):
-    """Return sorted, corrected p-values for the share of runs that train, one per pair."""
-    sides = [(results.trained(p.first), results.trained(p.second)) for p in results.part.pairs()]
-    p = [statistics.fisher(*pair) for pair in sides if min(s.n for s in pair)]
-    return sorted(statistics.holm(p))
 
 
 # The best classifier

@@ -119,8 +119,7 @@ def calibration(predictions, bins=10):
     place = np.minimum((said * bins).astype(int), bins - 1)
     groups = [(said[place == k], label[place == k]) for k in range(bins) if (place == k).any()]
     points = [(float(p.mean()), float(y.mean()), len(p)) for p, y in groups]
-    error = sum(n * abs(p - y) for p, y, n in points) / len(said)
-    return points, error
+    return points, sum(n * abs(p - y) for p, y, n in points) / len(said)
 
 
 def mistakes_table(insight):

@@ -104,7 +104,7 @@ class Estimate:
             return math.nan
         if self.error == 0:
             return float(gap <= 0)
-        return float(scipy.stats.t.sf(gap / self.error, self.freedom))
+        return float(scipy.special.stdtr(self.freedom, -gap / self.error))
 
     @property
     def p(self):
@@ -123,7 +123,7 @@ class Estimate:
         return (self._quantile((1 + CONFIDENCE) / 2) + self._quantile(POWER)) * self.error
 
     def _quantile(self, share):
-        return float(scipy.stats.t.ppf(share, self.freedom))
+        return float(scipy.special.stdtrit(self.freedom, share))
 
 
 NOT_RUN = Estimate(math.nan, math.nan, math.nan, 0, 0)
@@ -187,7 +187,7 @@ def _least_stable(spreads):
     for name, own in spreads.items():
         rest = (squares - own.variance * own.freedom) / (freedom - own.freedom)
         ratio = own.variance / rest if rest > 0 else 0.0
-        p_values[name] = scipy.stats.f.sf(ratio, own.freedom, freedom - own.freedom)
+        p_values[name] = scipy.special.fdtrc(own.freedom, freedom - own.freedom, ratio)
     least = min(p_values, key=p_values.get)
     return least, p_values[least]
 
@@ -262,8 +262,8 @@ def prediction(estimate, over_seeds, reviews):
     if over_seeds is None:
         return Estimate(estimate.mean, math.nan, 1, estimate.n, reviews, (0.0, 1.0))
     sample = max(0.0, estimate.mean * (1 - estimate.mean) - over_seeds.within) / reviews
-    one = [(estimate.error**2, estimate.freedom), (over_seeds.variance, over_seeds.freedom)]
-    shares = [*one, (sample, reviews - 1)]
+    shares = [(estimate.error**2, estimate.freedom), (over_seeds.variance, over_seeds.freedom)]
+    shares.append((sample, reviews - 1))
     return combined(estimate.mean, shares, estimate.n, reviews, (0.0, 1.0))
 
 
@@ -293,7 +293,7 @@ def joint_gaps(gaps, models, reviews):
     freedom = sum(over_seeds.freedom for over_seeds in {s for _, s in models})
     ratio = gaps @ np.linalg.solve(covariance, gaps) / len(gaps)
     mean = combined(np.mean(gaps), shares, int(runs.min()), reviews)
-    return mean, float(scipy.stats.f.sf(ratio, len(gaps), freedom))
+    return mean, float(scipy.special.fdtrc(len(gaps), freedom, ratio))
 
 
 @dataclass(frozen=True)
@@ -361,9 +361,8 @@ def trend(values, trained):
 def mcnemar(correct, other):
     """Return McNemar's exact p-value for two models, bool [reviews] each, on the same reviews."""
     only_first, only_second = int((correct & ~other).sum()), int((~correct & other).sum())
-    if only_first + only_second == 0:
-        return 1.0
-    return float(scipy.stats.binomtest(only_first, only_first + only_second).pvalue)
+    fewer, decided = min(only_first, only_second), only_first + only_second
+    return min(1.0, 2 * float(scipy.special.bdtr(fewer, decided, 0.5)))
 
 
 def holm(p_values):

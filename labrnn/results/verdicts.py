@@ -149,8 +149,7 @@ def _not_better(results, first, second):
 
 def _slower(results, slow, fast):
     """Compare the validation accuracies of all runs, mean over the epochs."""
-    sides = [results.rows(setting)["mean_validation"] for setting in (fast, slow)]
-    d = statistics.welch(*sides)
+    d = statistics.welch(*(results.rows(setting)["mean_validation"] for setting in (fast, slow)))
     names = [f"{s.config.cell.upper()} with {s.name}" for s in (fast, slow)]
     text = f"{names[0]} − {names[1]}: {difference(d)}"
     return _Evidence(d.p_above(MARGIN), [d.p_below(MARGIN)], text)

@@ -437,8 +437,7 @@ def _imdb_rows(path: Path, members: Iterable[Member]) -> Iterator[Row]:
         total += len(found[key][1])
         check_size(path, total)
     for (_, negative, _), (name, raw) in sorted(found.items()):
-        text = decoded(path, raw, member=f"{name}, ")
-        yield Row(name, text, "neg" if negative else "pos")
+        yield Row(name, decoded(path, raw, member=f"{name}, "), "neg" if negative else "pos")
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

@@ -168,8 +168,7 @@ class Corpus:
             if len(known):
                 codes = code_ngrams(self.ids, self.offsets, words, n)
                 found = np.searchsorted(known, codes).clip(max=len(known) - 1)
-                rows = np.where(known[found] == codes, found + first, 0)
-                columns.append(rows.astype(np.int32))
+                columns.append(np.where(known[found] == codes, found + first, 0).astype(np.int32))
                 first += len(known)
         return np.stack(columns, axis=1) if len(columns) > 1 else self.ids
 

@@ -56,8 +56,7 @@ def train_and_store(config, data="", store=None, device="", on_epoch=None, finge
             if on_epoch:
                 on_epoch(progress.history[-1])
 
-        resumed = store.load_progress(config, fingerprint)
-        progress = train(config, corpus, device, resumed, keep)
+        progress = train(config, corpus, device, store.load_progress(config, fingerprint), keep)
         tested = test(config, corpus, progress, device)
         seconds = sum(epoch["seconds"] for epoch in progress.history)
         made_with = environment(device, seconds, config.precision)

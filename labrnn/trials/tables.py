@@ -85,8 +85,7 @@ class TableTrial(Trial):
     @cached_property
     def _fault(self):
         line, epochs = self.tables.lines[self.fingerprint, self.key]
-        sound = line.get("digest") == _digest(line, epochs, self.predictions)
-        return "" if sound else CHANGED
+        return "" if line.get("digest") == _digest(line, epochs, self.predictions) else CHANGED
 
     @property
     def cure(self):

@@ -187,9 +187,8 @@ def dump(value):
 
 def predictions_csv(table):
     """Return `predictions.csv` as bytes, from a DataFrame of row, label, best, last."""
-    columns = ["row", "label", "best", "last"]
-    text = table[columns].to_csv(index=False, float_format="%.4f", lineterminator="\n")
-    return text.encode()
+    table = table[["row", "label", "best", "last"]]
+    return table.to_csv(index=False, float_format="%.4f", lineterminator="\n").encode()
 
 
 @dataclass(frozen=True)
@@ -446,7 +445,7 @@ class Trial:
         if not 0 < len(rows) <= tested or (len(rows) < tested and self.config.duplicates == "keep"):
             yield f"predictions.csv: {len(rows)} rows, expected {tested} (of {reviews} reviews)"
             return
-        if len(np.unique(rows)) < len(rows) or rows.min() < 0 or rows.max() >= reviews:
+        if rows.min() < 0 or rows.max() >= reviews or np.bincount(rows).max() > 1:
             yield f"predictions.csv: row numbers repeat or are not in 0 to {reviews - 1}"
         positive = self.predictions["label"].to_numpy() == 1
         for which in ("best", "last"):

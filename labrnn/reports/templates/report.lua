@@ -1,14 +1,14 @@
 -- Builds one document tree from the blocks of notebooks and writes it: `pandoc lua report.lua`.
--- In (JSON):  to ('typst', 'html' or 'images'), title, authors, shown_date, date, cover,
+-- In (JSON):  to (list of 'typst', 'html'; or of 'images'), title, authors, shown_date, date, cover,
 --   template, as_source, references (BibTeX), parts: [{name, title, top, prefix, blocks: [Block of document.py]}]
--- Out (JSON): out (text; lists of addresses, one per block, for 'images'), name,
+-- Out (JSON): out (a text per format; lists of addresses, one per block, for 'images'), name,
 --   formulas: [{where, tex, out}], warnings: [text], problems: [text]
 -- No text of a notebook becomes code: pandoc's reader parses raw HTML, attributes are dropped,
 -- words with special characters become Typst strings, links go to http(s), mail or this document.
 
 local job = pandoc.json.decode(io.read('a'), false)
 local List, stringify = pandoc.List, pandoc.utils.stringify
-local typst = job.to == 'typst'
+local typst = false  -- whether the document is being written as Typst, not as HTML
 local reader = 'commonmark+pipe_tables+footnotes+tex_math_dollars+strikeout+task_lists'
   .. '+gfm_auto_identifiers+smart+raw_html+autolink_bare_uris'
 local plain_options = pandoc.WriterOptions{wrap_text = 'none', html_math_method = 'mathml', highlight_method = 'none'}
@@ -192,7 +192,8 @@ end
 local prose = List{'markdown', 'computed', 'front', 'references', 'headings'}
 local function read(block)
   if prose:includes(block.kind) then
-    return read_markdown(block.text, block.where).blocks:walk{Str = citations}
+    local found = read_markdown(block.text, block.where).blocks
+    return block.text:find('@', 1, true) and found:walk{Str = citations} or found
   elseif block.kind == 'html' then return read_html(block.text, block.where).blocks
   elseif block.kind == 'code' or block.kind == 'parameters' then
     return pandoc.Blocks{pandoc.CodeBlock(block.text, {class = block.language})}
@@ -421,7 +422,7 @@ local function formula(el, where)
   local messages = pandoc.log.silence(function()
     out = write{pandoc.Plain{pandoc.Math(el.mathtype, tex)}}
   end)
-  local problem = (job.as_source or {})[tostring(#result.formulas + 1)]
+  local problem = typst and (job.as_source or {})[tostring(#result.formulas + 1)]
   for _, message in ipairs(messages) do
     local known = pandoc.json.decode(pandoc.json.encode(message), false)
     if known.type == 'CouldNotConvertTeXMath' then problem = known.contents end
@@ -429,8 +430,8 @@ local function formula(el, where)
   if typst then
     for _, fix in ipairs(fixes) do out = out:gsub(fix[1], fix[2]) end
     out = out:gsub('cases%b()', function(cases) return (cases:gsub(' & ', ' quad & ')) end)
+    result.formulas:insert{where = where, tex = el.text, out = problem and '' or out}
   end
-  result.formulas:insert{where = where, tex = el.text, out = problem and '' or out}
   if problem then
     warn(where, 'the formula ' .. problem .. ' is shown as its source; use commands of amsmath, for '
       .. 'example \\operatorname{...}')
@@ -673,6 +674,7 @@ local function finish(blocks, block, part)
     blocks = blocks:walk{Table = function(tab) tab.caption = {}; return tab end}
   end
   if typst then -- keep a short paragraph with what it introduces: headed content, formulas, code
+    blocks = blocks:clone()
     for k = #blocks, 1, -1 do
       local after, length = blocks[k + 1], blocks[k].t == 'Para' and #stringify(blocks[k]) or 999
       local display = after and after.t == 'Para' and after.content[1].mathtype == 'DisplayMath'
@@ -829,10 +831,10 @@ local function cite(blocks)
   return blocks, List(list.content)
 end
 
-local function document()
-  local title, composed = nil, List{}
+-- Complete the trees of all blocks, for every format: titles, numbers, levels of headings, citations.
+local function prepare()
   for _, part in ipairs(job.parts) do enrol(part) end
-  local everything, owners = pandoc.Blocks{}, List{}
+  local everything = pandoc.Blocks{}
   for _, part in ipairs(job.parts) do
     if part.heading then
       local head = part.found and part.found.content or pandoc.Inlines{pandoc.Code(part.name)}
@@ -849,6 +851,14 @@ local function document()
     for b, block in ipairs(part.blocks) do
       block.tree = everything[p].content[b].content
       if block.kind == 'references' then block.tree = bibliography and block.tree .. bibliography or pandoc.Blocks{} end
+    end
+  end
+end
+
+local function document()
+  local composed = List{}
+  for _, part in ipairs(job.parts) do
+    for b, block in ipairs(part.blocks) do
       local after = part.blocks[b + 1] or {}
       block.leads = after.kind == 'code'
       local done = compose(block, part)
@@ -859,7 +869,7 @@ local function document()
   end
   local first = job.parts[1]
   local head = first and first.found and first.found.content
-  title = job.title and inlines(job.title, 'title') or head or pandoc.Inlines{pandoc.Str(first.name)}
+  local title = job.title and inlines(job.title, 'title') or head or pandoc.Inlines{pandoc.Str(first.name)}
   title = {text = finish_inlines(title, {where = 'title'}, {prefix = ''}), plain = stringify(title), rtl = right_to_left(title),
     id = not job.title and head and first.found.identifier}
   return title, pandoc.Blocks(composed)
@@ -868,7 +878,7 @@ end
 local function by_line(name_of)
   local names, line = List(job.authors or {}):map(name_of), List{}
   if #names > 0 then line:insert(table.concat(names, ', ')) end
-  if job.shown_date then line:insert(job.to == 'html' and name_of(job.shown_date) or job.shown_date) end
+  if job.shown_date then line:insert(typst and job.shown_date or name_of(job.shown_date)) end
   return table.concat(line, ' · ')
 end
 
@@ -913,7 +923,7 @@ local function capital(out) -- a reference that begins a sentence
 end
 
 read_all()
-if job.to == 'images' then
+if job.to[1] == 'images' then
   result.out = List{}
   for _, block in ipairs(job.parts[1].blocks) do
     local found = List{}
@@ -921,8 +931,13 @@ if job.to == 'images' then
     result.out:insert(found)
   end
 else
-  local title, blocks = document()
-  result.name = title.plain
-  result.out = capital(typst and write_typst(title, blocks) or write_html(title, blocks))
+  prepare()
+  result.out = {}
+  for _, format in ipairs(job.to) do
+    typst = format == 'typst'
+    local title, blocks = document()
+    result.name = title.plain
+    result.out[format] = capital((typst and write_typst or write_html)(title, blocks))
+  end
 end
 io.write(pandoc.json.encode(result))
