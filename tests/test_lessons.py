@@ -358,6 +358,14 @@ def test_rnn_1_parameters(lesson, name, gates):
     assert found == mine["by_hand"] == 8 * words + gates * 20 * (8 + 20) + 2 * gates * 20 + 42
 
 
+@pytest.mark.parametrize("name", ["lab1_lstm", "lab1_gru"])
+def test_solutions_that_draw_weights_set_the_seed(name):
+    """Otherwise the values in brackets would depend on the cells that ran before."""
+    for code in (solution(name, number) for number in range(1, 6)):
+        draws = "initialise(" in code or "train(" in code
+        assert code.startswith("torch.manual_seed(5)") == draws
+
+
 def test_lstm_4_negation_is_ignored(lesson):
     mine = solve(lesson("lab1_lstm"), "lab1_lstm", 4)
     assert mine["plain"] == mine["negated"]
