@@ -361,6 +361,16 @@ def test_compound_with_two_settings_has_one_detectable_difference():
     assert re.search(r"The smallest detectable difference is [\d.]+ points\.", which)
 
 
+def test_compound_names_settings_whose_runs_differ_too_much_for_a_comparison():
+    def accuracies(c):
+        differs = (c.n_layers, c.hidden_dim, c.embedding_dim) == (2, 20, 8)
+        return [0.70, 0.88, 0.80] if differs else 0.86
+
+    which = discussion.compound(grid(accuracies)).partition("**Which settings")[2]
+    said = r"differences are [\d.]+ to [\d.]+ points, and more than 10 points for E8 H20 L2\."
+    assert re.search(said, which)
+
+
 def test_ranking_marks_the_pareto_front():
     found = grid(lambda c: 0.90 if c.hidden_dim == 10 else 0.86)
     table = ranking(found, found.able(), compare(found))

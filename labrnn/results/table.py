@@ -72,8 +72,7 @@ class Runs:
         A single run does not show whether its setting is stable, so it has the spread of all.
         """
         stable, unstable, every = self.pooled(_family(config), tested)
-        single = len(self.correct(config, tested)) == 1
-        return every if single else unstable.get(config, stable)
+        return every if len(self.correct(config, tested)) == 1 else unstable.get(config, stable)
 
     def has_own_spread(self, config, tested):
         """Whether the setting is unstable, so that it has its own `Spread`."""
