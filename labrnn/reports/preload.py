@@ -8,8 +8,9 @@ import sys
 from contextlib import suppress
 
 gc.disable()  # collections would take a fifth of the time of the imports
-# A grammar of URLs: jsonschema would compile it for a second, and no notebook needs it.
-sys.modules.setdefault("rfc3987_syntax", None)
+# No notebook needs jsonschema's grammar of URLs, compiled for a second, or the kernel's debugger.
+for name in ("rfc3987_syntax", "debugpy"):
+    sys.modules.setdefault(name, None)
 
 import ipykernel.kernelapp  # noqa: F401
 import nbformat

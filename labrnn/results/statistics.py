@@ -360,9 +360,8 @@ def trend(values, trained):
 
 def mcnemar(correct, other):
     """Return McNemar's exact p-value for two models, bool [reviews] each, on the same reviews."""
-    only_first, only_second = int((correct & ~other).sum()), int((~correct & other).sum())
-    fewer, decided = min(only_first, only_second), only_first + only_second
-    return min(1.0, 2 * float(scipy.special.bdtr(fewer, decided, 0.5)))
+    only_one = int((correct & ~other).sum()), int((~correct & other).sum())
+    return min(1.0, 2 * float(scipy.special.bdtr(min(only_one), sum(only_one), 0.5)))
 
 
 def holm(p_values):
