@@ -125,7 +125,8 @@ class Ensemble(nn.Module):
 
 def build(config, vocabulary_size, sparse=False):
     """Return a `Classifier`, or an `Ensemble` if the config has several members."""
-    return (Ensemble if config.members > 1 else Classifier)(config, vocabulary_size, sparse)
+    kind = Ensemble if config.members > 1 else Classifier
+    return kind(config, vocabulary_size, sparse)
 
 
 def find_device(name=""):

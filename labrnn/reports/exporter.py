@@ -23,7 +23,8 @@ from labrnn.reports.document import FONTS, PICTURES, TEMPLATES, clean, compiled,
 
 MIMES = {suffix: mime for mime, suffix in PICTURES.items()}
 CODE = HtmlFormatter(cssclass="code")
-DARK = HtmlFormatter(cssclass="code", style="github-dark")
+DARK = HtmlFormatter(cssclass="code", style="github-dark").get_style_defs(".code")
+STYLE = f"{CODE.get_style_defs('.code')}\n@media (prefers-color-scheme: dark) {{ {DARK} }}"
 
 
 def to_pdf(doc, written=None):
@@ -103,20 +104,16 @@ def address(pictures, file):
     return f"data:{MIMES[file.rpartition('.')[2]]};base64,{data}"
 
 
-def write(doc, *formats, **more):
+def write(doc, *to, **more):
     """Return the result of `report.lua` for `typst`, `html` or both. Raises LabError."""
-    style = CODE.get_style_defs(".code")
-    style += f"\n@media (prefers-color-scheme: dark) {{ {DARK.get_style_defs('.code')} }}"
-    more |= {"template": (TEMPLATES / "report.html").read_text("utf-8"), "code_style": style}
+    more |= {"template": (TEMPLATES / "report.html").read_text("utf-8"), "code_style": STYLE}
     more["shown_date"] = clean(doc.date)
     with suppress(ValueError):
         day = datetime.date.fromisoformat(doc.date)
         more["shown_date"] = f"{day.day} {day:%B %Y}"
         more["date"] = f"datetime(year: {day.year}, month: {day.month}, day: {day.day})"
     more["references"] = (TEMPLATES / "references.bib").read_text("utf-8")
-    result = pandoc(
-        formats, doc.parts, title=doc.title, authors=doc.authors, cover=doc.cover, **more
-    )
+    result = pandoc(to, doc.parts, title=doc.title, authors=doc.authors, cover=doc.cover, **more)
     if result["problems"]:
         raise LabError(result["problems"][0])
     return result

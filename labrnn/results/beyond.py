@@ -92,7 +92,7 @@ def _of_best(compared):
 
 
 def _without_repeated(baseline, results, network):
-    """Count the test reviews that repeat a training one; return what excluding them adds, too."""
+    """Return how many test reviews repeat a training one, and the accuracy gained without them."""
     correct = results.correct(network).mean(axis=0)
     return int(baseline.repeated.sum()), correct[~baseline.repeated].mean() - correct.mean()
 
@@ -125,13 +125,13 @@ def on_choices(results, compared):
     rows = [results.rows(setting) for setting in results.run()]
     moved = [(r[c] - r[f"{c}_batch_mean"]).abs().max() for r in rows for c in columns]
     sides = [(results.trained(p.first), results.trained(p.second)) for p in results.part.pairs()]
-    p = [statistics.fisher(*pair) for pair in sides if min(s.n for s in pair)]  # runs that train
+    of_shares = [statistics.fisher(*pair) for pair in sides if min(s.n for s in pair)]
     return discuss(
         "choices",
         results,
         compared,
         moved=max(moved, default=0.0),
-        shares=sorted(statistics.holm(p)),
+        shares=sorted(statistics.holm(of_shares)),
         level=statistics.LEVEL,
     )
 

@@ -153,7 +153,6 @@ def compound(results):
             if grid in (c.first, c.second)
         ],
         front=front(results, results.able(list(others.values()))),
-        most=100 * WIDE,
     )
 
 

@@ -53,7 +53,7 @@ def templates():
     )
     filters = (names, listing, counted, number, capital, percent, points, accuracy, difference)
     filters += (comparisons, share, p_value, verb, interval, quote)
-    filters += (of_kind, outcomes)
+    filters += (detectable, of_kind, outcomes)
     environment.filters.update({function.__name__: function for function in filters})
     return environment
 
@@ -196,15 +196,20 @@ def _same_outcome(group, to, one, figures, every):
         return f"{who} {are} equivalent to {to} within 1 point."
     if outcome == "untested":
         return f"{who} {are} not tested against {to}: the less accurate side is a single run."
-    text = f"{who} {verb(subjects, 'does', 'do')} not differ significantly from {to}; "
-    least = sorted(c.difference.detectable for c in group if c.difference.detectable < WIDE)
+    text = f"{who} {verb(subjects, 'does', 'do')} not differ significantly from {to}"
+    return f"{text}; {detectable([c.turned if one else c for c in group])}."
+
+
+def detectable(compared):
+    """Describe the smallest detectable differences; of those above `WIDE` name the first setting."""
+    least = sorted(c.difference.detectable for c in compared if c.difference.detectable < WIDE)
     if not least:
-        return f"{text}no difference below {100 * WIDE:.0f} points could have been detected."
+        return f"no difference below {100 * WIDE:.0f} points could have been detected"
     ends = " to ".join(dict.fromkeys(f"{100 * x:.1f}" for x in (least[0], least[-1])))
-    rest = [s for s, c in zip(many, group, strict=True) if c.difference.detectable >= WIDE]
+    rest = [c.first for c in compared if c.difference.detectable >= WIDE]
     return (
-        f"{text}the smallest detectable {'differences are' if ' to ' in ends else 'difference is'} "
-        f"{ends} points{f', and more than {100 * WIDE:.0f} points for {names(rest)}' * bool(rest)}."
+        f"the smallest detectable {'differences are' if ' to ' in ends else 'difference is'} "
+        f"{ends} points{f', and more than {100 * WIDE:.0f} points for {names(rest)}' * bool(rest)}"
     )
 
 

@@ -851,6 +851,7 @@ local function prepare()
     for b, block in ipairs(part.blocks) do
       block.tree = everything[p].content[b].content
       if block.kind == 'references' then block.tree = bibliography and block.tree .. bibliography or pandoc.Blocks{} end
+      block.leads = (part.blocks[b + 1] or {}).kind == 'code'
     end
   end
 end
@@ -860,7 +861,6 @@ local function document()
   for _, part in ipairs(job.parts) do
     for b, block in ipairs(part.blocks) do
       local after = part.blocks[b + 1] or {}
-      block.leads = after.kind == 'code'
       local done = compose(block, part)
       -- Keep code and printed output together.
       local prints = block.kind == 'code' and after.where == block.where and not after.label
