@@ -1,5 +1,6 @@
 """The console script `labrnn`."""
 
+import atexit
 import ctypes
 import io
 import json
@@ -11,12 +12,15 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
+from gc import freeze
 from pathlib import Path
 
 import click
 
 from labrnn import folders
 from labrnn.errors import LabError, printable
+
+atexit.register(freeze)  # the last garbage collection of all trials would take 0.2 s
 
 
 class LabCommand(click.Group):
@@ -272,13 +276,19 @@ def report(params, data, jobs, author, out):
       labrnn report lab2c
       labrnn report params/quick/*.yaml --author "Ada Lovelace"
     """
-    from labrnn.reports import batch
+    from labrnn.reports.kernel import Processes
 
     use_data(data)
+    processes = Processes()
+    records = [folders.record_of(folders.report_folder(p, out), Path(p).stem) for p in params]
+    if not all(map(os.path.exists, records)):
+        processes.prepare()
+    from labrnn.reports import batch  # imports pandas, while the server starts
+
     reports = batch.plan(params, out, printable(author.replace("\n", " ")))
     for folder in {report.out for report in reports}:
         folder.mkdir(parents=True, exist_ok=True)  # fails now, not after hours of training
-    if batch.make(reports, jobs or 0, show, partial(show, err=True)):
+    if batch.make(reports, processes, jobs or 0, show, partial(show, err=True)):
         next_step("correct the failures and run the same command; it makes the missing reports")
         sys.exit(1)
     next_step("open a PDF; change a value in a params file and run the same command")

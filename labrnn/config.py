@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from labrnn.errors import LabError
 from labrnn.files import read_file
+from labrnn.folders import PROJECT
 from labrnn.network.registry import CELLS, OPTIMIZERS
 
-PARAMS = Path(__file__).resolve().parents[1] / "params"
+PARAMS = PROJECT / "params"
 Optim = Literal[tuple(OPTIMIZERS)]
 PRINTED = {"blanks": "whitespace", "marks": "punctuation"}  # printed names of values
 MOST_BYTES = 1 << 18  # limit for a params file; the whole lab in one file needs less than a tenth

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from labrnn.errors import LabError
 
+PROJECT = Path(__file__).resolve().parents[1]
+
 # A kernel's sockets are files, whose paths may have 108 bytes on Linux and 104 on macOS.
 LONGEST_TMPDIR = 104 - len("/labrnn-12345678/kernel-1234567890ab.json-ipc-5")
 # Variables that name a folder of a library, and its default below the user's home.
@@ -45,6 +47,16 @@ def absolute(path):
             f"{path}: a relative path, and the folder where Jupyter started is unknown; write an "
             "absolute path (LABRNN_DATA, LABRNN_STORE, LABRNN_CACHE, or the parameter)"
         ) from None
+
+
+def report_folder(params, out=""):
+    """Return the folder for the report of a params file: `out`, else one named after its own."""
+    return Path(out) if out else PROJECT / "reports" / Path(params).resolve().parent.name
+
+
+def record_of(folder, name):
+    """Return the path of the record that a report was made, see `labrnn.reports.report`."""
+    return Path(folder) / ".done" / f"{name}.json"
 
 
 def choose_tmpdir():

@@ -21,6 +21,7 @@ from labrnn.parts import Data, Lstm, read_params
 from labrnn.reports import batch
 from labrnn.reports import report as one
 from labrnn.reports.batch import make, plan, with_trials
+from labrnn.reports.kernel import Processes
 from labrnn.reports.report import Report, scratch
 from labrnn.results.baselines import kept_file
 from labrnn.trials.job import train_and_store
@@ -61,6 +62,8 @@ def test_report_is_rebuilt_only_if_its_inputs_change(tmp_path, data):
     names = {f"{n}.{s}" for n in ("lab1_lstm", "lab1_gru") for s in ("pdf", "ipynb")}
     before = made(out)
     assert set(before) == names | {"write_up.pdf"}
+    page = (out / "index.html").read_text("utf-8")
+    assert all(f'"{name}.pdf"' in page for name in ("lab1_lstm", "lab1_gru", "write_up"))
 
     again = report(*files, "--out", str(out), "--jobs", "2")
     assert again.returncode == 0
@@ -138,12 +141,14 @@ import signal, sys
 from pathlib import Path
 from labrnn.parts import Lstm
 from labrnn.reports.batch import make
+from labrnn.reports.kernel import Processes
 from labrnn.reports.report import Report
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     part = Lstm(train=False, fingerprint="0" * 16)
     folders = map(Path, sys.argv[1:])
-    make([Report(part, [], f / "out", "tests", f / "notebooks") for f in folders], 1)
+    reports = [Report(part, [], f / "out", "tests", f / "notebooks") for f in folders]
+    make(reports, Processes(), 1)
 """
 
 
@@ -253,7 +258,7 @@ def test_unwritable_folder_fails_the_report_and_keeps_the_old_one(tmp_path):
     (tmp_path / "out" / ".work").rmdir()
     (tmp_path / "out" / ".work").touch()  # a file in place of the work folder
     failures = []
-    assert make([other], 1, show=lambda line: None, warn=failures.append) == 3
+    assert make([other], Processes(), 1, show=lambda line: None, warn=failures.append) == 3
     failed = [line.split(": ")[0] for line in failures]
     assert failed == ["FAILED lab1_lstm", "FAILED write_up", "FAILED gallery"]
     assert all("/.work" in line for line in failures)
@@ -266,7 +271,7 @@ def test_failed_report_does_not_stop_the_others(tmp_path):
     (tmp_path / "good").mkdir()
     good = one_report(tmp_path / "good", "print('fine')")
     failures, shown = [], []
-    assert make([failing, good], 2, shown.append, failures.append) == 1
+    assert make([failing, good], Processes(), 2, shown.append, failures.append) == 1
     assert "ZeroDivisionError" in failures[0]
     assert good.is_done()
     assert not failing.is_done()
@@ -310,7 +315,7 @@ def test_report_is_made_while_other_parts_train(tmp_path, data, monkeypatch):
     monkeypatch.setattr(batch, "train_missing", train_missing)
     monkeypatch.setattr(batch, "GALLERY_SECONDS", 0)
     shown = []
-    assert make(reports, 2, shown.append) == 0
+    assert make(reports, Processes(), 2, shown.append) == 0
     assert [line.partition(":")[0] for line in shown] == [
         *("lab1_lstm", "lab1_gru", "all parts in one document", "all reports at a glance"),
     ]

@@ -12,7 +12,8 @@ from labrnn.trials.store import PROJECT
 # each other; different names of one layer may not.
 LAYERS = [
     ["errors", "files", "network.registry"],
-    ["folders", "config"],
+    ["folders"],
+    ["config"],
     ["reviews", "published"],
     ["network"],
     ["parts"],

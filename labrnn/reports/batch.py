@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from labrnn.errors import LabError
+from labrnn.folders import report_folder
 from labrnn.parts import PARTS, by_source, read_params
-from labrnn.reports.kernel import Processes
 from labrnn.reports.report import Gallery, Report, WriteUp
 from labrnn.results import baselines
 from labrnn.results.table import counted, stored
@@ -23,7 +23,7 @@ from labrnn.reviews.text import load_corpus
 from labrnn.trials.plan import Estimate, cores, plan_trials
 from labrnn.trials.progress import describe, display_for_terminal
 from labrnn.trials.running import train_missing
-from labrnn.trials.store import PROJECT, default_store
+from labrnn.trials.store import default_store
 
 # Expected seconds on one core, for the estimated time left.
 REPORT_SECONDS, BASELINES_SECONDS = 4, 30
@@ -40,7 +40,7 @@ def plan(params, out=None, author="labrnn"):
     """
     order, reports, places = list(PARTS), [], {}
     for path in map(Path, params):
-        folder = Path(out) if out else PROJECT / "reports" / path.resolve().parent.name
+        folder = report_folder(path, out)
         place = folder / f"{path.stem}.pdf"
         if place in places:
             raise LabError(
@@ -68,11 +68,12 @@ def with_trials(report, known):
     return replace(report, trials=trials, reviews=reviews)
 
 
-def make(reports, jobs=0, show=print, warn=print):
+def make(reports, processes, jobs=0, show=print, warn=print):
     """Train the runs that the reports need, and make the reports that changed.
 
     Args:
         reports: see `plan`.
+        processes: `labrnn.reports.kernel.Processes` for the reports.
         jobs: training runs at once, and notebooks at once; 0 for the number of cores.
         show: called with a line for each report.
         warn: called with the message of each failure.
@@ -83,7 +84,7 @@ def make(reports, jobs=0, show=print, warn=print):
     Raises:
         LabError: the reviews are missing, or no process can train or render.
     """
-    batch = _Batch(reports, jobs or cores(), show, warn)
+    batch = _Batch(reports, processes, jobs or cores(), show, warn)
     try:
         batch.train()
         batch.finish()
@@ -96,9 +97,9 @@ def make(reports, jobs=0, show=print, warn=print):
 class _Batch:
     """One call of `make`: a thread per report waits for its training runs, then for a free slot."""
 
-    def __init__(self, reports, jobs, show, warn):
+    def __init__(self, reports, processes, jobs, show, warn):
         self.reports, self.jobs, self.show, self.warn = reports, jobs, show, warn
-        self.estimate, self.processes = Estimate(jobs), Processes()
+        self.estimate, self.processes = Estimate(jobs), processes
         self.threads, self.turns = ThreadPoolExecutor(2 * len(reports)), threading.Semaphore(jobs)
         self.futures, self.gallery_built = [], time.monotonic()
         self.failures, self.current = 0, []
@@ -107,8 +108,6 @@ class _Batch:
 
     def train(self):
         """Train the missing runs; a report starts as soon as its trials are stored."""
-        if not all(report.record.exists() for report in self.reports):
-            self.processes.prepare()
         plans = self._plans()
         for place, found in plans.items():
             self.known[place[:3]] |= found.trials
@@ -207,16 +206,22 @@ class _Batch:
         """Wait for the reports, then make the write-ups and galleries."""
         for future in self.futures:
             future.result()
-        self.threads.shutdown()
         if self.current:
             self.show(f"{len(self.current)} of {len(self.reports)} reports are up to date")
         authors = {report.out: report.author for report in reversed(self.reports)}
         whole = [one for out, name in authors.items() if (one := WriteUp(out, name)).notebooks]
-        galleries = dict.fromkeys(map(Gallery.of, authors))
-        for target in [*whole, *galleries]:
-            if not target.is_done():
-                self._run(target)
-            self.show(f"{target.says}: {target.outputs()[0]}")
+        galleries = [*dict.fromkeys(map(Gallery.of, authors))]
+        # A gallery links to the files that exist, so it waits for the first write-up of a folder.
+        made = all(path.exists() for one in whole for path in one.outputs())
+        for targets in [[*whole, *galleries]] if made else [whole, galleries]:
+            for future in [self.threads.submit(self._update, target) for target in targets]:
+                self.show(future.result())
+        self.threads.shutdown()
+
+    def _update(self, target):
+        if not target.is_done():
+            self._run(target)
+        return f"{target.says}: {target.outputs()[0]}"
 
     def stop(self):
         """End all processes, and start no others."""

@@ -18,10 +18,11 @@ from filelock import FileLock, Timeout
 
 from labrnn.errors import LabError
 from labrnn.files import publish, replace_file, write_file
+from labrnn.folders import PROJECT, record_of
 from labrnn.parts import PARTS
 from labrnn.reports.kernel import manager
 from labrnn.results import baselines
-from labrnn.trials.store import PROJECT, default_store
+from labrnn.trials.store import default_store
 from labrnn.trials.trial import sha256
 
 TITLE = "Recurrent networks for review sentiment: a reproduction"
@@ -44,7 +45,7 @@ class Target:
 
     @property
     def record(self):
-        return self.out / ".done" / f"{self.name}.json"
+        return record_of(self.out, self.name)
 
     def key(self):
         """Return a digest of the package and the inputs."""

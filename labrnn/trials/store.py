@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from labrnn.errors import LabError
 from labrnn.files import make_folder, publish_folder, replace_file
-from labrnn.folders import absolute
+from labrnn.folders import PROJECT, absolute
 from labrnn.trials import kept
 from labrnn.trials.ours import KEPT, MARK, TENSORS, discard, foreign_path, inside, is_file, ours
 from labrnn.trials.tables import DESCRIPTIONS, TRIALS, opened
@@ -46,8 +46,6 @@ from labrnn.trials.trial import (
     sha256,
     trial_key,
 )
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 def _writes(method):
@@ -151,19 +149,23 @@ class Store:
 
     def kept(self, fingerprint):
         """Yield path, value and fault of each file of derived data for some reviews."""
-        for path in (path for root in self._keepers for path in inside(root / fingerprint)):
-            if (match := KEPT.fullmatch(path.name)) and not match[2]:
-                try:
-                    yield path, *kept.unpack(path)
-                except UnreadableError as error:
-                    yield path, None, str(error).removeprefix(f"{path}: ")
+        for path in self._kept_paths(fingerprint):
+            try:
+                yield path, *kept.unpack(path)
+            except UnreadableError as error:
+                yield path, None, str(error).removeprefix(f"{path}: ")
+
+    def _kept_paths(self, fingerprint):
+        paths = (path for root in self._keepers for path in inside(root / fingerprint))
+        return [path for path in paths if (m := KEPT.fullmatch(path.name)) and not m[2]]
 
     def kept_digests(self, fingerprint):
         """Return name -> digest of the values that `recall` returns for some reviews."""
         digests = {}
-        for path, value, fault in self.kept(fingerprint):
-            if not fault:
-                digests.setdefault(path.name, kept.digest(value))
+        for path in self._kept_paths(fingerprint):
+            with suppress(UnreadableError):
+                if found := kept.digest_of(path):
+                    digests.setdefault(path.name, found)
         return digests
 
     def damaged(self):
