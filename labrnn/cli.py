@@ -206,16 +206,9 @@ def train(params, data, jobs, device, scheduler, dry_run):
         return
     failures = []
     for (source, fingerprint, store, wanted), trials in by_source(parts).items():
-        outcome = run_trials(
-            trials,
-            source,
-            fingerprint,
-            default_store(store),
-            jobs=jobs or 0,
-            device=device or wanted,
-            display=display_for_terminal(),
-            scheduler=scheduler,
-        )
+        how = {"jobs": jobs or 0, "device": device or wanted, "scheduler": scheduler}
+        how["display"] = display_for_terminal()
+        outcome = run_trials(trials, source, fingerprint, default_store(store), **how)
         failures += [f"{describe(c)}: {message}" for c, message in outcome.failures.items()]
         show(f"{len(outcome.trials)} trials stored, {len(outcome.failures)} failed")
     for message in failures:

@@ -24,7 +24,6 @@ from labrnn.errors import LabError
 from labrnn.folders import PROJECT
 from labrnn.reports.report import package_digest
 from labrnn.results.table import Runs
-from labrnn.trials.store import default_store
 from labrnn.trials.tables import opened
 
 for _, name, _ in pkgutil.iter_modules(labrnn.results.__path__, "labrnn.results."):
@@ -32,10 +31,7 @@ for _, name, _ in pkgutil.iter_modules(labrnn.results.__path__, "labrnn.results.
         importlib.import_module(name)
 # Cached values that every report would compute again.
 with suppress(LabError):  # the notebook that needs them reports the error
-    tables = opened(PROJECT / "reports" / "full")
-    _ = Runs(tables.trials()).table
-    for fingerprint in {fingerprint for fingerprint, _ in tables.lines}:
-        default_store().kept_digests(fingerprint)
+    _ = Runs(opened(PROJECT / "reports" / "full").trials()).table
 for relaxed in (False, True):
     nbformat.validate(nbformat.v4.new_notebook(), relax_add_props=relaxed)
 get_lexer_by_name("python")

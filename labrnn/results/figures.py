@@ -9,6 +9,7 @@ import re
 import textwrap
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -45,24 +46,8 @@ FIRST_STEPS = "Moving average over five steps; dotted: ln 2, the loss of a chanc
 BEST_VALIDATION = "Best validation: the highest validation accuracy of all epochs, mean over runs."
 ALL_FAILED = "Accuracies in titles: of the runs that trained, of all if none did."
 FRAME = 8  # points: range of the y axis in the figure of the reproduction
-STYLE = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e3e3e3",
-    "grid.linewidth": 0.5,
-    "legend.framealpha": 1,
-    "legend.edgecolor": "white",
-    "legend.borderpad": 0.2,
-    "legend.fontsize": 7,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 4,
-    "figure.constrained_layout.use": True,
-}
+STYLE = Path(__file__).parent / "templates/figures.mplstyle"
+STYLE = mpl.rc_params_from_file(STYLE, use_default_template=False)
 
 
 @contextmanager

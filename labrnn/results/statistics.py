@@ -346,16 +346,9 @@ def trend(values, trained):
     def weight(trained, axis):
         return (ranks * trained).sum(axis=axis)
 
-    result = scipy.stats.permutation_test(
-        (np.asarray(trained),),
-        weight,
-        permutation_type="pairings",
-        vectorized=True,
-        alternative="less",
-        n_resamples=1999,
-        rng=0,
-    )
-    return float(result.pvalue)
+    how = {"permutation_type": "pairings", "vectorized": True, "alternative": "less"}
+    how |= {"n_resamples": 1999, "rng": 0}
+    return float(scipy.stats.permutation_test((np.asarray(trained),), weight, **how).pvalue)
 
 
 def mcnemar(correct, other):

@@ -8,7 +8,6 @@ import base64
 import json
 import os
 from contextlib import suppress
-from functools import lru_cache
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
@@ -117,11 +116,8 @@ def unpack(path):
     Raises:
         UnreadableError: the file cannot be read; it may be undamaged.
     """
-    content = content_of(path)
-    return (None, MISSING) if content is None else _unpacked(path, content)
-
-
-def _unpacked(path, content):
+    if (content := content_of(path)) is None:
+        return None, MISSING
     try:
         stored = read_plain(content)
         sound = stored["sha256"] == digest(stored["value"])
@@ -132,18 +128,6 @@ def _unpacked(path, content):
     if fault := _format_fault(path, stored["value"]):
         return None, f"not the content of a {path.name.partition('-')[0]} file: {fault}"
     return stored["value"], None
-
-
-def digest_of(path):
-    """Return the digest of a file's value, None if it is missing or invalid; see `unpack`."""
-    content = content_of(path)
-    return None if content is None else _digest(path, content)
-
-
-@lru_cache  # reading a file is fast, validating it is not
-def _digest(path, content):
-    value, fault = _unpacked(path, content)
-    return None if fault else digest(value)
 
 
 def digest(value):

@@ -160,12 +160,12 @@ class Store:
         return [path for path in paths if (m := KEPT.fullmatch(path.name)) and not m[2]]
 
     def kept_digests(self, fingerprint):
-        """Return name -> digest of the values that `recall` returns for some reviews."""
+        """Return name -> digest of the files with that name of derived data for some reviews."""
         digests = {}
         for path in self._kept_paths(fingerprint):
             with suppress(UnreadableError):
-                if found := kept.digest_of(path):
-                    digests.setdefault(path.name, found)
+                before = digests.get(path.name, "").encode()
+                digests[path.name] = sha256(before + (content_of(path) or b""))
         return digests
 
     def damaged(self):
