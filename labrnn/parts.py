@@ -690,9 +690,9 @@ class BeyondBest(Part):
         ensemble = _model("ensemble", single.replace(members=self.members))
         return [ensemble, _model("single network", single), *ablated]
 
-    def whole(self):
-        """Return the ensemble, with all components."""
-        return self.settings()[0]
+    def networks(self):
+        """Return the ensemble and the single network, both with all components."""
+        return self.settings()[:2]
 
     def pairs(self):
         ensemble, single, *ablated = self.settings()

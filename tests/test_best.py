@@ -23,13 +23,13 @@ from labrnn.trials.store import PROJECT, Store
 from labrnn.trials.trial import Trial
 from tools import ship
 
-WHOLE, SINGLE = (setting.name for setting in BeyondBest().settings()[:2])
+WHOLE, SINGLE = (setting.name for setting in BeyondBest().networks())
 
 
 def test_each_ablation_removes_exactly_one_component():
     part = BeyondBest()
     whole, single, *ablated = part.settings()
-    assert whole == part.whole()
+    assert part.networks() == [whole, single]
     assert single.config == whole.config.replace(members=1)
     assert len(ablated) == len(part.components()) == len(part.pairs()) - 1
     lab, all_ = part.base.model_dump(), single.config.model_dump()
@@ -75,7 +75,7 @@ def test_text_names_components_that_matter():
 def test_the_ensemble_is_compared_with_the_best_baseline(accuracy, says):
     found = results(BeyondBest(seeds=[5, 6, 7]), {WHOLE: 0.9, SINGLE: 0.88})
     models = [baseline("NB-SVM, trigrams", accuracy), baseline("majority", 0.5)]
-    bars = beyond.baseline_comparisons(models, found, [found.part.whole()])
+    bars = beyond.baseline_comparisons(models, found, [found.part.networks()[0]])
     text = beyond.on_components(found, compare(found), bars)
     assert f"The ensemble is {says} *NB-SVM, trigrams* (" in text.partition("\n\n")[0]
 

@@ -98,7 +98,7 @@ def test_every_number_of_the_abstract_is_found_in_the_results():
     best = headline.results("beyond_best")
     rows = reproduction.compare(headline.results())
     models = baselines.find(best.part, headline.STORE)
-    networks = best.part.settings()[:2]
+    networks = best.part.networks()
     both = combined.find(best, networks[0], baselines.preferred(models), headline.STORE)
     compared = beyond.baseline_comparisons(models, best, networks, both)
     findings = [

@@ -77,7 +77,7 @@ def block(found):
 def best():
     """Describe the accuracies of the best network, the best baseline, and their combination."""
     found = results("beyond_best")
-    networks, models = found.part.settings()[:2], baselines.find(found.part, STORE)
+    networks, models = found.part.networks(), baselines.find(found.part, STORE)
     network = networks[0]
     linear = baselines.preferred(models)
     both = combined.find(found, network, linear, STORE)

@@ -37,7 +37,7 @@ def split(reviews, known):
 def main(path):
     torch.set_num_threads(1)
     part = read_params(ROOT / "params/full/beyond_best.yaml")
-    config = part.whole().config
+    config = part.networks()[0].config
     reviews = read_reviews(find_source(path))
     rows = split(reviews, set(read_reviews(find_source("")).texts))
     began = time.process_time()

@@ -173,7 +173,7 @@ def settings_of(part):
     """Return one row per parameter of the part's own: description and value."""
     fields = type(part).model_fields
     names = [name for name in type(part).__annotations__ if name in fields and name != "seeds"]
-    config = part.whole().config
+    config = part.networks()[0].config
     kind = OPTIMIZERS[config.optim]
     optimiser = f"{kind.dense}; {kind.name} for the vectors"
     rows = [("optimiser", optimiser), ("layers", f"{config.n_layers}")]
