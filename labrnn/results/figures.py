@@ -46,8 +46,8 @@ FIRST_STEPS = "Moving average over five steps; dotted: ln 2, the loss of a chanc
 BEST_VALIDATION = "Best validation: the highest validation accuracy of all epochs, mean over runs."
 ALL_FAILED = "Accuracies in titles: of the runs that trained, of all if none did."
 FRAME = 8  # points: range of the y axis in the figure of the reproduction
-STYLE = Path(__file__).parent / "templates/figures.mplstyle"
-STYLE = mpl.rc_params_from_file(STYLE, use_default_template=False)
+SHEET = Path(__file__).parent / "templates/figures.mplstyle"
+STYLE = mpl.rc_params_from_file(SHEET, use_default_template=False)
 
 
 @contextmanager
