@@ -1,6 +1,5 @@
 """The console script `labrnn`."""
 
-import atexit
 import ctypes
 import io
 import json
@@ -12,15 +11,12 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
-from gc import freeze
 from pathlib import Path
 
 import click
 
 from labrnn import folders
 from labrnn.errors import LabError, printable
-
-atexit.register(freeze)  # the last garbage collection of all trials would take 0.2 s
 
 
 class LabCommand(click.Group):
@@ -207,8 +203,9 @@ def train(params, data, jobs, device, scheduler, dry_run):
     failures = []
     for (source, fingerprint, store, wanted), trials in by_source(parts).items():
         how = {"jobs": jobs or 0, "device": device or wanted, "scheduler": scheduler}
-        how["display"] = display_for_terminal()
-        outcome = run_trials(trials, source, fingerprint, default_store(store), **how)
+        outcome = run_trials(
+            trials, source, fingerprint, default_store(store), display=display_for_terminal(), **how
+        )
         failures += [f"{describe(c)}: {message}" for c, message in outcome.failures.items()]
         show(f"{len(outcome.trials)} trials stored, {len(outcome.failures)} failed")
     for message in failures:

@@ -508,13 +508,15 @@ def test_recall_prefers_the_root_and_keeps_the_first_value(store, tmp_path):
     assert both.recall(FINGERPRINT, NOTES) == ["mine"]
     digests = both.kept_digests(FINGERPRINT)
     assert digests.keys() == {NOTES, "more-0123456789abcdef.json"}
+    assert digests[NOTES] == store.kept_digests(FINGERPRINT)[NOTES]
+    assert digests[NOTES] != shelf.kept_digests(FINGERPRINT)[NOTES]
     assert len(list(both.kept(FINGERPRINT))) == 3
     path = store.root / FINGERPRINT / NOTES
     assert json.loads(path.read_text())["value"] == ["mine"]
     flip(path, -5)
     assert list(both.damaged()) == [(path, "does not match its stored SHA-256")]
     assert both.recall(FINGERPRINT, NOTES) == ["shelf"]
-    assert both.kept_digests(FINGERPRINT)[NOTES] != digests[NOTES]
+    assert both.kept_digests(FINGERPRINT)[NOTES] == shelf.kept_digests(FINGERPRINT)[NOTES]
     both.keep(FINGERPRINT, NOTES, ["again"])
     assert both.recall(FINGERPRINT, NOTES) == ["again"]
 

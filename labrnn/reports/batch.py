@@ -129,9 +129,9 @@ class _Batch:
             source, store = place[:3], default_store(place[2])
             for config in found.failures:
                 self._trained(source, found, config)
-            how = {"on_end": partial(self._trained, source, found)}
-            how["display"] = display_for_terminal(self.estimate)
-            train_missing(found, place[0], store, self.jobs, place[3], **how)
+            display = display_for_terminal(self.estimate)
+            on_end = partial(self._trained, source, found)
+            train_missing(found, place[0], store, self.jobs, place[3], display, on_end=on_end)
 
     def _start(self, function, *arguments):
         self.futures.append(self.threads.submit(function, *arguments))

@@ -333,9 +333,16 @@ def execute(source, parameters):
                 "would have no effect; give the cell of the defaults that tag, and no other"
             )
     # A notebook object and no output path: papermill would expand braces in paths.
-    how = {"kernel_name": "python3", "progress_bar": False, "start_timeout": 180}
-    how |= {"execution_timeout": CELL_SECONDS, **manager(tempfile.gettempdir())}
-    done = papermill.execute_notebook(nbformat.reads(content, 4), None, parameters, **how)
+    done = papermill.execute_notebook(
+        nbformat.reads(content, 4),
+        None,
+        parameters=parameters,
+        kernel_name="python3",
+        progress_bar=False,
+        start_timeout=180,
+        execution_timeout=CELL_SECONDS,
+        **manager(tempfile.gettempdir()),
+    )
     # A busy kernel sends in pieces what a cell prints, and equal inputs give equal bytes.
     return CoalesceStreamsPreprocessor().preprocess(done, {})[0]
 

@@ -346,9 +346,16 @@ def trend(values, trained):
     def weight(trained, axis):
         return (ranks * trained).sum(axis=axis)
 
-    how = {"permutation_type": "pairings", "vectorized": True, "alternative": "less"}
-    how |= {"n_resamples": 1999, "rng": 0}
-    return float(scipy.stats.permutation_test((np.asarray(trained),), weight, **how).pvalue)
+    result = scipy.stats.permutation_test(
+        (np.asarray(trained),),
+        weight,
+        permutation_type="pairings",
+        vectorized=True,
+        alternative="less",
+        n_resamples=1999,
+        rng=0,
+    )
+    return float(result.pvalue)
 
 
 def mcnemar(correct, other):

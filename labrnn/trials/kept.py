@@ -120,12 +120,13 @@ def unpack(path):
         return None, MISSING
     try:
         stored = read_plain(content)
-        sound = stored["sha256"] == digest(stored["value"])
+        text = json.dumps(stored["value"]).encode()
+        sound = stored["sha256"] == sha256(text)
     except (ValueError, TypeError, KeyError, RecursionError):
         sound = False
     if not sound:
         return None, CHANGED
-    if fault := _format_fault(path, stored["value"]):
+    if fault := _format_fault(path, stored["value"], text):
         return None, f"not the content of a {path.name.partition('-')[0]} file: {fault}"
     return stored["value"], None
 
@@ -135,12 +136,12 @@ def digest(value):
     return sha256(json.dumps(value).encode())
 
 
-def _format_fault(path, value):
+def _format_fault(path, value, text):
     kind = path.name.partition("-")[0]
     if kind not in KINDS:
         return ""
     try:
-        KINDS[kind].model_validate_json(json.dumps(value), strict=True)
+        KINDS[kind].model_validate_json(text, strict=True)
     except ValidationError as error:
         return first_fault(error)[:200]
     if kind == "data":

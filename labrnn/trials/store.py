@@ -149,23 +149,19 @@ class Store:
 
     def kept(self, fingerprint):
         """Yield path, value and fault of each file of derived data for some reviews."""
-        for path in self._kept_paths(fingerprint):
-            try:
-                yield path, *kept.unpack(path)
-            except UnreadableError as error:
-                yield path, None, str(error).removeprefix(f"{path}: ")
-
-    def _kept_paths(self, fingerprint):
-        paths = (path for root in self._keepers for path in inside(root / fingerprint))
-        return [path for path in paths if (m := KEPT.fullmatch(path.name)) and not m[2]]
+        for path in (path for root in self._keepers for path in inside(root / fingerprint)):
+            if (match := KEPT.fullmatch(path.name)) and not match[2]:
+                try:
+                    yield path, *kept.unpack(path)
+                except UnreadableError as error:
+                    yield path, None, str(error).removeprefix(f"{path}: ")
 
     def kept_digests(self, fingerprint):
-        """Return name -> digest of the files with that name of derived data for some reviews."""
+        """Return name -> digest of the values that `recall` returns for some reviews."""
         digests = {}
-        for path in self._kept_paths(fingerprint):
-            with suppress(UnreadableError):
-                before = digests.get(path.name, "").encode()
-                digests[path.name] = sha256(before + (content_of(path) or b""))
+        for path, value, fault in self.kept(fingerprint):
+            if not fault:
+                digests.setdefault(path.name, kept.digest(value))
         return digests
 
     def damaged(self):
