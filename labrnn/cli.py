@@ -1,12 +1,12 @@
 """The console script `labrnn`."""
 
-import ctypes
 import io
 import json
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -43,6 +43,7 @@ class LabCommand(click.Group):
             except (KeyboardInterrupt, click.Abort):
                 message = "\ninterrupted; finished runs are kept; run the same command to continue"
                 code = 130
+                try_again(0)
             show(message, err=True)
             sys.exit(code)
 
@@ -116,15 +117,26 @@ def next_step(text):
 
 
 def interrupt_once(number, frame):
-    """Raise KeyboardInterrupt at the first Ctrl-C; ignore further ones during the clean-up."""
-    both = (signal.SIGINT, signal.SIGTERM)
-    # Ignored in the C library first: a signal that arrives while Python changes its handler would
-    # print "Signal 2 ignored due to race condition".
-    for one in both:
-        ctypes.pythonapi.PyOS_setsig(int(one), ctypes.c_void_p(signal.SIG_IGN))
-    for one in both:
+    """Raise KeyboardInterrupt at the first Ctrl-C; ignore further ones during the clean-up.
+
+    Other code may lose the error, above all during an import or the handling of another error. It
+    waits for their end, and is raised again until it arrives in `LabCommand.main`.
+    """
+    sys.unraisablehook = lambda fault: None  # else "Signal 2 ignored due to race condition"
+    for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    files = (caller.f_code.co_filename for caller, _ in traceback.walk_stack(frame))
+    busy = sys.exc_info()[1] or "<frozen importlib._bootstrap>" in files
+    if not (try_again(0.1) and busy):
+        raise KeyboardInterrupt
+
+
+def try_again(seconds):
+    """Call `interrupt_once` after some seconds, 0 for never; False if the system cannot."""
+    if possible := hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, interrupt_once)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    return possible
 
 
 @click.group(cls=LabCommand, context_settings={"help_option_names": ["-h", "--help"]})
@@ -144,13 +156,7 @@ def params_argument(required=True):
 
         return [find_params(name) for name in names]
 
-    return click.argument(
-        "params",
-        nargs=-1,
-        required=required,
-        metavar="PARAMS..." if required else "[PARAMS...]",
-        callback=paths,
-    )
+    return click.argument("params", nargs=-1, required=required, callback=paths)
 
 
 data_option = click.option("--data", metavar="PATH", help="Reviews: a file or folder.")
@@ -546,10 +552,9 @@ def gc(store, unfinished, damaged, yes):
 
     found = stale(store, unfinished, damaged)
     left = not_removable(store) if damaged else []
+    advice = "damaged, with files that labrnn did not write; delete it by hand"
     for folder in left:
-        show(
-            f"{folder}: damaged, with files that labrnn did not write; delete it by hand", err=True
-        )
+        show(f"{folder}: {advice}", err=True)
     if not found:
         show("nothing to remove")
         next_step("labrnn trials verify")
@@ -583,14 +588,9 @@ def export(store, folder, params):
     from labrnn.trials import tables
     from labrnn.trials.plan import plan_trials
 
-    found = list(store.trials())
-    if params:
-        wanted = by_source([read_params(path) for path in params])
-        plans = [
-            plan_trials(trials, data, fingerprint, store, train=False)
-            for (data, fingerprint, *_), trials in wanted.items()
-        ]
-        found = [trial for plan in plans for trial in plan.trials.values()]
+    found = [] if params else list(store.trials())
+    for (data, fingerprint, *_), trials in by_source(map(read_params, params)).items():
+        found += plan_trials(trials, data, fingerprint, store, train=False).trials.values()
     if not found:
         raise LabError(f"{store.root}: no trials to export; train some with labrnn train PARAMS")
     faults = {trial.folder: "; ".join(trial.damage(weights=False)) for trial in found}

@@ -22,6 +22,7 @@ from tiny import (
     endless,
     epochs_logged,
     labrnn,
+    restore_ctrl_c,
     train,
     until,
     wait_for_line,
@@ -42,6 +43,8 @@ from labrnn.trials.progress import Display, NotebookDisplay, clock, describe, us
 from labrnn.trials.running import run_trials
 from labrnn.trials.store import Store
 from labrnn.trials.trial import trial_key
+
+INTERRUPTED = "interrupted; finished runs are kept; run the same command to continue"
 
 
 @pytest.fixture
@@ -333,9 +336,43 @@ def test_repeated_ctrl_c_changes_nothing(data, store, tmp_path, command):
         os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130, err
-    assert err.endswith("interrupted; finished runs are kept; run the same command to continue\n")
+    assert err.strip().endswith(INTERRUPTED)
     assert not re.search("Traceback|Exception ignored|KeyboardInterrupt", err), err
     until(lambda: not session(process.pid))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_interrupt_that_other_code_would_lose(tmp_path, number):
+    """It is raised after an import that would turn it into another error, and if it was lost."""
+    (tmp_path / "slow.py").write_text(f"""
+import os, time
+try:
+    os.kill(os.getpid(), {int(number)})
+except BaseException:
+    raise ValueError
+print("imported")
+def lose():
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("lost")
+""")
+    code = """
+from labrnn import cli
+@cli.main.command()
+def wait():
+    import slow, time
+    slow.lose()
+    time.sleep(60)
+cli.main(["wait"])
+"""
+    command, path = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        command, env=path, capture_output=True, text=True, preexec_fn=restore_ctrl_c
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stdout == "imported\nlost\n"
+    assert done.stderr.strip() == INTERRUPTED
 
 
 def arguments_of_children(pid):
