@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -29,7 +28,12 @@ class LabCommand(click.Group):
                 signal.signal(signal.SIGINT, interrupt_once)
         with steady_streams():
             try:
-                return super().main(*args, standalone_mode=False, **kwargs)
+                try:
+                    return super().main(*args, standalone_mode=False, **kwargs)
+                except BaseException:
+                    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
+                        raise KeyboardInterrupt from None  # which other code may have replaced
+                    raise
             except LabError as error:
                 message, code = f"labrnn: {error}", 2
             except click.ClickException as error:
@@ -43,7 +47,8 @@ class LabCommand(click.Group):
             except (KeyboardInterrupt, click.Abort):
                 message = "\ninterrupted; finished runs are kept; run the same command to continue"
                 code = 130
-                try_again(0)
+                with suppress(AttributeError):  # on Windows
+                    signal.setitimer(signal.ITIMER_REAL, 0)
             show(message, err=True)
             sys.exit(code)
 
@@ -119,24 +124,16 @@ def next_step(text):
 def interrupt_once(number, frame):
     """Raise KeyboardInterrupt at the first Ctrl-C; ignore further ones during the clean-up.
 
-    Other code may lose the error, above all during an import or the handling of another error. It
-    waits for their end, and is raised again until it arrives in `LabCommand.main`.
+    It is raised again if other code discards it, but not while an error is handled or cleaned up.
     """
     sys.unraisablehook = lambda fault: None  # else "Signal 2 ignored due to race condition"
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.SIG_IGN)
-    files = (caller.f_code.co_filename for caller, _ in traceback.walk_stack(frame))
-    busy = sys.exc_info()[1] or "<frozen importlib._bootstrap>" in files
-    if not (try_again(0.1) and busy):
-        raise KeyboardInterrupt
-
-
-def try_again(seconds):
-    """Call `interrupt_once` after some seconds, 0 for never; False if the system cannot."""
-    if possible := hasattr(signal, "setitimer"):
+    if again := hasattr(signal, "setitimer"):  # not on Windows
         signal.signal(signal.SIGALRM, interrupt_once)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-    return possible
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+    if not (again and sys.exc_info()[1]):
+        raise KeyboardInterrupt
 
 
 @click.group(cls=LabCommand, context_settings={"help_option_names": ["-h", "--help"]})
