@@ -549,9 +549,10 @@ def gc(store, unfinished, damaged, yes):
 
     found = stale(store, unfinished, damaged)
     left = not_removable(store) if damaged else []
-    advice = "damaged, with files that labrnn did not write; delete it by hand"
     for folder in left:
-        show(f"{folder}: {advice}", err=True)
+        show(
+            f"{folder}: damaged, with files that labrnn did not write; delete it by hand", err=True
+        )
     if not found:
         show("nothing to remove")
         next_step("labrnn trials verify")

@@ -336,7 +336,7 @@ def test_repeated_ctrl_c_changes_nothing(data, store, tmp_path, command):
         os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130, err
-    assert err.strip().endswith(INTERRUPTED)
+    assert err.endswith(f"{INTERRUPTED}\n")
     assert not re.search("Traceback|Exception ignored|KeyboardInterrupt", err), err
     until(lambda: not session(process.pid))
 
@@ -360,6 +360,7 @@ cli.main(["wait"])
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=restore_ctrl_c)
     assert done.returncode == 130, done.stderr
+    assert done.stderr.endswith(f"{INTERRUPTED}\n")
     assert done.stderr.strip() == INTERRUPTED
 
 
